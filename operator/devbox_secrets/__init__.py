@@ -1,0 +1,1 @@
+"""Account-level secrets for AI-agent devboxes on Kubernetes."""
