@@ -1,0 +1,235 @@
+"""The API: names, the AccountSecret's models and what makes a value valid. Imports errors alone.
+
+The CRD is generated from these models (crd.py), so what they say is what the API server enforces.
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes
+from pydantic.alias_generators import to_camel
+
+from devbox_secrets.errors import InvalidName, InvalidValue, ValueTooLarge
+
+GROUP = "devbox-secrets.dev"
+VERSION = "v1alpha1"
+KIND = "AccountSecret"
+PLURAL = "accountsecrets"
+
+#: Names a namespace's account; a namespace without it is its own.
+ACCOUNT_LABEL = f"{GROUP}/account"
+#: The one native Secret of a member namespace.
+ACCOUNT_SECRET = "devbox-account-secrets"  # noqa: S105 - a name
+#: Who writes, in server-side apply's managedFields and in the label of what we own.
+FIELD_MANAGER = "devbox-secrets"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+#: The chart makes both of these empty in the operator's namespace; the operator only fills them.
+KEYS_SECRET = "devbox-secrets-keys"  # noqa: S105 - a name
+PUBLIC_KEYS_CONFIGMAP = "devbox-secrets-public-keys"
+#: The operator's namespace, unless it was installed elsewhere.
+OPERATOR_NAMESPACE = "devbox-secrets"
+
+VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
+VARIABLE_MAX_LENGTH = 253  # a Secret's key can't be longer
+SEALED_PATTERN = "^dbs1[.][0-9a-f]{16}[.][A-Za-z0-9_-]+$"
+#: An empty value's: the prefix (22 characters) and base64url of an encapsulated key (1,120 bytes)
+#: with AES-GCM's tag (16 bytes).
+SEALED_MIN_LENGTH = 22 + 1515
+ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"
+
+#: Bytes of NAME=value with the NUL at its end that Linux takes (MAX_ARG_STRLEN, execve(2)).
+VARIABLE_MAX_BYTES = 131_072
+#: Bytes of all of a Secret's values (MaxSecretSize, Kubernetes' core/v1 types).
+SECRET_MAX_BYTES = 1_048_576
+#: base64url of the largest value, sealed.
+SEALED_MAX_LENGTH = 22 + -(-(1120 + VARIABLE_MAX_BYTES + 16) * 4 // 3)
+
+
+class Reason(StrEnum):
+    """Why an AccountSecret is Ready, or isn't."""
+
+    SYNCED = "Synced"
+    NAME_CONFLICT = "NameConflict"
+    RESERVED_NAME = "ReservedName"
+    UNKNOWN_KEY = "UnknownKey"
+    CANNOT_OPEN = "CannotOpen"
+    INVALID_VALUE = "InvalidValue"
+    TOO_LARGE = "TooLarge"
+    NOT_OWNED = "NotOwned"
+    NOT_A_HOME = "NotAHome"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class AccountSecretSpec(_Model):
+    """One environment variable of every devbox of the account."""
+
+    # Each rule stands on the spec, not on its field: the API server repeats a field's own value
+    # in the error, and what was pasted there may be a plain-text secret.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": f"self.name.matches('{VARIABLE_PATTERN}')",
+                    "fieldPath": ".name",
+                    "message": "must be the name of an environment variable: letters, digits and _,"
+                    " not starting with a digit, such as GITHUB_TOKEN",
+                },
+                {
+                    "rule": "self.name == oldSelf.name",
+                    "fieldPath": ".name",
+                    "message": "can't be changed: delete this AccountSecret and create another"
+                    " with the new name",
+                },
+                {
+                    "rule": f"size(self.sealed) >= {SEALED_MIN_LENGTH}"
+                    f" && self.sealed.matches('{SEALED_PATTERN}')",
+                    "fieldPath": ".sealed",
+                    "message": "is not a sealed value; seal it first: devbox-secrets seal NAME",
+                    "messageExpression": "'is not a sealed value; seal it first:"
+                    " devbox-secrets seal ' + self.name",
+                },
+                {
+                    "rule": "!has(self.rotateAfter)"
+                    f" || self.rotateAfter.matches('{ROTATE_AFTER_PATTERN}')",
+                    "fieldPath": ".rotateAfter",
+                    "message": "must be a number of days, hours or minutes, such as 90d, 12h or 30m",
+                },
+            ]
+        }
+    )
+
+    name: Annotated[
+        str,
+        Field(
+            max_length=VARIABLE_MAX_LENGTH,
+            description="The environment variable's name, unique in the account."
+            " It can't be changed.",
+        ),
+    ]
+    sealed: Annotated[
+        str,
+        Field(
+            max_length=SEALED_MAX_LENGTH,
+            repr=False,
+            description="The sealed value, as `devbox-secrets seal` prints it. It opens for this"
+            " account and name alone.",
+        ),
+    ]
+    description: Annotated[
+        str | None, Field(max_length=1024, description="What the secret is for.")
+    ] = None
+    rotate_after: Annotated[
+        str | None,
+        Field(
+            max_length=6,
+            description="How old the value may become before it should be changed,"
+            " such as 90d, 12h or 30m.",
+        ),
+    ] = None
+
+
+class Condition(_Model):
+    """A condition as Kubernetes' API conventions have it (metav1.Condition)."""
+
+    type: Annotated[str, Field(max_length=316, description="What the condition is about.")]
+    status: Annotated[
+        str, Field(description="Whether it holds.", json_schema_extra={"enum": ["True", "False", "Unknown"]})
+    ]
+    reason: Annotated[str, Field(max_length=1024, description="Why, in one word.")]
+    message: Annotated[
+        str, Field(max_length=32768, description="Why, in a sentence, and what to do about it.")
+    ]
+    last_transition_time: Annotated[
+        str,
+        Field(
+            description="When the status last changed.", json_schema_extra={"format": "date-time"}
+        ),
+    ]
+    observed_generation: Annotated[
+        int | None,
+        Field(
+            description="The generation of the object that the condition was set for.",
+            json_schema_extra={"format": "int64"},
+        ),
+    ] = None
+
+
+class AccountSecretStatus(_Model):
+    """What the operator made of the AccountSecret."""
+
+    observed_generation: Annotated[
+        int | None,
+        Field(
+            description="The generation of the object that this status is about.",
+            json_schema_extra={"format": "int64"},
+        ),
+    ] = None
+    key_id: Annotated[
+        str | None,
+        Field(max_length=16, description="The sealing key that the sealed value needs."),
+    ] = None
+    changed_at: Annotated[
+        str | None,
+        Field(
+            description="When the value last changed: a devbox started later has the present one.",
+            json_schema_extra={"format": "date-time"},
+        ),
+    ] = None
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            description="Ready says whether devboxes get the variable.",
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = ()
+
+
+def check_variable(name: str) -> None:
+    """Refuse a name that no environment variable can have.
+
+    Raises:
+        InvalidName: it isn't letters, digits and `_`, starts with a digit, or is longer than 253.
+    """
+    if not re.fullmatch(VARIABLE_PATTERN.removesuffix("$"), name):
+        raise InvalidName(
+            f"{name!r} can't be an environment variable: use letters, digits and _,"
+            " not starting with a digit, such as GITHUB_TOKEN"
+        )
+    if len(name) > VARIABLE_MAX_LENGTH:
+        raise InvalidName(f"the name has {len(name)} characters; {VARIABLE_MAX_LENGTH} is the most")
+
+
+def check_value(name: str, value: SecretBytes) -> None:
+    """Refuse a value that the environment variable `name` can't have.
+
+    Raises:
+        InvalidValue: it isn't UTF-8, or holds a NUL.
+        ValueTooLarge: `NAME=value` and its NUL are over 131,072 bytes.
+    """
+    raw = value.get_secret_value()
+    if b"\0" in raw:
+        raise InvalidValue(
+            f"the value of {name} holds a NUL byte, which ends an environment variable;"
+            " encode binary data first, for instance with base64"
+        )
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        # From None: the exception in hand carries the value.
+        raise InvalidValue(
+            f"the value of {name} isn't UTF-8 text; encode binary data first,"
+            " for instance with base64"
+        ) from None
+    size = len(name) + 1 + len(raw) + 1
+    if size > VARIABLE_MAX_BYTES:
+        raise ValueTooLarge(
+            f"{name} and its value take {size:,} bytes;"
+            f" an environment variable can have {VARIABLE_MAX_BYTES:,}"
+        )

@@ -1,0 +1,48 @@
+"""What can go wrong: one class for each thing that a caller can act on. Imports nothing of ours.
+
+A message says what is wrong, where, and what to do next. It never holds a secret's value, nor
+text that might be one: a plain-text value pasted in the place of a sealed one, for instance.
+"""
+
+
+class DevboxSecretsError(Exception):
+    """Any error of this package; its text is meant for the person who caused it."""
+
+
+class InvalidName(DevboxSecretsError):
+    """The name can't be an environment variable's."""
+
+
+class InvalidValue(DevboxSecretsError):
+    """The value can't be an environment variable's: not UTF-8, or with a NUL."""
+
+
+class ValueTooLarge(DevboxSecretsError):
+    """The value is larger than the kernel takes in one environment variable."""
+
+
+class InvalidKey(DevboxSecretsError):
+    """The text isn't a sealing key of this format."""
+
+
+class NotSealed(DevboxSecretsError):
+    """The text isn't a sealed value: another version, or no envelope at all."""
+
+
+class UnknownKey(DevboxSecretsError):
+    """The value is sealed with a key that isn't here."""
+
+
+class CannotOpen(DevboxSecretsError):
+    """The sealed value doesn't open. There is one error for every way that this can happen."""
+
+
+class ClusterError(DevboxSecretsError):
+    """The API server refused a request, or couldn't be reached.
+
+    `status` is its HTTP status code, 0 where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
