@@ -1,0 +1,186 @@
+"""The container engine: a Docker that runs, or else one of our own from Debian's package; imports only cluster.run."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import firewall
+from cluster.run import CACHE, ClusterError, is_locked, lock, run, say, step
+
+_HOME = Path("/run/devbox-secrets-engine")
+_SOCKET = _HOME / "docker.sock"
+_PID = _HOME / "docker.pid"
+_USERS = _HOME / "users.lock"
+_CHANGES = _HOME / "changes.lock"
+
+_CAP_SYS_RESOURCE = 24
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A container engine that answers; `host` is the address of our own one, None for the one the user runs."""
+
+    host: str | None
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment in which `docker` and `kind` use this engine."""
+        if self.host is None:
+            return os.environ
+        # The package's own client first: a newer one elsewhere on PATH may refuse to speak to an older server.
+        return {**os.environ, "DOCKER_HOST": self.host, "PATH": f"/usr/bin:{os.environ['PATH']}"}
+
+    def docker(self, *arguments: str | Path, stdin: str | None = None, timeout: float | None = None) -> str:
+        """Return what a docker command printed."""
+        return run("docker", *arguments, env=self.env, stdin=stdin, timeout=timeout)
+
+    def has_image(self, name: str) -> bool:
+        """Tell whether the engine holds an image of this name."""
+        return bool(self.docker("image", "ls", "--quiet", name).strip())
+
+    def answers(self) -> bool:
+        """Tell whether the engine is there."""
+        try:
+            self.docker("version", timeout=15)
+        except ClusterError:
+            return False
+        return True
+
+
+_OWN = Engine(f"unix://{_SOCKET}")
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """Give an engine, started if none runs; ours stops with its last user, unless a cluster still runs in it."""
+    theirs = Engine(None)
+    if theirs.answers():
+        yield theirs
+        return
+    _require_root()
+    with lock(_CHANGES):
+        if not _OWN.answers():
+            _install()
+            if theirs.answers():  # where systemd runs, Debian's package starts its service
+                yield theirs
+                return
+            _start()
+        using = lock(_USERS, shared=True)
+        using.__enter__()
+    try:
+        yield _OWN
+    finally:
+        using.__exit__(None, None, None)
+        with lock(_CHANGES):
+            if not is_locked(_USERS) and not _OWN.docker("ps", "--quiet").strip():
+                _stop()
+
+
+def is_absent() -> bool:
+    """Tell that there is no engine and nothing left of one: then there is nothing to clean up either."""
+    return not Engine(None).answers() and not any((_data_root() / "containers").glob("*")) and not _PID.exists()
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        message = (
+            "no container engine answers (`docker version` fails): start Docker, or set DOCKER_HOST, or run this as "
+            "root on Debian, where it installs docker.io and starts one of its own"
+        )
+        raise ClusterError(message)
+
+
+def _install() -> None:
+    if shutil.which("dockerd") and shutil.which("iptables"):
+        return
+    with step("installing Debian's docker.io"):
+        apt_install("docker.io", "iptables")
+
+
+def apt_install(*packages: str) -> None:
+    """Install Debian packages; the list of packages is fetched only where it does not know them yet."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    try:
+        run(*command, env=env)
+    except ClusterError:
+        run("apt-get", "update", "--quiet", env=env)
+        run(*command, env=env)
+
+
+def _start() -> None:
+    _HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+    firewall.remember(_HOME / "firewall.json")
+    config = _HOME / "daemon.json"
+    config.write_text(json.dumps(_configuration()))
+    with step("starting a container engine of our own"), (_HOME / "dockerd.log").open("w") as log:
+        # A session of its own: Ctrl-C ends us, and we end it, in that order.
+        process = subprocess.Popen(
+            ["dockerd", "--config-file", str(config)], stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + _START_SECONDS
+        while not (_SOCKET.exists() and _OWN.answers()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                tail = "\n".join((_HOME / "dockerd.log").read_text().splitlines()[-15:])
+                message = f"dockerd does not start; the end of {_HOME / 'dockerd.log'}:\n{tail}"
+                raise ClusterError(message)
+            time.sleep(0.1)
+
+
+def _configuration() -> dict[str, object]:
+    data = _data_root()
+    data.mkdir(parents=True, exist_ok=True)
+    configuration: dict[str, object] = {
+        "data-root": str(data),
+        "exec-root": str(_HOME / "exec"),
+        "pidfile": str(_PID),
+        "hosts": [_OWN.host],
+        "cgroup-parent": "/devbox-secrets",
+        "shutdown-timeout": 5,
+    }
+    if not has_capability(_CAP_SYS_RESOURCE):
+        say("this machine lacks CAP_SYS_RESOURCE: containers run without it")
+        wrapper = _HOME / "runtime"
+        program = Path(__file__).with_name("runtime.py")
+        wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {shlex.quote(str(program))} "$@"\n')
+        wrapper.chmod(0o755)
+        configuration["runtimes"] = {"devbox-secrets": {"path": str(wrapper)}}
+        configuration["default-runtime"] = "devbox-secrets"
+    return configuration
+
+
+def _data_root() -> Path:
+    """Return the folder of images and containers: the cache, unless that lies in memory."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    kind = run("stat", "--file-system", "--format=%T", CACHE).strip()
+    return Path("/var/lib/devbox-secrets-engine") if kind == "tmpfs" else CACHE / "engine"
+
+
+def has_capability(bit: int) -> bool:
+    """Tell whether this process has a capability and may pass it on."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return all(int(fields[name], 16) >> bit & 1 for name in ("CapEff", "CapBnd"))
+
+
+def _stop() -> None:
+    with step("stopping our container engine"):
+        pid = int(_PID.read_text())
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while _PID.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        firewall.restore(_HOME / "firewall.json")
+        for group in Path("/sys/fs/cgroup").glob("*/devbox-secrets"):
+            group.rmdir()
