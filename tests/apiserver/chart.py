@@ -1,0 +1,104 @@
+"""The chart, rendered and installed on a control plane. Imports cluster."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.controlplane import ControlPlane
+from cluster.tools import tool
+
+_ROOT = Path(__file__).parents[2]
+CHART = _ROOT / "charts" / "devbox-secrets"
+MANIFEST = _ROOT / "deploy" / "install.yaml"
+
+NAMESPACE = "devbox-secrets"
+"""The operator's own, and the name of its release."""
+DEVBOX = {"devbox-secrets.dev/devbox": "true"}
+SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}
+ACCOUNT = "devbox-secrets.dev/account"
+
+_SECONDS = 20.0
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run helm; without a kubeconfig it sees no cluster."""
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
+    command = [tool("helm"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def render(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Render the chart, with further arguments such as --set."""
+    return helm("template", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *arguments)
+
+
+def install(controlplane: ControlPlane) -> None:
+    """Apply install.yaml, and wait until the API server acts on the policy."""
+    controlplane.kubectl("apply", f"--filename={MANIFEST}")
+    for labels in (DEVBOX, SANDBOX):
+        until(
+            f"a pod with {labels} gets its secrets",
+            lambda labels=labels: "envFrom" in first_container(controlplane, labels),
+        )
+
+
+def first_container(
+    controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default"
+) -> Json:
+    """Return what the API server makes of the one container of a pod with these labels."""
+    answer = dry_run(controlplane, pod({"containers": [container("a")]}, labels), namespace)
+    found: Json = answer["spec"]["containers"][0]
+    return found
+
+
+def container(name: str, **fields: object) -> Json:
+    return {"name": name, "image": "busybox", **fields}
+
+
+def pod(spec: Json, labels: dict[str, str]) -> Json:
+    """Return a pod's manifest; without a token it has no volume of a random name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "box", "labels": labels},
+        "spec": {"automountServiceAccountToken": False, **spec},
+    }
+
+
+def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
+    """Return an object as the API server would store it."""
+    return created(controlplane, manifest, namespace, "--dry-run=server")
+
+
+def created(
+    controlplane: ControlPlane, manifest: Json, namespace: str = "default", *arguments: str
+) -> Json:
+    """Create an object, and return it as the API server stored it."""
+    answer = controlplane.kubectl(
+        *("create", f"--namespace={namespace}", "--output=json", "--filename=-", *arguments),
+        input=json.dumps(manifest),
+    )
+    found: Json = json.loads(answer.stdout)
+    return found
+
+
+def get(controlplane: ControlPlane, *arguments: str) -> Json:
+    """Return what kubectl get finds."""
+    found: Json = json.loads(controlplane.kubectl("get", "--output=json", *arguments).stdout)
+    return found
+
+
+def until(awaited: str, ask: Callable[[], T]) -> T:
+    """Ask until there is an answer, and return it."""
+    deadline = time.monotonic() + _SECONDS
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"waited {_SECONDS:.0f} s, but not: {awaited}"
+        time.sleep(0.05)
+    return answer
