@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes
 from pydantic.alias_generators import to_camel
 
-from devbox_secrets.errors import InvalidName, InvalidValue, ValueTooLarge
+from devbox_secrets.errors import InvalidDuration, InvalidName, InvalidValue, ValueTooLarge
 
 GROUP = "devbox-secrets.dev"
 VERSION = "v1alpha1"
@@ -57,11 +57,14 @@ class Reason(StrEnum):
     INVALID_VALUE = "InvalidValue"
     TOO_LARGE = "TooLarge"
     NOT_OWNED = "NotOwned"
+    NOT_WRITTEN = "NotWritten"
     NOT_A_HOME = "NotAHome"
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+    )
 
 
 class AccountSecretSpec(_Model):
@@ -96,7 +99,7 @@ class AccountSecretSpec(_Model):
                     "rule": "!has(self.rotateAfter)"
                     f" || self.rotateAfter.matches('{ROTATE_AFTER_PATTERN}')",
                     "fieldPath": ".rotateAfter",
-                    "message": "must be a number of days, hours or minutes, such as 90d, 12h or 30m",
+                    "message": "must be a number of days, hours or minutes, such as 90d or 12h",
                 },
             ]
         }
@@ -137,7 +140,11 @@ class Condition(_Model):
 
     type: Annotated[str, Field(max_length=316, description="What the condition is about.")]
     status: Annotated[
-        str, Field(description="Whether it holds.", json_schema_extra={"enum": ["True", "False", "Unknown"]})
+        str,
+        Field(
+            description="Whether it holds.",
+            json_schema_extra={"enum": ["True", "False", "Unknown"]},
+        ),
     ]
     reason: Annotated[str, Field(max_length=1024, description="Why, in one word.")]
     message: Annotated[
@@ -197,13 +204,25 @@ def check_variable(name: str) -> None:
     Raises:
         InvalidName: it isn't letters, digits and `_`, starts with a digit, or is longer than 253.
     """
-    if not re.fullmatch(VARIABLE_PATTERN.removesuffix("$"), name):
+    if not re.fullmatch(VARIABLE_PATTERN, name, re.ASCII):
         raise InvalidName(
             f"{name!r} can't be an environment variable: use letters, digits and _,"
             " not starting with a digit, such as GITHUB_TOKEN"
         )
     if len(name) > VARIABLE_MAX_LENGTH:
         raise InvalidName(f"the name has {len(name)} characters; {VARIABLE_MAX_LENGTH} is the most")
+
+
+def check_rotate_after(duration: str | None) -> None:
+    """Refuse a duration that `spec.rotateAfter` can't have.
+
+    Raises:
+        InvalidDuration: it isn't a number of days, hours or minutes.
+    """
+    if duration is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, duration):
+        raise InvalidDuration(
+            f"{duration!r} isn't a number of days, hours or minutes, such as 90d or 12h"
+        )
 
 
 def check_value(name: str, value: SecretBytes) -> None:

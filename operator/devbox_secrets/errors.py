@@ -13,6 +13,10 @@ class InvalidName(DevboxSecretsError):
     """The name can't be an environment variable's."""
 
 
+class InvalidDuration(DevboxSecretsError):
+    """The text isn't a duration such as 90d."""
+
+
 class InvalidValue(DevboxSecretsError):
     """The value can't be an environment variable's: not UTF-8, or with a NUL."""
 
@@ -46,3 +50,8 @@ class ClusterError(DevboxSecretsError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def final(self) -> bool:
+        """Whether the server understood and said no, so that time alone doesn't mend it."""
+        return self.status in {400, 403, 413, 422}

@@ -1,0 +1,21 @@
+"""The program: `devbox-secrets`, also called as `kubectl devbox-secrets`."""
+
+from devbox_secrets.cli import app
+
+
+@app.command(hidden=True)
+def operator() -> None:
+    """Run the operator; the image's command, set up by DEVBOX_SECRETS_* variables."""
+    from devbox_secrets import process  # noqa: PLC0415 - kopf is in an extra
+    from devbox_secrets.settings import Settings  # noqa: PLC0415
+
+    process.run(Settings())
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Everything that talks to the API server, one method for each right that the chart grants.
+
+Bodies are plain dictionaries: the client's model objects cost more CPU than the requests do.
+An error names the request and the server's reason, never a body.
+"""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import (
+    ConfigException,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
+from pydantic import SecretBytes
+
+from devbox_secrets.api import (
+    ACCOUNT_SECRET,
+    FIELD_MANAGER,
+    GROUP,
+    KEYS_SECRET,
+    MANAGED_BY_LABEL,
+    PLURAL,
+    PUBLIC_KEYS_CONFIGMAP,
+    VERSION,
+    AccountSecretStatus,
+)
+from devbox_secrets.errors import ClusterError
+from devbox_secrets.sealing import SealingKey
+
+Body = dict[str, Any]
+
+ACCOUNT_SECRETS = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+NAMESPACES = "/api/v1/namespaces"
+SECRETS = "/api/v1/secrets"
+ACCOUNT_SECRETS_ONLY = f"metadata.name={ACCOUNT_SECRET}"
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_TIMEOUT_SECONDS = 30
+_PAGE = 500
+_CONNECTIONS = 32
+
+
+class Cluster:
+    """A connection to one API server, with the rights of whoever it was opened for."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, kubeconfig: Path | None = None, context: str | None = None
+    ) -> AsyncIterator["Cluster"]:
+        """Connect as the pod's ServiceAccount inside a cluster, else as kubectl would.
+
+        Raises:
+            ClusterError: there is no configuration to connect with.
+        """
+        configuration = Configuration()
+        configuration.connection_pool_maxsize = _CONNECTIONS
+        try:
+            if kubeconfig is None and context is None and _in_cluster():
+                load_incluster_config(configuration)
+            else:
+                path = str(kubeconfig) if kubeconfig else None
+                await load_kube_config(
+                    path, context, client_configuration=configuration, persist_config=False
+                )
+        except (ConfigException, OSError) as error:
+            raise ClusterError(f"no cluster to connect to: {error}") from error
+        async with ApiClient(configuration) as client:
+            yield cls(client)
+
+    async def list_all(self, path: str, field_selector: str = "") -> tuple[list[Body], int]:
+        """List every object of a kind, page by page; give them and the list's resourceVersion."""
+        items: list[Body] = []
+        query = {"limit": str(_PAGE), "fieldSelector": field_selector}
+        while True:
+            page = await self._request("GET", path, query=query)
+            items += page["items"]
+            query["continue"] = page["metadata"].get("continue", "")
+            if not query["continue"]:
+                return items, int(page["metadata"]["resourceVersion"])
+
+    async def find_account_secret(self, namespace: str) -> Body | None:
+        """Read a namespace's Secret of the account Secret's name; None where there is none."""
+        try:
+            return await self._request("GET", _account_secret(namespace))
+        except ClusterError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    async def apply_account_secret(
+        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str | None
+    ) -> Body:
+        """Write a namespace's account Secret: these values and no others.
+
+        With a resource version it's that state which is replaced, or none (ClusterError 409).
+        """
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": ACCOUNT_SECRET,
+                "labels": {MANAGED_BY_LABEL: FIELD_MANAGER},
+                **({"resourceVersion": resource_version} if resource_version else {}),
+            },
+            "type": "Opaque",
+            "data": {
+                name: base64.b64encode(value.get_secret_value()).decode()
+                for name, value in values.items()
+            },
+        }
+        # Forced: what someone else wrote into our own Secret is drift.
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        path = _account_secret(namespace)
+        return await self._request("PATCH", path, query=query, body=body, media_type=_APPLY)
+
+    async def remove_account_secret_keys(
+        self, namespace: str, names: list[str], resource_version: str
+    ) -> Body:
+        """Remove keys that someone else put into a namespace's account Secret."""
+        body = {
+            "metadata": {"resourceVersion": resource_version},
+            "data": dict.fromkeys(names),
+        }
+        query = {"fieldManager": FIELD_MANAGER}
+        path = _account_secret(namespace)
+        return await self._request("PATCH", path, query=query, body=body, media_type=_MERGE)
+
+    async def delete_account_secret(self, namespace: str, resource_version: str) -> None:
+        """Delete an account Secret, if it's still in that state (else ClusterError 409)."""
+        body = {"preconditions": {"resourceVersion": resource_version}}
+        try:
+            await self._request("DELETE", _account_secret(namespace), body=body)
+        except ClusterError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
+    async def write_status(
+        self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str
+    ) -> Body:
+        """Write an AccountSecret's status, if it's still in that state (else ClusterError 409)."""
+        body = {
+            "metadata": {"resourceVersion": resource_version},
+            "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
+        }
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
+        return await self._request("PATCH", path, body=body, media_type=_MERGE)
+
+    async def read_keys(self, namespace: str) -> tuple[dict[str, SecretBytes], str]:
+        """Read the Secret of the sealing keys: its entries and its resource version."""
+        secret = await self._request("GET", f"{NAMESPACES}/{namespace}/secrets/{KEYS_SECRET}")
+        entries = {
+            name: SecretBytes(base64.b64decode(value))
+            for name, value in (secret.get("data") or {}).items()
+        }
+        return entries, secret["metadata"]["resourceVersion"]
+
+    async def add_key(
+        self, namespace: str, key_id: str, dump: SecretBytes, resource_version: str
+    ) -> None:
+        """Add a sealing key, if its Secret is still in that state (else ClusterError 409)."""
+        body = {
+            "metadata": {"resourceVersion": resource_version},
+            "data": {key_id: base64.b64encode(dump.get_secret_value()).decode()},
+        }
+        path = f"{NAMESPACES}/{namespace}/secrets/{KEYS_SECRET}"
+        await self._request("PATCH", path, body=body, media_type=_MERGE)
+
+    async def read_public_keys(self, namespace: str) -> dict[str, str]:
+        """Read the ConfigMap of the public keys: text by key id, and once more as `newest`."""
+        path = f"{NAMESPACES}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
+        return (await self._request("GET", path)).get("data") or {}
+
+    async def publish_keys(self, namespace: str, keys: list[SealingKey], newest: str) -> None:
+        """Write the public keys' ConfigMap: these and no others; nothing where it's so already."""
+        want: dict[str, str] = {key.id: str(key) for key in keys}
+        want["newest"] = want[newest]
+        have = await self.read_public_keys(namespace)
+        if have == want:
+            return
+        path = f"{NAMESPACES}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
+        data = {**dict.fromkeys(have), **want}
+        await self._request("PATCH", path, body={"data": data}, media_type=_MERGE)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        media_type: str = "application/json",
+    ) -> Body:
+        client = self._client
+        headers = {"Accept": "application/json", "Content-Type": media_type}
+        for auth in (await client.configuration.auth_settings()).values():
+            headers[auth["key"]] = auth["value"]
+        url = f"{client.configuration.host}{path}"
+        if query:
+            url += "?" + urlencode({key: value for key, value in query.items() if value})
+        try:
+            response = await client.call_api(
+                method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS
+            )
+            raw = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ClusterError(f"{method} {path}: {type(error).__name__}") from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise ClusterError(_reason(method, path, response.status, raw), response.status)
+        answer: Body = json.loads(raw)
+        return answer
+
+
+async def present_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
+    """Give the namespace that kubectl would use: the context's, or `default`.
+
+    Raises:
+        ClusterError: there is no such context, or no kubeconfig.
+    """
+    try:
+        contexts, active = await list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+    except (ConfigException, OSError) as error:
+        raise ClusterError(
+            f"there is no kubeconfig to read the account from ({error}); name it with --account"
+        ) from error
+    chosen = next((one for one in contexts if one["name"] == context), None) if context else active
+    if chosen is None:
+        raise ClusterError(f"the kubeconfig has no context {context}")
+    namespace: str = chosen["context"].get("namespace", "default")
+    return namespace
+
+
+def _in_cluster() -> bool:
+    return Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+
+
+def _account_secret(namespace: str) -> str:
+    return f"{NAMESPACES}/{namespace}/secrets/{ACCOUNT_SECRET}"
+
+
+def _reason(method: str, path: str, status: int, raw: bytes) -> str:
+    """Say what the server refused. Its own words only for reads: for a write they may repeat it."""
+    try:
+        answer = json.loads(raw)
+        said = answer["message"] if method == "GET" else answer["reason"]
+    except (ValueError, KeyError, TypeError):
+        said = "no reason given"
+    return f"{method} {path}: {status} {said}"

@@ -1,0 +1,60 @@
+"""kopf's part: three watches whose events go into the cache and mark accounts. Nothing else.
+
+Events are read through `on.event` alone: handlers of other kinds keep a copy of the whole object
+in its annotations. A handler returns nothing, since what it returns is written into the status.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from devbox_secrets.api import ACCOUNT_SECRET, GROUP, PLURAL, VERSION
+from devbox_secrets.cache import Cache
+
+Take = Callable[..., set[str]]
+
+
+def registry(cache: Cache, mark: Callable[[set[str]], None]) -> kopf.OperatorRegistry:
+    """Give kopf's registry: events of the three kinds fill `cache` and `mark` accounts."""
+    handlers = kopf.OperatorRegistry()
+
+    def follow(take: Take, *resource: str) -> None:
+        # Not a plain function: kopf would call that in a thread of its own.
+        @kopf.on.event(*resource, id=resource[-1], registry=handlers)
+        async def took(event: Any, **_: Any) -> None:
+            mark(take(event["object"], gone=event["type"] == "DELETED"))
+
+    follow(cache.take_account_secret, GROUP, VERSION, PLURAL)
+    follow(cache.take_namespace, "v1", "namespaces")
+    follow(cache.take_secret, "v1", "secrets")
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """Give kopf's settings: the one Secret name is all that we may watch, and nothing is posted."""
+    result = kopf.OperatorSettings()
+    # The key is a tuple: as text, "v1/secrets" would match nothing and ask for every Secret.
+    result.watching.field_selectors["v1", "secrets"] = f"metadata.name={ACCOUNT_SECRET}"
+    result.scanning.disabled = True
+    result.posting.enabled = False
+    # A connection that went away silently is noticed after this long, and listed anew.
+    result.watching.server_timeout = 600
+    result.watching.client_timeout = 660
+    return result
+
+
+def quiet() -> None:
+    """Keep kopf and what it stands on from logging objects, whatever our own level is.
+
+    At DEBUG kopf logs whole bodies; at INFO a line for each event.
+    """
+    for name in ("kopf", "aiohttp", "asyncio", "kubernetes", "urllib3"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)

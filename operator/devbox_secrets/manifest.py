@@ -1,0 +1,31 @@
+"""AccountSecrets as people write them: a manifest for kubectl. Pure; imports api alone."""
+
+import hashlib
+import re
+from typing import Any
+
+from devbox_secrets.api import GROUP, KIND, VERSION, AccountSecretSpec
+
+_NAME_MAX_LENGTH = 253
+
+
+def manifest(account: str, spec: AccountSecretSpec, name: str | None = None) -> dict[str, Any]:
+    """Give the manifest of one AccountSecret in its account's home."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"name": name or object_name(spec.name), "namespace": account},
+        "spec": spec.model_dump(by_alias=True, exclude_none=True),
+    }
+
+
+def object_name(variable: str) -> str:
+    """Derive an object's name (RFC 1123 subdomain) from a variable's: GITHUB_TOKEN, github-token.
+
+    Names that differ give names that differ: what isn't plain capitals ends in a piece of its hash.
+    """
+    plain = variable.lower().replace("_", "-")
+    if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", variable):
+        return plain
+    digest = hashlib.sha256(variable.encode()).hexdigest()[:8]
+    return f"{plain.strip('-')[: _NAME_MAX_LENGTH - 9]}-{digest}".lstrip("-")

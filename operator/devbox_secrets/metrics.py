@@ -1,0 +1,38 @@
+"""What Prometheus sees. Counts and times alone: no label is a person's text or a secret's."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+ACCOUNT_SECRETS = Gauge(
+    "devbox_secrets_accountsecrets",
+    "AccountSecrets by the reason of their Ready condition",
+    ["reason"],
+    registry=REGISTRY,
+)
+WRITES = Counter(
+    "devbox_secrets_writes",
+    "Writes to the API server by what was written",
+    ["what"],
+    registry=REGISTRY,
+)
+OPENS = Counter("devbox_secrets_opens", "Sealed values opened", registry=REGISTRY)
+FAILURES = Counter(
+    "devbox_secrets_failures", "Accounts put off because of an error", registry=REGISTRY
+)
+QUEUE_DEPTH = Gauge(
+    "devbox_secrets_queue_depth", "Accounts that wait to be looked at", registry=REGISTRY
+)
+QUEUE_SECONDS = Histogram(
+    "devbox_secrets_queue_seconds",
+    "How long an account waited to be looked at",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
+    registry=REGISTRY,
+)
+RECONCILE_SECONDS = Histogram(
+    "devbox_secrets_reconcile_seconds",
+    "How long an account's reconciliation took",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30),
+    registry=REGISTRY,
+)
+SEALING_KEYS = Gauge("devbox_secrets_sealing_keys", "Sealing keys at hand", registry=REGISTRY)

@@ -1,0 +1,295 @@
+"""The rules: from AccountSecrets and namespaces to what should be. Pure; imports api alone.
+
+No clock, no input or output, no Kubernetes client. Each rule is one function, and a test of it is
+a table.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api import (
+    ACCOUNT_LABEL,
+    ACCOUNT_SECRET,
+    SECRET_MAX_BYTES,
+    AccountSecretStatus,
+    Condition,
+    Reason,
+)
+
+#: Variables by which a value becomes code, or a devbox stops being itself: the loader's and the
+#: shell's, the interpreters' start-up hooks, what decides which programs and certificates are used.
+RESERVED_NAMES = (
+    "PATH", "HOME", "USER", "SHELL", "PWD", "HOSTNAME", "IFS", "ENV", "PS4", "TMPDIR",
+    "LD_*", "DYLD_*", "GCONV_PATH", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "MALLOC_*",
+    "BASH_ENV", "BASH_FUNC_*", "BASHOPTS", "SHELLOPTS", "PROMPT_COMMAND", "ZDOTDIR",
+    "KUBERNETES_*",
+    "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT",
+    "PYTHONWARNINGS", "PYTHONUSERBASE", "PYTHONEXECUTABLE",
+    "NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS",
+    "PERL5LIB", "PERL5OPT", "PERL5DB", "PERLLIB", "RUBYLIB", "RUBYOPT", "GEM_PATH", "GEM_HOME",
+    "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH",
+    "GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXEC_PATH", "GIT_CONFIG*", "GIT_ASKPASS", "GIT_EDITOR",
+    "GIT_PAGER", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_TEMPLATE_DIR", "SSH_ASKPASS",
+    "EDITOR", "VISUAL", "PAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "MANPAGER",
+    "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an AccountSecret's present value isn't given to devboxes."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An AccountSecret as the rules see it."""
+
+    uid: str
+    account: str
+    name: str
+    variable: str
+    created: str
+    """RFC 3339, UTC, to the second, as Kubernetes writes it: sorts as text."""
+    generation: int
+    key_id: str | None
+    opened: SecretBytes | Refusal
+    status: AccountSecretStatus = field(default_factory=AccountSecretStatus)
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Sorts the oldest first; two of the same second by their uid, the same every time."""
+        return self.created, self.uid
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A namespace of the account, and its account Secret as it is now."""
+
+    namespace: str
+    labelled: bool
+    secret: "Found | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A Secret of the account Secret's name, found in a namespace."""
+
+    resource_version: str
+    data: Mapping[str, SecretBytes] = field(default_factory=dict)
+    owned: bool = True
+    labelled: bool = True
+    """Whether it bears our label, as what we write does."""
+    frozen: bool = False
+    """Whether someone made it immutable."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPlan:
+    """What an account's devboxes should have, and why something is missing there."""
+
+    values: Mapping[str, SecretBytes]
+    refusals: Mapping[str, Refusal]
+    """By the AccountSecret's uid."""
+
+
+class Step(Enum):
+    """What to do in one namespace."""
+
+    NOTHING = "nothing"
+    APPLY = "apply"
+    DELETE = "delete"
+    REPLACE = "replace"
+    """Delete it and write it anew: an immutable one can't be changed."""
+    LEAVE = "leave"
+    """It belongs to someone else."""
+
+
+def account_of(namespace: str, labels: Mapping[str, str]) -> str:
+    """Name a namespace's account: the one that its label names, or itself."""
+    return labels.get(ACCOUNT_LABEL) or namespace
+
+
+def is_reserved(variable: str, reserved: Iterable[str]) -> bool:
+    """Tell whether a variable is reserved; `*` at a pattern's end stands for anything."""
+    return any(fnmatchcase(variable, pattern) for pattern in reserved)
+
+
+def plan_account(
+    entries: Iterable[Entry],
+    present: Mapping[str, SecretBytes],
+    *,
+    home_account: str,
+    reserved: Sequence[str] = RESERVED_NAMES,
+) -> AccountPlan:
+    """Decide which variables an account's devboxes have.
+
+    `present` is what its account Secret holds now. A value that can't be had (its key is gone, it
+    doesn't open, it became too large) leaves the one that was synced before in its place: devboxes
+    go on starting while a person mends it. `home_account` is the account of the namespace that
+    the entries are in; it's the namespace itself, unless a label gives it to another.
+    """
+    refusals: dict[str, Refusal] = {}
+    owners: dict[str, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: entry.age):
+        if entry.account != home_account:
+            refusals[entry.uid] = _not_a_home(entry, home_account)
+        elif is_reserved(entry.variable, reserved):
+            refusals[entry.uid] = _reserved(entry)
+        elif entry.variable in owners:
+            refusals[entry.uid] = _conflict(entry, owners[entry.variable])
+        else:
+            owners[entry.variable] = entry
+
+    values = {
+        variable: present[variable]
+        for variable, owner in owners.items()
+        if owner.status.changed_at is not None and variable in present
+    }
+    size = sum(map(len, values.values()))
+    for variable, owner in owners.items():
+        if isinstance(owner.opened, Refusal):
+            refusals[owner.uid] = _keeping(owner.opened, owner, values)
+            continue
+        grown = size - len(values.get(variable, b"")) + len(owner.opened)
+        if grown > SECRET_MAX_BYTES:
+            refusals[owner.uid] = _keeping(_too_large(owner, grown), owner, values)
+        else:
+            values[variable] = owner.opened
+            size = grown
+    return AccountPlan(values, refusals)
+
+
+def step(want: Mapping[str, SecretBytes], member: Member) -> Step:
+    """Decide what to do with a member namespace's account Secret.
+
+    A labelled namespace keeps an empty one: its devboxes refer to it as required, so that none
+    starts before its secrets are there.
+    """
+    found = member.secret
+    wanted = bool(want) or member.labelled
+    if found is None:
+        return Step.APPLY if wanted else Step.NOTHING
+    if not found.owned:
+        return Step.LEAVE
+    if not wanted:
+        return Step.DELETE
+    if found.labelled and found.data == want:
+        return Step.NOTHING
+    return Step.REPLACE if found.frozen else Step.APPLY
+
+
+def next_status(
+    entry: Entry,
+    refusal: Refusal | None,
+    present: Mapping[str, SecretBytes],
+    now: str,
+) -> AccountSecretStatus:
+    """Give an AccountSecret's status once the account Secret holds what was planned.
+
+    `present` is what the account Secret held before; `now` is RFC 3339. The status equals the
+    present one where there is nothing to tell.
+    """
+    ready = Condition(
+        type="Ready",
+        status="False" if refusal else "True",
+        reason=refusal.reason if refusal else Reason.SYNCED,
+        message=refusal.message if refusal else "every new devbox of the account has the variable",
+        last_transition_time=now,
+        observed_generation=entry.generation,
+    )
+    old = next((c for c in entry.status.conditions if c.type == ready.type), None)
+    if old is not None and old.status == ready.status:
+        ready = ready.model_copy(update={"last_transition_time": old.last_transition_time})
+    return entry.status.model_copy(
+        update={
+            "observed_generation": entry.generation,
+            "key_id": entry.key_id,
+            "changed_at": _changed_at(entry, refusal, present, now),
+            "conditions": (ready,),
+        }
+    )
+
+
+def not_owned(namespaces: Iterable[str]) -> Refusal:
+    """Refuse what can't reach a namespace, where someone else has a Secret of that name."""
+    where = ", ".join(sorted(namespaces))
+    return Refusal(
+        Reason.NOT_OWNED,
+        f"in the namespace {where} the Secret {ACCOUNT_SECRET} isn't ours, so it's left as it is;"
+        " copy what you need from it and delete it, then this one is synced",
+    )
+
+
+def not_written(failures: Mapping[str, str]) -> Refusal:
+    """Refuse what the API server doesn't let us write, with its reason by namespace."""
+    told = "; ".join(f"{namespace}: {reason}" for namespace, reason in sorted(failures.items()))
+    return Refusal(
+        Reason.NOT_WRITTEN,
+        f"the API server refuses the Secret {ACCOUNT_SECRET} ({told}); look for a quota or a"
+        " policy in that namespace. It's tried again and again",
+    )
+
+
+def _changed_at(
+    entry: Entry, refusal: Refusal | None, present: Mapping[str, SecretBytes], now: str
+) -> str | None:
+    """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
+
+    Both leave the value that the AccountSecret stands for the same; only a new generation whose
+    value differs from the one synced is a change.
+    """
+    synced = entry.status.changed_at
+    if refusal is not None:
+        return synced
+    updated = entry.status.observed_generation != entry.generation
+    if synced is None or (updated and present.get(entry.variable) != entry.opened):
+        return now
+    return synced
+
+
+def _keeping(refusal: Refusal, owner: Entry, values: Mapping[str, SecretBytes]) -> Refusal:
+    if owner.variable not in values:
+        return refusal
+    return Refusal(
+        refusal.reason,
+        f"{refusal.message}. Devboxes keep the value of {owner.status.changed_at} until then",
+    )
+
+
+def _not_a_home(entry: Entry, account: str) -> Refusal:
+    return Refusal(
+        Reason.NOT_A_HOME,
+        f"the namespace {entry.account} belongs to the account {account} by its label"
+        f" {ACCOUNT_LABEL}; seal the value for that account and create this in {account}",
+    )
+
+
+def _reserved(entry: Entry) -> Refusal:
+    return Refusal(
+        Reason.RESERVED_NAME,
+        f"{entry.variable} is reserved, since it could run code in every devbox or break it;"
+        " choose another name, and map it inside the devbox if a program needs this one",
+    )
+
+
+def _conflict(entry: Entry, owner: Entry) -> Refusal:
+    return Refusal(
+        Reason.NAME_CONFLICT,
+        f"{entry.variable} already belongs to the older AccountSecret {owner.name};"
+        " update that one, or delete it and this one takes over",
+    )
+
+
+def _too_large(entry: Entry, size: int) -> Refusal:
+    return Refusal(
+        Reason.TOO_LARGE,
+        f"with {entry.variable} the account's values would have {size:,} bytes;"
+        f" a Secret holds {SECRET_MAX_BYTES:,}. Delete what isn't used, or shorten it",
+    )

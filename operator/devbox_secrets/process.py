@@ -1,0 +1,203 @@
+"""The operator's process: connects the rooms, runs the queue's workers, answers the probes."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from devbox_secrets import handlers, metrics
+from devbox_secrets.api import Reason
+from devbox_secrets.cache import Cache
+from devbox_secrets.cluster import (
+    ACCOUNT_SECRETS,
+    ACCOUNT_SECRETS_ONLY,
+    NAMESPACES,
+    SECRETS,
+    Cluster,
+)
+from devbox_secrets.errors import ClusterError
+from devbox_secrets.keys import load_keyring
+from devbox_secrets.reconcile import Reconciler
+from devbox_secrets.settings import Settings
+from devbox_secrets.workqueue import WorkQueue
+
+LOG = logging.getLogger(__name__)
+_STUCK_SECONDS = 120
+
+
+def run(settings: Settings) -> None:
+    """Run the operator until it's told to stop, or can't go on: then the process exits.
+
+    Raises:
+        ClusterError: the API server can't be reached or refuses something at the start.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    handlers.quiet()
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    async with Cluster.connect() as cluster:
+        operator = Operator(cluster, settings)
+        site = await _serve(operator, settings.port)
+        try:
+            await operator.fill()
+            # Ours start before kopf: it cancels every task that was created after it.
+            tasks = [asyncio.create_task(job) for job in operator.jobs()]
+            watches = asyncio.create_task(_watch(operator))
+            done, rest = await asyncio.wait([*tasks, watches], return_when=asyncio.FIRST_COMPLETED)
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+            for task in done:
+                task.result()
+        finally:
+            await site.cleanup()
+
+
+async def _watch(operator: "Operator") -> None:
+    await kopf.operator(
+        registry=handlers.registry(operator.cache, operator.mark),
+        settings=handlers.settings(),
+        clusterwide=True,
+        standalone=True,
+    )
+
+
+class Operator:
+    """The cache, the queue and the work on them."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self.cache = Cache()
+        self.full = False
+        self._cluster = cluster
+        self._settings = settings
+        self._queue = WorkQueue()
+        self._reconciler = Reconciler(cluster, self.cache, reserved=settings.reserved_names)
+
+    def mark(self, accounts: set[str]) -> None:
+        """Put accounts before the workers."""
+        self._queue.add(accounts)
+
+    async def fill(self) -> None:
+        """Read the keys and everything else once; only then is it known what is missing."""
+        await self._read_keys()
+        await self._list()
+        self.full = True
+        self.mark(self.cache.accounts())
+        LOG.info(
+            "ready: %d AccountSecrets, %d sealing keys",
+            len(list(self.cache.all_account_secrets())),
+            len(self._reconciler.keyring),
+        )
+
+    def jobs(self) -> list[Coroutine[Any, Any, None]]:
+        """Give what runs for as long as the process does."""
+        workers = [self._work() for _ in range(self._settings.workers)]
+        return [*workers, self._resync(), self._follow_keys()]
+
+    def unhealthy(self) -> str | None:
+        """Say why the process should be restarted, if it should."""
+        stuck = self._queue.stuck_seconds()
+        return f"nothing was worked on for {stuck:.0f} s" if stuck > _STUCK_SECONDS else None
+
+    def measure(self) -> bytes:
+        """Give the metrics as Prometheus reads them."""
+        counts = self._reconciler.reasons()
+        for reason in [*Reason, "Pending"]:
+            metrics.ACCOUNT_SECRETS.labels(reason).set(counts[reason])
+        metrics.QUEUE_DEPTH.set(len(self._queue))
+        metrics.SEALING_KEYS.set(len(self._reconciler.keyring))
+        return generate_latest(metrics.REGISTRY)
+
+    async def _work(self) -> None:
+        while True:
+            account, waited = await self._queue.get()
+            metrics.QUEUE_SECONDS.observe(waited)
+            try:
+                with metrics.RECONCILE_SECONDS.time():
+                    await self._reconciler.reconcile(account)
+            except ClusterError as error:
+                metrics.FAILURES.inc()
+                delay = self._queue.failed(account)
+                LOG.info("account %s: again in %.1f s: %s", account, delay, error)
+            except Exception as error:  # noqa: BLE001 - one account's trouble stays its own
+                # The type alone: a text or a traceback might carry what was being worked on.
+                metrics.FAILURES.inc()
+                delay = self._queue.failed(account)
+                LOG.error("account %s: again in %.1f s: %s", account, delay, type(error).__name__)
+            else:
+                self._queue.done(account)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.resync_seconds)
+            try:
+                self.mark(await self._list())
+            except ClusterError as error:
+                LOG.warning(
+                    "listing failed, next in %.0f s: %s", self._settings.resync_seconds, error
+                )
+            self._reconciler.forget()
+
+    async def _follow_keys(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.keys_seconds)
+            try:
+                if await self._read_keys():
+                    self.mark(self._reconciler.waiting_for_keys())
+            except ClusterError as error:
+                LOG.warning("the sealing keys can't be read: %s", error)
+
+    async def _read_keys(self) -> bool:
+        """Read the keys; tell whether they are others than before."""
+        keyring = await load_keyring(
+            self._cluster, self._settings.namespace, lambda: datetime.now(UTC)
+        )
+        news = set(keyring) != set(self._reconciler.keyring)
+        if news:
+            self._reconciler.keyring = keyring
+            LOG.info("sealing keys: %s", ", ".join(sorted(keyring)))
+        return news
+
+    async def _list(self) -> set[str]:
+        namespaces = await self._cluster.list_all(NAMESPACES)
+        changed = self.cache.replace_namespaces(*namespaces)
+        secrets = await self._cluster.list_all(SECRETS, ACCOUNT_SECRETS_ONLY)
+        changed |= self.cache.replace_secrets(*secrets)
+        account_secrets = await self._cluster.list_all(ACCOUNT_SECRETS)
+        return changed | self.cache.replace_account_secrets(*account_secrets)
+
+
+async def _serve(operator: Operator, port: int) -> web.AppRunner:
+    async def healthz(_: web.Request) -> web.Response:
+        trouble = operator.unhealthy()
+        return web.Response(text=trouble or "ok", status=503 if trouble else 200)
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(
+            text="ok" if operator.full else "reading the cluster's state",
+            status=200 if operator.full else 503,
+        )
+
+    async def measure(_: web.Request) -> web.Response:
+        return web.Response(body=operator.measure(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes(
+        [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", measure)]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner
