@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run helm; without a kubeconfig it sees no cluster."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
-    command = [tool("helm"), *arguments]
+    command: list[str | Path] = [tool("helm"), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -43,10 +44,12 @@ def install(controlplane: ControlPlane) -> None:
     """Apply install.yaml, and wait until the API server acts on the policy."""
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
     for labels in (DEVBOX, SANDBOX):
-        until(
-            f"a pod with {labels} gets its secrets",
-            lambda labels=labels: "envFrom" in first_container(controlplane, labels),
-        )
+        active = partial(_gets_secrets, controlplane, labels)
+        until(f"a pod with the labels {labels} gets its secrets", active)
+
+
+def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
+    return "envFrom" in first_container(controlplane, labels)
 
 
 def first_container(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
+
 from apiserver.chart import (
     ACCOUNT,
     DEVBOX,
@@ -21,12 +22,21 @@ from apiserver.chart import (
 )
 from cluster.controlplane import ControlPlane
 
-OURS = {"secretRef": {"name": "devbox-account-secrets", "optional": True}}
+OURS: Json = {"secretRef": {"name": "devbox-account-secrets", "optional": True}}
 REQUIRED = {"secretRef": {"name": "devbox-account-secrets", "optional": False}}
-OWN = [{"configMapRef": {"name": "settings"}}, {"prefix": "DB_", "secretRef": {"name": "db"}}]
-BY_HAND = [{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "devbox-account-secrets"}}]
+OWN: list[Json] = [
+    {"configMapRef": {"name": "settings"}},
+    {"prefix": "DB_", "secretRef": {"name": "db"}},
+]
+    {"configMapRef": {"name": "settings"}},
+    {"prefix": "DB_", "secretRef": {"name": "db"}},
+]
+BY_HAND: list[Json] = [
+    {"configMapRef": {"name": "settings"}},
+    {"secretRef": {"name": "devbox-account-secrets"}},
+]
 ENV = [{"name": "GITHUB_TOKEN", "value": "the pod's own"}]
-MANY = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
+MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ NO_DEVBOX = [
     {"devbox-secrets.dev/devbox": ""},
 ]
 
-TEMPLATE = {
+TEMPLATE: Json = {
     "metadata": {"labels": {"app": "box", **DEVBOX}},
     "spec": {"containers": [container("a")], "initContainers": [container("setup")]},
 }

@@ -1,0 +1,210 @@
+"""Who may do what once the chart is installed: the operator, every user, and the users' roles."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from apiserver.chart import NAMESPACE, install, until
+from cluster.controlplane import ControlPlane
+
+ACCOUNTSECRETS = "accountsecrets.devbox-secrets.dev"
+ACCOUNT_SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
+
+# resource, the names it is limited to, verbs
+EVERYWHERE = {
+    (ACCOUNTSECRETS, "", "list watch"),
+    (f"{ACCOUNTSECRETS}/status", "", "patch"),
+    ("namespaces", "", "list watch"),
+    ("secrets", ACCOUNT_SECRET, "create delete get list patch watch"),
+}
+AT_HOME = EVERYWHERE | {
+    ("secrets", "devbox-secrets-keys", "get patch"),
+    ("configmaps", "devbox-secrets-public-keys", "get patch"),
+}
+
+# What Kubernetes gives to everyone who is logged in: system:basic-user, system:discovery,
+# system:public-info-viewer, system:cluster-trust-bundle-discovery, and to service accounts
+# system:service-account-issuer-discovery.
+EVERYONES_RESOURCES = {
+    "clustertrustbundles.certificates.k8s.io",
+    "selfsubjectaccessreviews.authorization.k8s.io",
+    "selfsubjectreviews.authentication.k8s.io",
+    "selfsubjectrulesreviews.authorization.k8s.io",
+}
+EVERYONES_PATHS = {
+    *("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", "/version", "/version/"),
+    *("/healthz", "/livez", "/readyz"),
+    *("/.well-known/openid-configuration", "/.well-known/openid-configuration/"),
+    *("/openid/v1/jwks", "/openid/v1/jwks/"),
+}
+
+PATCH = ("--type=merge", "--patch", json.dumps({"data": {}}), "--dry-run=server")
+ONE_NAME = f"--field-selector=metadata.name={ACCOUNT_SECRET}"
+
+OPERATOR_MAY = {
+    "list every account Secret": ("get", "secrets", "--all-namespaces", ONE_NAME),
+    "read its keys": ("get", "secret", "devbox-secrets-keys", f"-n{NAMESPACE}"),
+    "add a key": ("patch", "secret", "devbox-secrets-keys", f"-n{NAMESPACE}", *PATCH),
+    "publish a key": ("patch", "configmap", "devbox-secrets-public-keys", f"-n{NAMESPACE}", *PATCH),
+    "list AccountSecrets": ("get", ACCOUNTSECRETS, "--all-namespaces"),
+    "list namespaces": ("get", "namespaces"),
+}
+OPERATOR_MAY_NOT = {
+    "read another Secret": ("get", "secret", "db"),
+    "list a namespace's Secrets": ("get", "secrets"),
+    "list the cluster's Secrets": ("get", "secrets", "--all-namespaces"),
+    "list another name": ("get", "secrets", "-A", "--field-selector=metadata.name=db"),
+    "list all names but one": ("get", "secrets", "-A", "--field-selector=metadata.name!=db"),
+    "list by another field": ("get", "secrets", "-A", "--field-selector=type=Opaque"),
+    "read its keys' name elsewhere": ("get", "secret", "devbox-secrets-keys"),
+    "create another Secret": ("create", "secret", "generic", "db", "--dry-run=server"),
+    "create other than by apply": (
+        "create",
+        "secret",
+        "generic",
+        ACCOUNT_SECRET,
+        "--dry-run=server",
+    ),
+    "delete its keys": (
+        "delete",
+        "secret",
+        "devbox-secrets-keys",
+        f"-n{NAMESPACE}",
+        "--dry-run=server",
+    ),
+    "list pods": ("get", "pods"),
+    "make a token of its own": ("create", "token", "devbox-secrets", f"-n{NAMESPACE}"),
+    "be someone else": ("get", "secrets", "--as=admin", "--as-group=system:masters"),
+}
+
+READ = "get list watch"
+WRITE = "create delete get list patch update watch"
+ROLES = {
+    "view": READ,
+    "edit": WRITE,
+    "admin": WRITE,
+    "devbox-secrets-view": READ,
+    "devbox-secrets-edit": WRITE,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed(controlplane: ControlPlane) -> None:
+    install(controlplane)
+
+
+@pytest.fixture(scope="module")
+def operator(controlplane: ControlPlane, _installed: None) -> Path:
+    """Return the operator's kubeconfig."""
+    return controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
+
+
+@pytest.fixture(scope="module")
+def user(controlplane: ControlPlane) -> Path:
+    """Return the kubeconfig of someone who is logged in and has no rights of their own."""
+    return controlplane.user_kubeconfig("someone")
+
+
+def rights(listing: str) -> set[tuple[str, str, str]]:
+    """Read what `kubectl auth can-i --list` prints, without what everyone may do."""
+    rows = re.findall(r"^(\S*) +\[(.*?)\] +\[(.*?)\] +\[(.*?)\]$", listing, re.MULTILINE)
+    assert len(rows) == len(listing.splitlines()), f"not a table of rights:\n{listing}"
+    return {
+        (resource or path, names, " ".join(sorted(verbs.split())))
+        for resource, path, names, verbs in rows
+        if resource not in EVERYONES_RESOURCES and path not in EVERYONES_PATHS
+    }
+
+
+def can_i(
+    controlplane: ControlPlane, namespace: str, *who: str, kubeconfig: Path | None = None
+) -> str:
+    return controlplane.kubectl(
+        *("auth", "can-i", "--list", "--no-headers", f"--namespace={namespace}", *who),
+        kubeconfig=kubeconfig,
+    ).stdout
+
+
+def is_forbidden(
+    controlplane: ControlPlane, kubeconfig: Path, namespace: str, *command: str
+) -> bool:
+    done = controlplane.kubectl(
+        f"--namespace={namespace}", *command, check=False, kubeconfig=kubeconfig
+    )
+    assert done.returncode == 0 or "forbidden" in done.stderr.lower(), done.stderr
+    return done.returncode != 0
+
+
+def test_the_operators_rights_everywhere_are_exactly_these(
+    controlplane: ControlPlane, namespace: str, operator: Path
+) -> None:
+    assert rights(can_i(controlplane, namespace, kubeconfig=operator)) == EVERYWHERE
+
+
+def test_the_operators_rights_in_its_own_namespace_are_exactly_these(
+    controlplane: ControlPlane, operator: Path
+) -> None:
+    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=operator)) == AT_HOME
+
+
+@pytest.mark.parametrize("what", OPERATOR_MAY)
+def test_the_operator_may(
+    what: str, controlplane: ControlPlane, namespace: str, operator: Path
+) -> None:
+    assert not is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY[what])
+
+
+def test_the_operator_may_make_change_and_delete_an_account_secret_anywhere(
+    controlplane: ControlPlane, namespace: str, operator: Path
+) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": ACCOUNT_SECRET}}
+    apply = ("apply", "--server-side", f"--namespace={namespace}", "--filename=-")
+    for data in ({"A": "MQ=="}, {"A": "Mg=="}):
+        manifest = json.dumps(secret | {"data": data})
+        controlplane.kubectl(*apply, input=manifest, kubeconfig=operator)
+    delete = ("delete", "secret", ACCOUNT_SECRET, f"--namespace={namespace}")
+    controlplane.kubectl(*delete, kubeconfig=operator)
+
+
+@pytest.mark.parametrize("what", OPERATOR_MAY_NOT)
+def test_the_operator_may_not(
+    what: str, controlplane: ControlPlane, namespace: str, operator: Path
+) -> None:
+    assert is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY_NOT[what])
+
+
+def test_everyone_who_is_logged_in_may_read_the_public_keys(
+    controlplane: ControlPlane, user: Path
+) -> None:
+    read = ("get", "configmap", "devbox-secrets-public-keys")
+    assert not is_forbidden(controlplane, user, NAMESPACE, *read)
+
+
+def test_and_nothing_else_of_ours(controlplane: ControlPlane, user: Path) -> None:
+    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=user)) == {
+        ("configmaps", "devbox-secrets-public-keys", "get")
+    }
+
+
+def test_who_is_not_logged_in_may_not_read_the_public_keys(controlplane: ControlPlane) -> None:
+    read = ("get", "configmap", "devbox-secrets-public-keys", "--as=system:anonymous")
+    assert is_forbidden(controlplane, controlplane.kubeconfig, NAMESPACE, *read)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_users_role_gives_its_kind_of_right_on_accountsecrets(
+    role: str, controlplane: ControlPlane, namespace: str
+) -> None:
+    binding = ("create", "rolebinding", "someone", f"--clusterrole={role}", "--user=someone")
+    controlplane.kubectl(*binding, f"--namespace={namespace}")
+
+    def ours() -> set[tuple[str, str, str]]:
+        every = rights(can_i(controlplane, namespace, "--as=someone"))
+        return {right for right in every if right[0].startswith(ACCOUNTSECRETS)}
+
+    # A controller adds our rights to Kubernetes' own roles.
+    assert until(f"{role} has rights on AccountSecrets", ours) == {
+        (ACCOUNTSECRETS, "", ROLES[role])
+    }
