@@ -37,7 +37,7 @@ class Component:
     def __init__(self, program: Path, arguments: Sequence[str], folder: Path, ready: Callable[[], bool]) -> None:
         self.name = program.name
         self.log = folder / f"{self.name}.log"
-        self._command = [program, *arguments]
+        self._command = [str(program), *arguments]
         self._folder = folder
         self._ready = ready
         self._process: subprocess.Popen[bytes] | None = None
