@@ -28,9 +28,6 @@ OWN: list[Json] = [
     {"configMapRef": {"name": "settings"}},
     {"prefix": "DB_", "secretRef": {"name": "db"}},
 ]
-    {"configMapRef": {"name": "settings"}},
-    {"prefix": "DB_", "secretRef": {"name": "db"}},
-]
 BY_HAND: list[Json] = [
     {"configMapRef": {"name": "settings"}},
     {"secretRef": {"name": "devbox-account-secrets"}},
