@@ -22,8 +22,9 @@ class Image:
     """
 
     name: str
-    entrypoint: Sequence[str]
     files: Mapping[str, Path]
+    entrypoint: Sequence[str] = ()
+    command: Sequence[str] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
 
@@ -45,6 +46,7 @@ def write(image: Image, archive: Path, machine: str) -> None:
                 "os": "linux",
                 "config": {
                     "Entrypoint": list(image.entrypoint),
+                    "Cmd": list(image.command),
                     "Env": [f"PATH={_SEARCH_PATH}"],
                     "User": image.user,
                 },
@@ -65,11 +67,11 @@ def write(image: Image, archive: Path, machine: str) -> None:
 
 
 def _write_layer(image: Image, layer: Path) -> None:
-    names = [*image.files, *image.links, "/tmp/_"]
-    folders = {parent for name in names for parent in Path(name.lstrip("/")).parents} - {Path()}
+    folders = {parent for name in (*image.files, *image.links) for parent in Path(name.lstrip("/")).parents} - {Path()}
     with tarfile.open(layer, "w") as tar:
+        tar.addfile(_entry("tmp", type=tarfile.DIRTYPE, mode=0o1777))
         for folder in sorted(folders):
-            tar.addfile(_entry(str(folder), type=tarfile.DIRTYPE, mode=0o1777 if folder == Path("tmp") else 0o755))
+            tar.addfile(_entry(str(folder), type=tarfile.DIRTYPE, mode=0o755))
         for name, source in sorted(image.files.items()):
             with source.open("rb") as content:
                 tar.addfile(_entry(name.lstrip("/"), size=source.stat().st_size, mode=0o755), content)

@@ -176,6 +176,8 @@ def has_capability(bit: int) -> bool:
 
 def _stop() -> None:
     with step("stopping our container engine"):
+        # kind leaves its network, and with it a bridge and rules of the firewall.
+        _OWN.docker("network", "prune", "--force")
         pid = int(_PID.read_text())
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS

@@ -1,7 +1,6 @@
-"""Runs programs, says how long each step takes, and takes locks that die with their holder; imports nothing of the project."""
+"""Runs programs, says how long each step takes, holds locks that die with their holder; imports nothing but CACHE."""
 
 import fcntl
-import os
 import subprocess
 import sys
 import time
@@ -9,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "devbox-secrets"
+from cluster.tools import CACHE
+
+__all__ = ["CACHE", "ClusterError", "is_locked", "lock", "run", "say", "step"]
 
 _STARTED = time.monotonic()
 _LINES_OF_A_FAILURE = 25
@@ -46,7 +47,7 @@ def run(
         ClusterError: it failed or took longer than `timeout` seconds; the message ends with its last lines.
     """
     words = [str(word) for word in command]
-    shown = " ".join(words[:6]) + (" …" if len(words) > 6 else "")  # noqa: PLR2004 - enough to know which one it was
+    shown = " ".join([*words[:6], "…"] if words[6:] else words)
     try:
         done = subprocess.run(
             words, env=env, cwd=cwd, input=stdin, timeout=timeout, capture_output=True, text=True, check=False
@@ -68,8 +69,13 @@ def run(
 def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Wait for a lock and hold it; the kernel releases it even when the holder is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run to release {path} …")
+            fcntl.flock(file, kind)
         yield
 
 

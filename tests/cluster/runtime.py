@@ -8,6 +8,7 @@ engine; imports only the standard library.
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> None:
         _edit(bundle / "config.json", lambda it: it["process"])
     elif "exec" in arguments and (process := _option(arguments, "--process", "-p")):
         _edit(Path(process), lambda it: it)
-    os.execvp("runc", ["runc", *arguments])  # noqa: S606,S607 - no shell wanted; the engine's own PATH
+    os.execvp("runc", ["runc", *arguments])  # noqa: S606 - no shell wanted; the engine's own PATH
 
 
 def _option(arguments: list[str], *names: str) -> str | None:
@@ -32,7 +33,7 @@ def _option(arguments: list[str], *names: str) -> str | None:
     return None
 
 
-def _edit(path: Path, process_of: Any) -> None:
+def _edit(path: Path, process_of: Callable[[Any], Any]) -> None:
     specification = json.loads(path.read_text())
     process = process_of(specification)
     process.pop("rlimits", None)

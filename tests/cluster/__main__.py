@@ -1,0 +1,63 @@
+"""`python -m cluster`: a cluster to try things in, kept until it is taken down."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+
+from cluster import image, kind
+from cluster.engine import engine, is_absent
+from cluster.run import ClusterError, say
+from cluster.tools import ToolError
+
+
+def _up() -> None:
+    """Start the kept cluster, or find it again; prints the path of its kubeconfig."""
+    with kind.cluster(kind.KEPT, keep=True) as it:
+        print(it.kubeconfig)
+
+
+def _down() -> None:
+    """Delete the kept cluster and what killed runs left, and stop our container engine; live runs stay."""
+    if is_absent():
+        say("nothing to take down")
+        return
+    with engine() as it:
+        kind.sweep(it, kept=True)
+
+
+def _image() -> None:
+    """Build the operator's image and print its name."""
+    with engine() as it:
+        print(image.build(it))
+
+
+def _kubeconfig() -> None:
+    """Print the path of the kept cluster's kubeconfig."""
+    path = kind.kubeconfig_of(kind.KEPT)
+    if not path.exists():
+        message = "there is no kept cluster: run `python -m cluster up`"
+        raise ClusterError(message)
+    print(path)
+
+
+_COMMANDS: Mapping[str, Callable[[], None]] = {"up": _up, "down": _down, "image": _image, "kubeconfig": _kubeconfig}
+
+
+def main() -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in _COMMANDS.items():
+        commands.add_parser(name, help=function.__doc__)
+    try:
+        _COMMANDS[parser.parse_args().command]()
+    except (ClusterError, ToolError) as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
