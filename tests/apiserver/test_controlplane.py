@@ -1,4 +1,4 @@
-"""What the other tests rely on: the control plane is a real one, stands alone and leaves nothing behind."""
+"""What the other tests rely on: a real control plane that leaves nothing behind."""
 
 import json
 import os
@@ -41,9 +41,7 @@ def test_serves_the_pinned_kubernetes(controlplane: ControlPlane) -> None:
     assert served["gitVersion"] == KUBERNETES_VERSION
 
 
-def test_two_at_once_know_nothing_of_each_other(
-    controlplane: ControlPlane, other: ControlPlane
-) -> None:
+def test_two_at_once_know_nothing_of_each_other(controlplane: ControlPlane, other: ControlPlane) -> None:
     other.kubectl("create", "configmap", "only-here")
     assert "only-here" not in controlplane.kubectl("get", "configmaps", "--output=name").stdout
 
@@ -51,9 +49,7 @@ def test_two_at_once_know_nothing_of_each_other(
 def test_deleting_an_owner_deletes_what_it_owns(controlplane: ControlPlane, namespace: str) -> None:
     in_namespace = f"--namespace={namespace}"
     controlplane.kubectl("create", "configmap", "owner", in_namespace)
-    uid = controlplane.kubectl(
-        "get", "configmap", "owner", in_namespace, "--output=jsonpath={.metadata.uid}"
-    ).stdout
+    uid = controlplane.kubectl("get", "configmap", "owner", in_namespace, "--output=jsonpath={.metadata.uid}").stdout
     controlplane.kubectl("create", in_namespace, "--filename=-", input=OWNED.format(uid=uid))
     controlplane.kubectl("delete", "configmap", "owner", in_namespace)
     controlplane.kubectl("wait", "--for=delete", "configmap/owned", in_namespace, "--timeout=30s")
@@ -78,21 +74,15 @@ def test_a_deployment_makes_its_pods(controlplane: ControlPlane, namespace: str)
         in_namespace,
         "--timeout=30s",
     )
-    assert (
-        len(controlplane.kubectl("get", "pods", in_namespace, "--output=name").stdout.split()) == 2
-    )
+    assert len(controlplane.kubectl("get", "pods", in_namespace, "--output=name").stdout.split()) == 2
 
 
-def test_a_service_account_kubeconfig_is_that_account(
-    controlplane: ControlPlane, namespace: str
-) -> None:
+def test_a_service_account_kubeconfig_is_that_account(controlplane: ControlPlane, namespace: str) -> None:
     kubeconfig = controlplane.service_account_kubeconfig(namespace, "default")
     assert _who(controlplane, kubeconfig) == f"system:serviceaccount:{namespace}:default"
 
 
-def test_a_user_kubeconfig_is_that_user_without_any_right(
-    controlplane: ControlPlane, namespace: str
-) -> None:
+def test_a_user_kubeconfig_is_that_user_without_any_right(controlplane: ControlPlane, namespace: str) -> None:
     kubeconfig = controlplane.user_kubeconfig("alice", "developers")
     assert _who(controlplane, kubeconfig) == "alice"
     with pytest.raises(KubectlError, match=r'User "alice" cannot list resource "secrets"'):
@@ -106,11 +96,7 @@ def test_a_kubeconfig_can_be_read_by_its_owner_only(controlplane: ControlPlane) 
 def test_the_audit_log_shows_who_did_what(other: ControlPlane) -> None:
     other.kubectl("create", "configmap", "audited", "--as=alice", "--as-group=system:masters")
     events = [json.loads(line) for line in other.audit_log.read_text().splitlines()]
-    created = [
-        e
-        for e in events
-        if e["verb"] == "create" and e.get("objectRef", {}).get("name") == "audited"
-    ]
+    created = [e for e in events if e["verb"] == "create" and e.get("objectRef", {}).get("name") == "audited"]
     assert {event["impersonatedUser"]["username"] for event in created} == {"alice"}
 
 

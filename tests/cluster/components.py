@@ -1,4 +1,4 @@
-"""The programs of a bare control plane, with the arguments they run with; imports its neighbours in cluster.
+"""The programs of a bare control plane and their arguments; imports its neighbours in cluster.
 
 All run in one working folder, where the files and sockets named here lie: a socket's path has at
 most 107 bytes, so it has to be a relative one.
@@ -32,7 +32,7 @@ CONTROLLERS = (
     "job-controller",
     "cronjob-controller",
 )
-"""What runs unless asked otherwise: no nodes, volumes or networks, but the controllers that create pods."""
+"""No nodes, volumes or networks, but namespaces, owners, accounts and what creates pods."""
 
 _ETCD = "unix://etcd.sock"
 _ETCD_PEER = "unix://etcd-peer.sock"
@@ -57,7 +57,7 @@ def write_private(path: Path, data: bytes) -> Path:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Hold a free port that only this user's component can share (--permit-port-sharing), also while it is down."""
+    """Hold a free port, also while its component is down; --permit-port-sharing lets it in."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", 0))
@@ -85,7 +85,7 @@ def etcd(folder: Path) -> Component:
 
 
 def apiserver(folder: Path, authority: Authority, port: int, extra: Sequence[str], *, audit: bool) -> Component:
-    """Start as kubeadm would, except that nobody else finds it; an extra argument wins over one given here."""
+    """Set up as kubeadm does; an extra argument wins over one given here."""
     arguments = [
         *_serving(port),
         f"--etcd-servers={_ETCD}",
@@ -114,15 +114,20 @@ def controller_manager(folder: Path, authority: Authority, port: int, controller
         "--kubeconfig=kube-controller-manager.kubeconfig",
         "--leader-elect=false",
         f"--controllers={','.join(controllers)}",
-        # As in a real cluster each controller has its own name in the audit log, and its own rights only.
+        # As in a real cluster, each controller has its own name and its own rights only.
         "--use-service-account-credentials",
         "--service-account-private-key-file=service-accounts.key",
         "--root-ca-file=ca.crt",
-        # Deleting a namespace takes a hundred requests: at the default of 20 a second, five seconds.
+        # Deleting a namespace takes a hundred requests; by default there are 20 a second.
         "--kube-api-qps=500",
         "--kube-api-burst=500",
     ]
-    return Component(tool("kube-controller-manager"), arguments, folder, lambda: _ready(port, authority, "/healthz"))
+    return Component(
+        tool("kube-controller-manager"),
+        arguments,
+        folder,
+        lambda: _ready(port, authority, "/healthz"),
+    )
 
 
 def scheduler(folder: Path, authority: Authority, port: int) -> Component:
@@ -183,7 +188,6 @@ def _etcd_call(folder: Path, method: str, path: str, body: dict[str, Any] | None
         response = connection.getresponse()
         answer = response.read()
     if response.status != http.client.OK:
-        message = f"etcd {path}: {response.status}: {answer.decode(errors='replace')}"
-        raise http.client.HTTPException(message)
+        raise http.client.HTTPException(f"etcd {path}: {response.status}: {answer.decode(errors='replace')}")
     result: dict[str, Any] = json.loads(answer)
     return result

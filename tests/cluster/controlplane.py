@@ -1,4 +1,4 @@
-"""A Kubernetes control plane of child processes, in seconds and without nodes; imports its neighbours in cluster.
+"""A Kubernetes control plane of child processes, without nodes; imports its neighbours in cluster.
 
 `python -m cluster.controlplane` runs one until interrupted and prints where its kubeconfig is.
 """
@@ -54,7 +54,13 @@ class ControlPlane:
         Extra arguments such as --feature-gates=… win over the usual ones. With an audit policy
         (its YAML) the audit log is `audit_log`.
         """
-        tools("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", *["kube-scheduler"] * scheduler)
+        tools(
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kubectl",
+            *["kube-scheduler"] * scheduler,
+        )
         with ExitStack() as stack:
             folder = stack.enter_context(workspace())
             ports = [stack.enter_context(components.reserved_port()) for _ in range(3)]
@@ -113,14 +119,17 @@ class ControlPlane:
             check=False,
         )
         if check and done.returncode:
-            message = f"{shlex.join(['kubectl', *args])}: exit status {done.returncode}: {done.stderr.strip()}"
-            raise KubectlError(message)
+            command = shlex.join(["kubectl", *args])
+            raise KubectlError(f"{command}: exit status {done.returncode}: {done.stderr.strip()}")
         return done
 
     def user_kubeconfig(self, user: str, *groups: str) -> Path:
-        """Write a kubeconfig for a user of any name, who authenticates with a client certificate."""
+        """Write a kubeconfig for a user of any name, who has a client certificate."""
         pair = self.authority.client(user, *groups)
-        identity = {"client-certificate-data": _base64(pair.certificate), "client-key-data": _base64(pair.key)}
+        identity = {
+            "client-certificate-data": _base64(pair.certificate),
+            "client-key-data": _base64(pair.key),
+        }
         return self._write_kubeconfig(user, identity)
 
     def service_account_kubeconfig(self, namespace: str, name: str, duration: str = "10h") -> Path:

@@ -61,7 +61,10 @@ class Authority:
 
     def server(self, *dns_names: str, addresses: Sequence[str]) -> KeyPair:
         """Sign for a server that is reached by these names and addresses."""
-        names = [*map(x509.DNSName, dns_names), *(x509.IPAddress(ip_address(it)) for it in addresses)]
+        names = [
+            *map(x509.DNSName, dns_names),
+            *(x509.IPAddress(ip_address(it)) for it in addresses),
+        ]
         return self._sign(x509.Name([]), ExtendedKeyUsageOID.SERVER_AUTH, x509.SubjectAlternativeName(names))
 
     def client(self, user: str, *groups: str) -> KeyPair:
@@ -89,9 +92,11 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return the key unencrypted, in the one encoding that every component reads for every purpose."""
+    """Return the key unencrypted, in the one encoding that every component reads."""
     return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
 
 

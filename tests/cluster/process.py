@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cluster.tools import CACHE
 
-# The kernel's parent-death signal fires when the *thread* that forked ends, so one that lasts as long as
-# the process starts every child.
+# The kernel's parent-death signal fires when the *thread* that forked ends, so one that lasts as
+# long as the process starts every child.
 _LAUNCHER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 _POLL_SECONDS = 0.02
 _LAST_LINES = 20
@@ -61,7 +61,7 @@ class Component:
             ).result()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until the program does its work; raise ComponentError if it exits or takes too long."""
+        """Wait until the program works; raise ComponentError if it exits or takes too long."""
         deadline = time.monotonic() + timeout
         while not self._ready():
             code = self._running().poll()
@@ -71,7 +71,7 @@ class Component:
             time.sleep(_POLL_SECONDS)
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Ask the program to end (SIGTERM) and wait; kill it when it takes longer than the timeout."""
+        """Ask the program to end (SIGTERM); kill it when it takes longer than the timeout."""
         self._running().terminate()
         try:
             self._running().wait(timeout)
@@ -79,7 +79,7 @@ class Component:
             self.kill()
 
     def kill(self) -> None:
-        """End the program at once (SIGKILL), as a crash would; harmless when it has ended or never started."""
+        """End the program at once (SIGKILL), as a crash would; harmless when it does not run."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -98,7 +98,7 @@ class Component:
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """Yield a new private folder, removed at the end; folders that killed runs left behind are removed first."""
+    """Yield a new private folder, removed at the end; those of killed runs are removed first."""
     base = CACHE / "run"
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (base / ".lock").open("w") as gate:

@@ -1,4 +1,4 @@
-"""The cluster's programs, built with Go at the versions that tools/*/go.mod pin; imports nothing of the project.
+"""The cluster's programs, built with Go as tools/*/go.mod pin them; imports nothing of the project.
 
 `python -m cluster.tools [NAME…]` builds them ahead of use and prints their paths.
 """
@@ -35,7 +35,7 @@ class ToolError(Exception):
 
 @dataclass(frozen=True)
 class Tool:
-    """A program: the Go package it is built from, its module's version, and the folder that pins it."""
+    """A program: the Go package it is built from, that one's module, and the folder that pins it."""
 
     name: str
     package: str
@@ -69,8 +69,7 @@ def _all_tools() -> Mapping[str, Tool]:
     folders = sorted(path.parent for path in _PINS.glob("*/go.mod"))
     choices = [f.name.removeprefix("kubernetes-") for f in folders if f.name.startswith("kubernetes-")]
     if KUBERNETES not in choices:
-        message = f"DEVBOX_SECRETS_KUBERNETES={KUBERNETES}: not pinned; choose one of {', '.join(choices)}"
-        raise ToolError(message)
+        raise ToolError(f"DEVBOX_SECRETS_KUBERNETES={KUBERNETES}: not pinned; choose from {', '.join(choices)}")
     skipped = {f"kubernetes-{choice}" for choice in choices if choice != KUBERNETES}
     return MappingProxyType({t.name: t for f in folders if f.name not in skipped for t in _pinned(f)})
 
@@ -93,7 +92,7 @@ def source(name: str) -> Path:
 
 @cache
 def tool(name: str) -> Path:
-    """Return the path of a program, built on first use; a program of that name on PATH is never used."""
+    """Return the path of a program, built on first use; one on PATH is never used."""
     return tools(name)[name]
 
 
@@ -113,8 +112,7 @@ def _find(name: str) -> Tool:
     try:
         return TOOLS[name]
     except KeyError:
-        message = f"{name}: no such program; tools/*/go.mod pin {', '.join(sorted(TOOLS))}"
-        raise ToolError(message) from None
+        raise ToolError(f"{name}: no such program; tools/*/go.mod pin {', '.join(sorted(TOOLS))}") from None
 
 
 def _environment() -> dict[str, str]:
@@ -125,23 +123,27 @@ def _environment() -> dict[str, str]:
 def _go_program() -> str:
     if path := shutil.which("go"):
         return path
-    message = "go: not found on PATH, and the cluster's programs are built with it; install Go from https://go.dev/dl"
-    raise ToolError(message)
+    raise ToolError(
+        "go: not found on PATH, and the cluster's programs are built with it; install Go from https://go.dev/dl"
+    )
 
 
 def _go(folder: Path, *arguments: str) -> str:
     command = [_go_program(), *arguments]
     done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        hint = "; install that Go, or set GOTOOLCHAIN=auto" if "requires go >=" in done.stderr else ""
-        message = f"go {' '.join(arguments)} in {folder}: {done.stderr.strip() or done.stdout.strip()}{hint}"
-        raise ToolError(message)
+        raise _failure(f"go {' '.join(arguments)} in {folder}", done.stderr or done.stdout)
     return done.stdout
+
+
+def _failure(what: str, output: str) -> ToolError:
+    hint = "; install that Go, or set GOTOOLCHAIN=auto" if "requires go >=" in output else ""
+    return ToolError(f"{what} failed: {output.strip()}{hint}")
 
 
 @cache
 def _key(folder: Path) -> str:
-    # Asked in the folder, Go answers for the toolchain that its go.mod selects, or refuses where that is too new.
+    # Asked in the folder, Go answers for the toolchain that its go.mod selects.
     environment: dict[str, Any] = json.loads(_go(folder, "env", "-json", "GOVERSION", "GOOS", "GOARCH"))
     digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode())
     for name in ("go.mod", "go.sum"):
@@ -183,12 +185,17 @@ def _build(it: Tool, target: Path, progress: str) -> None:
 
 
 def _compile(it: Tool, part: Path, lock: int, started: float) -> None:
-    command = [_go_program(), "build", "-v", "-trimpath", "-ldflags", it.linker_flags, "-o", str(part), it.package]
+    options = ["-v", "-trimpath", f"-ldflags={it.linker_flags}", f"-o={part}"]
     tail = deque[str](maxlen=20)
     spoken = started
-    # The compiler inherits the lock: when this process is killed, nobody else writes the file while it still runs.
+    # The compiler inherits the lock, so that nobody else writes the file when only this is killed.
     with subprocess.Popen(
-        command, cwd=it.folder, env=_environment(), stderr=subprocess.PIPE, text=True, pass_fds=[lock]
+        [_go_program(), "build", *options, it.package],
+        cwd=it.folder,
+        env=_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=[lock],
     ) as process:
         assert process.stderr is not None
         for packages, line in enumerate(process.stderr, 1):
@@ -197,8 +204,7 @@ def _compile(it: Tool, part: Path, lock: int, started: float) -> None:
                 spoken = now
                 _say(f"… {packages} packages compiled, {now - started:.0f} s")
     if process.returncode:
-        message = f"building {it.name} {it.version} failed; go's last lines:\n{''.join(tail)}"
-        raise ToolError(message)
+        raise _failure(f"building {it.name} {it.version}", "".join(tail))
 
 
 def _say(text: str) -> None:
