@@ -62,9 +62,7 @@ class Reason(StrEnum):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True)
 
 
 class AccountSecretSpec(_Model):
@@ -84,20 +82,16 @@ class AccountSecretSpec(_Model):
                 {
                     "rule": "self.name == oldSelf.name",
                     "fieldPath": ".name",
-                    "message": "can't be changed: delete this AccountSecret and create another"
-                    " with the new name",
+                    "message": "can't be changed: delete this AccountSecret and create another with the new name",
                 },
                 {
-                    "rule": f"size(self.sealed) >= {SEALED_MIN_LENGTH}"
-                    f" && self.sealed.matches('{SEALED_PATTERN}')",
+                    "rule": f"size(self.sealed) >= {SEALED_MIN_LENGTH} && self.sealed.matches('{SEALED_PATTERN}')",
                     "fieldPath": ".sealed",
                     "message": "is not a sealed value; seal it first: devbox-secrets seal NAME",
-                    "messageExpression": "'is not a sealed value; seal it first:"
-                    " devbox-secrets seal ' + self.name",
+                    "messageExpression": "'is not a sealed value; seal it first: devbox-secrets seal ' + self.name",
                 },
                 {
-                    "rule": "!has(self.rotateAfter)"
-                    f" || self.rotateAfter.matches('{ROTATE_AFTER_PATTERN}')",
+                    "rule": f"!has(self.rotateAfter) || self.rotateAfter.matches('{ROTATE_AFTER_PATTERN}')",
                     "fieldPath": ".rotateAfter",
                     "message": "must be a number of days, hours or minutes, such as 90d or 12h",
                 },
@@ -109,8 +103,7 @@ class AccountSecretSpec(_Model):
         str,
         Field(
             max_length=VARIABLE_MAX_LENGTH,
-            description="The environment variable's name, unique in the account."
-            " It can't be changed.",
+            description="The environment variable's name, unique in the account. It can't be changed.",
         ),
     ]
     sealed: Annotated[
@@ -122,15 +115,12 @@ class AccountSecretSpec(_Model):
             " account and name alone.",
         ),
     ]
-    description: Annotated[
-        str | None, Field(max_length=1024, description="What the secret is for.")
-    ] = None
+    description: Annotated[str | None, Field(max_length=1024, description="What the secret is for.")] = None
     rotate_after: Annotated[
         str | None,
         Field(
             max_length=6,
-            description="How old the value may become before it should be changed,"
-            " such as 90d, 12h or 30m.",
+            description="How old the value may become before it should be changed, such as 90d, 12h or 30m.",
         ),
     ] = None
 
@@ -147,14 +137,10 @@ class Condition(_Model):
         ),
     ]
     reason: Annotated[str, Field(max_length=1024, description="Why, in one word.")]
-    message: Annotated[
-        str, Field(max_length=32768, description="Why, in a sentence, and what to do about it.")
-    ]
+    message: Annotated[str, Field(max_length=32768, description="Why, in a sentence, and what to do about it.")]
     last_transition_time: Annotated[
         str,
-        Field(
-            description="When the status last changed.", json_schema_extra={"format": "date-time"}
-        ),
+        Field(description="When the status last changed.", json_schema_extra={"format": "date-time"}),
     ]
     observed_generation: Annotated[
         int | None,
@@ -220,9 +206,7 @@ def check_rotate_after(duration: str | None) -> None:
         InvalidDuration: it isn't a number of days, hours or minutes.
     """
     if duration is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, duration):
-        raise InvalidDuration(
-            f"{duration!r} isn't a number of days, hours or minutes, such as 90d or 12h"
-        )
+        raise InvalidDuration(f"{duration!r} isn't a number of days, hours or minutes, such as 90d or 12h")
 
 
 def check_value(name: str, value: SecretBytes) -> None:
@@ -243,12 +227,10 @@ def check_value(name: str, value: SecretBytes) -> None:
     except UnicodeDecodeError:
         # From None: the exception in hand carries the value.
         raise InvalidValue(
-            f"the value of {name} isn't UTF-8 text; encode binary data first,"
-            " for instance with base64"
+            f"the value of {name} isn't UTF-8 text; encode binary data first, for instance with base64"
         ) from None
     size = len(name) + 1 + len(raw) + 1
     if size > VARIABLE_MAX_BYTES:
         raise ValueTooLarge(
-            f"{name} and its value take {size:,} bytes;"
-            f" an environment variable can have {VARIABLE_MAX_BYTES:,}"
+            f"{name} and its value take {size:,} bytes; an environment variable can have {VARIABLE_MAX_BYTES:,}"
         )

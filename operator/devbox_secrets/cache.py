@@ -156,11 +156,7 @@ class Cache:
         """Take an account Secret, as it is or as it was when it went."""
         namespace, version = body["metadata"]["namespace"], _version(body)
         key = (namespace, "")
-        news = (
-            self._secrets.drop(key, version)
-            if gone
-            else self._secrets.put(key, version, _found(body))
-        )
+        news = self._secrets.drop(key, version) if gone else self._secrets.put(key, version, _found(body))
         return {self.home_account(namespace)} if news else set()
 
     def take_namespace(self, body: Body, *, gone: bool = False) -> set[str]:
@@ -184,9 +180,7 @@ class Cache:
 
     def replace_secrets(self, bodies: Iterable[Body], version: int) -> set[str]:
         """Take all account Secrets, listed at a resourceVersion."""
-        listed = {
-            (body["metadata"]["namespace"], ""): (_version(body), _found(body)) for body in bodies
-        }
+        listed = {(body["metadata"]["namespace"], ""): (_version(body), _found(body)) for body in bodies}
         changed = self._secrets.replace(listed, version)
         return {self.home_account(namespace) for namespace, _ in changed}
 
@@ -194,11 +188,7 @@ class Cache:
         """Take all namespaces, listed at a resourceVersion."""
         before = dict(self._namespaces)
         alive = [body for body in bodies if "deletionTimestamp" not in body["metadata"]]
-        listed = {
-            ("", item.name): (_version(body), item)
-            for body in alive
-            for item in (_namespace(body),)
-        }
+        listed = {("", item.name): (_version(body), item) for body in alive for item in (_namespace(body),)}
         dirty: set[str] = set()
         for key in self._namespaces.replace(listed, version):
             old, new = before.get(key), self._namespaces.get(key)

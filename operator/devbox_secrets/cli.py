@@ -138,9 +138,7 @@ def seal(
         key = asyncio.run(_newest_key(kubeconfig, context, operator_namespace))
     value = _read_value(name, from_file, exact=exact)
     sealed = key.seal(value, account=account, name=name)
-    spec = AccountSecretSpec(
-        name=name, sealed=sealed, description=description, rotate_after=rotate_after
-    )
+    spec = AccountSecretSpec(name=name, sealed=sealed, description=description, rotate_after=rotate_after)
     typer.echo(_render(output, manifest(account, spec)), nl=False)
 
 
@@ -148,9 +146,7 @@ def _read_value(name: str, from_file: Path | None, *, exact: bool) -> SecretByte
     if from_file is not None:
         raw = from_file.read_bytes()
     elif sys.stdin.isatty():
-        asked: str = typer.prompt(
-            f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True
-        )
+        asked: str = typer.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
         return SecretBytes(asked.encode())
     else:
         raw = sys.stdin.buffer.read()
@@ -197,4 +193,4 @@ async def _newest_key(kubeconfig: Path | None, context: str | None, namespace: s
 def _present_namespace(kubeconfig: Path | None, context: str | None) -> str:
     from devbox_secrets.cluster import present_namespace  # noqa: PLC0415 - as above
 
-    return asyncio.run(present_namespace(kubeconfig, context))
+    return present_namespace(kubeconfig, context)

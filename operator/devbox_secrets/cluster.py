@@ -58,9 +58,7 @@ class Cluster:
 
     @classmethod
     @asynccontextmanager
-    async def connect(
-        cls, kubeconfig: Path | None = None, context: str | None = None
-    ) -> AsyncIterator["Cluster"]:
+    async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> AsyncIterator["Cluster"]:
         """Connect as the pod's ServiceAccount inside a cluster, else as kubectl would.
 
         Raises:
@@ -73,9 +71,7 @@ class Cluster:
                 load_incluster_config(configuration)
             else:
                 path = str(kubeconfig) if kubeconfig else None
-                await load_kube_config(
-                    path, context, client_configuration=configuration, persist_config=False
-                )
+                await load_kube_config(path, context, client_configuration=configuration, persist_config=False)
         except (ConfigException, OSError) as error:
             raise ClusterError(f"no cluster to connect to: {error}") from error
         async with ApiClient(configuration) as client:
@@ -117,19 +113,14 @@ class Cluster:
                 **({"resourceVersion": resource_version} if resource_version else {}),
             },
             "type": "Opaque",
-            "data": {
-                name: base64.b64encode(value.get_secret_value()).decode()
-                for name, value in values.items()
-            },
+            "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
         }
         # Forced: what someone else wrote into our own Secret is drift.
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         path = _account_secret(namespace)
         return await self._request("PATCH", path, query=query, body=body, media_type=_APPLY)
 
-    async def remove_account_secret_keys(
-        self, namespace: str, names: list[str], resource_version: str
-    ) -> Body:
+    async def remove_account_secret_keys(self, namespace: str, names: list[str], resource_version: str) -> Body:
         """Remove keys that someone else put into a namespace's account Secret."""
         body = {
             "metadata": {"resourceVersion": resource_version},
@@ -148,9 +139,7 @@ class Cluster:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def write_status(
-        self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str
-    ) -> Body:
+    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
         """Write an AccountSecret's status, if it's still in that state (else ClusterError 409)."""
         body = {
             "metadata": {"resourceVersion": resource_version},
@@ -162,15 +151,10 @@ class Cluster:
     async def read_keys(self, namespace: str) -> tuple[dict[str, SecretBytes], str]:
         """Read the Secret of the sealing keys: its entries and its resource version."""
         secret = await self._request("GET", f"{NAMESPACES}/{namespace}/secrets/{KEYS_SECRET}")
-        entries = {
-            name: SecretBytes(base64.b64decode(value))
-            for name, value in (secret.get("data") or {}).items()
-        }
+        entries = {name: SecretBytes(base64.b64decode(value)) for name, value in (secret.get("data") or {}).items()}
         return entries, secret["metadata"]["resourceVersion"]
 
-    async def add_key(
-        self, namespace: str, key_id: str, dump: SecretBytes, resource_version: str
-    ) -> None:
+    async def add_key(self, namespace: str, key_id: str, dump: SecretBytes, resource_version: str) -> None:
         """Add a sealing key, if its Secret is still in that state (else ClusterError 409)."""
         body = {
             "metadata": {"resourceVersion": resource_version},
@@ -212,9 +196,7 @@ class Cluster:
         if query:
             url += "?" + urlencode({key: value for key, value in query.items() if value})
         try:
-            response = await client.call_api(
-                method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS
-            )
+            response = await client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
             raw = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(f"{method} {path}: {type(error).__name__}") from error
@@ -224,14 +206,14 @@ class Cluster:
         return answer
 
 
-async def present_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
+def present_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
     """Give the namespace that kubectl would use: the context's, or `default`.
 
     Raises:
         ClusterError: there is no such context, or no kubeconfig.
     """
     try:
-        contexts, active = await list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+        contexts, active = list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
     except (ConfigException, OSError) as error:
         raise ClusterError(
             f"there is no kubeconfig to read the account from ({error}); name it with --account"

@@ -30,10 +30,7 @@ _COLUMNS = (
 
 def crd() -> Schema:
     """Give the CustomResourceDefinition of AccountSecret."""
-    columns = [
-        dict(zip(("name", "type", "jsonPath", "description"), column, strict=True))
-        for column in _COLUMNS
-    ]
+    columns = [dict(zip(("name", "type", "jsonPath", "description"), column, strict=True)) for column in _COLUMNS]
     version = {
         "name": VERSION,
         "served": True,
@@ -44,8 +41,7 @@ def crd() -> Schema:
         "schema": {
             "openAPIV3Schema": {
                 "type": "object",
-                "description": "One environment variable of every devbox of an account:"
-                " the namespace it is in.",
+                "description": "One environment variable of every devbox of an account: the namespace it is in.",
                 "required": ["spec"],
                 "properties": {
                     # These two are Kubernetes' own in every kind.
@@ -89,14 +85,10 @@ def _structural(schema: Schema, definitions: Schema | None = None) -> Schema:
         (kind,) = (option for option in schema["anyOf"] if option != {"type": "null"})
         schema = {**kind, **{key: value for key, value in schema.items() if key != "anyOf"}}
     result = {
-        key: value
-        for key, value in schema.items()
-        if key not in {"$defs", "title", "default", "additionalProperties"}
+        key: value for key, value in schema.items() if key not in {"$defs", "title", "default", "additionalProperties"}
     }
     if "properties" in result:
-        result["properties"] = {
-            name: _structural(field, definitions) for name, field in result["properties"].items()
-        }
+        result["properties"] = {name: _structural(field, definitions) for name, field in result["properties"].items()}
     if "items" in result:
         result["items"] = _structural(result["items"], definitions)
     return result

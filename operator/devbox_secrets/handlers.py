@@ -30,7 +30,7 @@ def registry(cache: Cache, mark: Callable[[set[str]], None]) -> kopf.OperatorReg
     follow(cache.take_namespace, "v1", "namespaces")
     follow(cache.take_secret, "v1", "secrets")
 
-    @kopf.on.login(registry=handlers)
+    @kopf.on.login(id="login", registry=handlers)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 

@@ -237,9 +237,7 @@ def not_written(failures: Mapping[str, str]) -> Refusal:
     )
 
 
-def _changed_at(
-    entry: Entry, refusal: Refusal | None, present: Mapping[str, SecretBytes], now: str
-) -> str | None:
+def _changed_at(entry: Entry, refusal: Refusal | None, present: Mapping[str, SecretBytes], now: str) -> str | None:
     """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
 
     Both leave the value that the AccountSecret stands for the same; only a new generation whose

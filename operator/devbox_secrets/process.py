@@ -145,9 +145,7 @@ class Operator:
             try:
                 self.mark(await self._list())
             except ClusterError as error:
-                LOG.warning(
-                    "listing failed, next in %.0f s: %s", self._settings.resync_seconds, error
-                )
+                LOG.warning("listing failed, next in %.0f s: %s", self._settings.resync_seconds, error)
             self._reconciler.forget()
 
     async def _follow_keys(self) -> None:
@@ -161,9 +159,7 @@ class Operator:
 
     async def _read_keys(self) -> bool:
         """Read the keys; tell whether they are others than before."""
-        keyring = await load_keyring(
-            self._cluster, self._settings.namespace, lambda: datetime.now(UTC)
-        )
+        keyring = await load_keyring(self._cluster, self._settings.namespace, lambda: datetime.now(UTC))
         news = set(keyring) != set(self._reconciler.keyring)
         if news:
             self._reconciler.keyring = keyring
@@ -194,9 +190,7 @@ async def _serve(operator: Operator, port: int) -> web.AppRunner:
         return web.Response(body=operator.measure(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes(
-        [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", measure)]
-    )
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", measure)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()

@@ -157,9 +157,7 @@ class Reconciler:
             body = await self._cluster.find_account_secret(member.namespace)
             if body is not None:
                 self._cache.take_secret(body)
-                raise ClusterError(
-                    f"namespace {member.namespace}: a Secret came up", HTTPStatus.CONFLICT
-                )
+                raise ClusterError(f"namespace {member.namespace}: a Secret came up", HTTPStatus.CONFLICT)
         version = member.secret.resource_version if member.secret else None
         if todo in (Step.DELETE, Step.REPLACE) and version:
             await self._cluster.delete_account_secret(member.namespace, version)
@@ -169,19 +167,15 @@ class Reconciler:
             await self._apply(member, values, version)
         return todo
 
-    async def _apply(
-        self, member: Member, values: Mapping[str, SecretBytes], version: str | None
-    ) -> None:
+    async def _apply(self, member: Member, values: Mapping[str, SecretBytes], version: str | None) -> None:
         body = await self._cluster.apply_account_secret(member.namespace, values, version)
-        self._note(member, f"written with {len(values)} variables")
+        self._note(member, f"written, variables: {len(values)}")
         strange = sorted(set(body.get("data") or {}) - set(values))
         if strange:
             # Apply leaves alone what another manager put there.
             version = body["metadata"]["resourceVersion"]
-            body = await self._cluster.remove_account_secret_keys(
-                member.namespace, strange, version
-            )
-            self._note(member, f"freed of {len(strange)} variables that aren't the account's")
+            body = await self._cluster.remove_account_secret_keys(member.namespace, strange, version)
+            self._note(member, f"freed of what isn't the account's, keys: {len(strange)}")
         self._cache.take_secret(body)
 
     async def _tell(
@@ -196,9 +190,7 @@ class Reconciler:
         if status == secret.status:
             return
         try:
-            body = await self._cluster.write_status(
-                secret.namespace, secret.name, status, secret.resource_version
-            )
+            body = await self._cluster.write_status(secret.namespace, secret.name, status, secret.resource_version)
         except ClusterError as error:
             if error.status != HTTPStatus.NOT_FOUND:  # deleted meanwhile: its event is on the way
                 raise
@@ -206,9 +198,7 @@ class Reconciler:
         metrics.WRITES.labels("status").inc()
         self._cache.take_account_secret(body)
         if refusal and _ready_reason(secret) != refusal.reason:
-            LOG.warning(
-                "account %s: %s isn't ready: %s", secret.namespace, secret.name, refusal.reason
-            )
+            LOG.warning("account %s: %s isn't ready: %s", secret.namespace, secret.name, refusal.reason)
 
     def _note(self, member: Member, what: str) -> None:
         metrics.WRITES.labels("secret").inc()

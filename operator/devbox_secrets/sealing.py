@@ -128,9 +128,7 @@ class OpeningKey:
     def public(self) -> SealingKey:
         """The public half."""
         mlkem, x25519 = self._halves
-        return SealingKey(
-            mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
-        )
+        return SealingKey(mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw())
 
     def decrypt(self, payload: bytes, info: bytes) -> SecretBytes:
         """Undo HPKE alone; `Keyring.open` is what knows the envelope.
