@@ -52,9 +52,7 @@ def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     return "envFrom" in first_container(controlplane, labels)
 
 
-def first_container(
-    controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default"
-) -> Json:
+def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
     """Return what the API server makes of the one container of a pod with these labels."""
     answer = dry_run(controlplane, pod({"containers": [container("a")]}, labels), namespace)
     found: Json = answer["spec"]["containers"][0]
@@ -80,9 +78,7 @@ def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
     return created(controlplane, manifest, namespace, "--dry-run=server")
 
 
-def created(
-    controlplane: ControlPlane, manifest: Json, namespace: str = "default", *arguments: str
-) -> Json:
+def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", *arguments: str) -> Json:
     """Create an object, and return it as the API server stored it."""
     answer = controlplane.kubectl(
         *("create", f"--namespace={namespace}", "--output=json", "--filename=-", *arguments),

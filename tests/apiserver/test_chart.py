@@ -1,0 +1,218 @@
+"""Installing: the chart's values, install.yaml with kubectl, the chart with Helm."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apiserver.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, render
+from cluster.controlplane import ControlPlane
+
+KEYS = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
+CRD = ("crd", "accountsecrets.devbox-secrets.dev")
+
+SELECTORS = "devboxes.selectors"
+REFUSED = {
+    "an unknown value": (
+        ["--set", "image.tga=1"],
+        "at '/image': additional properties 'tga' not allowed",
+    ),
+    "a log level that there is not": (
+        ["--set", "logLevel=debug"],
+        "at '/logLevel': value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'",
+    ),
+    "a reserved name that no variable can have": (
+        ["--set-json", 'reservedNames=["NO NAME"]'],
+        "at '/reservedNames/0': 'NO NAME' does not match pattern",
+    ),
+    "no selector": (
+        ["--set-json", f"{SELECTORS}=[]"],
+        (
+            "devboxes.selectors is empty, so no pod would get secrets: list at least one label"
+            " selector, or leave the value out for the default ones"
+        ),
+    ),
+    "a selector of every pod": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{}}}}]'],
+        (
+            "devboxes.selectors[1] is empty and would match every pod of the cluster:"
+            " give it matchLabels or matchExpressions"
+        ),
+    ),
+    "labels in the selector's place": (
+        ["--set-json", f'{SELECTORS}=[{{"app":"box"}}]'],
+        "at '/devboxes/selectors/0': additional properties 'app' not allowed",
+    ),
+    "a label's value that is no text": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"box":true}}}}]'],
+        "at '/devboxes/selectors/0/matchLabels/box': got boolean, want string",
+    ),
+    "a selector twice": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{"a":"b"}}}}]'],
+        "at '/devboxes/selectors': items at 0 and 1 are equal",
+    ),
+    "a choice of no values": (
+        ["--set-json", f'{SELECTORS}=[{{"matchExpressions":[{{"key":"a","operator":"In"}}]}}]'],
+        "at '/devboxes/selectors/0/matchExpressions/0': missing property 'values'",
+    ),
+    "more than one operator": (
+        ["--set", "replicas=2"],
+        "replicas is 2, but one operator at a time is supported: set it to 1",
+    ),
+    "a ServiceMonitor of no Service": (
+        ["--set", "metrics.serviceMonitor.enabled=true"],
+        ("metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well"),
+    ),
+    "the chart's own label": (
+        ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
+        "podLabels sets app.kubernetes.io/name, which is the chart's own: remove it",
+    ),
+    "a Kubernetes without the policy": (
+        ["--kube-version", "1.35.9"],
+        "chart requires kubeVersion: >=1.36.0-0 which is incompatible with Kubernetes v1.35.9",
+    ),
+}
+
+EVERY_VALUE: Json = {
+    "devboxes": {
+        "selectors": [
+            {
+                "matchLabels": {"kind": "box"},
+                "matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}],
+            }
+        ]
+    },
+    "reservedNames": ["PATH", "LD_*"],
+    "logLevel": "DEBUG",
+    "image": {"repository": "registry.example/box", "tag": "1", "pullPolicy": "Always"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "replicas": 0,
+    "rbac": {"aggregate": False},
+    "metrics": {"service": {"enabled": True}},
+    "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "system-cluster-critical",
+    "podLabels": {"team": "platform"},
+}
+
+
+@pytest.fixture
+def own_controlplane() -> Iterator[ControlPlane]:
+    """Return a control plane on which nothing is installed."""
+    with ControlPlane.start() as it:
+        yield it
+
+
+def every_value(tmp_path: Path) -> str:
+    path = tmp_path / "values.yaml"
+    path.write_text(json.dumps(EVERY_VALUE))
+    return f"--values={path}"
+
+
+def add_a_key(controlplane: ControlPlane) -> None:
+    """Write what the operator writes, in its name."""
+    patch = ("--type=merge", "--patch", json.dumps({"data": {"key-1": "c2VjcmV0"}}))
+    controlplane.kubectl("patch", *KEYS, *patch, "--field-manager=devbox-secrets")
+
+
+def keys(controlplane: ControlPlane) -> object:
+    return get(controlplane, *KEYS).get("data")
+
+
+def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
+    done = helm(
+        *(command, NAMESPACE, f"--namespace={NAMESPACE}", *arguments),
+        kubeconfig=controlplane.kubeconfig,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_helm_finds_nothing_to_complain_about() -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refuses(what: str) -> None:
+    arguments, message = REFUSED[what]
+    done = render(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = helm("show", "values", str(CHART)).stdout
+    top = {line.partition(":")[0] for line in values.splitlines() if line[:1].isalpha()}
+    assert schema["properties"].keys() - {"global"} == top == EVERY_VALUE.keys() | {"crds"}
+
+
+def test_the_api_server_takes_it_with_every_value_set(
+    controlplane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    rendered = render(every_value(tmp_path), f"--namespace={namespace}")
+    apply = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
+    controlplane.kubectl(*apply, input=rendered.stdout)
+
+
+def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -> None:
+    label = "rbac.authorization.k8s.io/aggregate-to-"
+    assert render().stdout.count(label) == 2
+    without = render("--set=rbac.aggregate=false").stdout
+    assert label not in without
+    assert "name: devbox-secrets-edit" in without
+
+
+def test_the_crd_can_be_left_to_someone_else() -> None:
+    assert "kind: CustomResourceDefinition" not in render("--set=crds.install=false").stdout
+
+
+def test_install_yaml_is_applied_as_often_as_one_likes_and_never_touches_the_keys(
+    own_controlplane: ControlPlane,
+) -> None:
+    apply = ("apply", f"--filename={MANIFEST}")
+    own_controlplane.kubectl(*apply)
+    add_a_key(own_controlplane)
+    again = own_controlplane.kubectl(*apply).stdout.splitlines()
+    assert [line for line in again if not line.endswith(" unchanged")] == []
+    assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
+
+
+def test_the_operators_pod_is_as_restricted_as_its_namespace_asks(
+    controlplane: ControlPlane,
+) -> None:
+    install(controlplane)
+    deployment = get(controlplane, "deployment", "devbox-secrets", f"--namespace={NAMESPACE}")
+    template = deployment["spec"]["template"]
+    operator = {"apiVersion": "v1", "kind": "Pod", **template}
+    operator["metadata"]["name"] = "operator"
+    assert dry_run(controlplane, operator, NAMESPACE)["spec"]["serviceAccountName"]
+
+
+def test_a_helm_upgrade_changes_what_it_should_and_never_touches_the_keys(
+    own_controlplane: ControlPlane, tmp_path: Path
+) -> None:
+    release(own_controlplane, "install", str(CHART), "--create-namespace")
+    add_a_key(own_controlplane)
+    release(own_controlplane, "upgrade", str(CHART), every_value(tmp_path))
+    assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
+    found = get(own_controlplane, "mutatingadmissionpolicybindings")["items"]
+    chosen = [binding["spec"]["matchResources"]["objectSelector"] for binding in found]
+    assert chosen == EVERY_VALUE["devboxes"]["selectors"]
+
+
+def test_after_a_helm_uninstall_and_install_the_keys_and_the_accountsecrets_are_still_there(
+    own_controlplane: ControlPlane,
+) -> None:
+    install = ("install", str(CHART), "--create-namespace")
+    release(own_controlplane, *install)
+    add_a_key(own_controlplane)
+    crd = get(own_controlplane, *CRD)["metadata"]["uid"]
+    release(own_controlplane, "uninstall")
+    release(own_controlplane, *install)
+    assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
+    assert get(own_controlplane, *CRD)["metadata"]["uid"] == crd
