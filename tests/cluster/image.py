@@ -161,8 +161,8 @@ def _pip() -> list[str]:
 def _context(product: Path, wheelhouse: Path) -> Path:
     context = _FOLDER / "context"
     shutil.rmtree(context, ignore_errors=True)
-    shutil.copytree(wheelhouse, context / "wheelhouse")
-    shutil.copy(product, context / "wheelhouse")
+    shutil.copytree(wheelhouse, context / "wheelhouse", copy_function=os.link)
+    shutil.copytree(product.parent, context / "product")
     shutil.copy(_REQUIREMENTS, context / "requirements.txt")
     shutil.copy(_DOCKERFILE, context / "Dockerfile")
     return context
