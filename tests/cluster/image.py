@@ -8,7 +8,6 @@ import platform
 import re
 import shutil
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,29 +168,27 @@ def _context(product: Path, wheelhouse: Path) -> Path:
 
 
 def _devbox_archive() -> Path:
-    """Return an archive of a devbox image made of Debian's static busybox."""
-    tree = debian.tree_of(*NODE_PACKAGES)
-    target = _FOLDER / f"devbox-{tree.stem}.tar"
+    """Return an archive of a devbox image: Debian's static busybox, and printenv, which that lacks."""
+    packages = debian.tree_of(*NODE_PACKAGES)
+    key = hashlib.sha256(b"".join(Path(module).read_bytes() for module in (__file__, archive.__file__))).hexdigest()[
+        :12
+    ]
+    target = _FOLDER / f"devbox-{packages.stem}-{key}.tar"
     with lock(_FOLDER / ".lock"):
         if not target.exists():
-            with debian.scratch() as folder, tarfile.open(tree) as tar:
-                busybox = folder / "busybox"
-                (member,) = (name for name in tar.getnames() if name.endswith("bin/busybox"))
-                busybox.write_bytes(_content(tar, member))
-                busybox.chmod(0o755)
-                image = archive.Image(
-                    _DEVBOX,
-                    # A shell as process 1 ends when it is asked to, unlike sleep alone.
-                    command=["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
-                    files={"/bin/busybox": busybox},
-                    links={f"/bin/{name}": "busybox" for name in run(busybox, "--list").split() if name != "busybox"},
-                    user="65534",
-                )
-                archive.write(image, target, platform.machine())
+            with debian.unpacked(packages) as tree:
+                archive.write(_devbox(tree), target, platform.machine())
     return target
 
 
-def _content(tar: tarfile.TarFile, member: str) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None
-    return file.read()
+def _devbox(tree: Path) -> archive.Image:
+    programs = ("/bin/busybox", "/usr/bin/printenv")
+    applets = run(tree / "bin/busybox", "--list").split()
+    return archive.Image(
+        _DEVBOX,
+        # A shell as process 1 ends when it is asked to, unlike sleep alone.
+        command=["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+        files={name: tree / name.lstrip("/") for name in (*programs, *debian.libraries_of(tree, programs[1]))},
+        links={f"/bin/{name}": "busybox" for name in applets if name != "busybox"},
+        user="65534",
+    )

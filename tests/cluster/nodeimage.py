@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _KUBERNETES = ("kubelet", "kubeadm", "kubectl")
 _CNI = ("bridge", "host-local", "loopback", "portmap")
 _CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "coredns")
 _PULL_SECONDS = 600
+_LABEL = f"devbox-secrets.dev/node={KUBERNETES_VERSION}"
 
 _CONFLIST = {
     "cniVersion": "1.0.0",
@@ -73,9 +75,19 @@ def node_image(engine: Engine) -> str:
     image = _kind_default()
     if image is not None and (engine.has_image(image) or _pulled(engine, image)):
         return image
-    name = f"devbox-secrets-node:{KUBERNETES_VERSION}-{_key()}"
+    with ThreadPoolExecutor() as pool:  # packages are downloaded while programs are compiled
+        packages = pool.submit(debian.tree_of, *NODE_PACKAGES)
+        programs = tools(*_LOCAL, *_KUBERNETES, *_CNI, *_CONTROL_PLANE, "kube-proxy")
+        base = packages.result()
+    name = f"devbox-secrets-node:{KUBERNETES_VERSION}-{_key(programs, base)}"
     if not engine.has_image(name):
-        _build(engine, name)
+        engine.docker("image", "prune", "--all", "--force", f"--filter=label={_LABEL}")  # those that it replaces
+        with step(f"building the node image {name} (once)"), debian.unpacked(base) as tree:
+            _add_kind_files(tree)
+            _add_programs(tree, programs)
+            _add_images(tree, programs)
+            _add_units(tree)
+            _import(engine, tree, name)
     return name
 
 
@@ -109,27 +121,11 @@ def _pulled(engine: Engine, image: str) -> bool:
     return True
 
 
-def _programs() -> dict[str, Path]:
-    return tools(*_LOCAL, *_KUBERNETES, *_CNI, *_CONTROL_PLANE, "kube-proxy")
-
-
-def _key() -> str:
-    """Hash everything that goes into the image; a program's path holds the hash of what it was built from."""
-    parts = [str(path.relative_to(CACHE)) for path in _programs().values()]
-    parts += [source("kind").name, *NODE_PACKAGES]
-    parts += [Path(module).read_text() for module in (__file__, archive.__file__, debian.__file__)]
+def _key(programs: dict[str, Path], base: Path) -> str:
+    """Hash everything that goes into the image; a path in the cache holds the hash of what its file was made from."""
+    parts = [str(path.relative_to(CACHE)) for path in (*programs.values(), base)]
+    parts += [source("kind").name, *(Path(module).read_text() for module in (__file__, archive.__file__))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
-def _build(engine: Engine, name: str) -> None:
-    programs = _programs()
-    base = debian.tree_of(*NODE_PACKAGES)
-    with step(f"building the node image {name} (once)"), debian.unpacked(base) as tree:
-        _add_kind_files(tree)
-        _add_programs(tree, programs)
-        _add_images(tree, programs)
-        _add_units(tree)
-        _import(engine, tree, name)
 
 
 def _add_kind_files(tree: Path) -> None:
@@ -241,5 +237,5 @@ def _import(engine: Engine, tree: Path, name: str) -> None:
     if tar.returncode:
         message = f"tar could not read {tree}; is the disk full?"
         raise ClusterError(message)
-    engine.docker("build", "--quiet", "--tag", name, "-", stdin=_DOCKERFILE.format(base=base))
+    engine.docker("build", "--quiet", "--tag", name, "--label", _LABEL, "-", stdin=_DOCKERFILE.format(base=base))
     engine.docker("image", "rm", base)
