@@ -134,10 +134,7 @@ def with_env_from(spec: Json, case: Case) -> Json:
     """Return a pod's spec in which nothing but envFrom is different."""
     afters = {"containers": case.after, "initContainers": case.init_after}
     changed = {
-        kind: [
-            one | {"envFrom": list(after)}
-            for one, after in zip(spec.get(kind, []), afters[kind], strict=True)
-        ]
+        kind: [one | {"envFrom": list(after)} for one, after in zip(spec.get(kind, []), afters[kind], strict=True)]
         for kind in afters
         if kind in spec
     }
@@ -161,8 +158,7 @@ def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
     devbox = dry_run(controlplane, pod(spec_of(case), case.labels), member)["spec"]
     containers = [*devbox["containers"], *devbox.get("initContainers", [])]
     assert [one["envFrom"] for one in containers] == [
-        [REQUIRED if entry == OURS else entry for entry in after]
-        for after in (*case.after, *case.init_after)
+        [REQUIRED if entry == OURS else entry for entry in after] for after in (*case.after, *case.init_after)
     ]
 
 

@@ -118,21 +118,15 @@ def rights(listing: str) -> set[tuple[str, str, str]]:
     }
 
 
-def can_i(
-    controlplane: ControlPlane, namespace: str, *who: str, kubeconfig: Path | None = None
-) -> str:
+def can_i(controlplane: ControlPlane, namespace: str, *who: str, kubeconfig: Path | None = None) -> str:
     return controlplane.kubectl(
         *("auth", "can-i", "--list", "--no-headers", f"--namespace={namespace}", *who),
         kubeconfig=kubeconfig,
     ).stdout
 
 
-def is_forbidden(
-    controlplane: ControlPlane, kubeconfig: Path, namespace: str, *command: str
-) -> bool:
-    done = controlplane.kubectl(
-        f"--namespace={namespace}", *command, check=False, kubeconfig=kubeconfig
-    )
+def is_forbidden(controlplane: ControlPlane, kubeconfig: Path, namespace: str, *command: str) -> bool:
+    done = controlplane.kubectl(f"--namespace={namespace}", *command, check=False, kubeconfig=kubeconfig)
     assert done.returncode == 0 or "forbidden" in done.stderr.lower(), done.stderr
     return done.returncode != 0
 
@@ -150,9 +144,7 @@ def test_the_operators_rights_in_its_own_namespace_are_exactly_these(
 
 
 @pytest.mark.parametrize("what", OPERATOR_MAY)
-def test_the_operator_may(
-    what: str, controlplane: ControlPlane, namespace: str, operator: Path
-) -> None:
+def test_the_operator_may(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
     assert not is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY[what])
 
 
@@ -169,15 +161,11 @@ def test_the_operator_may_make_change_and_delete_an_account_secret_anywhere(
 
 
 @pytest.mark.parametrize("what", OPERATOR_MAY_NOT)
-def test_the_operator_may_not(
-    what: str, controlplane: ControlPlane, namespace: str, operator: Path
-) -> None:
+def test_the_operator_may_not(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
     assert is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY_NOT[what])
 
 
-def test_everyone_who_is_logged_in_may_read_the_public_keys(
-    controlplane: ControlPlane, user: Path
-) -> None:
+def test_everyone_who_is_logged_in_may_read_the_public_keys(controlplane: ControlPlane, user: Path) -> None:
     read = ("get", "configmap", "devbox-secrets-public-keys")
     assert not is_forbidden(controlplane, user, NAMESPACE, *read)
 
@@ -205,6 +193,4 @@ def test_a_users_role_gives_its_kind_of_right_on_accountsecrets(
         return {right for right in every if right[0].startswith(ACCOUNTSECRETS)}
 
     # A controller adds our rights to Kubernetes' own roles.
-    assert until(f"{role} has rights on AccountSecrets", ours) == {
-        (ACCOUNTSECRETS, "", ROLES[role])
-    }
+    assert until(f"{role} has rights on AccountSecrets", ours) == {(ACCOUNTSECRETS, "", ROLES[role])}
