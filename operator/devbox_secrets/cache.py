@@ -58,6 +58,8 @@ class Table(Generic[T]):
         self._rows: dict[str, dict[str, tuple[int, T]]] = defaultdict(dict)
         # Deletions since the last list, so that a list or an answer from before can't undo them.
         self._gone: dict[Key, int] = {}
+        # The last list's version: what it lacked was gone by then.
+        self._listed = 0
 
     def get(self, key: Key) -> T | None:
         """Give an object's newest known state, if it exists."""
@@ -76,7 +78,7 @@ class Table(Generic[T]):
     def put(self, key: Key, version: int, item: T) -> bool:
         """Take an object's state; tell whether it was news."""
         row = self._rows[key[0]].get(key[1])
-        if version <= max(row[0] if row else 0, self._gone.get(key, 0)):
+        if version <= max(row[0] if row else self._listed, self._gone.get(key, 0)):
             return False
         self._rows[key[0]][key[1]] = version, item
         return row is None or row[1] != item
@@ -103,7 +105,8 @@ class Table(Generic[T]):
         ]
         for key in missing:
             self.drop(key, version)
-        self._gone = {key: at for key, at in self._gone.items() if at > version}
+        self._listed = max(version, self._listed)
+        self._gone = {key: at for key, at in self._gone.items() if at > self._listed}
         return changed + missing
 
 
