@@ -1,7 +1,7 @@
 """The sealing keys' life in the cluster: made at first start, read, published. Imports cluster."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 
@@ -14,33 +14,51 @@ from devbox_secrets.sealing import Keyring, OpeningKey
 LOG = logging.getLogger(__name__)
 
 
-async def load_keyring(cluster: Cluster, namespace: str, clock: Callable[[], datetime]) -> Keyring:
-    """Read the keys, making the first one where there is none, and publish their public halves.
+class KeyStore:
+    """The keys as they are in the cluster, as of the last `refresh`."""
 
-    A key is published only when its private half is stored: what people seal can be opened.
+    def __init__(self, cluster: Cluster, namespace: str, clock: Callable[[], datetime]) -> None:
+        self.keyring = Keyring(())
+        self._cluster = cluster
+        self._namespace = namespace
+        self._clock = clock
+        self._version = ""
 
-    Raises:
-        ClusterError: the key Secret or the ConfigMap can't be read or written.
-    """
-    entries, version = await cluster.read_keys(namespace)
-    if not entries:
-        key = OpeningKey.generate(clock())
+    async def refresh(self) -> bool:
+        """Read the keys, making the first one where there is none; tell whether they are others.
+
+        A key is published only when its private half is stored: what people seal can be opened.
+
+        Raises:
+            ClusterError: the key Secret or the ConfigMap can't be read or written.
+        """
+        entries, version = await self._cluster.read_keys(self._namespace)
+        if not entries:
+            await self._make_first(version)
+            entries, version = await self._cluster.read_keys(self._namespace)
+        news = version != self._version
+        if news:
+            self.keyring = Keyring(_usable(entries))
+            self._version = version
+            LOG.info("sealing keys: %s", ", ".join(sorted(self.keyring)) or "none that can be read")
+        if self.keyring:
+            public = [key.public for key in self.keyring.values()]
+            await self._cluster.publish_keys(self._namespace, public, self.keyring.newest.public.id)
+        return news
+
+    async def _make_first(self, version: str) -> None:
+        key = OpeningKey.generate(self._clock())
         try:
-            await cluster.add_key(namespace, key.public.id, SecretBytes(key.dump()), version)
-            LOG.info("made the first sealing key %s", key.public.id)
+            await self._cluster.add_key(self._namespace, key.public.id, SecretBytes(key.dump()), version)
         except ClusterError as error:
             if error.status != HTTPStatus.CONFLICT:
                 raise
             LOG.info("someone else made the first sealing key")
-        entries, _ = await cluster.read_keys(namespace)
-    keyring = Keyring(_usable(entries))
-    if keyring:
-        public = [key.public for key in keyring.values()]
-        await cluster.publish_keys(namespace, public, keyring.newest.public.id)
-    return keyring
+        else:
+            LOG.info("made the first sealing key %s", key.public.id)
 
 
-def _usable(entries: dict[str, SecretBytes]) -> list[OpeningKey]:
+def _usable(entries: Mapping[str, SecretBytes]) -> list[OpeningKey]:
     """Leave out what is damaged: the values sealed with it say UnknownKey, and no other suffers."""
     keys = []
     for name, raw in entries.items():

@@ -22,7 +22,7 @@ from devbox_secrets.cluster import (
     Cluster,
 )
 from devbox_secrets.errors import ClusterError
-from devbox_secrets.keys import load_keyring
+from devbox_secrets.keys import KeyStore
 from devbox_secrets.reconcile import Reconciler
 from devbox_secrets.settings import Settings
 from devbox_secrets.workqueue import WorkQueue
@@ -83,7 +83,10 @@ class Operator:
         self._cluster = cluster
         self._settings = settings
         self._queue = WorkQueue()
-        self._reconciler = Reconciler(cluster, self.cache, reserved=settings.reserved_names)
+        self._keys = KeyStore(cluster, settings.namespace, _now)
+        self._reconciler = Reconciler(
+            cluster, self.cache, lambda: self._keys.keyring, reserved=settings.reserved_names, clock=_now
+        )
 
     def mark(self, accounts: set[str]) -> None:
         """Put accounts before the workers."""
@@ -91,14 +94,14 @@ class Operator:
 
     async def fill(self) -> None:
         """Read the keys and everything else once; only then is it known what is missing."""
-        await self._read_keys()
+        await self._keys.refresh()
         await self._list()
         self.full = True
         self.mark(self.cache.accounts())
         LOG.info(
             "ready: %d AccountSecrets, %d sealing keys",
             len(list(self.cache.all_account_secrets())),
-            len(self._reconciler.keyring),
+            len(self._keys.keyring),
         )
 
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
@@ -117,7 +120,7 @@ class Operator:
         for reason in [*Reason, "Pending"]:
             metrics.ACCOUNT_SECRETS.labels(reason).set(counts[reason])
         metrics.QUEUE_DEPTH.set(len(self._queue))
-        metrics.SEALING_KEYS.set(len(self._reconciler.keyring))
+        metrics.SEALING_KEYS.set(len(self._keys.keyring))
         return generate_latest(metrics.REGISTRY)
 
     async def _work(self) -> None:
@@ -152,19 +155,10 @@ class Operator:
         while True:
             await asyncio.sleep(self._settings.keys_seconds)
             try:
-                if await self._read_keys():
+                if await self._keys.refresh():
                     self.mark(self._reconciler.waiting_for_keys())
             except ClusterError as error:
                 LOG.warning("the sealing keys can't be read: %s", error)
-
-    async def _read_keys(self) -> bool:
-        """Read the keys; tell whether they are others than before."""
-        keyring = await load_keyring(self._cluster, self._settings.namespace, lambda: datetime.now(UTC))
-        news = set(keyring) != set(self._reconciler.keyring)
-        if news:
-            self._reconciler.keyring = keyring
-            LOG.info("sealing keys: %s", ", ".join(sorted(keyring)))
-        return news
 
     async def _list(self) -> set[str]:
         namespaces = await self._cluster.list_all(NAMESPACES)
@@ -173,6 +167,10 @@ class Operator:
         changed |= self.cache.replace_secrets(*secrets)
         account_secrets = await self._cluster.list_all(ACCOUNT_SECRETS)
         return changed | self.cache.replace_account_secrets(*account_secrets)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _serve(operator: Operator, port: int) -> web.AppRunner:

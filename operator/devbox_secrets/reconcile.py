@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 
 from pydantic import SecretBytes
@@ -56,11 +56,12 @@ class Reconciler:
         self,
         cluster: Cluster,
         cache: Cache,
+        keyring: Callable[[], Keyring],
         *,
         reserved: Sequence[str],
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime],
     ) -> None:
-        self.keyring = Keyring(())
+        self._keyring = keyring
         self._cluster = cluster
         self._cache = cache
         self._reserved = reserved
@@ -142,7 +143,7 @@ class Reconciler:
             key_id = key_id_of(sealed)
             known, value = self._opened.get(secret.uid, (None, None))
             if known != sealed or value is None:
-                value = self.keyring.open(sealed, account=secret.namespace, name=secret.spec.name)
+                value = self._keyring().open(sealed, account=secret.namespace, name=secret.spec.name)
                 self._opened[secret.uid] = sealed, value
                 metrics.OPENS.inc()
         except DevboxSecretsError as error:

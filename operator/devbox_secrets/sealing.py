@@ -59,7 +59,8 @@ class SealingKey:
         return hashlib.sha256(self.raw).hexdigest()[:16]
 
     @cached_property
-    def _hpke(self) -> MLKEM768X25519PublicKey:
+    def hpke(self) -> MLKEM768X25519PublicKey:
+        """The key as `cryptography` takes it."""
         mlkem, x25519 = self.raw[:_MLKEM_PUBLIC_BYTES], self.raw[_MLKEM_PUBLIC_BYTES:]
         return MLKEM768X25519PublicKey(
             MLKEM768PublicKey.from_public_bytes(mlkem), X25519PublicKey.from_public_bytes(x25519)
@@ -95,7 +96,7 @@ class SealingKey:
         """
         check_variable(name)
         check_value(name, value)
-        sealed = _SUITE.encrypt(value.get_secret_value(), self._hpke, _info(account, name))
+        sealed = _SUITE.encrypt(value.get_secret_value(), self.hpke, _info(account, name))
         return f"{VERSION}.{self.id}.{_encode(sealed)}"
 
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,12 +34,20 @@ class Component:
     `ready` says whether it does its work; the name is that of the program.
     """
 
-    def __init__(self, program: Path, arguments: Sequence[str], folder: Path, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        program: Path,
+        arguments: Sequence[str],
+        folder: Path,
+        ready: Callable[[], bool],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = program.name
         self.log = folder / f"{self.name}.log"
         self._command = [str(program), *arguments]
         self._folder = folder
         self._ready = ready
+        self._env = env
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,6 +62,7 @@ class Component:
                 subprocess.Popen,
                 ["setpriv", "--pdeathsig", "KILL", "--", *self._command],
                 cwd=self._folder,
+                env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -70,13 +79,14 @@ class Component:
                 raise ComponentError(self.name, what, self.log)
             time.sleep(_POLL_SECONDS)
 
-    def stop(self, timeout: float = 30.0) -> None:
-        """Ask the program to end (SIGTERM); kill it when it takes longer than the timeout."""
+    def stop(self, timeout: float = 30.0) -> int:
+        """Ask the program to end (SIGTERM) and give its exit code; kill it when it takes longer than the timeout."""
         self._running().terminate()
         try:
-            self._running().wait(timeout)
+            return self._running().wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
+            return self._running().wait()
 
     def kill(self) -> None:
         """End the program at once (SIGKILL), as a crash would; harmless when it does not run."""

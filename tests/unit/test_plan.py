@@ -127,9 +127,7 @@ def test_the_reserved_names_are_configuration() -> None:
     assert reasons(result) == {mine.uid: "ReservedName"}
 
 
-@pytest.mark.parametrize(
-    "reason", [Reason.CANNOT_OPEN, Reason.UNKNOWN_KEY, Reason.INVALID_VALUE, Reason.TOO_LARGE]
-)
+@pytest.mark.parametrize("reason", [Reason.CANNOT_OPEN, Reason.UNKNOWN_KEY, Reason.INVALID_VALUE, Reason.TOO_LARGE])
 def test_one_that_cannot_be_had_does_not_hold_back_the_others(reason: Reason) -> None:
     bad = entry("A", Refusal(reason, "why"))
     result = plan(bad, entry("B", v("2")))
@@ -266,9 +264,7 @@ def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
         (not_written({"a": "403 quota"}), Reason.NOT_WRITTEN, ["a: 403 quota"]),
     ],
 )
-def test_what_cannot_reach_a_namespace_says_which(
-    refusal: Refusal, reason: Reason, words: list[str]
-) -> None:
+def test_what_cannot_reach_a_namespace_says_which(refusal: Refusal, reason: Reason, words: list[str]) -> None:
     assert refusal.reason == reason
     assert all(word in refusal.message for word in words)
 

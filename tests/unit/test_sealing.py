@@ -95,9 +95,7 @@ def test_what_was_sealed_opens(value: SecretBytes, account: str, name: str) -> N
     value=values,
     pairs=st.lists(st.tuples(accounts, variables), min_size=2, max_size=2, unique=True),
 )
-def test_it_opens_for_no_other_account_or_name(
-    value: SecretBytes, pairs: list[tuple[str, str]]
-) -> None:
+def test_it_opens_for_no_other_account_or_name(value: SecretBytes, pairs: list[tuple[str, str]]) -> None:
     (account, name), (other_account, other_name) = pairs
     sealed = KEY.public.seal(value, account=account, name=name)
     with pytest.raises(CannotOpen):
@@ -121,17 +119,13 @@ def test_any_other_text_is_not_sealed(text: str) -> None:
 
 
 def test_the_same_value_is_never_sealed_to_the_same_text() -> None:
-    first, second = (
-        KEY.public.seal(SecretBytes(b"canary"), account="a", name="B") for _ in range(2)
-    )
+    first, second = (KEY.public.seal(SecretBytes(b"canary"), account="a", name="B") for _ in range(2))
     assert first != second
 
 
 def test_the_api_takes_the_smallest_and_the_largest_sealed_value() -> None:
     smallest = KEY.public.seal(SecretBytes(b""), account="a", name="B")
-    largest = KEY.public.seal(
-        SecretBytes(b"x" * (VARIABLE_MAX_BYTES - len("B=") - 1)), account="a", name="B"
-    )
+    largest = KEY.public.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - len("B=") - 1)), account="a", name="B")
     assert len(smallest) == SEALED_MIN_LENGTH
     assert len(largest) <= SEALED_MAX_LENGTH
     import re

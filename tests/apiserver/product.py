@@ -1,0 +1,89 @@
+"""The product as its users run it: the operator's process and the command, from the wheel. Imports cluster."""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from apiserver.chart import NAMESPACE
+from cluster.components import reserved_port
+from cluster.controlplane import ControlPlane
+from cluster.process import Component
+
+COMMAND = Path(sys.executable).with_name("devbox-secrets")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The operator as a child process, with the rights that the chart gives it."""
+
+    component: Component
+    url: str
+
+    @property
+    def log(self) -> str:
+        return self.component.log.read_text()
+
+    def get(self, path: str) -> str:
+        """Give what it answers at /metrics, /readyz or /healthz."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:  # noqa: S310 - our own
+            text: str = answer.read().decode()
+            return text
+
+    def metric(self, line: str) -> float:
+        """Give a metric's value by its name and labels, 0 where it hasn't been counted yet."""
+        for each in self.get("/metrics").splitlines():
+            name, _, value = each.rpartition(" ")
+            if name == line:
+                return float(value)
+        return 0.0
+
+
+@contextmanager
+def operator(controlplane: ControlPlane, **settings: str) -> Iterator[Operator]:
+    """Run the operator on a control plane where the chart is installed, and end it."""
+    kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
+    with reserved_port() as port:
+        pass  # found free; the operator binds it alone
+    url = f"http://127.0.0.1:{port}"
+    env = {
+        **os.environ,
+        "KUBECONFIG": str(kubeconfig),
+        "DEVBOX_SECRETS_PORT": str(port),
+        "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
+        "DEVBOX_SECRETS_KEYS_SECONDS": "0.5",
+        **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
+    }
+    component = Component(COMMAND, ["operator"], controlplane.folder, lambda: _ready(url), env)
+    component.start()
+    try:
+        component.wait_ready()
+        yield Operator(component, url)
+    finally:
+        component.kill()
+
+
+def seal(
+    controlplane: ControlPlane, name: str, value: bytes, account: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Seal a value as a user does; what is printed is a manifest."""
+    done = subprocess.run(
+        [COMMAND, "seal", name, f"--account={account}", f"--kubeconfig={controlplane.kubeconfig}", *options],
+        input=value,
+        capture_output=True,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:  # noqa: S310 - our own
+            return bool(answer.status == 200)
+    except OSError:
+        return False
