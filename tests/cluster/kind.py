@@ -57,24 +57,22 @@ class Cluster:
             _kind(self.engine, "load", what, str(image), "--name", self.name)
 
 
-def is_existing() -> bool:
-    """Tell whether the environment asks for the cluster that KUBECONFIG names."""
-    choice = os.environ.get("DEVBOX_SECRETS_TEST_CLUSTER", "kind")
-    if choice not in {"kind", "existing"}:
-        message = f"DEVBOX_SECRETS_TEST_CLUSTER={choice}: must be kind (made for the run) or existing (KUBECONFIG)"
-        raise ClusterError(message)
-    return choice == "existing"
-
-
 @contextmanager
 def cluster(name: str | None = None, *, keep: bool = False) -> Iterator[Cluster]:
-    """Give a ready cluster, and delete it afterwards unless it is to be kept.
+    """Give a ready cluster, and delete it afterwards unless it is to be kept; a kept one is used again.
 
-    A kept cluster of that name is used again. SIGTERM ends the run like Ctrl-C, so that both clean up.
+    DEVBOX_SECRETS_TEST_CLUSTER decides otherwise: `kept` uses the cluster of `python -m cluster up`, and `existing` the
+    one that KUBECONFIG names. SIGTERM ends the run like Ctrl-C, so that both clean up.
     """
-    if is_existing():
+    choice = os.environ.get("DEVBOX_SECRETS_TEST_CLUSTER", "new")
+    if choice not in {"new", "kept", "existing"}:
+        message = f"DEVBOX_SECRETS_TEST_CLUSTER={choice}: must be new (the default), kept or existing"
+        raise ClusterError(message)
+    if choice == "existing":
         yield _existing()
         return
+    if choice == "kept":
+        name, keep = KEPT, True
     name = name or f"{PREFIX}{secrets.token_hex(3)}"
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -1,0 +1,33 @@
+"""A kind cluster with the chart installed, for the tests in this folder; imports cluster."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from cluster import image, kind, release
+from cluster.kind import Cluster
+
+
+@pytest.fixture(scope="session", name="cluster")
+def _cluster() -> Iterator[Cluster]:
+    """One cluster for all tests, with the operator of this tree at its most talkative."""
+    with kind.cluster() as it:
+        release.install(it, "--set=logLevel=DEBUG")
+        yield it
+
+
+@pytest.fixture(scope="session")
+def devbox_image(cluster: Cluster) -> str:
+    """The name of an image with sh, sleep and printenv."""
+    return image.devbox_image(cluster)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A new namespace in which pods can be created; its deletion is not waited for."""
+    name = f"test-{uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
