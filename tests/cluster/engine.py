@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from cluster.run import CACHE, ClusterError, is_locked, lock, run, say, step
 _HOME = Path("/run/devbox-secrets-engine")
 _SOCKET = _HOME / "docker.sock"
 _PID = _HOME / "docker.pid"
+_LOG = _HOME / "dockerd.log"
 _USERS = _HOME / "users.lock"
 _CHANGES = _HOME / "changes.lock"
 
@@ -69,6 +70,8 @@ def engine() -> Iterator[Engine]:
         yield theirs
         return
     _require_root()
+    _HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+    using = ExitStack()
     with lock(_CHANGES):
         if not _OWN.answers():
             _install()
@@ -76,12 +79,11 @@ def engine() -> Iterator[Engine]:
                 yield theirs
                 return
             _start()
-        using = lock(_USERS, shared=True)
-        using.__enter__()
+        using.enter_context(lock(_USERS, shared=True))
     try:
         yield _OWN
     finally:
-        using.__exit__(None, None, None)
+        using.close()
         with lock(_CHANGES):
             if not is_locked(_USERS) and not _OWN.docker("ps", "--quiet").strip():
                 _stop()
@@ -89,7 +91,9 @@ def engine() -> Iterator[Engine]:
 
 def is_absent() -> bool:
     """Tell that there is no engine and nothing left of one: then there is nothing to clean up either."""
-    return not Engine(None).answers() and not any((_data_root() / "containers").glob("*")) and not _PID.exists()
+    if Engine(None).answers():
+        return False
+    return os.geteuid() != 0 or not (_PID.exists() or any((_data_root() / "containers").glob("*")))
 
 
 def _require_root() -> None:
@@ -120,23 +124,35 @@ def apt_install(*packages: str) -> None:
 
 
 def _start() -> None:
-    _HOME.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with step("starting a container engine of our own"):
+        process = None if _is_starting() else _launch()
+        deadline = time.monotonic() + _START_SECONDS
+        while not _OWN.answers():
+            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+                tail = "\n".join(_LOG.read_text().splitlines()[-15:])
+                message = f"dockerd does not start; the end of {_LOG}:\n{tail}"
+                raise ClusterError(message)
+            time.sleep(0.1)
+
+
+def _is_starting() -> bool:
+    """Tell whether a killed run's dockerd is on its way; a dead one's note of its pid would hinder the next."""
+    if not _PID.exists():
+        return False
+    name = Path("/proc", _PID.read_text(), "comm")
+    if name.exists() and name.read_text() == "dockerd\n":
+        return True
+    _PID.unlink()
+    return False
+
+
+def _launch() -> subprocess.Popen[bytes]:
     firewall.remember(_HOME / "firewall.json")
     config = _HOME / "daemon.json"
     config.write_text(json.dumps(_configuration()))
-    with step("starting a container engine of our own"), (_HOME / "dockerd.log").open("w") as log:
+    with _LOG.open("w") as log:
         # A session of its own: Ctrl-C ends us, and we end it, in that order.
-        process = subprocess.Popen(
-            ["dockerd", "--config-file", str(config)], stdout=log, stderr=log, start_new_session=True
-        )
-        deadline = time.monotonic() + _START_SECONDS
-        while not (_SOCKET.exists() and _OWN.answers()):
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.kill()
-                tail = "\n".join((_HOME / "dockerd.log").read_text().splitlines()[-15:])
-                message = f"dockerd does not start; the end of {_HOME / 'dockerd.log'}:\n{tail}"
-                raise ClusterError(message)
-            time.sleep(0.1)
+        return subprocess.Popen(["dockerd", "--config-file", config], stdout=log, stderr=log, start_new_session=True)
 
 
 def _configuration() -> dict[str, object]:
