@@ -10,7 +10,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes
 from pydantic.alias_generators import to_camel
 
-from devbox_secrets.errors import InvalidDuration, InvalidName, InvalidValue, ValueTooLarge
+from devbox_secrets.errors import (
+    InvalidAccount,
+    InvalidDescription,
+    InvalidDuration,
+    InvalidName,
+    InvalidValue,
+    ValueTooLarge,
+)
 
 GROUP = "devbox-secrets.dev"
 VERSION = "v1alpha1"
@@ -36,6 +43,9 @@ SEALED_PATTERN = "^dbs1[.][0-9a-f]{16}[.][A-Za-z0-9_-]+$"
 #: An empty value's: the prefix (22 characters) and base64url of an encapsulated key (1,120 bytes)
 #: with AES-GCM's tag (16 bytes).
 SEALED_MIN_LENGTH = 22 + 1515
+DESCRIPTION_MAX_LENGTH = 1024
+#: What names a namespace (RFC 1123's label).
+ACCOUNT_PATTERN = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"
 
 #: Bytes of NAME=value with the NUL at its end that Linux takes (MAX_ARG_STRLEN, execve(2)).
@@ -115,7 +125,9 @@ class AccountSecretSpec(_Model):
             " account and name alone.",
         ),
     ]
-    description: Annotated[str | None, Field(max_length=1024, description="What the secret is for.")] = None
+    description: Annotated[
+        str | None, Field(max_length=DESCRIPTION_MAX_LENGTH, description="What the secret is for.")
+    ] = None
     rotate_after: Annotated[
         str | None,
         Field(
@@ -191,12 +203,42 @@ def check_variable(name: str) -> None:
         InvalidName: it isn't letters, digits and `_`, starts with a digit, or is longer than 253.
     """
     if not re.fullmatch(VARIABLE_PATTERN, name, re.ASCII):
+        # What was given in the name's place may be a value: it isn't repeated.
         raise InvalidName(
-            f"{name!r} can't be an environment variable: use letters, digits and _,"
+            "that can't be the name of an environment variable: use letters, digits and _,"
             " not starting with a digit, such as GITHUB_TOKEN"
         )
     if len(name) > VARIABLE_MAX_LENGTH:
         raise InvalidName(f"the name has {len(name)} characters; {VARIABLE_MAX_LENGTH} is the most")
+
+
+def check_account(name: str) -> None:
+    """Refuse an account that no namespace can be: a value sealed for it would open nowhere.
+
+    Raises:
+        InvalidAccount: it isn't small letters, digits and `-`, or is longer than 63.
+    """
+    if not re.fullmatch(ACCOUNT_PATTERN, name, re.ASCII):
+        raise InvalidAccount(
+            f"{name!r} can't be an account, which is a namespace: use up to 63 small letters, digits"
+            " and -, such as team-a"
+        )
+
+
+def check_description(text: str | None) -> None:
+    """Refuse a description that `spec.description` can't have.
+
+    Raises:
+        InvalidDescription: it isn't UTF-8, or is longer than 1,024 characters.
+    """
+    if text is None:
+        return
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidDescription("the description isn't UTF-8 text")
+    if len(text) > DESCRIPTION_MAX_LENGTH:
+        raise InvalidDescription(
+            f"the description has {len(text):,} characters; {DESCRIPTION_MAX_LENGTH:,} is the most"
+        )
 
 
 def check_rotate_after(duration: str | None) -> None:

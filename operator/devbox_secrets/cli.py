@@ -21,10 +21,12 @@ from pydantic import SecretBytes
 from devbox_secrets.api import (
     OPERATOR_NAMESPACE,
     AccountSecretSpec,
+    check_account,
+    check_description,
     check_rotate_after,
     check_variable,
 )
-from devbox_secrets.errors import DevboxSecretsError, InvalidKey
+from devbox_secrets.errors import DevboxSecretsError, InvalidKey, InvalidValue
 from devbox_secrets.manifest import manifest
 from devbox_secrets.sealing import SealingKey
 
@@ -35,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a traceback with local variables could show a value
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+#: What Linux takes of a line before its newline, and drops the rest (N_TTY_BUF_SIZE, termios(3)).
+_TERMINAL_LINE_BYTES = 4095
 _P = ParamSpec("_P")
 
 
@@ -51,7 +55,9 @@ def _errors_are_sentences(command: Callable[_P, None]) -> Callable[_P, None]:
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except DevboxSecretsError as error:
+        except BrokenPipeError:
+            raise  # typer's to end quietly
+        except (DevboxSecretsError, OSError) as error:
             typer.echo(f"devbox-secrets: {error}", err=True)
             raise typer.Exit(1) from None
 
@@ -74,9 +80,11 @@ def _root(
     pass
 
 
-@app.command()
+# What is too much is taken, so that it isn't repeated: it may be a value.
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @_errors_are_sentences
 def seal(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The environment variable.")],
     from_file: Annotated[
         Path | None,
@@ -113,7 +121,8 @@ def seal(
         bool, typer.Option("--exact", help="Keep a newline at the end of a one-line value.")
     ] = False,
     kubeconfig: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The kubeconfig to use.")
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
     ] = None,
     context: Annotated[
         str | None, typer.Option(help="The kubeconfig's context to use.")
@@ -128,10 +137,18 @@ def seal(
 
     Example: devbox-secrets seal GITHUB_TOKEN < token | kubectl apply -f -
     """
+    if ctx.args:
+        raise InvalidValue(
+            "only NAME and the options that `devbox-secrets seal -h` lists can be given; a value never, since"
+            " the shell's history and every list of processes show it: use standard input, --from-file or"
+            " the prompt"
+        )
     check_variable(name)
+    check_description(description)
     check_rotate_after(rotate_after)
     if account is None:
         account = _present_namespace(kubeconfig, context)
+    check_account(account)
     if public_key is not None:
         key = _key_in(public_key)
     else:
@@ -145,9 +162,10 @@ def seal(
 def _read_value(name: str, from_file: Path | None, *, exact: bool) -> SecretBytes:
     if from_file is not None:
         raw = from_file.read_bytes()
+    elif sys.stdin is None:
+        raise InvalidValue(f"standard input is closed: give the value of {name} there or with --from-file")
     elif sys.stdin.isatty():
-        asked: str = typer.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
-        return SecretBytes(asked.encode())
+        return _ask(name)
     else:
         raw = sys.stdin.buffer.read()
     line, end, rest = raw.partition(b"\n")
@@ -155,6 +173,21 @@ def _read_value(name: str, from_file: Path | None, *, exact: bool) -> SecretByte
         return SecretBytes(raw)
     typer.echo("devbox-secrets: left out the newline at the end (--exact keeps it)", err=True)
     return SecretBytes(line.removesuffix(b"\r"))
+
+
+def _ask(name: str) -> SecretBytes:
+    try:
+        asked: str = typer.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
+        raw = asked.encode()
+    except UnicodeError:
+        # From None: the exception in hand carries the value.
+        raise InvalidValue(f"what was typed as the value of {name} isn't UTF-8 text") from None
+    if len(raw) >= _TERMINAL_LINE_BYTES:
+        raise InvalidValue(
+            f"a terminal cuts a line after {_TERMINAL_LINE_BYTES:,} bytes without a word: give the value of {name}"
+            " on standard input or with --from-file"
+        )
+    return SecretBytes(raw)
 
 
 def _render(output: Output, body: dict[str, Any]) -> str:

@@ -13,6 +13,14 @@ class InvalidName(DevboxSecretsError):
     """The name can't be an environment variable's."""
 
 
+class InvalidAccount(DevboxSecretsError):
+    """The text can't be an account: no namespace has such a name."""
+
+
+class InvalidDescription(DevboxSecretsError):
+    """The text can't be an AccountSecret's description."""
+
+
 class InvalidDuration(DevboxSecretsError):
     """The text isn't a duration such as 90d."""
 
