@@ -22,10 +22,11 @@ def manifest(account: str, spec: AccountSecretSpec, name: str | None = None) -> 
 def object_name(variable: str) -> str:
     """Derive an object's name (RFC 1123 subdomain) from a variable's: GITHUB_TOKEN, github-token.
 
-    Names that differ give names that differ: what isn't plain capitals ends in a piece of its hash.
+    Names that differ give names that differ: what isn't plain capitals ends in -- and a piece of its
+    hash, and no plain one has two dashes in a row.
     """
     plain = variable.lower().replace("_", "-")
     if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", variable):
         return plain
     digest = hashlib.sha256(variable.encode()).hexdigest()[:8]
-    return f"{plain.strip('-')[: _NAME_MAX_LENGTH - 9]}-{digest}".lstrip("-")
+    return f"{plain.strip('-')[: _NAME_MAX_LENGTH - 10] or 'x'}--{digest}"
