@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import (
     ConfigException,
@@ -48,6 +49,8 @@ _MERGE = "application/merge-patch+json"
 _TIMEOUT_SECONDS = 30
 _PAGE = 500
 _CONNECTIONS = 32
+# What the client makes of a file that is no kubeconfig.
+_NO_KUBECONFIG = (ConfigException, OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError)
 
 
 class Cluster:
@@ -72,8 +75,8 @@ class Cluster:
             else:
                 path = str(kubeconfig) if kubeconfig else None
                 await load_kube_config(path, context, client_configuration=configuration, persist_config=False)
-        except (ConfigException, OSError) as error:
-            raise ClusterError(f"no cluster to connect to: {error}") from error
+        except _NO_KUBECONFIG as error:
+            raise ClusterError(f"no cluster to connect to: {_trouble(error)}") from None
         async with ApiClient(configuration) as client:
             yield cls(client)
 
@@ -214,15 +217,22 @@ def present_namespace(kubeconfig: Path | None = None, context: str | None = None
     """
     try:
         contexts, active = list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
-    except (ConfigException, OSError) as error:
+    except _NO_KUBECONFIG as error:
         raise ClusterError(
-            f"there is no kubeconfig to read the account from ({error}); name it with --account"
-        ) from error
+            f"there is no kubeconfig to read the account from ({_trouble(error)}); name it with --account"
+        ) from None
     chosen = next((one for one in contexts if one["name"] == context), None) if context else active
     if chosen is None:
         raise ClusterError(f"the kubeconfig has no context {context}")
     namespace: str = chosen["context"].get("namespace", "default")
     return namespace
+
+
+def _trouble(error: Exception) -> str:
+    """Say what a kubeconfig lacks, without what the client quotes of it: that may be a token."""
+    if isinstance(error, ConfigException | OSError):
+        return str(error).partition("/{")[0]
+    return f"it's damaged: {type(error).__name__}"
 
 
 def _in_cluster() -> bool:
