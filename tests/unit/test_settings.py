@@ -1,0 +1,78 @@
+"""The operator's settings: what the chart's environment variables mean."""
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from devbox_secrets.plan import RESERVED_NAMES
+from devbox_secrets.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DEVBOX_SECRETS_{name.upper()}", raising=False)
+
+
+def test_nothing_has_to_be_set() -> None:
+    settings = Settings()
+    assert settings.namespace == "devbox-secrets"
+    assert settings.log_level == "INFO"
+    assert settings.port == 8080
+    assert settings.reserved_names == RESERVED_NAMES
+    assert settings.resync_seconds == 300
+    assert settings.keys_seconds == 15
+    assert settings.workers == 4
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("NAMESPACE", "elsewhere", "namespace", "elsewhere"),
+        ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("PORT", "9090", "port", 9090),
+        ("RESERVED_NAMES", '["PATH", "COMPANY_*"]', "reserved_names", ("PATH", "COMPANY_*")),
+        ("RESERVED_NAMES", "[]", "reserved_names", ()),
+        ("RESYNC_SECONDS", "0.5", "resync_seconds", 0.5),
+        ("KEYS_SECONDS", "60", "keys_seconds", 60),
+        ("WORKERS", "1", "workers", 1),
+    ],
+)
+def test_each_has_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    assert getattr(Settings(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("LOG_LEVEL", "TRACE"),
+        ("LOG_LEVEL", "info"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "tcp://10.0.0.1:8080"),  # a Service's link of the same name
+        ("RESERVED_NAMES", "PATH"),
+        ("RESERVED_NAMES", '"PATH"'),
+        ("RESERVED_NAMES", "[1]"),
+        ("RESYNC_SECONDS", "0"),
+        ("KEYS_SECONDS", "-1"),
+        ("WORKERS", "0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    with pytest.raises((ValidationError, SettingsError), match=variable.lower()):
+        Settings()
+
+
+def test_other_variables_of_the_prefix_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVBOX_SECRETS_SERVICE_HOST", "10.0.0.1")
+    assert Settings() == Settings.model_construct()
+
+
+def test_the_settings_do_not_change() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1
