@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,8 +139,8 @@ def _is_starting() -> bool:
     """Tell whether a killed run's dockerd is on its way; a dead one's note of its pid would hinder the next."""
     if not _PID.exists():
         return False
-    name = Path("/proc", _PID.read_text(), "comm")
-    if name.exists() and name.read_text() == "dockerd\n":
+    command = Path("/proc", _PID.read_text(), "cmdline")  # empty when it has ended and nobody has asked how
+    if command.exists() and b"dockerd" in command.read_bytes():
         return True
     _PID.unlink()
     return False
@@ -200,5 +200,6 @@ def _stop() -> None:
         while _PID.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         firewall.restore(_HOME / "firewall.json")
-        for group in Path("/sys/fs/cgroup").glob("*/devbox-secrets"):
-            group.rmdir()
+        for group in sorted(Path("/sys/fs/cgroup").glob("*/devbox-secrets/**/"), reverse=True):
+            with suppress(OSError):  # a container that outlives its engine
+                group.rmdir()

@@ -103,8 +103,12 @@ def build(engine: Engine) -> str:
 
 
 def _forget_old(engine: Engine) -> None:
-    for option in (["--all", "--filter=until=24h"], []):
-        engine.docker("image", "prune", "--force", "--filter=label=devbox-secrets.dev/harness", *option)
+    """Remove the operator's images of earlier runs, and on an engine of our own what their builds left."""
+    engine.docker(
+        "image", "prune", "--all", "--force", "--filter=label=devbox-secrets.dev/harness", "--filter=until=1h"
+    )
+    if engine.host is not None:
+        engine.docker("image", "prune", "--force", "--filter=until=24h")
 
 
 def _base(engine: Engine) -> str:
