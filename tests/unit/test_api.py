@@ -35,6 +35,14 @@ NAME_RULE = (
     "that can't be the name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
+BAD_NAMES = ["", "1A", "A-B", "A.B", "A B", " A", "A\n", "A=b", "É", "A٣", "A\0", "\udcff"]
+BAD_DURATIONS = [
+    "", "0d", "090d", "90", "d", "2w", "90s", "1.5d", "-1d", "90 d", "90d ", "90d\n", "1d12h", "100000d", "٣d",
+]  # fmt: skip
+ENCODE_IT = "encode binary data first, for instance with base64"
+NUL = f"the value of TOKEN holds a NUL byte, which ends an environment variable; {ENCODE_IT}"
+BINARY = f"the value of TOKEN isn't UTF-8 text; {ENCODE_IT}"
+LARGE = "TOKEN and its value take 131,073 bytes; an environment variable can have 131,072"
 LARGEST = VARIABLE_MAX_BYTES - len("TOKEN=\0")
 
 
@@ -46,10 +54,7 @@ def test_a_variable_is_letters_digits_and_underscores(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        *(
-            (name, NAME_RULE)
-            for name in ["", "1A", "A-B", "A.B", "A B", " A", "A\n", "A=b", "É", "A٣", "A\0", "\udcff"]
-        ),
+        *((name, NAME_RULE) for name in BAD_NAMES),
         ("A" * 254, "the name has 254 characters; 253 is the most"),
     ],
 )
@@ -96,10 +101,7 @@ def test_a_duration_is_days_hours_or_minutes(duration: str | None) -> None:
     check_rotate_after(duration)
 
 
-@pytest.mark.parametrize(
-    "duration",
-    ["", "0d", "090d", "90", "d", "2w", "90s", "1.5d", "-1d", "90 d", "90d ", "90d\n", "1d12h", "100000d", "٣d"],
-)
+@pytest.mark.parametrize("duration", BAD_DURATIONS)
 def test_any_other_duration_is_refused(duration: str) -> None:
     with pytest.raises(InvalidDuration) as caught:
         check_rotate_after(duration)
@@ -109,11 +111,6 @@ def test_any_other_duration_is_refused(duration: str) -> None:
 @pytest.mark.parametrize("value", [b"", b"x", "né 🙂".encode(), b"a\nb\r\n", b"\x01\x7f", b"x" * LARGEST])
 def test_a_value_is_text_that_fits(value: bytes) -> None:
     check_value("TOKEN", SecretBytes(value))
-
-
-NUL = "the value of TOKEN holds a NUL byte, which ends an environment variable; encode binary data first, for instance with base64"
-BINARY = "the value of TOKEN isn't UTF-8 text; encode binary data first, for instance with base64"
-LARGE = "TOKEN and its value take 131,073 bytes; an environment variable can have 131,072"
 
 
 @pytest.mark.parametrize(
