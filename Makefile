@@ -21,6 +21,10 @@ help: ## Show these targets
 demo: $(VENV)/wheel ## Bring up a kind cluster, install the chart, seal, apply, run a devbox, update, delete
 	@PYTHONPATH=tests $(BIN)/python -m cluster demo
 
+.PHONY: cluster
+cluster: $(VENV)/wheel ## Bring up a kind cluster that stays until `make clean`, and print its kubeconfig
+	@PYTHONPATH=tests $(BIN)/python -m cluster up
+
 .PHONY: test
 test: $(VENV)/wheel ## Run every test
 	@$(PYTEST) tests

@@ -50,7 +50,9 @@ class Output(StrEnum):
     RAW = "raw"
 
 
-def _errors_are_sentences(command: Callable[_P, None]) -> Callable[_P, None]:
+def errors_are_sentences(command: Callable[_P, None]) -> Callable[_P, None]:
+    """Make a command end with an error's text and exit code 1, not with a traceback."""
+
     @wraps(command)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
@@ -82,7 +84,7 @@ def _root(
 
 # What is too much is taken, so that it isn't repeated: it may be a value.
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-@_errors_are_sentences
+@errors_are_sentences
 def seal(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The environment variable.")],

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,10 +45,14 @@ def run(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     handlers.quiet()
-    asyncio.run(_run(settings))
+    with suppress(asyncio.CancelledError):  # told to stop while it was still reading
+        asyncio.run(_run(settings))
 
 
 async def _run(settings: Settings) -> None:
+    # Until kopf takes the signal over: as a container's first process nothing else would end it.
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Cluster.connect() as cluster:
         operator = Operator(cluster, settings)
         site = await _serve(operator, settings.port)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from cluster import image, kind
+from cluster import demo, image, kind, release
 from cluster.engine import engine, is_absent
 from cluster.run import ClusterError, say
 from cluster.tools import ToolError
@@ -14,6 +14,15 @@ def _up() -> None:
     """Start the kept cluster, or find it again; prints the path of its kubeconfig."""
     with kind.cluster(kind.KEPT, keep=True) as it:
         print(it.kubeconfig)
+
+
+def _demo() -> None:
+    """Show the product's main job, on the kept cluster if there is one, else on one for this once."""
+    kept = kind.kubeconfig_of(kind.KEPT).exists()
+    with kind.cluster(kind.KEPT if kept else None, keep=kept) as it:
+        release.install(it)
+        demo.run(it)
+        say("that was all; `make cluster` gives a cluster that stays, for a demo to look around in")
 
 
 def _down() -> None:
@@ -40,7 +49,13 @@ def _kubeconfig() -> None:
     print(path)
 
 
-_COMMANDS: Mapping[str, Callable[[], None]] = {"up": _up, "down": _down, "image": _image, "kubeconfig": _kubeconfig}
+_COMMANDS: Mapping[str, Callable[[], None]] = {
+    "up": _up,
+    "demo": _demo,
+    "down": _down,
+    "image": _image,
+    "kubeconfig": _kubeconfig,
+}
 
 
 def main() -> int:

@@ -1,0 +1,232 @@
+"""The main job on a real cluster: a real API server, a real kubelet, real containers."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.kind import Cluster
+from cluster.release import NAMESPACE
+from cluster.run import ClusterError
+
+DEVBOX = {"devbox-secrets.dev/devbox": "true"}
+SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}
+SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
+COMMAND = Path(sys.executable).with_name("devbox-secrets")
+PRINT = 'echo "$NAME: ${TOKEN-not set}"'
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account, as its developers use it: the command, kubectl and pods."""
+
+    cluster: Cluster
+    name: str
+    image: str
+
+    def seal(self, variable: str, value: str, account: str | None = None) -> str:
+        done = subprocess.run(
+            [COMMAND, "seal", variable, "--account", account or self.name, "--kubeconfig", self.cluster.kubeconfig],
+            input=value,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def apply(self, manifest: str) -> None:
+        self.cluster.kubectl("apply", "-n", self.name, "-f", "-", stdin=manifest)
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl("-n", self.name, *arguments)
+
+    def sync(self, variable: str, value: str) -> None:
+        """Apply a value and wait until devboxes get it."""
+        self.apply(self.seal(variable, value))
+        name = variable.lower().replace("_", "-")
+        self.kubectl("wait", "--for=condition=Ready", f"accountsecret/{name}", "--timeout=20s")
+
+    def container(self, name: str, **fields: object) -> Json:
+        env = [{"name": "NAME", "value": name}]
+        return {"name": name, "image": self.image, "command": ["sh", "-c", PRINT], "env": env, **fields}
+
+    def spec(self, *containers: Json, **fields: object) -> Json:
+        return {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": list(containers), **fields}
+
+    def create(self, kind: str, name: str, spec: Json, labels: dict[str, str] | None = None, api: str = "v1") -> None:
+        body = {"apiVersion": api, "kind": kind, "metadata": {"name": name, "labels": labels or {}}, "spec": spec}
+        self.cluster.kubectl("create", "-n", self.name, "-f", "-", stdin=json.dumps(body))
+
+    def run(self, name: str, spec: Json | None = None, labels: dict[str, str] = DEVBOX) -> str:
+        """Run a pod to its end and give what its containers printed."""
+        self.create("Pod", name, spec or self.spec(self.container("main")), labels)
+        self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
+        return self.kubectl("logs", name, "--all-containers")
+
+
+@pytest.fixture
+def account(cluster: Cluster, namespace: str, devbox_image: str) -> Account:
+    return Account(cluster, namespace, devbox_image)
+
+
+def until(awaited: str, ask: Callable[[], object], seconds: float = 20) -> float:
+    """Wait until it's so; give how long that took, in seconds."""
+    started = time.monotonic()
+    while not ask():
+        assert time.monotonic() - started < seconds, f"waited {seconds:.0f} s, but not: {awaited}"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def test_a_devbox_started_a_second_after_the_apply_has_the_value(account: Account) -> None:
+    account.apply(account.seal("TOKEN", "just-applied"))
+    time.sleep(1)  # what is promised is a second, not a state
+    assert account.run("box") == "main: just-applied\n"
+
+
+def test_every_container_and_init_container_has_it(account: Account) -> None:
+    account.sync("TOKEN", "for-all")
+    pod = account.spec(account.container("one"), account.container("two"), initContainers=[account.container("before")])
+    assert sorted(account.run("box", pod).splitlines()) == ["before: for-all", "one: for-all", "two: for-all"]
+
+
+def test_a_new_devbox_follows_an_update_and_a_deletion(account: Account) -> None:
+    account.sync("TOKEN", "first")
+    assert account.run("box-1") == "main: first\n"
+    account.apply(account.seal("TOKEN", "second"))
+    account.kubectl("wait", "--for=jsonpath={.status.observedGeneration}=2", "accountsecret/token")
+    assert account.run("box-2") == "main: second\n"
+    account.kubectl("delete", "accountsecret", "token")
+    account.kubectl("wait", "--for=delete", f"secret/{SECRET}", "--timeout=10s")
+    assert account.run("box-3") == "main: not set\n"
+
+
+def test_the_pods_own_env_wins(account: Account) -> None:
+    account.sync("TOKEN", "the account's")
+    own = [{"name": "NAME", "value": "main"}, {"name": "TOKEN", "value": "the pod's"}]
+    assert account.run("box", account.spec(account.container("main", env=own))) == "main: the pod's\n"
+
+
+def test_a_pod_that_is_no_devbox_gets_nothing(account: Account) -> None:
+    account.sync("TOKEN", "x")
+    assert account.run("other", labels={"app": "other"}) == "main: not set\n"
+
+
+def test_a_pod_of_agent_sandbox_is_a_devbox(account: Account) -> None:
+    account.sync("TOKEN", "x")
+    assert account.run("sandbox", labels=SANDBOX) == "main: x\n"
+
+
+def test_a_value_of_several_lines_arrives_whole(account: Account) -> None:
+    account.sync("TOKEN", "-----BEGIN-----\nzwei: ü\n-----END-----\n")
+    assert account.run("box") == "main: -----BEGIN-----\nzwei: ü\n-----END-----\n\n"
+
+
+def test_jobs_deployments_and_statefulsets_make_devboxes(account: Account) -> None:
+    account.sync("TOKEN", "x")
+    stay = account.container("main", command=["sh", "-c", f"{PRINT}; sleep infinity"])
+    for kind in ("Deployment", "StatefulSet"):
+        template = {"metadata": {"labels": {**DEVBOX, "app": kind}}, "spec": account.spec(stay, restartPolicy="Always")}
+        spec = {"selector": {"matchLabels": {"app": kind}}, "template": template}
+        account.create(kind, kind.lower(), spec, api="apps/v1")
+    job = {"template": {"metadata": {"labels": DEVBOX}, "spec": account.spec(account.container("main"))}}
+    account.create("Job", "job", job, api="batch/v1")
+    account.kubectl("rollout", "status", "deployment/deployment", "--timeout=60s")
+    account.kubectl("rollout", "status", "statefulset/statefulset", "--timeout=60s")
+    account.kubectl("wait", "--for=condition=Complete", "job/job", "--timeout=60s")
+    for what in ("deployment/deployment", "statefulset/statefulset", "job/job"):
+        assert account.kubectl("logs", what) == "main: x\n"
+
+
+def test_with_the_operator_scaled_to_zero_devboxes_start_with_what_was_synced(account: Account) -> None:
+    account.sync("TOKEN", "synced before")
+    account.cluster.kubectl("scale", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--replicas=0")
+    try:
+        pods = ("get", "pods", f"-n{NAMESPACE}", "-o=name")
+        until("the operator's pod is gone", lambda: account.cluster.kubectl(*pods) == "", seconds=40)
+        assert account.run("box") == "main: synced before\n"
+        account.kubectl("delete", "accountsecret", "token", "--timeout=5s")
+    finally:
+        account.cluster.kubectl("scale", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--replicas=1")
+        account.cluster.kubectl("rollout", "status", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--timeout=60s")
+    account.kubectl("wait", "--for=delete", f"secret/{SECRET}", "--timeout=10s")
+
+
+def test_the_account_secret_is_back_within_two_seconds(account: Account) -> None:
+    account.sync("TOKEN", "x")
+
+    def as_it_should() -> bool:
+        try:
+            return json.loads(account.kubectl("get", "secret", SECRET, "-o", "json"))["data"] == {"TOKEN": "eA=="}
+        except ClusterError:
+            return False
+
+    account.kubectl("patch", "secret", SECRET, "--type=merge", "-p", '{"data": {"TOKEN": "eQ==", "STRAY": "eQ=="}}')
+    assert until("the edit is undone", as_it_should) < 2
+    account.kubectl("delete", "secret", SECRET)
+    assert until("the deletion is undone", as_it_should) < 2
+
+
+def test_a_broken_secret_holds_nothing_back_and_says_what_to_do(account: Account) -> None:
+    foreign = account.seal("COPIED", "x", account="another-account").replace("another-account", account.name)
+    account.apply(foreign)
+    account.sync("TOKEN", "x")
+    account.kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=CannotOpen", "accountsecret/copied")
+    message = account.kubectl("get", "acs", "copied", "-o", "jsonpath={.status.conditions[0].message}")
+    assert f"seal it again: devbox-secrets seal COPIED --account {account.name}" in message
+    assert account.run("box") == "main: x\n"
+
+
+def test_a_secret_that_is_not_ours_is_left_as_it_is(account: Account) -> None:
+    account.kubectl("create", "secret", "generic", SECRET, "--from-literal=TOKEN=theirs")
+    before = account.kubectl("get", "secret", SECRET, "-o", "yaml")
+    account.apply(account.seal("TOKEN", "ours"))
+    account.kubectl(
+        "wait", "--for=jsonpath={.status.conditions[0].reason}=NotOwned", "accountsecret/token", "--timeout=20s"
+    )
+    assert account.kubectl("get", "secret", SECRET, "-o", "yaml") == before
+
+
+def test_a_value_is_in_no_log_event_status_or_metric(account: Account) -> None:
+    canaries = ["canary-one-sings", "canary-two-sings"]
+    account.sync("TOKEN", canaries[0])
+    account.apply(account.seal("TOKEN", canaries[1]))
+    account.apply(account.seal("LD_PRELOAD", canaries[1]))
+    account.kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=ReservedName", "accountsecret/ld-preload")
+    account.run("box")
+    pod = account.cluster.kubectl("get", "pods", f"-n{NAMESPACE}", "-o=jsonpath={.items[0].metadata.name}")
+    written = {
+        "log": account.cluster.kubectl("logs", pod, f"-n{NAMESPACE}"),
+        "metrics": account.cluster.kubectl(
+            "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics"
+        ),
+        "events": account.cluster.kubectl("get", "events", "-A", "-o", "yaml"),
+        "statuses": account.kubectl("get", "acs", "-o", "yaml"),
+        "pods": account.cluster.kubectl("get", "pods", "-A", "-o", "yaml"),
+    }
+    assert "DEBUG" in json.dumps(account.cluster.get("deployment", "devbox-secrets", f"-n{NAMESPACE}"))
+    assert account.name in written["log"]
+    assert 'reason="ReservedName"' in written["metrics"]
+    for canary in canaries:
+        assert [where for where, text in written.items() if canary in text] == []
+
+
+def test_the_operator_runs_with_next_to_nothing(cluster: Cluster) -> None:
+    (pod,) = cluster.get("pods", f"-n{NAMESPACE}")["items"]
+    (container,) = pod["spec"]["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    listing = cluster.kubectl(
+        *("auth", "can-i", "--list", "--no-headers", "-n", "default"),
+        f"--as=system:serviceaccount:{NAMESPACE}:devbox-secrets",
+    )
+    secrets = [line.split() for line in listing.splitlines() if line.startswith("secrets")]
+    assert [line[2] for line in secrets] == [f"[{SECRET}]"]
