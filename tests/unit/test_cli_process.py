@@ -1,0 +1,239 @@
+"""The installed program in a process of its own: the prompt, its streams, what it imports and shows."""
+
+import array
+import fcntl
+import os
+import pty
+import select
+import subprocess
+import sys
+import sysconfig
+import termios
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import SecretBytes
+
+from devbox_secrets.sealing import Keyring, OpeningKey
+
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+PROGRAM = str(SCRIPTS / "devbox-secrets")
+KEY = OpeningKey(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
+CANARY = b"canary-value"
+VALUE, REPEAT = b"Value of TOKEN", b"Repeat for confirmation"
+SECONDS = 30
+# Makes the terminal the process's own, as a shell does.
+LEADING = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.fixture
+def seal(tmp_path: Path) -> list[str]:
+    """The arguments that seal offline, to which a name is added."""
+    key = tmp_path / "key"
+    key.write_text(str(KEY.public))
+    return ["seal", "--public-key", str(key), "--account", "team"]
+
+
+def run(*args: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(args, input=given, capture_output=True, timeout=SECONDS, check=False)
+
+
+def opened(manifest: bytes) -> bytes:
+    sealed = yaml.safe_load(manifest)["spec"]["sealed"]
+    return Keyring([KEY]).open(sealed, account="team", name="TOKEN").get_secret_value()
+
+
+def until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("program", ["devbox-secrets", "kubectl-devbox_secrets"])
+def test_a_value_goes_in_and_a_manifest_comes_out(program: str, seal: list[str]) -> None:
+    result = run(str(SCRIPTS / program), *seal, "TOKEN", given=CANARY)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert opened(result.stdout) == CANARY
+
+
+def test_it_is_a_module_as_well(seal: list[str]) -> None:
+    result = run(sys.executable, "-m", "devbox_secrets", *seal, "TOKEN", given=CANARY)
+    assert opened(result.stdout) == CANARY
+
+
+def test_offline_it_needs_nothing_that_talks_to_a_cluster(seal: list[str]) -> None:
+    blocked = ["kopf", "kubernetes", "aiohttp", "prometheus_client", "pydantic_settings"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
+    )
+    result = run(sys.executable, "-c", code, *seal, "TOKEN", given=CANARY)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert opened(result.stdout) == CANARY
+
+
+def test_the_operator_s_command_is_not_for_people() -> None:
+    text = run(PROGRAM, "--help").stdout.decode()
+    assert "seal" in text
+    assert " operator " not in text
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes as Linux shows them")
+def test_a_running_command_shows_no_one_the_value(seal: list[str]) -> None:
+    with subprocess.Popen([PROGRAM, *seal, "TOKEN"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(CANARY)
+        process.stdin.flush()
+        waiting = array.array("i", [1])
+
+        def read() -> bool:
+            assert process.stdin is not None
+            fcntl.ioctl(process.stdin, termios.FIONREAD, waiting)
+            return waiting[0] == 0
+
+        until(read)
+        about = Path("/proc") / str(process.pid)
+        shown = [(about / name).read_bytes() for name in ("cmdline", "environ", "comm")]
+        manifest, _ = process.communicate(timeout=SECONDS)
+    assert b"TOKEN" in shown[0]
+    assert all(CANARY not in text for text in shown)
+    assert opened(manifest) == CANARY
+
+
+def test_closed_standard_input_is_told(seal: list[str]) -> None:
+    closing = "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
+    result = run(sys.executable, "-c", closing, PROGRAM, *seal, "TOKEN")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == (
+        b"devbox-secrets: standard input is closed: give the value of TOKEN there or with --from-file\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_is_told(seal: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [PROGRAM, *seal, "TOKEN"], input=CANARY, stdout=full, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == b"devbox-secrets: [Errno 28] No space left on device\n"
+
+
+def test_a_reader_that_went_away_is_no_traceback(seal: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [PROGRAM, *seal, "TOKEN"], input=CANARY, stdout=writer, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+class Terminal:
+    """The program at a terminal of its own; its standard output goes elsewhere."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.shown = b""
+        self._answered = 0
+        self._master, slave = pty.openpty()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", LEADING, PROGRAM, *args],
+            stdin=slave, stdout=subprocess.PIPE, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+
+    def answer(self, prompt: bytes, typed: bytes) -> None:
+        # Its last space comes when the terminal doesn't echo any more.
+        while prompt + b": " not in self.shown[self._answered :]:
+            assert self._read(), self.shown
+        self._answered = len(self.shown)
+        while typed:
+            typed = typed[os.write(self._master, typed) :]
+
+    def end(self) -> tuple[int, bytes]:
+        stdout, _ = self._process.communicate(timeout=SECONDS)
+        while self._read():
+            pass
+        return self._process.returncode, stdout
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        os.close(self._master)
+
+    def _read(self) -> bool:
+        try:
+            assert select.select([self._master], [], [], SECONDS)[0], self.shown
+            more = os.read(self._master, 4096)
+        except OSError:  # Linux's way to say that no one has the other end open
+            return False
+        self.shown += more
+        return more != b""
+
+
+@pytest.fixture
+def terminal(seal: list[str]) -> Iterator[Terminal]:
+    program = Terminal([*seal, "TOKEN"])
+    yield program
+    program.close()
+
+
+def test_a_value_is_typed_twice_and_never_shown(terminal: Terminal) -> None:
+    terminal.answer(VALUE, CANARY + b"\n")
+    terminal.answer(REPEAT, CANARY + b"\n")
+    code, manifest = terminal.end()
+    assert code == 0
+    assert opened(manifest) == CANARY
+    assert terminal.shown.split() == b"Value of TOKEN: Repeat for confirmation:".split()
+
+
+def test_a_value_of_other_letters_can_be_typed(terminal: Terminal) -> None:
+    terminal.answer(VALUE, "né 🙂\n".encode())
+    terminal.answer(REPEAT, "né 🙂\n".encode())
+    _, manifest = terminal.end()
+    assert opened(manifest) == "né 🙂".encode()
+
+
+def test_two_values_that_differ_are_asked_for_again(terminal: Terminal) -> None:
+    terminal.answer(VALUE, b"canary-other\n")
+    terminal.answer(REPEAT, CANARY + b"\n")
+    terminal.answer(VALUE, CANARY + b"\n")
+    terminal.answer(REPEAT, CANARY + b"\n")
+    _, manifest = terminal.end()
+    assert opened(manifest) == CANARY
+    assert b"The two entered values do not match." in terminal.shown
+    assert b"canary" not in terminal.shown
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["ctrl-c", "ctrl-d"])
+def test_the_prompt_can_be_left(terminal: Terminal, key: bytes) -> None:
+    terminal.answer(VALUE, key)
+    assert terminal.end() == (1, b"")
+    assert b"Aborted." in terminal.shown
+    assert b"Traceback" not in terminal.shown
+
+
+def test_what_is_typed_is_text(terminal: Terminal) -> None:
+    terminal.answer(VALUE, CANARY + b"\xff\n")
+    assert terminal.end() == (1, b"")
+    assert b"devbox-secrets: what was typed as the value of TOKEN isn't UTF-8 text\r\n" in terminal.shown
+    assert b"Traceback" not in terminal.shown
+    assert b"canary" not in terminal.shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another terminal has another limit")
+@pytest.mark.parametrize(("length", "fits"), [(4094, True), (4095, False), (6000, False)])
+def test_a_line_that_the_terminal_cut_is_not_sealed(terminal: Terminal, length: int, fits: bool) -> None:
+    terminal.answer(VALUE, b"x" * length + b"\n")
+    terminal.answer(REPEAT, b"x" * length + b"\n")
+    code, manifest = terminal.end()
+    if fits:
+        assert opened(manifest) == b"x" * length
+    else:
+        assert (code, manifest) == (1, b"")
+        assert b"a terminal cuts a line after 4,095 bytes without a word" in terminal.shown
