@@ -1,0 +1,69 @@
+"""What is tested is the wheel that users install: whole, alone and of one version."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import devbox_secrets
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WHEEL = importlib.metadata.distribution("devbox-secrets")
+FILES = {str(file) for file in WHEEL.files or ()}
+
+
+def needed(extra: str = "") -> set[str]:
+    """The packages that the wheel requires, alone or more of them for an extra."""
+    marker = f'extra == "{extra}"' if extra else ""
+    split = [requirement.partition(";")[::2] for requirement in WHEEL.requires or ()]
+    return {re.split(r"[^\w-]", name)[0] for name, condition in split if condition.strip().replace("'", '"') == marker}
+
+
+def test_the_tests_run_against_the_wheel_and_not_the_source_tree() -> None:
+    assert devbox_secrets.__file__ is not None
+    assert not Path(devbox_secrets.__file__).resolve().is_relative_to(ROOT)
+    assert str(ROOT / "operator") not in sys.path
+
+
+def test_the_wheel_holds_every_module_and_nothing_else() -> None:
+    source = ROOT / "operator"
+    modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
+    assert modules
+    installed = {file for file in FILES if file.endswith(".py")}
+    assert installed == modules
+
+
+def test_the_wheel_tells_type_checkers_that_it_is_typed() -> None:
+    assert "devbox_secrets/py.typed" in FILES
+
+
+def test_the_wheel_holds_its_licence() -> None:
+    (licence,) = (file for file in WHEEL.files or () if file.name == "LICENSE")
+    assert licence.read_text() == (ROOT / "LICENSE").read_text()
+    assert WHEEL.metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_the_version_is_the_project_s() -> None:
+    assert WHEEL.version == PROJECT["version"]
+
+
+@pytest.mark.parametrize("name", ["devbox-secrets", "kubectl-devbox_secrets"])
+def test_both_programs_exist_and_tell_the_version(name: str) -> None:
+    assert name in {entry.name for entry in WHEEL.entry_points.select(group="console_scripts")}
+    program = Path(sysconfig.get_path("scripts")) / name
+    assert os.access(program, os.X_OK)
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    assert told.stdout == f"{PROJECT['version']}\n"
+
+
+def test_the_command_alone_does_not_bring_what_runs_in_the_cluster() -> None:
+    operators = {"kopf", "prometheus-client", "pydantic-settings"}
+    assert operators <= needed("operator")
+    assert operators.isdisjoint(needed())
