@@ -1,0 +1,107 @@
+"""What the cluster's harness decides by itself: images written without an engine, the runtime's edits, its locks."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from cluster import archive, runtime
+from cluster.run import ClusterError, is_locked, lock, run
+
+
+def image_of(program: Path) -> archive.Image:
+    return archive.Image("example:1", files={"/bin/box": program}, entrypoint=["/bin/box"], links={"/bin/sh": "box"})
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "program"
+    path.write_bytes(b"machine code")
+    return path
+
+
+def test_an_archive_names_its_image_and_holds_its_one_layer(tmp_path: Path, program: Path) -> None:
+    archive.write(image_of(program), tmp_path / "image.tar", "x86_64")
+    with tarfile.open(tmp_path / "image.tar") as tar:
+        (manifest,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        config = json.load(tar.extractfile(manifest["Config"]))  # type: ignore[arg-type]
+        with tarfile.open(fileobj=tar.extractfile(manifest["Layers"][0])) as layer:
+            names = {entry.name: entry for entry in layer}
+    assert manifest["RepoTags"] == ["example:1"]
+    assert (config["architecture"], config["config"]["Entrypoint"]) == ("amd64", ["/bin/box"])
+    assert names["bin/box"].mode == 0o755
+    assert names["bin/sh"].linkname == "box"
+    assert names["tmp"].mode == 0o1777
+
+
+def test_equal_images_are_equal_archives(tmp_path: Path, program: Path) -> None:
+    for name in ("one", "two"):
+        archive.write(image_of(program), tmp_path / name, "aarch64")
+        os.utime(program, (0, 0))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_no_half_written_archive_stays(tmp_path: Path, program: Path) -> None:
+    with pytest.raises(KeyError):
+        archive.write(image_of(program), tmp_path / "image.tar", "an unknown processor")
+    assert [path.name for path in tmp_path.iterdir()] == ["program"]
+
+
+PROCESS = {"rlimits": [1], "oomScoreAdj": -999, "capabilities": {"bounding": ["CAP_KILL", "CAP_SYS_RESOURCE"]}}
+LESS = {"capabilities": {"bounding": ["CAP_KILL"]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "after"),
+    [
+        ({"process": PROCESS}, ["--root", "/r", "create", "--bundle", "{folder}", "id"], {"process": LESS}),
+        ({"process": PROCESS}, ["run", "-b", "{folder}", "id"], {"process": LESS}),
+        (PROCESS, ["exec", "--process={folder}/config.json", "id"], LESS),
+        (PROCESS, ["exec", "-p", "{folder}/config.json", "id"], LESS),
+        ({"process": PROCESS}, ["delete", "id"], {"process": PROCESS}),
+    ],
+    ids=["create", "run", "exec --process=", "exec -p", "delete"],
+)
+def test_the_runtime_asks_runc_for_what_the_machine_has(
+    tmp_path: Path, before: object, arguments: list[str], after: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `runc` that prints its arguments shows that it gets them as they came."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(before))
+    runc = tmp_path / "runc"
+    runc.write_text('#!/bin/sh\necho "$@"\n')
+    runc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    assert run(sys.executable, runtime.__file__, *given).split() == given
+    assert json.loads(config.read_text()) == after
+
+
+def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    holding = f"from pathlib import Path; from cluster.run import lock\nwith lock(Path({str(path)!r})): input()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(archive.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", holding], env=environment, stdin=subprocess.PIPE) as holder:
+        while not is_locked(path):
+            assert holder.poll() is None
+        holder.kill()
+    assert not is_locked(path)
+
+
+def test_a_shared_lock_has_many_holders(tmp_path: Path) -> None:
+    with lock(tmp_path / "lock", shared=True), lock(tmp_path / "lock", shared=True):
+        assert is_locked(tmp_path / "lock")
+
+
+def test_a_failed_program_s_last_words_are_in_the_error() -> None:
+    with pytest.raises(ClusterError, match=r"(?s)exit code 3.*the reason"):
+        run("sh", "-c", "echo the reason >&2; exit 3")
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(ClusterError, match="no-such-program: not found on PATH"):
+        run("no-such-program")
