@@ -1,0 +1,263 @@
+"""What the documents say exists: links, targets, reasons, metrics, values, dependencies. And no trace of a machine."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from cluster.tools import TOOLS
+from devbox_secrets.api import Reason
+from devbox_secrets.metrics import REGISTRY
+
+ROOT = Path(__file__).parents[2]
+CONCEPTS = ROOT / "docs" / "concepts.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"`[^`\n]+`")
+
+
+def run(*command: str | Path) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@cache
+def tracked() -> list[Path]:
+    """Every file of the project, those not yet committed included."""
+    names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return [path for name in sorted(names) if name and (path := ROOT / name).is_file()]
+
+
+def documents() -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".md"]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def section(document: Path, heading: str) -> str:
+    """The text under a heading, up to the next one of its level or above."""
+    level = heading.partition(" ")[0]
+    _, _, rest = document.read_text().partition(f"\n{heading}\n")
+    return re.split(rf"^#{{1,{len(level)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table's rows, without the heads."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rules = [number for number, row in enumerate(cells) if set("".join(row)) <= set("-: ") and any(row)]
+    heads = {number for rule in rules for number in (rule - 1, rule)}
+    return [row for number, row in enumerate(cells) if number not in heads]
+
+
+def code(text: str) -> list[str]:
+    """What is set as code: whole blocks, and words in a line."""
+    fences = _FENCE.findall(text)
+    return fences + _CODE.findall(_FENCE.sub("", text))
+
+
+def links(document: Path) -> Iterator[str]:
+    prose = _CODE.sub("", _FENCE.sub("", document.read_text()))
+    yield from re.findall(r"\]\(([^()\s]+)\)", prose)
+    yield from re.findall(r"^\[[^\]]+\]: (\S+)$", prose, re.MULTILINE)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub gives a document's headings."""
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", _FENCE.sub("", document.read_text()), re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    broken = []
+    for link in links(document):
+        target = urlsplit(link)
+        if target.scheme:
+            continue
+        path = (document.parent / unquote(target.path)).resolve() if target.path else document
+        reached = path in tracked() or any(each.is_relative_to(path) for each in tracked())
+        if not reached or (target.fragment and target.fragment not in anchors(path)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_paragraphs_are_not_wrapped_by_hand(document: Path) -> None:
+    prose = re.compile(r"[^\s|#>*\-\d`]")  # neither a table, a heading, a list nor code
+    lines = _FENCE.sub("", document.read_text()).splitlines()
+    assert [a for a, b in pairwise(lines) if prose.match(a) and prose.match(b)] == []
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", [*documents(), ROOT / ".ci" / "run"], ids=name_of)
+def test_every_make_target_that_is_named_exists(document: Path) -> None:
+    text = document.read_text()
+    pieces = code(text) if document.suffix == ".md" else [text]
+    named = {name for piece in pieces for name in re.findall(r"\bmake ([a-z][a-z0-9-]*)", piece)}
+    assert named <= targets()
+
+
+def test_every_make_target_is_told_to_contributors() -> None:
+    text = CONTRIBUTING.read_text()
+    assert {name for name in targets() if f"`make {name}`" not in text} == set()
+
+
+def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
+    text = section(CONCEPTS, "## Why an AccountSecret is Ready, or isn't")
+    assert [row[0].strip("`") for row in rows(text)] == list(Reason)
+    assert [row[0].strip("`") for row in rows(text) if row[1] == "yes"] == [Reason.SYNCED]
+
+
+def test_each_metric_has_its_row_and_no_other() -> None:
+    text = section(OPERATIONS, "## Probes, metrics and logs")
+    told = {(re.split(r"[`{]", row[0])[1], row[1]) for row in rows(text) if row[0].startswith("`devbox_secrets_")}
+    exposed = {(f"{it.name}_total" if it.type == "counter" else it.name, it.type) for it in REGISTRY.collect()}
+    assert told == exposed
+
+
+def test_the_values_in_the_operations_table_are_the_chart_s() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "devbox-secrets" / "values.yaml").read_text())
+    named = [name for row in rows(section(OPERATIONS, "### Values that matter")) for name in row[0].split(", ")]
+    assert named
+    for name in named:
+        here = values
+        for key in name.strip("`").split("."):
+            assert key in here, name
+            here = here[key]
+
+
+def test_each_dependency_has_its_reason_and_no_other() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = [
+        project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"].values(),
+        *project["dependency-groups"].values(),
+    ]
+    needed = {re.split(r"[^\w-]", requirement)[0] for group in groups for requirement in group}
+    text = section(CONTRIBUTING, "## Dependencies").partition("### ")[0]
+    assert {row[0]: bool(row[1]) for row in rows(text)} == dict.fromkeys(needed, True)
+
+
+def test_each_program_of_the_cluster_has_its_reason_and_no_other() -> None:
+    table = rows(section(CONTRIBUTING, "### Programs of the cluster"))
+    assert {name for row in table for name in row[1].split(", ")} == set(TOOLS)
+    modules = {path.parent.name for path in (ROOT / "tests" / "cluster" / "tools").glob("*/go.mod")}
+    assert {name.strip("`") for row in table for name in row[0].split(", ") if name} == modules
+
+
+def test_each_example_is_in_the_list_of_examples() -> None:
+    examples = ROOT / "examples"
+    listed = {link for link in links(examples / "README.md") if link.endswith(".yaml")}
+    assert listed == {path.name for path in tracked() if path.parent == examples and path.suffix == ".yaml"}
+
+
+# --- What belongs to one machine: where it gets its packages, and where it keeps its files.
+
+
+def _hosts(text: str) -> set[str]:
+    found = {urlsplit(url).hostname or "" for url in re.findall(r"https?://[^\s,'\"|\]]+", text)}
+    return {host for host in found if "." in host and not _is_loopback(host)}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _said_by(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def _apt() -> str:
+    folder = Path("/etc/apt")
+    sources = [*folder.glob("sources.list"), *folder.glob("sources.list.d/*"), *folder.glob("apt.conf.d/*proxy*")]
+    return "\n".join(path.read_text(errors="replace") for path in sources if path.is_file())
+
+
+def _variables() -> str:
+    name = re.compile(r"(INDEX|INDEX_URL|PROXY|REGISTRY|MIRROR)$", re.IGNORECASE)
+    return "\n".join(value for variable, value in os.environ.items() if name.search(variable))
+
+
+SOURCES: dict[str, Callable[[], str]] = {
+    "pip": lambda: _said_by(sys.executable, "-m", "pip", "config", "list"),
+    "go": lambda: _said_by("go", "env", "GOPROXY", "GOSUMDB"),
+    "npm": lambda: _said_by("npm", "config", "get", "registry"),
+    "apt": _apt,
+    "environment variables": _variables,
+}
+
+
+def places() -> dict[str, Path]:
+    """Folders of this machine whose names say something; /src, for instance, may be a container's, too."""
+    return {
+        what: path
+        for what, path in {
+            "the user's home": Path.home(),
+            "the checkout": ROOT,
+            "temporary files": Path(tempfile.gettempdir()),
+        }.items()
+        if len(path.parts) > (2 if path == ROOT else 1)
+    }
+
+
+def where(pattern: str) -> list[str]:
+    """The files of the project in which a pattern is found."""
+    return [name_of(path) for path in tracked() if re.search(pattern.encode(), path.read_bytes())]
+
+
+def name_alone(host: str) -> str:
+    return rf"(?<![\w.-]){re.escape(host)}(?![\w-])"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_file_names_a_host_that_this_machine_gets_packages_from(source: str) -> None:
+    hosts = _hosts(SOURCES[source]())
+    if not hosts:
+        pytest.skip("none is set here")
+    assert {host: found for host in hosts if (found := where(name_alone(host)))} == {}
+
+
+@pytest.mark.parametrize("what", ["the user's home", "the checkout", "temporary files"])
+def test_no_file_names_a_folder_of_this_machine(what: str) -> None:
+    if what not in places():
+        pytest.skip("its name says nothing")
+    assert where(rf"(?<![\w.-]){re.escape(str(places()[what]))}/") == []
+
+
+def test_such_a_host_would_be_found() -> None:
+    hosts = _hosts("index-url='https://user@packages.example.org:8443/simple', off, http://127.0.0.1:3128")
+    assert hosts == {"packages.example.org"}
+    named = "registry.example"  # in the documents
+    assert where(name_alone(named))
+    assert not where(name_alone(named[1:]))
