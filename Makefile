@@ -37,11 +37,15 @@ test-apiserver: $(VENV)/wheel ## Run the tests on a bare control plane
 test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 	@$(PYTEST) tests/e2e
 
+.PHONY: bench
+bench: $(VENV)/wheel ## Measure the operator next to what the API server can take (about ten minutes)
+	@for each in sync latency restart pods growth; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done
+
 .PHONY: lint
 lint: $(VENV)/wheel ## Check style, types and layers
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy --no-incremental operator tests
+	@$(BIN)/mypy --no-incremental operator tests benchmarks
 	@cd operator && $(BIN)/lint-imports --no-cache --config ../pyproject.toml | tail -n 4
 
 .PHONY: generate

@@ -1,0 +1,46 @@
+"""How time and memory grow with the number of AccountSecrets, at 100 in an account.
+
+    PYTHONPATH=tests python benchmarks/growth.py [--largest 30000]
+
+Each size has a control plane and an operator of its own.
+"""
+
+from harness import Usage, arguments, ground, table
+from workload import Synced, make_accounts, sync
+
+_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
+_EACH = 100
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    it = arguments(__doc__, {"largest": 10_000, "seconds": 1800})
+    rows = [row for size in _SIZES if size <= it.largest for row in [_row(size, *measure(size, it.seconds))]]
+    header = ("AccountSecrets", "seconds", "per 1,000", "CPU s", "per 1,000", "peak MiB", "grown per 1,000")
+    table("From the first create to the last Ready, as it grows", header, rows)
+
+
+def measure(size: int, seconds: float) -> tuple[Synced, float]:
+    """Sync as many on a new cluster; give what it took, and the idle operator's peak memory in MiB."""
+    with ground() as here:
+        accounts = make_accounts(here.server, "account", size // _EACH)
+        with here.operator() as running:
+            idle = Usage.of(running.component.pid).peak_mib
+            return sync(here, running, size, accounts, seconds), idle
+
+
+def _row(size: int, it: Synced, idle: float) -> tuple[str, ...]:
+    thousands = size / 1_000
+    return (
+        f"{size:,}",
+        f"{it.seconds:.1f}",
+        f"{it.seconds / thousands:.2f}",
+        f"{it.cpu_seconds:.1f}",
+        f"{it.cpu_seconds / thousands:.2f}",
+        f"{it.peak_mib:.0f}",
+        f"{(it.peak_mib - idle) / thousands:.1f}",
+    )
+
+
+if __name__ == "__main__":
+    main()

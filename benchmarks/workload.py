@@ -1,0 +1,115 @@
+"""Accounts full of AccountSecrets, as requests made before the clock starts. Imports harness."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretBytes
+
+from apiserver.product import Operator
+from devbox_secrets.api import GROUP, PLURAL, VERSION, AccountSecretSpec
+from devbox_secrets.manifest import manifest
+from devbox_secrets.sealing import SealingKey
+from harness import SECRET_WRITES, SYNCED, BenchmarkError, Client, Ground, Request, Server, Usage, say, wait
+
+#: As long as a usual token.
+VALUE = b"github_pat_0123456789abcdefghijklmnopqrstuvwxyz"
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What it took to sync a number of AccountSecrets, from the first create to the last Ready."""
+
+    create_seconds: float
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    secret_writes: float
+
+
+def path(account: str, name: str = "", group: str = GROUP) -> str:
+    """Give the URL path of an account's AccountSecrets, or of one of them."""
+    collection = f"/apis/{group}/{VERSION}/namespaces/{account}/{PLURAL}"
+    return f"{collection}/{name}" if name else collection
+
+
+def variables(count: int) -> list[str]:
+    """Name an account's variables."""
+    return [f"VARIABLE_{number}" for number in range(count)]
+
+
+def creates(key: SealingKey, accounts: Sequence[str], each: int, group: str = GROUP) -> list[Request]:
+    """Make the requests that create AccountSecrets, those of one account far from one another."""
+    return list(_creates(key, accounts, each, group))
+
+
+def _creates(key: SealingKey, accounts: Sequence[str], each: int, group: str) -> Iterator[Request]:
+    for variable in variables(each):
+        for account in accounts:
+            sealed = key.seal(SecretBytes(VALUE), account=account, name=variable)
+            body = manifest(account, AccountSecretSpec(name=variable, sealed=sealed))
+            body["apiVersion"] = f"{group}/{VERSION}"
+            yield Request("POST", path(account, group=group), json.dumps(body).encode())
+
+
+def make_accounts(server: Server, prefix: str, count: int) -> list[str]:
+    """Create namespaces, and wait until the cluster's own controllers are done with them."""
+    names = [f"{prefix}-{number}" for number in range(count)]
+    bodies = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
+    send_all(server, [Request("POST", "/api/v1/namespaces", json.dumps(body).encode()) for body in bodies])
+    wait("every namespace is set up", 60, lambda: asyncio.run(_set_up(server)) >= set(names))
+    return names
+
+
+async def _set_up(server: Server) -> set[str]:
+    """Name the namespaces that have what a new one gets: a service account, a ConfigMap."""
+    async with Client.connect(server) as client:
+        lists = [(await client.get(f"/api/v1/{kind}"))["items"] for kind in ("serviceaccounts", "configmaps")]
+    accounts, configs = ({item["metadata"]["namespace"] for item in items} for items in lists)
+    return accounts & configs
+
+
+def send_all(server: Server, requests: Sequence[Request]) -> float:
+    """Send requests as fast as the API server takes them; give how long it took, in seconds."""
+    return asyncio.run(_send_all(server, requests))
+
+
+async def _send_all(server: Server, requests: Sequence[Request]) -> float:
+    async with Client.connect(server) as client:
+        start = time.perf_counter()
+        await client.send_all(requests)
+        return time.perf_counter() - start
+
+
+def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seconds: float) -> Synced:
+    """Create AccountSecrets while the operator runs, and wait until every one is Ready."""
+    say(f"sealing {count:,} values")
+    requests = creates(ground.key.public, accounts, count // len(accounts))
+    before = Usage.of(it.component.pid)
+    say(f"creating {len(requests):,} AccountSecrets in {len(accounts)} accounts")
+    start = time.perf_counter()
+    created = send_all(ground.server, requests)
+    wait("every AccountSecret is Ready", seconds, lambda: it.metric(SYNCED) >= len(requests))
+    took = time.perf_counter() - start
+    after = Usage.of(it.component.pid)
+    ready = asyncio.run(_count_ready(ground.server))
+    if ready != len(requests):
+        raise BenchmarkError(f"the operator counts {len(requests):,} that are Ready, the API server {ready:,}")
+    cpu = after.cpu_seconds - before.cpu_seconds
+    return Synced(created, took, cpu, after.peak_mib, it.metric(SECRET_WRITES))
+
+
+async def _count_ready(server: Server) -> int:
+    count: int = 0
+    more = ""
+    async with Client.connect(server) as client:
+        while True:
+            page = await client.get(f"/apis/{GROUP}/{VERSION}/{PLURAL}?limit={_PAGE}&continue={more}")
+            conditions = [c for item in page["items"] for c in item.get("status", {}).get("conditions", [])]
+            count += sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+            more = page["metadata"].get("continue", "")
+            if not more:
+                return count
