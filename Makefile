@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help
 help: ## Show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/wheel ## Bring up a kind cluster, install the chart, seal, apply, run a devbox, update, delete
@@ -58,9 +58,10 @@ generate: $(VENV)/wheel ## Write the generated files: the CRD, deploy/install.ya
 
 .PHONY: lock
 lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files
-	@cd requirements && for out in dev:'--all-extras --group dev' operator:'--extra operator -c dev.txt'; do \
-	  $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --no-header --no-annotate $${out#*:} ../pyproject.toml --output-file $${out%%:*}.txt; done
+	@lock() { $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate pyproject.toml "$$@"; }; \
+	  lock --all-extras --group dev --output-file requirements/dev.txt; \
+	  lock --extra operator --constraints requirements/dev.txt --output-file requirements/operator.txt
 
 .PHONY: verify
 verify: generate ## Check that the generated files are current

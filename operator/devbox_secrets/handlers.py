@@ -44,9 +44,6 @@ def settings() -> kopf.OperatorSettings:
     result.watching.field_selectors["v1", "secrets"] = f"metadata.name={ACCOUNT_SECRET}"
     result.scanning.disabled = True
     result.posting.enabled = False
-    # A connection that went away silently is noticed after this long, and listed anew.
-    result.watching.server_timeout = 600
-    result.watching.client_timeout = 660
     return result
 
 

@@ -95,6 +95,8 @@ class Reconciler:
         outcomes = await asyncio.gather(
             *(self._write(member, plan.values) for member in members), return_exceptions=True
         )
+        # What time alone mends isn't told: the account comes again soon.
+        _raise_first([outcome for outcome in outcomes if not _is_final(outcome)])
         where = [member.namespace for member in members]
         refusal = _unreached(dict(zip(where, outcomes, strict=True)))
         statuses = await asyncio.gather(
@@ -211,20 +213,16 @@ def _ready_reason(secret: AccountSecret) -> str:
 
 
 def _unreached(outcomes: Mapping[str, object]) -> Refusal | None:
-    """Say which namespaces an account's variables can't reach, if there are any.
-
-    What time alone mends (no answer, an overloaded server, another writer first) isn't told: the
-    account comes again soon.
-    """
+    """Say which namespaces an account's variables can't reach, if there are any."""
     foreign = [namespace for namespace, outcome in outcomes.items() if outcome is Step.LEAVE]
     if foreign:
         return not_owned(foreign)
-    refused = {
-        namespace: str(outcome)
-        for namespace, outcome in outcomes.items()
-        if isinstance(outcome, ClusterError) and outcome.final
-    }
+    refused = {namespace: str(outcome) for namespace, outcome in outcomes.items() if _is_final(outcome)}
     return not_written(refused) if refused else None
+
+
+def _is_final(outcome: object) -> bool:
+    return isinstance(outcome, ClusterError) and outcome.final
 
 
 def _raise_first(outcomes: Sequence[object]) -> None:

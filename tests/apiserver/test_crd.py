@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from devbox_secrets.api import SEALED_MAX_LENGTH, VARIABLE_MAX_BYTES
-from devbox_secrets.sealing import OpeningKey
 from pydantic import SecretBytes
 
 from cluster.controlplane import ControlPlane
+from devbox_secrets.api import SEALED_MAX_LENGTH, VARIABLE_MAX_BYTES
+from devbox_secrets.sealing import OpeningKey
 
 KEY = OpeningKey.generate(datetime.now(UTC)).public
 SEALED = KEY.seal(SecretBytes(b"value"), account="a", name="TOKEN")

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def _live(it: ControlPlane, running: Operator) -> None:
     _apply(it, "one", "LD_PRELOAD", CANARIES[1])
     _apply(it, "two", "TOKEN", CANARIES[2])
     for namespace, value in (("one", CANARIES[0]), ("box", CANARIES[0]), ("two", CANARIES[2])):
-        until(f"{namespace} has its value", lambda n=namespace, v=value: _holds(it, n, v))
+        until(f"{namespace} has its value", partial(_holds, it, namespace, value))
     _apply(it, "one", "TOKEN", CANARIES[3])
     until("box has the new value", lambda: _holds(it, "box", CANARIES[3]))
     # Sealed for another account; then plain text, which the API server refuses.

@@ -220,6 +220,30 @@ def test_a_secret_of_someone_else_is_left_as_it_is(account: Account) -> None:
     assert account.data() == {"TOKEN": b"x"}
 
 
+_POLICIES = "admissionregistration.k8s.io/v1"
+NO_SECRETS: list[Json] = [
+    {
+        "apiVersion": _POLICIES,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "no-secrets"},
+        "spec": {
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"closed": "true"}},
+                "resourceRules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE"]}
+                ],
+            },
+            "validations": [{"expression": "false", "message": "no Secrets here"}],
+        },
+    },
+    {
+        "apiVersion": _POLICIES,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "no-secrets"},
+        "spec": {"policyName": "no-secrets", "validationActions": ["Deny"]},
+    },
+]
+
 DRIFT: dict[str, list[Json]] = {
     "a value changed": [{"op": "replace", "path": "/data/ONE", "value": "aGFuZA=="}],
     "a key removed": [{"op": "remove", "path": "/data/TWO"}],
@@ -282,17 +306,30 @@ def test_secrets_in_a_namespace_of_another_account_say_where_to_put_them(account
     guest.holds({"TOKEN": b"x"})
 
 
-def test_a_namespace_that_refuses_the_secret_holds_back_no_other(account: Account) -> None:
-    closed = account.member(**{ACCOUNT: account.name})
-    closed.holds({})
-    # A Secret of someone else's in one of two members.
-    account.controlplane.kubectl("label", "namespace", closed.name, f"{ACCOUNT}-")
-    closed.holds(None)
-    account.controlplane.kubectl("create", "secret", "generic", SECRET, "-n", closed.name)
-    closed.join(account.name)
+def test_a_member_with_a_secret_of_someone_else_holds_back_no_other(account: Account) -> None:
+    guest = account.member()
+    account.controlplane.kubectl("create", "secret", "generic", SECRET, "-n", guest.name)
+    guest.join(account.name)
     name = account.put("TOKEN", b"x")
-    assert closed.name in account.is_ready(name, "NotOwned")["message"]
+    assert guest.name in account.is_ready(name, "NotOwned")["message"]
     account.holds({"TOKEN": b"x"})
+
+
+def test_a_member_whose_policy_refuses_the_secret_is_told_and_holds_back_no_other(account: Account) -> None:
+    closed = account.member(closed="true")
+    for body in NO_SECRETS:
+        account.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
+    create = ("create", "secret", "generic", "any", "-n", closed.name, "--dry-run=server")
+    until("the policy is in force", lambda: account.controlplane.kubectl(*create, check=False).returncode == 1)
+    closed.join(account.name)
+    name = account.put("TOKEN", b"canary-refused")
+    message = account.is_ready(name, "NotWritten")["message"]
+    assert closed.name in message
+    assert "canary-refused" not in message
+    account.holds({"TOKEN": b"canary-refused"})
+    account.controlplane.kubectl("label", "namespace", closed.name, "closed-")
+    account.is_ready(name)
+    closed.holds({"TOKEN": b"canary-refused"})
 
 
 def test_nothing_is_written_on_the_users_object_but_its_status(account: Account) -> None:
