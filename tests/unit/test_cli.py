@@ -74,7 +74,7 @@ def opened(result: Result, account: str = "team", name: str = "TOKEN") -> bytes:
 
 def plain(text: str) -> str:
     """The words alone: no colour, no box, no line's end."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", text).split())
+    return " ".join(re.sub(r"[─│╭╮╰╯]", " ", re.sub(r"\x1b\[[0-9;]*m", "", text)).split())
 
 
 def test_what_is_printed_is_a_manifest_that_opens_with_the_key() -> None:
