@@ -50,6 +50,7 @@ contexts:
 def _place(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("cli"))
+        patch.setenv("COLUMNS", "200")  # breaks no word of a table
         Path("key").write_text(f"{KEY.public}\n")
         Path("kubeconfig").write_text(KUBECONFIG)
         yield
