@@ -34,6 +34,19 @@ def install(cluster: Cluster, *options: str) -> None:
         _wait_for_injection(cluster)
 
 
+def is_installed(cluster: Cluster) -> bool:
+    """Tell whether the cluster has a release of this name."""
+    return bool(json.loads(cluster.helm("list", "--all-namespaces", "--output=json", f"--filter=^{NAMESPACE}$")))
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Take away all that the chart brought, and what it leaves to users who may want it back: keys and CRD."""
+    with step("uninstalling the chart"):
+        cluster.helm("uninstall", NAMESPACE, f"--namespace={NAMESPACE}", "--wait", f"--timeout={_SECONDS}s")
+        cluster.kubectl("delete", "namespace", NAMESPACE)
+        cluster.kubectl("delete", f"--filename={_CHART / 'files/crd.yaml'}", "--ignore-not-found")
+
+
 def _wait_for_injection(cluster: Cluster) -> None:
     """The API server acts on a policy some moments after it was created, and says so nowhere."""
     box = ("run", "probe", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
