@@ -97,7 +97,7 @@ def sweep(it: Engine, *, kept: bool = False) -> None:
         if kept or not (_FOLDER / name / "keep").exists():
             say(f"{name} has no owner")
             _delete(it, name)
-            _lock(name).unlink()
+            _lock(name).unlink(missing_ok=True)  # another run may be sweeping too
 
 
 def kubeconfig_of(name: str) -> Path:
@@ -140,7 +140,7 @@ def _minor(version: str) -> list[str]:
 def _create(it: Engine, name: str, *, keep: bool) -> Cluster:
     image = node_image(it)
     folder = _FOLDER / name
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)
     if keep:
         (folder / "keep").touch()
     kubeconfig = kubeconfig_of(name)
