@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cluster import firewall
 from cluster.run import CACHE, ClusterError, is_locked, lock, run, say, step
+
+BUSYBOX = "busybox:1.37"
 
 _HOME = Path("/run/devbox-secrets-engine")
 _SOCKET = _HOME / "docker.sock"
@@ -26,6 +29,7 @@ _CHANGES = _HOME / "changes.lock"
 _CAP_SYS_RESOURCE = 24
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
+_PULL_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,22 @@ class Engine:
 
     def has_image(self, name: str) -> bool:
         """Tell whether the engine holds an image of this name."""
-        return bool(self.docker("image", "ls", "--quiet", name).strip())
+        try:
+            self.docker("image", "inspect", name)
+        except ClusterError:
+            return False
+        return True
+
+    def pull(self, image: str) -> bool:
+        """Get an image unless the engine holds it; False where its registry cannot be reached."""
+        if self.has_image(image):
+            return True
+        if not _registry_answers(self):
+            say(f"{image.partition('@')[0]} cannot be pulled: no registry answers")
+            return False
+        with step(f"pulling {image}"):
+            self.docker("pull", "--quiet", image, timeout=_PULL_SECONDS)
+        return True
 
     def answers(self) -> bool:
         """Tell whether the engine is there."""
@@ -57,6 +76,15 @@ class Engine:
         except ClusterError:
             return False
         return True
+
+
+@cache
+def _registry_answers(engine: Engine) -> bool:
+    try:
+        engine.docker("manifest", "inspect", BUSYBOX, timeout=10)
+    except ClusterError:
+        return False
+    return True
 
 
 _OWN = Engine(f"unix://{_SOCKET}")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import archive, debian
-from cluster.engine import Engine
+from cluster.engine import BUSYBOX, Engine
 from cluster.kind import Cluster
-from cluster.nodeimage import NODE_PACKAGES, can_pull
+from cluster.nodeimage import NODE_PACKAGES
 from cluster.run import CACHE, ClusterError, lock, run, say, step
 
 _ROOT = Path(__file__).parents[2]
@@ -23,8 +23,6 @@ _REQUIREMENTS = _ROOT / "requirements/operator.txt"
 _FOLDER = CACHE / "image"
 
 _DEVBOX = "devbox-secrets-devbox:test"
-_BUSYBOX = "busybox:1.37"
-_PULL_SECONDS = 600
 
 _ASK_PYTHON = (
     "import json, platform, sys; print(json.dumps([sys.version_info[:2], platform.libc_ver()[1], platform.machine()]))"
@@ -63,10 +61,9 @@ def operator_image(cluster: Cluster) -> str:
 def devbox_image(cluster: Cluster) -> str:
     """Return the name of an image with a shell, printenv and sleep, for a devbox in this cluster."""
     if cluster.engine is None:
-        return os.environ.get("DEVBOX_SECRETS_DEVBOX_IMAGE", _BUSYBOX)
-    if can_pull(cluster.engine, _BUSYBOX):
-        cluster.engine.docker("pull", "--quiet", _BUSYBOX, timeout=_PULL_SECONDS)
-        cluster.engine.docker("tag", _BUSYBOX, _DEVBOX)
+        return os.environ.get("DEVBOX_SECRETS_DEVBOX_IMAGE", BUSYBOX)
+    if cluster.engine.pull(BUSYBOX):
+        cluster.engine.docker("tag", BUSYBOX, _DEVBOX)
         cluster.load(_DEVBOX)
     else:
         cluster.load(_devbox_archive())
@@ -117,13 +114,9 @@ def _base(engine: Engine) -> str:
         message = f"{_DOCKERFILE} names no default BASE_IMAGE"
         raise ClusterError(message)
     official = found[1]
-    if engine.has_image(official):
+    if engine.pull(official):
         return official
-    if can_pull(engine, official):
-        with step(f"pulling {official}"):
-            engine.docker("pull", "--quiet", official, timeout=_PULL_SECONDS)
-        return official
-    say(f"{official} cannot be pulled: Debian's Python takes its place")
+    say("Debian's Python takes its place")
     tree = debian.tree_of("python3", "python3-venv", "ca-certificates")
     name = f"devbox-secrets-base:{tree.stem}"
     if not engine.has_image(name):

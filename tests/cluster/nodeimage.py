@@ -7,12 +7,11 @@ import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 from cluster import archive, debian
 from cluster.engine import Engine
-from cluster.run import CACHE, ClusterError, run, say, step
+from cluster.run import CACHE, ClusterError, run, step
 from cluster.tools import KUBERNETES_VERSION, source, tools
 
 NODE_PACKAGES = (
@@ -23,7 +22,6 @@ _LOCAL = ("containerd", "containerd-shim-runc-v2", "ctr", "crictl")
 _KUBERNETES = ("kubelet", "kubeadm", "kubectl")
 _CNI = ("bridge", "host-local", "loopback", "portmap")
 _CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "coredns")
-_PULL_SECONDS = 600
 _LABEL = f"devbox-secrets.dev/node={KUBERNETES_VERSION}"
 
 _CONFLIST = {
@@ -73,7 +71,7 @@ ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]
 def node_image(engine: Engine) -> str:
     """Return the name of a node image that the engine holds; pulled or built on first use."""
     image = _kind_default()
-    if image is not None and (engine.has_image(image) or _pulled(engine, image)):
+    if image is not None and engine.pull(image):
         return image
     with ThreadPoolExecutor() as pool:  # packages are downloaded while programs are compiled
         packages = pool.submit(debian.tree_of, *NODE_PACKAGES)
@@ -91,7 +89,6 @@ def node_image(engine: Engine) -> str:
     return name
 
 
-@cache
 def _kind_default() -> str | None:
     """Return kind's default image with its digest, unless it is of another Kubernetes minor."""
     text = (source("kind") / "pkg/apis/config/defaults/image.go").read_text()
@@ -100,25 +97,6 @@ def _kind_default() -> str | None:
         message = "kind's source no longer names its default image where cluster/nodeimage.py looks for it"
         raise ClusterError(message)
     return found[1] if KUBERNETES_VERSION.startswith(f"{found[2]}.") else None
-
-
-@cache
-def can_pull(engine: Engine, image: str) -> bool:
-    """Tell whether a registry that has the image answers within seconds; asked once per run."""
-    try:
-        engine.docker("manifest", "inspect", image, timeout=10)
-    except ClusterError:
-        return False
-    return True
-
-
-def _pulled(engine: Engine, image: str) -> bool:
-    if not can_pull(engine, image):
-        say(f"{image.partition('@')[0]} cannot be pulled")
-        return False
-    with step(f"pulling {image}"):
-        engine.docker("pull", "--quiet", image, timeout=_PULL_SECONDS)
-    return True
 
 
 def _key(programs: dict[str, Path], base: Path) -> str:
