@@ -39,6 +39,8 @@ app = typer.Typer(
 )
 #: What Linux takes of a line before its newline, and drops the rest (N_TTY_BUF_SIZE, termios(3)).
 _TERMINAL_LINE_BYTES = 4095
+#: Far beyond any value, so that its true size is told; and a bound for a stream that never ends.
+_MOST_BYTES = 1 << 24
 _P = ParamSpec("_P")
 
 
@@ -152,7 +154,7 @@ def seal(
         account = _present_namespace(kubeconfig, context)
     check_account(account)
     if public_key is not None:
-        key = _key_in(public_key)
+        key = _key_in(public_key, operator_namespace)
     else:
         key = asyncio.run(_newest_key(kubeconfig, context, operator_namespace))
     value = _read_value(name, from_file, exact=exact)
@@ -163,13 +165,14 @@ def seal(
 
 def _read_value(name: str, from_file: Path | None, *, exact: bool) -> SecretBytes:
     if from_file is not None:
-        raw = from_file.read_bytes()
+        with from_file.open("rb") as file:
+            raw = file.read(_MOST_BYTES)
     elif sys.stdin is None:
         raise InvalidValue(f"standard input is closed: give the value of {name} there or with --from-file")
     elif sys.stdin.isatty():
         return _ask(name)
     else:
-        raw = sys.stdin.buffer.read()
+        raw = sys.stdin.buffer.read(_MOST_BYTES)
     line, end, rest = raw.partition(b"\n")
     if exact or not end or rest:
         return SecretBytes(raw)
@@ -202,13 +205,13 @@ def _render(output: Output, body: dict[str, Any]) -> str:
     return text
 
 
-def _key_in(path: Path) -> SealingKey:
+def _key_in(path: Path, namespace: str) -> SealingKey:
     try:
         return SealingKey.parse(path.read_text())
     except (InvalidKey, UnicodeDecodeError) as error:
         raise InvalidKey(
             f"{path}: {error}; get it with: kubectl get configmap devbox-secrets-public-keys"
-            f" -n {OPERATOR_NAMESPACE} -o jsonpath='{{.data.newest}}'"
+            f" -n {namespace} -o jsonpath='{{.data.newest}}'"
         ) from None
 
 

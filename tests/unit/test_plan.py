@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import SecretBytes
+
 from devbox_secrets.api import ACCOUNT_LABEL, SECRET_MAX_BYTES, AccountSecretStatus, Reason
 from devbox_secrets.plan import (
     RESERVED_NAMES,
@@ -20,7 +22,6 @@ from devbox_secrets.plan import (
     plan_account,
     step,
 )
-from pydantic import SecretBytes
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 BROKEN = Refusal(Reason.CANNOT_OPEN, "it doesn't open")

@@ -2,11 +2,16 @@
 
 import base64
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretBytes
+
 from devbox_secrets.api import (
     SEALED_MAX_LENGTH,
     SEALED_MIN_LENGTH,
@@ -24,9 +29,6 @@ from devbox_secrets.errors import (
     ValueTooLarge,
 )
 from devbox_secrets.sealing import Keyring, OpeningKey, SealingKey, key_id_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import SecretBytes
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "dbs1.json").read_text())
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -128,8 +130,6 @@ def test_the_api_takes_the_smallest_and_the_largest_sealed_value() -> None:
     largest = KEY.public.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - len("B=") - 1)), account="a", name="B")
     assert len(smallest) == SEALED_MIN_LENGTH
     assert len(largest) <= SEALED_MAX_LENGTH
-    import re
-
     assert re.fullmatch(SEALED_PATTERN, smallest)
 
 
