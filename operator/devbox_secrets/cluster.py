@@ -32,6 +32,7 @@ from devbox_secrets.api import (
     MANAGED_BY_LABEL,
     PLURAL,
     PUBLIC_KEYS_CONFIGMAP,
+    SECRET_TYPE,
     VERSION,
     AccountSecretStatus,
 )
@@ -115,7 +116,7 @@ class Cluster:
                 "labels": {MANAGED_BY_LABEL: FIELD_MANAGER},
                 **({"resourceVersion": resource_version} if resource_version else {}),
             },
-            "type": "Opaque",
+            "type": SECRET_TYPE,
             "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
         }
         # Forced: what someone else wrote into our own Secret is drift.
@@ -146,7 +147,8 @@ class Cluster:
         """Write an AccountSecret's status, if it's still in that state (else ClusterError 409)."""
         body = {
             "metadata": {"resourceVersion": resource_version},
-            "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
+            # With its None: that is how a merge patch takes a field away.
+            "status": status.model_dump(by_alias=True, mode="json"),
         }
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
         return await self._request("PATCH", path, body=body, media_type=_MERGE)
