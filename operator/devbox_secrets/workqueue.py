@@ -89,6 +89,10 @@ class WorkQueue:
         self._release(name)
         return delay
 
+    def failures(self, name: str) -> int:
+        """How often in a row the work on a name has failed."""
+        return self._failures.get(name, 0)
+
     def stuck_seconds(self) -> float:
         """How long nothing has been taken though something waits."""
         if not self._waiting:
