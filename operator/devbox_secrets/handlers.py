@@ -37,6 +37,19 @@ def registry(cache: Cache, mark: Callable[[set[str]], None]) -> kopf.OperatorReg
     return handlers
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Nothing to compare an object with: handlers of events don't ask, and a copy of each is dear."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Store nothing."""
+
+
 def settings() -> kopf.OperatorSettings:
     """Give kopf's settings: the one Secret name is all that we may watch, and nothing is posted."""
     result = kopf.OperatorSettings()
@@ -47,6 +60,10 @@ def settings() -> kopf.OperatorSettings:
     result.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 1000)
     result.scanning.disabled = True
     result.posting.enabled = False
+    # By default a list of everything is in memory at once, and so is a task for each of its objects.
+    result.watching.chunk_size = 500
+    result.queueing.idle_timeout = 0.1
+    result.persistence.diffbase_storage = _NoDiffs()
     return result
 
 
