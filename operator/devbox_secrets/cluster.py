@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import aiohttp
 import yaml
@@ -70,6 +71,8 @@ class Cluster:
         """
         configuration = Configuration()
         configuration.connection_pool_maxsize = _CONNECTIONS
+        # Otherwise ~/.netrc and the proxies are read anew for each request, in another thread.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         try:
             if kubeconfig is None and context is None and _in_cluster():
                 load_incluster_config(configuration)
