@@ -225,8 +225,8 @@ def not_written(failures: Mapping[str, str]) -> Refusal:
     told = _some([f"{namespace}: {reason}" for namespace, reason in sorted(failures.items())], "; ")
     return Refusal(
         Reason.NOT_WRITTEN,
-        f"the API server refuses the Secret {ACCOUNT_SECRET} ({told}); look for a quota or a"
-        " policy in that namespace. It's tried again and again",
+        f"the Secret {ACCOUNT_SECRET} can't be written ({told}); look for a quota, a policy or a"
+        " webhook in that namespace. It's tried again and again",
     )
 
 
