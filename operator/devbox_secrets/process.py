@@ -81,7 +81,7 @@ async def _watch(operator: "Operator") -> None:
         settings=handlers.settings(),
         clusterwide=True,
         standalone=True,
-        identity=operator.identity,  # type: ignore[arg-type] - kopf doesn't export the name of this str
+        identity=operator.identity,  # type: ignore[arg-type]  # kopf keeps the name of this str to itself
     )
 
 
