@@ -53,6 +53,9 @@ ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"
 VARIABLE_MAX_BYTES = 131_072
 #: Bytes of all of a Secret's values (MaxSecretSize, Kubernetes' core/v1 types).
 SECRET_MAX_BYTES = 1_048_576
+#: Bytes that its variables' names may take beside them: etcd refuses an object of more than
+#: 1,572,864 bytes (its --max-request-bytes), and some are for the rest of it.
+SECRET_NAMES_MAX_BYTES = 500_000
 #: base64url of the largest value, sealed.
 SEALED_MAX_LENGTH = 22 + -(-(1120 + VARIABLE_MAX_BYTES + 16) * 4 // 3)
 

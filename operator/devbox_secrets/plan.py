@@ -15,6 +15,7 @@ from devbox_secrets.api import (
     ACCOUNT_LABEL,
     ACCOUNT_SECRET,
     SECRET_MAX_BYTES,
+    SECRET_NAMES_MAX_BYTES,
     AccountSecretStatus,
     Condition,
     Reason,
@@ -37,6 +38,8 @@ RESERVED_NAMES = (
     "EDITOR", "VISUAL", "PAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "MANPAGER",
     "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
+
+_NAMED_NAMESPACES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +150,13 @@ def plan_account(
         else:
             owners[entry.variable] = entry
 
-    values = {
+    kept = {
         variable: present[variable]
         for variable, owner in owners.items()
         if owner.status.changed_at is not None and variable in present
     }
-    size = sum(map(len, values.values()))
-    for variable, owner in owners.items():
-        if isinstance(owner.opened, Refusal):
-            refusals[owner.uid] = _keeping(owner.opened, owner, values)
-            continue
-        grown = size - len(values.get(variable, b"")) + len(owner.opened)
-        if grown > SECRET_MAX_BYTES:
-            refusals[owner.uid] = _keeping(_too_large(owner, grown), owner, values)
-        else:
-            values[variable] = owner.opened
-            size = grown
-    return AccountPlan(values, refusals)
+    values, missing = _fill(owners, kept)
+    return AccountPlan(values, refusals | missing)
 
 
 def step(want: Mapping[str, SecretBytes], member: Member) -> Step:
@@ -219,7 +212,7 @@ def next_status(
 
 def not_owned(namespaces: Iterable[str]) -> Refusal:
     """Refuse what can't reach a namespace, where someone else has a Secret of that name."""
-    where = ", ".join(sorted(namespaces))
+    where = _some(sorted(namespaces), ", ")
     return Refusal(
         Reason.NOT_OWNED,
         f"in the namespace {where} the Secret {ACCOUNT_SECRET} isn't ours, so it's left as it is;"
@@ -229,12 +222,18 @@ def not_owned(namespaces: Iterable[str]) -> Refusal:
 
 def not_written(failures: Mapping[str, str]) -> Refusal:
     """Refuse what the API server doesn't let us write, with its reason by namespace."""
-    told = "; ".join(f"{namespace}: {reason}" for namespace, reason in sorted(failures.items()))
+    told = _some([f"{namespace}: {reason}" for namespace, reason in sorted(failures.items())], "; ")
     return Refusal(
         Reason.NOT_WRITTEN,
         f"the API server refuses the Secret {ACCOUNT_SECRET} ({told}); look for a quota or a"
         " policy in that namespace. It's tried again and again",
     )
+
+
+def _some(parts: Sequence[str], between: str) -> str:
+    """Join the first few: a condition's message has 32,768 characters, and an account any number of namespaces."""
+    more = len(parts) - _NAMED_NAMESPACES
+    return between.join(parts[:_NAMED_NAMESPACES]) + (f"{between}and {more} more" if more > 0 else "")
 
 
 def _changed_at(entry: Entry, refusal: Refusal | None, present: Mapping[str, SecretBytes], now: str) -> str | None:
@@ -250,6 +249,39 @@ def _changed_at(entry: Entry, refusal: Refusal | None, present: Mapping[str, Sec
     if synced is None or (updated and present.get(entry.variable) != entry.opened):
         return now
     return synced
+
+
+def _fill(
+    owners: Mapping[str, Entry], kept: Mapping[str, SecretBytes]
+) -> tuple[dict[str, SecretBytes], dict[str, Refusal]]:
+    """Put each owner's value in the place of the kept one, as far as a Secret holds them."""
+
+    def grows(owner: Entry) -> bool:
+        return not isinstance(owner.opened, Refusal) and len(owner.opened) > len(kept.get(owner.variable, b""))
+
+    values, refusals = dict(kept), {}
+    size, names = sum(map(len, values.values())), sum(map(_name_bytes, values))
+    # What shrinks comes first: its room is there for the others, and the next plan is the same.
+    for owner in sorted(owners.values(), key=grows):
+        variable = owner.variable
+        if isinstance(owner.opened, Refusal):
+            refusals[owner.uid] = _keeping(owner.opened, owner, values)
+            continue
+        grown = size - len(values.get(variable, b"")) + len(owner.opened)
+        named = names + (0 if variable in values else _name_bytes(variable))
+        if grown > SECRET_MAX_BYTES:
+            refusals[owner.uid] = _keeping(_too_large(owner, grown), owner, values)
+        elif named > SECRET_NAMES_MAX_BYTES:
+            refusals[owner.uid] = _too_many(owner, len(values))
+        else:
+            values[variable] = owner.opened
+            size, names = grown, named
+    return values, refusals
+
+
+def _name_bytes(variable: str) -> int:
+    """Weigh a name in the stored Secret: once as a key, once in managedFields, and what is around both."""
+    return 2 * len(variable) + 16
 
 
 def _keeping(refusal: Refusal, owner: Entry, values: Mapping[str, SecretBytes]) -> Refusal:
@@ -290,4 +322,12 @@ def _too_large(entry: Entry, size: int) -> Refusal:
         Reason.TOO_LARGE,
         f"with {entry.variable} the account's values would have {size:,} bytes;"
         f" a Secret holds {SECRET_MAX_BYTES:,}. Delete what isn't used, or shorten it",
+    )
+
+
+def _too_many(entry: Entry, count: int) -> Refusal:
+    return Refusal(
+        Reason.TOO_LARGE,
+        f"the account has {count:,} variables, and the name of {entry.variable} doesn't fit into its Secret"
+        " any more. Delete what isn't used, or choose shorter names",
     )

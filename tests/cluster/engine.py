@@ -161,6 +161,8 @@ def _start() -> None:
                 message = f"dockerd does not start; the end of {_LOG}:\n{tail}"
                 raise ClusterError(message)
             time.sleep(0.1)
+        if process is not None:
+            process.returncode = 0  # it outlives this process: Python need not warn that nobody waited for it
 
 
 def _is_starting() -> bool:

@@ -1,5 +1,6 @@
 """The rules, as tables."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -169,6 +170,23 @@ def test_an_older_one_that_grew_does_not_push_out_a_newer_one() -> None:
     assert THEN in result.refusals[grown.uid].message
 
 
+def test_an_older_one_that_grows_has_the_room_that_a_newer_one_leaves() -> None:
+    older = entry("A", v(HALF + 2), day=1, status=SYNCED_BEFORE)
+    newer = entry("B", v("small"), day=2, status=SYNCED_BEFORE)
+    result = plan(older, newer, present={"A": v(HALF), "B": v(HALF)})
+    assert result.refusals == {}
+    assert plan(older, newer, present=dict(result.values)) == result
+
+
+def test_names_that_do_not_fit_into_a_secret_are_refused_and_those_that_did_stay() -> None:
+    entries = [entry(f"{'X' * 240}_{number:04}", v("1"), day=1, uid=f"{number:04}") for number in range(1500)]
+    result = plan(*entries)
+    assert 900 < len(result.values) < 1100
+    assert set(reasons(result).values()) == {"TooLarge"}
+    assert "shorter names" in result.refusals["1499"].message
+    assert plan(*entries, present=dict(result.values)).values == result.values
+
+
 def test_a_namespace_of_another_account_is_no_home() -> None:
     lost = entry("A", v("1"))
     result = plan_account([lost], {}, home_account="team")
@@ -268,6 +286,15 @@ def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
 def test_what_cannot_reach_a_namespace_says_which(refusal: Refusal, reason: Reason, words: list[str]) -> None:
     assert refusal.reason == reason
     assert all(word in refusal.message for word in words)
+
+
+@pytest.mark.parametrize("refuse", [not_owned, lambda names: not_written(dict.fromkeys(names, "500 " * 50))])
+def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
+    refuse: Callable[[list[str]], Refusal],
+) -> None:
+    refusal = refuse([f"{'n' * 58}-{number:04}" for number in range(2000)])
+    assert "and 1990 more" in refusal.message
+    assert next_status(entry("A", v("1")), refusal, {}, NOW).conditions[0].message == refusal.message
 
 
 def test_no_plan_prints_a_value() -> None:
