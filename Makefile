@@ -72,9 +72,11 @@ verify: generate ## Check that the generated files are current
 image: $(VENV)/wheel ## Build the operator's image and print its name
 	@PYTHONPATH=tests $(BIN)/python -m cluster image
 
+# What is left may come from another checkout or an older lock file: any environment will do.
 .PHONY: clean
 clean: ## Take down what is left of a demo or a test; keep what was built
-	@if [ -e $(VENV)/ready ]; then PYTHONPATH=tests $(BIN)/python -m cluster down; fi
+	@ready=$$(ls -t $(CACHE)/venv/*/ready 2>/dev/null | head -n 1 || true); \
+	  if [ -n "$$ready" ]; then PYTHONPATH=tests $${ready%ready}bin/python -m cluster down; fi
 	@rm -rf $(VENV)
 
 $(VENV)/ready:

@@ -105,7 +105,7 @@ def _status(created: bytes, key_id: str) -> Request:
     account, name = metadata["namespace"], metadata["name"]
     now = metadata["creationTimestamp"]
     entry = Entry(metadata["uid"], account, name, variable, now, metadata["generation"], key_id, SecretBytes(VALUE))
-    status = next_status(entry, None, {}, now).model_dump(by_alias=True, exclude_none=True, mode="json")
+    status = next_status(entry, None, None, now).model_dump(by_alias=True, exclude_none=True, mode="json")
     patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
     return Request("PATCH", path(account, name, _FLOOR) + "/status", json.dumps(patch).encode(), MERGE)
 

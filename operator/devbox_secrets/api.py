@@ -28,6 +28,7 @@ PLURAL = "accountsecrets"
 ACCOUNT_LABEL = f"{GROUP}/account"
 #: The one native Secret of a member namespace.
 ACCOUNT_SECRET = "devbox-account-secrets"  # noqa: S105 - a name
+SECRET_TYPE = "Opaque"  # noqa: S105 - a type, which can't be changed
 #: Who writes, in server-side apply's managedFields and in the label of what we own.
 FIELD_MANAGER = "devbox-secrets"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"

@@ -17,6 +17,7 @@ from devbox_secrets.api import (
     ACCOUNT_LABEL,
     FIELD_MANAGER,
     MANAGED_BY_LABEL,
+    SECRET_TYPE,
     AccountSecretSpec,
     AccountSecretStatus,
 )
@@ -135,6 +136,10 @@ class Cache:
             if (namespace := self._namespaces.get(("", name))) is not None
         ]
 
+    def has_namespace(self, name: str) -> bool:
+        """Tell whether a namespace is there and not being deleted."""
+        return self._namespaces.get(("", name)) is not None
+
     def home_account(self, account: str) -> str:
         """Name the account that a home's own namespace belongs to: itself, unless labelled."""
         namespace = self._namespaces.get(("", account))
@@ -243,5 +248,5 @@ def _found(body: Body) -> Found:
         data={name: SecretBytes(base64.b64decode(value)) for name, value in data.items()},
         owned=labelled or applied,
         labelled=labelled,
-        frozen=bool(body.get("immutable")),
+        frozen=bool(body.get("immutable")) or body.get("type", SECRET_TYPE) != SECRET_TYPE,
     )

@@ -34,6 +34,7 @@ from devbox_secrets.api import (
     MANAGED_BY_LABEL,
     PLURAL,
     PUBLIC_KEYS_CONFIGMAP,
+    SECRET_TYPE,
     VERSION,
     AccountSecretStatus,
 )
@@ -155,7 +156,8 @@ class Cluster:
         """Write an AccountSecret's status, if it's still in that state (else ClusterError 409)."""
         body = {
             "metadata": {"resourceVersion": resource_version},
-            "status": status.model_dump(by_alias=True, exclude_none=True, mode="json"),
+            # With its None: that is how a merge patch takes a field away.
+            "status": status.model_dump(by_alias=True, mode="json"),
         }
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
         return await self._request("PATCH", path, body=body, media_type=_MERGE)
@@ -280,7 +282,7 @@ def _manifest(metadata: Body) -> Body:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": ACCOUNT_SECRET, "labels": {MANAGED_BY_LABEL: FIELD_MANAGER}, **metadata},
-        "type": "Opaque",
+        "type": SECRET_TYPE,
     }
 
 

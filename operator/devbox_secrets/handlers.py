@@ -42,6 +42,9 @@ def settings() -> kopf.OperatorSettings:
     result = kopf.OperatorSettings()
     # The key is a tuple: as text, "v1/secrets" would match nothing and ask for every Secret.
     result.watching.field_selectors["v1", "secrets"] = f"metadata.name={ACCOUNT_SECRET}"
+    # For hours: by default the process ends after a minute without an API server, and Kubernetes lets
+    # one that ended several times wait for up to five minutes once the API server is back.
+    result.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 1000)
     result.scanning.disabled = True
     result.posting.enabled = False
     return result

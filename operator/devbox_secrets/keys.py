@@ -23,6 +23,8 @@ class KeyStore:
         self._namespace = namespace
         self._clock = clock
         self._version = ""
+        # Until it was told: publishing may fail before that.
+        self._news = False
 
     async def refresh(self, *, write: bool) -> bool:
         """Read the keys; tell whether they are others than before.
@@ -37,14 +39,15 @@ class KeyStore:
         if not entries and write:
             await self._make_first(version)
             entries, version = await self._cluster.read_keys(self._namespace)
-        news = version != self._version
-        if news:
+        if version != self._version:
             self.keyring = Keyring(_usable(entries))
             self._version = version
+            self._news = True
             LOG.info("sealing keys: %s", ", ".join(sorted(self.keyring)) or "none that can be read")
         if self.keyring and write:
             public = [key.public for key in self.keyring.values()]
             await self._cluster.publish_keys(self._namespace, public, self.keyring.newest.public.id)
+        news, self._news = self._news, False
         return news
 
     async def _make_first(self, version: str) -> None:

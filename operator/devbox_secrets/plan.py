@@ -90,7 +90,7 @@ class Found:
     labelled: bool = True
     """Whether it bears our label, as what we write does."""
     frozen: bool = False
-    """Whether someone made it immutable."""
+    """Whether it can't become ours by a write: someone made it immutable, or gave it another type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Step(Enum):
     APPLY = "apply"
     DELETE = "delete"
     REPLACE = "replace"
-    """Delete it and write it anew: an immutable one can't be changed."""
+    """Delete it and write it anew: it can't be changed."""
     LEAVE = "leave"
     """It belongs to someone else."""
 
@@ -181,13 +181,13 @@ def step(want: Mapping[str, SecretBytes], member: Member) -> Step:
 def next_status(
     entry: Entry,
     refusal: Refusal | None,
-    present: Mapping[str, SecretBytes],
+    before: SecretBytes | None,
     now: str,
 ) -> AccountSecretStatus:
     """Give an AccountSecret's status once the account Secret holds what was planned.
 
-    `present` is what the account Secret held before; `now` is RFC 3339. The status equals the
-    present one where there is nothing to tell.
+    `before` is the value that devboxes had when the status was last told; `now` is RFC 3339. The
+    status equals the present one where there is nothing to tell.
     """
     ready = Condition(
         type="Ready",
@@ -197,14 +197,14 @@ def next_status(
         last_transition_time=now,
         observed_generation=entry.generation,
     )
-    old = next((c for c in entry.status.conditions if c.type == ready.type), None)
+    old = _ready(entry)
     if old is not None and old.status == ready.status:
         ready = ready.model_copy(update={"last_transition_time": old.last_transition_time})
     return entry.status.model_copy(
         update={
             "observed_generation": entry.generation,
             "key_id": entry.key_id,
-            "changed_at": _changed_at(entry, refusal, present, now),
+            "changed_at": _changed_at(entry, refusal, before, now),
             "conditions": (ready,),
         }
     )
@@ -236,19 +236,29 @@ def _some(parts: Sequence[str], between: str) -> str:
     return between.join(parts[:_NAMED_NAMESPACES]) + (f"{between}and {more} more" if more > 0 else "")
 
 
-def _changed_at(entry: Entry, refusal: Refusal | None, present: Mapping[str, SecretBytes], now: str) -> str | None:
+def is_told(entry: Entry) -> bool:
+    """Tell whether the status says of the present generation that devboxes have its value."""
+    ready = _ready(entry)
+    return entry.status.observed_generation == entry.generation and ready is not None and ready.status == "True"
+
+
+def _ready(entry: Entry) -> Condition | None:
+    return next((c for c in entry.status.conditions if c.type == "Ready"), None)
+
+
+def _changed_at(entry: Entry, refusal: Refusal | None, before: SecretBytes | None, now: str) -> str | None:
     """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
 
-    Both leave the value that the AccountSecret stands for the same; only a new generation whose
-    value differs from the one synced is a change.
+    Both leave the value that the AccountSecret stands for the same; only one that wasn't told yet
+    and differs from the one before is a change. Where a namespace was out of reach, its devboxes
+    have had another value until now.
     """
     synced = entry.status.changed_at
-    if refusal is not None:
+    if refusal is not None or (synced is not None and is_told(entry)):
         return synced
-    updated = entry.status.observed_generation != entry.generation
-    if synced is None or (updated and present.get(entry.variable) != entry.opened):
-        return now
-    return synced
+    ready = _ready(entry)
+    unreached = ready is not None and ready.reason in {Reason.NOT_OWNED, Reason.NOT_WRITTEN}
+    return now if synced is None or unreached or before != entry.opened else synced
 
 
 def _fill(

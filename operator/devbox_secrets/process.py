@@ -169,7 +169,7 @@ class Operator:
             metrics.QUEUE_SECONDS.observe(waited)
             try:
                 with metrics.RECONCILE_SECONDS.time():
-                    await self._reconciler.reconcile(account)
+                    await self._reconciler.reconcile(account, self._queue.failures(account))
             except ClusterError as error:
                 metrics.FAILURES.inc()
                 delay = self._queue.failed(account)

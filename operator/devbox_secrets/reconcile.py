@@ -7,9 +7,10 @@ do it. Nothing is decided here.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 from pydantic import SecretBytes
 
@@ -31,6 +32,7 @@ from devbox_secrets.plan import (
     Member,
     Refusal,
     Step,
+    is_told,
     next_status,
     not_owned,
     not_written,
@@ -40,6 +42,16 @@ from devbox_secrets.plan import (
 from devbox_secrets.sealing import Keyring, key_id_of
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+#: An account's requests at a time: however many it has, other accounts find a connection free, and
+#: none spends its time-out on waiting for one.
+_AT_ONCE = 8
+#: An account's entries made without looking up: a thousand take the processor for a tenth of a second.
+_ENTRIES_AT_ONCE = 100
+#: Failures in a row, six seconds of them, after which they are told: one namespace that can't be
+#: written must not leave an account without statuses.
+_PATIENCE = 5
 _REASONS: Mapping[type[DevboxSecretsError], Reason] = {
     NotSealed: Reason.CANNOT_OPEN,
     CannotOpen: Reason.CANNOT_OPEN,
@@ -68,15 +80,21 @@ class Reconciler:
         self._clock = clock
         # By uid: the sealed text and what it opened to, since opening is the dearest step.
         self._opened: dict[str, tuple[str, SecretBytes]] = {}
+        # By uid: what devboxes had before the change that the status doesn't tell of yet. A second
+        # try at telling finds the new value in the account Secret already.
+        self._before: dict[str, SecretBytes | None] = {}
 
-    async def reconcile(self, account: str) -> None:
+    async def reconcile(self, account: str, failures: int = 0) -> None:
         """Write what differs: the account Secrets first, then the AccountSecrets' statuses.
+
+        `failures` is how often it failed since it last went well: a trouble that time alone mends
+        isn't told at once.
 
         Raises:
             ClusterError: something couldn't be written; all the rest was.
         """
         secrets = self._cache.account_secrets(account)
-        entries = [self._entry(secret) for secret in secrets]
+        entries = await self._entries(secrets)
         members = self._cache.members(account)
         present = next(
             (
@@ -92,26 +110,26 @@ class Reconciler:
             home_account=self._cache.home_account(account),
             reserved=self._reserved,
         )
-        outcomes = await asyncio.gather(
-            *(self._write(member, plan.values) for member in members), return_exceptions=True
-        )
-        # What time alone mends isn't told: the account comes again soon.
-        _raise_first([outcome for outcome in outcomes if not _is_final(outcome)])
+        self._remember(entries, present)
+        outcomes = await _each(lambda member: self._write(account, member, plan.values), members)
+        _raise_first([outcome for outcome in outcomes if not _is_told(outcome, failures)])
+        if not self._cache.has_namespace(account):
+            # Not heard of yet, or being deleted: nothing was written there that could be told.
+            _raise_first(outcomes)
+            return
         where = [member.namespace for member in members]
         refusal = _unreached(dict(zip(where, outcomes, strict=True)))
-        statuses = await asyncio.gather(
-            *(
-                self._tell(secret, entry, plan.refusals.get(entry.uid, refusal), present)
-                for secret, entry in zip(secrets, entries, strict=True)
-            ),
-            return_exceptions=True,
+        statuses = await _each(
+            lambda pair: self._tell(*pair, plan.refusals.get(pair[1].uid, refusal)),
+            list(zip(secrets, entries, strict=True)),
         )
         _raise_first([*outcomes, *statuses])
 
     def forget(self) -> None:
-        """Drop the opened values of AccountSecrets that are gone."""
+        """Drop the values of AccountSecrets that are gone."""
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opened = {uid: opened for uid, opened in self._opened.items() if uid in alive}
+        self._before = {uid: before for uid, before in self._before.items() if uid in alive}
 
     def waiting_for_keys(self) -> set[str]:
         """The accounts in which a value waits for a key that isn't here."""
@@ -124,6 +142,19 @@ class Reconciler:
     def reasons(self) -> Counter[str]:
         """How many AccountSecrets there are by the reason of their Ready condition."""
         return Counter(map(_ready_reason, self._cache.all_account_secrets()))
+
+    def _remember(self, entries: Sequence[Entry], present: Mapping[str, SecretBytes]) -> None:
+        for entry in entries:
+            if not is_told(entry):
+                self._before.setdefault(entry.uid, present.get(entry.variable))
+
+    async def _entries(self, secrets: Sequence[AccountSecret]) -> list[Entry]:
+        entries = []
+        for secret in secrets:
+            entries.append(self._entry(secret))
+            if len(entries) % _ENTRIES_AT_ONCE == 0:
+                await asyncio.sleep(0)  # the probes and the watches have their turn
+        return entries
 
     def _entry(self, secret: AccountSecret) -> Entry:
         key_id, opened = self._open(secret)
@@ -152,7 +183,7 @@ class Reconciler:
             return key_id, Refusal(_REASONS[type(error)], str(error))
         return key_id, value
 
-    async def _write(self, member: Member, values: Mapping[str, SecretBytes]) -> Step:
+    async def _write(self, account: str, member: Member, values: Mapping[str, SecretBytes]) -> Step:
         """Bring one namespace's account Secret to what it should hold; give what was found."""
         todo = step(values, member)
         version = member.secret.resource_version if member.secret else None
@@ -161,19 +192,19 @@ class Reconciler:
             self._note(member, "deleted")
             version = None
         if todo in (Step.APPLY, Step.REPLACE):
-            await self._apply(member, values, version or await self._create(member))
+            await self._apply(account, member, values, version or await self._create(account, member))
         return todo
 
-    async def _create(self, member: Member) -> str:
+    async def _create(self, account: str, member: Member) -> str:
         """Create the account Secret and give the version that it's to be filled at."""
         body, new = await self._cluster.create_account_secret(member.namespace)
         if not new:
-            self._cache.take_secret(body)
+            self._learn(account, body)
             raise ClusterError(f"namespace {member.namespace}: a Secret came up", HTTPStatus.CONFLICT)
         version: str = body["metadata"]["resourceVersion"]
         return version
 
-    async def _apply(self, member: Member, values: Mapping[str, SecretBytes], version: str) -> None:
+    async def _apply(self, account: str, member: Member, values: Mapping[str, SecretBytes], version: str) -> None:
         body = await self._cluster.apply_account_secret(member.namespace, values, version)
         self._note(member, f"written, variables: {len(values)}")
         strange = sorted(set(body.get("data") or {}) - set(values))
@@ -182,17 +213,19 @@ class Reconciler:
             version = body["metadata"]["resourceVersion"]
             body = await self._cluster.remove_account_secret_keys(member.namespace, strange, version)
             self._note(member, f"freed of what isn't the account's, keys: {len(strange)}")
-        self._cache.take_secret(body)
+        self._learn(account, body)
 
-    async def _tell(
-        self,
-        secret: AccountSecret,
-        entry: Entry,
-        refusal: Refusal | None,
-        present: Mapping[str, SecretBytes],
-    ) -> None:
+    def _learn(self, account: str, body: Mapping[str, Any]) -> None:
+        """Take our write's answer, unless the namespace went to another account meanwhile.
+
+        Then its event is left to mark that account, which has to undo what was written.
+        """
+        if self._cache.home_account(body["metadata"]["namespace"]) == account:
+            self._cache.take_secret(body)
+
+    async def _tell(self, secret: AccountSecret, entry: Entry, refusal: Refusal | None) -> None:
         now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = next_status(entry, refusal, present, now)
+        status = next_status(entry, refusal, self._before.get(entry.uid), now)
         if status == secret.status:
             return
         try:
@@ -203,6 +236,8 @@ class Reconciler:
             return
         metrics.WRITES.labels("status").inc()
         self._cache.take_account_secret(body)
+        if not refusal:
+            self._before.pop(entry.uid, None)
         if refusal and _ready_reason(secret) != refusal.reason:
             LOG.warning("account %s: %s isn't ready: %s", secret.namespace, secret.name, refusal.reason)
 
@@ -220,12 +255,32 @@ def _unreached(outcomes: Mapping[str, object]) -> Refusal | None:
     foreign = [namespace for namespace, outcome in outcomes.items() if outcome is Step.LEAVE]
     if foreign:
         return not_owned(foreign)
-    refused = {namespace: str(outcome) for namespace, outcome in outcomes.items() if _is_final(outcome)}
+    refused = {namespace: str(outcome) for namespace, outcome in outcomes.items() if isinstance(outcome, ClusterError)}
     return not_written(refused) if refused else None
 
 
-def _is_final(outcome: object) -> bool:
-    return isinstance(outcome, ClusterError) and outcome.final
+def _is_told(outcome: object, failures: int) -> bool:
+    """Tell whether people should hear of a write that failed, rather than that it's tried once more.
+
+    A refusal comes of itself where a namespace is being deleted and its event isn't here yet.
+    """
+    return isinstance(outcome, ClusterError) and failures >= (1 if outcome.final else _PATIENCE)
+
+
+async def _each(job: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R | Exception]:
+    """Do a job for each item, a few at a time; give what came of each: its result, or its error."""
+    results: dict[int, R | Exception] = {}
+    todo = iter(enumerate(items))
+
+    async def work() -> None:
+        for number, item in todo:
+            try:
+                results[number] = await job(item)
+            except Exception as error:  # noqa: BLE001 - the caller's to judge, when all are done
+                results[number] = error
+
+    await asyncio.gather(*(work() for _ in range(min(_AT_ONCE, len(items)))))
+    return [results[number] for number in range(len(items))]
 
 
 def _raise_first(outcomes: Sequence[object]) -> None:

@@ -154,6 +154,8 @@ class OpeningKey:
         try:
             fields = json.loads(raw)
             created = datetime.fromisoformat(fields["created"])
+            if created.tzinfo is None:
+                raise ValueError("a time without its zone")  # noqa: TRY301 - as any other damage
             return cls(SecretBytes(_decode(fields["seed"])), created)
         except (ValueError, TypeError, KeyError):
             # From None: the exception in hand may carry the seed.

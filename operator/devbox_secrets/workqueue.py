@@ -1,14 +1,20 @@
 """The queue of accounts to look at: each at most once, the newest first. Imports nothing of ours.
 
-Newest first, so that what a person just applied isn't behind the backlog of a start. An account
-that failed comes back later, each time later than the time before, and alone: no other waits.
+Newest first, so that what a person just applied isn't behind the backlog of a start; but an account
+with more changes than its fair share steps back, so that it isn't behind a flood elsewhere either
+(weighted fair queueing; Demers, Keshav and Shenker 1989). An account that failed comes back later,
+each time later than the time before, and alone: no other waits.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
+from heapq import heappop, heappush
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 60.0
+#: Changes over its fair share that don't set a name back.
+_FREE_CHANGES = 3
 
 
 class WorkQueue:
@@ -16,6 +22,14 @@ class WorkQueue:
 
     def __init__(self) -> None:
         self._waiting: dict[str, float] = {}
+        # By place, then the newest first. A name is in it once for each change; its last ticket counts.
+        self._row: list[tuple[float, int, str]] = []
+        self._tickets: dict[str, int] = {}
+        self._last_ticket = 0
+        # Counted in changes: what waits, what each name had since all was quiet, what would be its share.
+        self._changes: Counter[str] = Counter()
+        self._had: dict[str, float] = {}
+        self._share = 0.0
         self._working: set[str] = set()
         self._again: dict[str, float] = {}
         self._failures: dict[str, int] = {}
@@ -27,23 +41,34 @@ class WorkQueue:
         return len(self._waiting)
 
     def add(self, names: Iterable[str]) -> None:
-        """Put names in front. One that is being worked on comes again after that."""
+        """Put names in the row. One that is being worked on comes again after that."""
         now = asyncio.get_running_loop().time()
         for name in names:
+            self._changes[name] += 1
             if name in self._working:
                 self._again.setdefault(name, now)
             else:
-                # Moved to the front, but it has waited since it came first.
-                self._waiting[name] = self._waiting.pop(name, now)
+                self._wait(name, self._waiting.get(name, now))  # it has waited since it came first
         if self._waiting:
             self._wake.set()
 
     async def get(self) -> tuple[str, float]:
-        """Take the newest name, waiting for one; and how long it had waited, in seconds."""
+        """Take the first name, waiting for one; and how long it had waited, in seconds."""
         while not self._waiting:
+            # Whatever each had, nobody missed it.
+            self._row.clear()
+            self._had.clear()
+            self._share = 0.0
             self._wake.clear()
             await self._wake.wait()
-        name, since = self._waiting.popitem()
+        ticket, name = 1, ""
+        while self._tickets.get(name) != ticket:
+            _, ticket, name = heappop(self._row)
+        changes = self._changes.pop(name)
+        self._had[name] += changes
+        self._share += changes / (len(self._waiting) + len(self._working))
+        del self._tickets[name]
+        since = self._waiting.pop(name)
         self._working.add(name)
         if timer := self._later.pop(name, None):
             timer.cancel()
@@ -64,6 +89,10 @@ class WorkQueue:
         self._release(name)
         return delay
 
+    def failures(self, name: str) -> int:
+        """How often in a row the work on a name has failed."""
+        return self._failures.get(name, 0)
+
     def stuck_seconds(self) -> float:
         """How long nothing has been taken though something waits."""
         if not self._waiting:
@@ -78,5 +107,14 @@ class WorkQueue:
     def _release(self, name: str) -> None:
         self._working.discard(name)
         if (since := self._again.pop(name, None)) is not None:
-            self._waiting[name] = since
+            self._wait(name, since)
             self._wake.set()
+
+    def _wait(self, name: str, since: float) -> None:
+        if name not in self._waiting:
+            self._waiting[name] = since
+            self._had[name] = max(self._share, self._had.get(name, 0))
+        place = self._had[name] + self._changes[name]
+        self._last_ticket -= 1
+        self._tickets[name] = self._last_ticket
+        heappush(self._row, (place if place > self._share + _FREE_CHANGES else 0, self._last_ticket, name))

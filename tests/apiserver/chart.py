@@ -41,15 +41,22 @@ def render(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def install(controlplane: ControlPlane) -> None:
-    """Apply install.yaml, and wait until the API server acts on the policy."""
+    """Apply install.yaml, and wait until the API server acts on the policies."""
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
     for labels in (DEVBOX, SANDBOX):
-        active = partial(_gets_secrets, controlplane, labels)
-        until(f"a pod with the labels {labels} gets its secrets", active)
+        gets = partial(_gets_secrets, controlplane, labels)
+        until(f"a pod with the labels {labels} gets its secrets", gets)
+        refuses = partial(_is_refused, controlplane, labels)
+        until(f"a pod with the labels {labels} and a malformed annotation is refused", refuses)
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     return "envFrom" in first_container(controlplane, labels)
+
+
+def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
+    wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
+    return _tried(controlplane, wrong, "default").returncode != 0
 
 
 def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
@@ -63,12 +70,12 @@ def container(name: str, **fields: object) -> Json:
     return {"name": name, "image": "busybox", **fields}
 
 
-def pod(spec: Json, labels: dict[str, str]) -> Json:
+def pod(spec: Json, labels: dict[str, str], annotations: dict[str, str] | None = None) -> Json:
     """Return a pod's manifest; without a token it has no volume of a random name."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "box", "labels": labels},
+        "metadata": {"name": "box", "labels": labels, "annotations": annotations or {}},
         "spec": {"automountServiceAccountToken": False, **spec},
     }
 
@@ -76,6 +83,18 @@ def pod(spec: Json, labels: dict[str, str]) -> Json:
 def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
     """Return an object as the API server would store it."""
     return created(controlplane, manifest, namespace, "--dry-run=server")
+
+
+def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
+    """Return what kubectl says about an object that the API server doesn't take."""
+    done = _tried(controlplane, manifest, namespace)
+    assert done.returncode == 1, done.stdout
+    return done.stderr
+
+
+def _tried(controlplane: ControlPlane, manifest: Json, namespace: str) -> subprocess.CompletedProcess[str]:
+    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
+    return controlplane.kubectl(*create, input=json.dumps(manifest), check=False)
 
 
 def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", *arguments: str) -> Json:

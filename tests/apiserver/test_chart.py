@@ -163,6 +163,12 @@ def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -
     assert "name: devbox-secrets-edit" in without
 
 
+@pytest.mark.parametrize("tag", ["1.2", f"1.2@sha256:{'a' * 64}", f"@sha256:{'a' * 64}"])
+def test_an_image_is_named_by_tag_digest_or_both(tag: str) -> None:
+    name = f"devbox-secrets{tag if tag.startswith('@') else ':' + tag}"
+    assert f'image: "{name}"' in render(f"--set=image.tag={tag}").stdout
+
+
 def test_the_crd_can_be_left_to_someone_else() -> None:
     assert "kind: CustomResourceDefinition" not in render("--set=crds.install=false").stdout
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -176,6 +177,23 @@ NO_SECRETS: list[Json] = [
     },
 ]
 
+NO_ANSWER: Json = {
+    "apiVersion": _POLICIES,
+    "kind": "ValidatingWebhookConfiguration",
+    "metadata": {"name": "no-answer"},
+    "webhooks": [
+        {
+            "name": "no-answer.example.com",
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["*"]}],
+            "namespaceSelector": {"matchLabels": {"unanswered": "true"}},
+            "failurePolicy": "Fail",
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }
+    ],
+}
+
 DRIFT: dict[str, list[Json]] = {
     "a value changed": [{"op": "replace", "path": "/data/ONE", "value": "aGFuZA=="}],
     "a key removed": [{"op": "remove", "path": "/data/TWO"}],
@@ -264,6 +282,50 @@ def test_a_member_whose_policy_refuses_the_secret_is_told_and_holds_back_no_othe
     closed.holds({"TOKEN": b"canary-refused"})
 
 
+def test_a_member_that_fails_again_and_again_is_told_and_holds_back_no_status(account: Account) -> None:
+    silent = account.member(**{ACCOUNT: account.name, "unanswered": "true"})
+    silent.holds({})
+    kubectl = account.controlplane.kubectl
+    kubectl("apply", "--server-side", "-f", "-", input=json.dumps(NO_ANSWER))
+    try:
+        change = ("annotate", "secret", SECRET, "-n", silent.name, "a=b", "--dry-run=server")
+        until("the webhook is asked", lambda: kubectl(*change, check=False).returncode == 1)
+        name = account.put("TOKEN", b"x")
+        lost = account.apply(account.manifest("LOST", b"x", sealed_for="another-account"))
+        assert silent.name in account.is_ready(name, "NotWritten")["message"]
+        account.is_ready(lost, "CannotOpen")
+        account.holds({"TOKEN": b"x"})
+    finally:
+        kubectl("delete", "validatingwebhookconfiguration", "no-answer")
+    account.put("ANOTHER", b"y")
+    account.is_ready(name)
+    silent.holds({"TOKEN": b"x", "ANOTHER": b"y"})
+
+
+def test_a_secret_of_ours_that_was_made_anew_with_another_type_is_replaced(account: Account, running: Operator) -> None:
+    account.is_ready(account.put("TOKEN", b"x"))
+    body = get(account.controlplane, "secret", SECRET, "-n", account.name)
+    metadata = {"name": SECRET, "namespace": account.name, "labels": body["metadata"]["labels"]}
+    strange = {**body, "metadata": metadata, "data": {}, "type": "example.com/strange"}
+    running.component.stop()
+    account.controlplane.kubectl("replace", "--force", "-f", "-", input=json.dumps(strange))
+    running.component.start()
+    account.holds({"TOKEN": b"x"})
+    running.component.wait_ready()
+
+
+def test_a_status_names_no_key_when_the_value_names_none(account: Account) -> None:
+    name = account.put("TOKEN", b"x")
+    account.is_ready(name)
+    body = account.manifest("TOKEN", b"xx", name)
+    # Of the last character's six bits four are beyond the last byte, and now not zero.
+    sealed = body["spec"]["sealed"]
+    body["spec"]["sealed"] = sealed[:-1] + chr(ord(sealed[-1]) + 1)
+    account.apply(body)
+    account.is_ready(name, "CannotOpen")
+    assert "keyId" not in get(account.controlplane, "accountsecret", name, "-n", account.name)["status"]
+
+
 def test_nothing_is_written_on_the_users_object_but_its_status(account: Account) -> None:
     name = account.put("TOKEN", b"x")
     account.is_ready(name)
@@ -330,6 +392,24 @@ def test_a_key_that_comes_back_is_picked_up_without_a_restart(controlplane: Cont
     assert account.data() == {"TOKEN": b"restored"}
     published = get(controlplane, "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE)["data"]
     assert published[old.public.id] == str(old.public)
+
+
+def test_a_key_that_could_not_be_published_at_once_is_picked_up_all_the_same(
+    controlplane: ControlPlane, account: Account, running: Operator
+) -> None:
+    old = OpeningKey.generate(LONG_AGO)
+    body = account.manifest("TOKEN", b"x")
+    body["spec"]["sealed"] = old.public.seal(SecretBytes(b"restored"), account=account.name, name="TOKEN")
+    name = account.apply(body)
+    account.is_ready(name, "UnknownKey")
+    public = get(controlplane, "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE)
+    controlplane.kubectl("delete", "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE)
+    patch = json.dumps({"data": {old.public.id: base64.b64encode(old.dump()).decode()}})
+    controlplane.kubectl("patch", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge", "-p", patch)
+    until("the key is read", lambda: re.search(f"sealing keys: .*{old.public.id}", running.log))
+    metadata = {"name": public["metadata"]["name"], "namespace": NAMESPACE}
+    controlplane.kubectl("create", "-f", "-", input=json.dumps({**public, "metadata": metadata}))
+    account.is_ready(name)
 
 
 def test_a_damaged_key_is_told_once_and_harms_no_other(

@@ -1,15 +1,16 @@
-"""What a pod looks like after the API server: the chart's policy, as a table of pods."""
+"""What a pod looks like after the API server: the chart's policies, by the tables of cases and refusals."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
+from apiserver.cases import CASES, OURS, OWN, OWN_ENV, Case
 from apiserver.chart import (
     ACCOUNT,
     DEVBOX,
-    SANDBOX,
     Json,
     container,
     created,
@@ -18,81 +19,11 @@ from apiserver.chart import (
     get,
     install,
     pod,
+    refused,
     until,
 )
+from apiserver.refusals import REFUSED, Refusal
 from cluster.controlplane import ControlPlane
-
-OURS: Json = {"secretRef": {"name": "devbox-account-secrets", "optional": True}}
-REQUIRED = {"secretRef": {"name": "devbox-account-secrets", "optional": False}}
-OWN: list[Json] = [
-    {"configMapRef": {"name": "settings"}},
-    {"prefix": "DB_", "secretRef": {"name": "db"}},
-]
-BY_HAND: list[Json] = [
-    {"configMapRef": {"name": "settings"}},
-    {"secretRef": {"name": "devbox-account-secrets"}},
-]
-ENV = [{"name": "GITHUB_TOKEN", "value": "the pod's own"}]
-MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A pod's containers, and what each has in envFrom afterwards."""
-
-    name: str
-    containers: Sequence[Json]
-    after: Sequence[Sequence[Json]]
-    init: Sequence[Json] = ()
-    init_after: Sequence[Sequence[Json]] = ()
-    labels: dict[str, str] = field(default_factory=lambda: DEVBOX)
-
-
-CASES = [
-    Case("one container", [container("a")], [[OURS]]),
-    Case(
-        "two containers and one that runs before them",
-        [container("a"), container("b")],
-        [[OURS], [OURS]],
-        init=[container("setup")],
-        init_after=[[OURS]],
-    ),
-    Case(
-        "a sidecar among the init containers",
-        [container("a")],
-        [[OURS]],
-        init=[container("proxy", restartPolicy="Always"), container("setup")],
-        init_after=[[OURS], [OURS]],
-    ),
-    Case(
-        "the pod's own envFrom comes after ours and wins",
-        [container("a", envFrom=OWN)],
-        [[OURS, *OWN]],
-        init=[container("setup", envFrom=OWN)],
-        init_after=[[OURS, *OWN]],
-    ),
-    Case("an empty envFrom", [container("a", envFrom=[])], [[OURS]]),
-    Case("the pod's own env is left as it is", [container("a", env=ENV)], [[OURS]]),
-    Case(
-        "one that refers to the Secret by itself is left alone, the other is not",
-        [container("a", envFrom=BY_HAND), container("b")],
-        [BY_HAND, [OURS]],
-    ),
-    Case(
-        "thirty containers of thirty envFrom each",
-        [container(f"c{number}", envFrom=MANY) for number in range(30)],
-        [[OURS, *MANY]] * 30,
-    ),
-    Case("a pod of agent-sandbox", [container("a")], [[OURS]], labels=SANDBOX),
-    Case(
-        "a pod that both selectors match gets them once",
-        [container("a"), container("b", envFrom=OWN)],
-        [[OURS], [OURS, *OWN]],
-        init=[container("setup")],
-        init_after=[[OURS]],
-        labels=DEVBOX | SANDBOX,
-    ),
-]
 
 NO_DEVBOX = [
     {},
@@ -119,61 +50,72 @@ def _installed(controlplane: ControlPlane) -> None:
     install(controlplane)
 
 
-def member_of(account: str, controlplane: ControlPlane, namespace: str) -> str:
-    """Return a new namespace that names its account."""
-    metadata = {"name": f"{namespace}-member", "labels": {ACCOUNT: account}}
+@pytest.fixture(scope="module")
+def member(controlplane: ControlPlane) -> Iterator[str]:
+    """A namespace that names its account."""
+    name = f"test-{uuid4().hex[:8]}"
+    yield labelled(controlplane, name, "home")
+    controlplane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def labelled(controlplane: ControlPlane, name: str, account: str) -> str:
+    metadata = {"name": name, "labels": {ACCOUNT: account}}
     created(controlplane, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    return f"{namespace}-member"
+    return name
 
 
-def spec_of(case: Case) -> Json:
-    return {"containers": case.containers, "initContainers": case.init}
-
-
-def with_env_from(spec: Json, case: Case) -> Json:
-    """Return a pod's spec in which nothing but envFrom is different."""
-    afters = {"containers": case.after, "initContainers": case.init_after}
-    changed = {
-        kind: [one | {"envFrom": list(after)} for one, after in zip(spec.get(kind, []), afters[kind], strict=True)]
-        for kind in afters
-        if kind in spec
-    }
-    return spec | changed
+def sentence(said: str) -> str:
+    """Return what kubectl prints after the names of the policy and of its binding."""
+    policy = "devbox-secrets-annotations"
+    start = (
+        rf"The pods \"box\" is invalid: : ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
+    )
+    found = re.fullmatch(rf"{start} denied request: (.*)\n", said)
+    assert found, said
+    return found[1]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_devbox_gets_the_secrets_of_its_account_and_is_the_same_otherwise(
-    case: Case, controlplane: ControlPlane, namespace: str
-) -> None:
-    stranger = dry_run(controlplane, pod(spec_of(case), {}), namespace)["spec"]
-    devbox = dry_run(controlplane, pod(spec_of(case), case.labels), namespace)["spec"]
-    assert devbox == with_env_from(stranger, case)
+def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, controlplane: ControlPlane) -> None:
+    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), "default")
+    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), "default")
+    assert devbox["spec"] == case.applied_to(stranger["spec"])
+    assert devbox["metadata"].get("annotations", {}) == case.annotations
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
-    case: Case, controlplane: ControlPlane, namespace: str
+    case: Case, controlplane: ControlPlane, member: str
 ) -> None:
-    member = member_of("home", controlplane, namespace)
-    devbox = dry_run(controlplane, pod(spec_of(case), case.labels), member)["spec"]
-    containers = [*devbox["containers"], *devbox.get("initContainers", [])]
-    assert [one["envFrom"] for one in containers] == [
-        [REQUIRED if entry == OURS else entry for entry in after] for after in (*case.after, *case.init_after)
-    ]
+    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), member)["spec"]
+    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), member)["spec"]
+    assert devbox == case.applied_to(stranger, optional=False)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_a_malformed_annotation_is_refused_with_a_sentence(case: Refusal, controlplane: ControlPlane) -> None:
+    manifest = pod(case.spec, case.labels, case.annotations)
+    assert sentence(refused(controlplane, manifest, "default")) == case.sentence
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_in_a_pod_that_is_no_devbox_the_same_means_nothing(case: Refusal, controlplane: ControlPlane) -> None:
+    dry_run(controlplane, pod(case.spec, {}, case.annotations), "default")
 
 
 def test_it_is_the_label_that_makes_them_required_even_when_it_is_empty(
     controlplane: ControlPlane, namespace: str
 ) -> None:
-    member = member_of("", controlplane, namespace)
-    assert first_container(controlplane, DEVBOX, member)["envFrom"] == [REQUIRED]
+    member = labelled(controlplane, f"{namespace}-member", "")
+    required = {"secretRef": OURS["secretRef"] | {"optional": False}}
+    assert first_container(controlplane, DEVBOX, member)["envFrom"] == [required]
 
 
 @pytest.mark.parametrize("labels", NO_DEVBOX, ids=json.dumps)
 def test_a_pod_that_is_no_devbox_is_left_as_it_is(
     labels: dict[str, str], controlplane: ControlPlane, namespace: str
 ) -> None:
-    sent = container("a", env=ENV, envFrom=OWN)
+    sent = container("a", env=OWN_ENV, envFrom=OWN)
     found = dry_run(controlplane, pod({"containers": [sent, container("b")]}, labels), namespace)
     first, second = found["spec"]["containers"]
     assert {key: first[key] for key in sent} == sent
@@ -202,3 +144,17 @@ def test_the_pods_of_a_workload_get_them_and_its_template_stays_as_written(
     for kind_of in ("containers", "initContainers"):
         assert [one["envFrom"] for one in found["spec"][kind_of]] == [[OURS]]
         assert all("envFrom" not in one for one in workload["spec"]["template"]["spec"][kind_of])
+
+
+def test_the_author_of_a_deployment_reads_the_refusal_in_its_replicasets_events(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    wrong = next(case for case in REFUSED if case.name == "a misspelt annotation")
+    template = TEMPLATE | {"metadata": TEMPLATE["metadata"] | {"annotations": wrong.annotations}}
+    spec = {"selector": SELECTOR, "template": template}
+    manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "box"}, "spec": spec}
+    created(controlplane, manifest, namespace)
+    events = ("events", f"--namespace={namespace}", "--field-selector=involvedObject.kind=ReplicaSet")
+    told = until("the ReplicaSet has an Event", lambda: get(controlplane, *events)["items"])
+    assert told[0]["reason"] == "FailedCreate"
+    assert told[0]["message"].endswith(f" denied request: {wrong.sentence}")

@@ -49,9 +49,12 @@ class _Python:
 def operator_image(cluster: Cluster) -> str:
     """Return the name of the operator's image, loaded into the cluster's node; an existing cluster pulls it."""
     if cluster.engine is None:
-        if image := os.environ.get("DEVBOX_SECRETS_IMAGE"):
+        image = os.environ.get("DEVBOX_SECRETS_IMAGE", "")
+        if ":" in image.rpartition("/")[2]:
             return image
-        message = "an existing cluster needs DEVBOX_SECRETS_IMAGE, the operator's image where the cluster can pull it"
+        message = (
+            "an existing cluster needs DEVBOX_SECRETS_IMAGE, the operator's image as NAME:TAG, where it can be pulled"
+        )
         raise ClusterError(message)
     image = build(cluster.engine)
     cluster.load(image)

@@ -62,20 +62,20 @@ def cluster(name: str | None = None, *, keep: bool = False) -> Iterator[Cluster]
     """Give a ready cluster, and delete it afterwards unless it is to be kept; a kept one is used again.
 
     DEVBOX_SECRETS_TEST_CLUSTER decides otherwise: `kept` uses the cluster of `python -m cluster up`, and `existing` the
-    one that KUBECONFIG names. SIGTERM ends the run like Ctrl-C, so that both clean up.
+    one that KUBECONFIG names. SIGTERM ends the run like Ctrl-C, so that all clean up.
     """
     choice = os.environ.get("DEVBOX_SECRETS_TEST_CLUSTER", "new")
     if choice not in {"new", "kept", "existing"}:
         message = f"DEVBOX_SECRETS_TEST_CLUSTER={choice}: must be new (the default), kept or existing"
         raise ClusterError(message)
-    if choice == "existing":
-        yield _existing()
-        return
     if choice == "kept":
         name, keep = KEPT, True
     name = name or f"{PREFIX}{secrets.token_hex(3)}"
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if choice == "existing":
+            yield _existing()
+            return
         with engine() as it, lock(_lock(name)):
             sweep(it)
             try:

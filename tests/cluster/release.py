@@ -14,6 +14,7 @@ DEVBOX = "devbox-secrets.dev/devbox=true"
 """The label that makes a pod a devbox."""
 
 _CHART = Path(__file__).parents[2] / "charts/devbox-secrets"
+_CRD = "accountsecrets.devbox-secrets.dev"
 _SECONDS = 120
 
 
@@ -24,27 +25,39 @@ def install(cluster: Cluster, *options: str) -> None:
         try:
             cluster.helm(
                 *("upgrade", "--install", NAMESPACE, _CHART, f"--namespace={NAMESPACE}", "--create-namespace"),
-                *("--wait", f"--timeout={_SECONDS}s", f"--set=image.repository={repository},image.tag={tag}", *options),
+                *("--wait", f"--timeout={_SECONDS}s", *options),
+                f"--set-string=image.repository={repository},image.tag={tag}",
             )
         except ClusterError as error:
-            pods = cluster.kubectl("get", "pods", f"--namespace={NAMESPACE}")
-            log = cluster.kubectl("logs", "deployment/devbox-secrets", f"--namespace={NAMESPACE}", "--tail=20")
+            pods = _shown(cluster, "get", "pods")
+            log = _shown(cluster, "logs", "deployment/devbox-secrets", "--tail=20")
             message = f"{error}\n\n{pods}\nThe operator's log ends:\n{log}"
             raise ClusterError(message) from None
         _wait_for_injection(cluster)
 
 
-def is_installed(cluster: Cluster) -> bool:
-    """Tell whether the cluster has a release of this name."""
-    return bool(json.loads(cluster.helm("list", "--all-namespaces", "--output=json", f"--filter=^{NAMESPACE}$")))
+def traces(cluster: Cluster) -> list[str]:
+    """Name what the cluster has of the product, however it was installed; an uninstalled one leaves its keys."""
+    kinds = (f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}")
+    return cluster.kubectl("get", *kinds, "--ignore-not-found", "--output=name").split()
 
 
 def uninstall(cluster: Cluster) -> None:
-    """Take away all that the chart brought, and what it leaves to users who may want it back: keys and CRD."""
+    """Take away what `install` brought, or a part of it, and what the chart leaves to users: keys and CRD."""
     with step("uninstalling the chart"):
-        cluster.helm("uninstall", NAMESPACE, f"--namespace={NAMESPACE}", "--wait", f"--timeout={_SECONDS}s")
-        cluster.kubectl("delete", "namespace", NAMESPACE)
-        cluster.kubectl("delete", f"--filename={_CHART / 'files/crd.yaml'}", "--ignore-not-found")
+        cluster.helm(
+            *("uninstall", NAMESPACE, f"--namespace={NAMESPACE}", "--ignore-not-found"),
+            *("--wait", f"--timeout={_SECONDS}s"),
+        )
+        cluster.kubectl("delete", f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}", "--ignore-not-found")
+
+
+def _shown(cluster: Cluster, *arguments: str) -> str:
+    """Return what kubectl says, be it an error: this is to explain another one."""
+    try:
+        return cluster.kubectl(*arguments, f"--namespace={NAMESPACE}")
+    except ClusterError as error:
+        return str(error)
 
 
 def _wait_for_injection(cluster: Cluster) -> None:

@@ -14,12 +14,14 @@ def _cluster() -> Iterator[Cluster]:
     """One cluster for all tests, with the operator of this tree at its most talkative."""
     with kind.cluster() as it:
         theirs = it.engine is None
-        if theirs and release.is_installed(it):
-            pytest.fail("this cluster has a release devbox-secrets, which the tests would change: uninstall it first")
-        release.install(it, "--set=logLevel=DEBUG")
-        yield it
-        if theirs:
-            release.uninstall(it)
+        if theirs and (found := release.traces(it)):
+            pytest.fail(f"this cluster has {' and '.join(found)}, which the tests would delete: use another cluster")
+        try:
+            release.install(it, "--set=logLevel=DEBUG")
+            yield it
+        finally:
+            if theirs:
+                release.uninstall(it)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import archive, runtime
+from cluster import archive, image, runtime
+from cluster.kind import Cluster
 from cluster.run import ClusterError, is_locked, lock, run
 
 
@@ -105,3 +106,19 @@ def test_a_failed_program_s_last_words_are_in_the_error() -> None:
 def test_a_missing_program_is_named() -> None:
     with pytest.raises(ClusterError, match="no-such-program: not found on PATH"):
         run("no-such-program")
+
+
+EXISTING = Cluster("existing", Path("kubeconfig"), engine=None)
+
+
+@pytest.mark.parametrize("name", ["devbox-secrets:0.1.0", "registry.example:5000/devbox-secrets:0.1.0"])
+def test_an_existing_cluster_pulls_the_image_that_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVBOX_SECRETS_IMAGE", name)
+    assert image.operator_image(EXISTING) == name
+
+
+@pytest.mark.parametrize("name", ["", "devbox-secrets", "registry.example:5000/devbox-secrets"])
+def test_an_image_without_a_tag_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVBOX_SECRETS_IMAGE", name)
+    with pytest.raises(ClusterError, match="NAME:TAG"):
+        image.operator_image(EXISTING)

@@ -227,7 +227,7 @@ def test_a_namespace_is_brought_to_what_is_wanted(
 
 
 def test_a_first_sync_says_when_and_why() -> None:
-    status = next_status(entry("A", v("1")), None, {}, NOW)
+    status = next_status(entry("A", v("1")), None, None, NOW)
     (ready,) = status.conditions
     assert (ready.type, ready.status, ready.reason) == ("Ready", "True", "Synced")
     assert ready.last_transition_time == status.changed_at == NOW
@@ -237,41 +237,45 @@ def test_a_first_sync_says_when_and_why() -> None:
 
 def test_a_status_that_says_it_already_is_not_written_again() -> None:
     made = entry("A", v("1"))
-    status = next_status(made, None, {}, THEN)
-    again = next_status(replace(made, status=status), None, {"A": v("1")}, NOW)
+    status = next_status(made, None, None, THEN)
+    again = next_status(replace(made, status=status), None, v("1"), NOW)
     assert again == status
 
 
 @pytest.mark.parametrize(
-    ("about", "generation", "present", "opened", "changed"),
+    ("told", "generation", "before", "opened", "changed"),
     [
-        ("a new value", 2, {"A": v("1")}, v("2"), NOW),
-        ("the same value, re-sealed", 2, {"A": v("1")}, v("1"), THEN),
-        ("a change by hand, undone", 1, {"A": v("hand")}, v("1"), THEN),
-        ("a Secret deleted by hand, undone", 1, {}, v("1"), THEN),
-        ("an update that doesn't open", 2, {"A": v("1")}, BROKEN, THEN),
+        pytest.param(None, 2, v("1"), v("2"), NOW, id="a new value"),
+        pytest.param(None, 2, v("1"), v("1"), THEN, id="the same value, re-sealed"),
+        pytest.param(None, 1, v("hand"), v("1"), THEN, id="a change by hand, undone"),
+        pytest.param(None, 1, None, v("1"), THEN, id="a Secret deleted by hand, undone"),
+        pytest.param(None, 2, v("1"), BROKEN, THEN, id="an update that doesn't open"),
+        pytest.param(BROKEN, 1, v("1"), v("2"), NOW, id="an update that opens at last"),
+        pytest.param(BROKEN, 1, v("1"), v("1"), THEN, id="a value that opens again"),
+        pytest.param(not_owned(["box"]), 1, v("1"), v("1"), NOW, id="a namespace that is in reach at last"),
     ],
 )
 def test_changed_at_follows_the_value_alone(
-    about: str,
+    told: Refusal | None,
     generation: int,
-    present: dict[str, SecretBytes],
+    before: SecretBytes | None,
     opened: SecretBytes | Refusal,
     changed: str,
 ) -> None:
-    before = next_status(entry("A", v("1")), None, {}, THEN)
-    made = entry("A", opened, generation=generation, status=before)
+    made = entry("A", v("1"), status=next_status(entry("A", v("1")), None, None, THEN))
+    status = next_status(made, told, v("1"), THEN)
     refusal = opened if isinstance(opened, Refusal) else None
-    assert next_status(made, refusal, present, NOW).changed_at == changed, about
+    made = entry("A", opened, generation=generation, status=status)
+    assert next_status(made, refusal, before, NOW).changed_at == changed
 
 
 def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
     made = entry("A", v("1"))
-    ready = next_status(made, None, {}, THEN)
-    broken = next_status(replace(made, status=ready), BROKEN, {}, NOW)
+    ready = next_status(made, None, None, THEN)
+    broken = next_status(replace(made, status=ready), BROKEN, None, NOW)
     assert broken.conditions[0].last_transition_time == NOW
     other = Refusal(Reason.UNKNOWN_KEY, "why")
-    still = next_status(replace(made, status=broken), other, {}, "2026-03-03T00:00:00Z")
+    still = next_status(replace(made, status=broken), other, None, "2026-03-03T00:00:00Z")
     assert still.conditions[0].reason == "UnknownKey"
     assert still.conditions[0].last_transition_time == NOW
 
@@ -294,7 +298,7 @@ def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
 ) -> None:
     refusal = refuse([f"{'n' * 58}-{number:04}" for number in range(2000)])
     assert "and 1990 more" in refusal.message
-    assert next_status(entry("A", v("1")), refusal, {}, NOW).conditions[0].message == refusal.message
+    assert next_status(entry("A", v("1")), refusal, None, NOW).conditions[0].message == refusal.message
 
 
 def test_no_plan_prints_a_value() -> None:

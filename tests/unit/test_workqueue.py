@@ -1,4 +1,4 @@
-"""The queue: each name once, the newest first, and no name in another's way."""
+"""The queue: each name once, the newest first, no flood before a trickle, and no name in another's way."""
 
 import asyncio
 import selectors
@@ -66,6 +66,48 @@ def test_a_name_waits_once_and_where_it_was_added_last() -> None:
         queue.add(["a"])
         assert len(queue) == 3
         assert await take_all(queue) == ["a", "c", "b"]
+
+    run(main())
+
+
+def test_a_flood_of_changes_does_not_hold_up_a_single_one() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        floods = [f"flood {number}" for number in range(100)]
+        for _ in range(10):
+            queue.add(floods)
+        for _ in range(20):
+            queue.add(["single"])
+            queue.add(floods)
+            assert await take(queue) == "single"
+            queue.done("single")
+            queue.done(await take(queue))
+
+    run(main())
+
+
+def test_who_has_single_changes_all_the_time_does_not_hold_up_a_flood_for_ever() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(["flood"])
+        taken = []
+        for _ in range(30):
+            queue.add(["single"])
+            taken.append(await take(queue))
+            queue.done(taken[-1])
+        assert "flood" in taken
+
+    run(main())
+
+
+def test_a_name_of_a_long_backlog_that_had_its_turn_is_before_the_rest_when_it_changes() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(str(number) for number in range(1000))
+        queue.done(first := await take(queue))
+        queue.add([first])
+        assert await take(queue) == first
 
     run(main())
 

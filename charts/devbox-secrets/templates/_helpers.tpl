@@ -30,3 +30,48 @@ app.kubernetes.io/name: devbox-secrets
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* What both kinds of policy match, and how. Written out in full: what is left to the API server's defaults,
+every kubectl apply would write anew. */}}
+{{- define "devbox-secrets.pods" -}}
+resourceRules:
+  - apiGroups: [""]
+    apiVersions: [v1]
+    resources: [pods]
+    operations: [CREATE]
+    scope: "*"
+{{- end }}
+
+{{/* One binding for each selector, named after it: when the list changes, the bindings of the others are not touched. */}}
+{{- define "devbox-secrets.bindings" -}}
+{{- range .context.Values.devboxes.selectors }}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: {{ $.kind }}Binding
+metadata:
+  name: {{ $.policy }}-{{ toJson . | sha256sum | trunc 8 }}
+  labels:
+    {{- include "devbox-secrets.labels" $.context | nindent 4 }}
+spec:
+  policyName: {{ $.policy }}
+  {{- if eq $.kind "ValidatingAdmissionPolicy" }}
+  validationActions: [Deny]
+  {{- end }}
+  matchResources:
+    objectSelector:
+      {{- toYaml . | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* What the annotations may hold, as regular expressions: an entry of env, all of env, and mount. */}}
+{{- define "devbox-secrets.entry" -}}
+\s*[A-Za-z_][A-Za-z0-9_]{0,252}\s*(=\s*[A-Za-z_][A-Za-z0-9_]{0,252}\s*)?
+{{- end }}
+{{- define "devbox-secrets.entries" -}}
+^{{ include "devbox-secrets.entry" . }}(,{{ include "devbox-secrets.entry" . }})*$
+{{- end }}
+{{/* So many entries at most: the API server ends an expression that takes too long. */}}
+{{- define "devbox-secrets.most" -}}100{{- end }}
+{{- define "devbox-secrets.path" -}}
+^(/[^/:\s[:cntrl:]]+)+$
+{{- end }}

@@ -1,0 +1,161 @@
+"""What happens between the operator's reading and its writing, on a real API server.
+
+The reconciler runs in the test's own process, so that each overtaking comes at its very moment.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from pydantic import SecretBytes
+
+from apiserver.account import SECRET
+from apiserver.chart import ACCOUNT, Json, get
+from cluster.controlplane import ControlPlane
+from devbox_secrets.api import AccountSecretSpec, AccountSecretStatus
+from devbox_secrets.cache import Cache
+from devbox_secrets.cluster import ACCOUNT_SECRETS, NAMESPACES, Cluster
+from devbox_secrets.errors import ClusterError
+from devbox_secrets.manifest import manifest
+from devbox_secrets.reconcile import Reconciler
+from devbox_secrets.sealing import Keyring, OpeningKey
+
+KEY = OpeningKey.generate(datetime(2026, 1, 1, tzinfo=UTC))
+VARIABLE = "TOKEN"
+NAME = "token"
+
+pytestmark = pytest.mark.usefixtures("crds")
+
+
+class Overtaken(Cluster):
+    """A connection on which something else happens just before a write, once."""
+
+    before_apply: Callable[[], None] | None = None
+    before_status: Callable[[], None] | None = None
+
+    async def apply_account_secret(
+        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
+    ) -> Json:
+        happens, self.before_apply = self.before_apply, None
+        if happens:
+            happens()
+        return await super().apply_account_secret(namespace, values, resource_version)
+
+    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Json:
+        happens, self.before_status = self.before_status, None
+        if happens:
+            happens()
+        return await super().write_status(namespace, name, status, resource_version)
+
+
+class Operator:
+    """The operator's rooms without its watches: it hears of a thing when the test says so."""
+
+    def __init__(self, controlplane: ControlPlane, cluster: Overtaken) -> None:
+        self.controlplane = controlplane
+        self.cluster = cluster
+        self.cache = Cache()
+        self.reconciler = Reconciler(
+            cluster, self.cache, lambda: Keyring([KEY]), reserved=(), clock=partial(next, _hours())
+        )
+
+    async def hear_of_namespaces(self) -> set[str]:
+        return self.cache.replace_namespaces(*await self.cluster.list_all(NAMESPACES))
+
+    async def hear_of_account_secrets(self) -> None:
+        self.cache.replace_account_secrets(*await self.cluster.list_all(ACCOUNT_SECRETS))
+
+    def put(self, account: str, value: bytes, **spec: str) -> None:
+        sealed = KEY.public.seal(SecretBytes(value), account=account, name=VARIABLE)
+        body = manifest(account, AccountSecretSpec(name=VARIABLE, sealed=sealed, **spec), NAME)
+        self.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
+
+    def status(self, account: str) -> Json:
+        status: Json = get(self.controlplane, "accountsecret", NAME, "-n", account).get("status", {})
+        return status
+
+
+def _hours() -> Iterator[datetime]:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    while True:
+        yield (now := now + timedelta(hours=1))
+
+
+@asynccontextmanager
+async def _operator(controlplane: ControlPlane) -> AsyncIterator[Operator]:
+    async with Overtaken.connect(controlplane.kubeconfig) as cluster:
+        assert isinstance(cluster, Overtaken)
+        yield Operator(controlplane, cluster)
+
+
+def run(controlplane: ControlPlane, story: Callable[[Operator], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        async with _operator(controlplane) as it:
+            await story(it)
+
+    asyncio.run(told())
+
+
+def test_nothing_is_called_ready_before_its_namespace_was_heard_of(controlplane: ControlPlane, namespace: str) -> None:
+    async def story(it: Operator) -> None:
+        it.put(namespace, b"1")
+        await it.hear_of_account_secrets()
+        await it.reconciler.reconcile(namespace)
+        assert it.status(namespace) == {}
+        assert namespace in await it.hear_of_namespaces()
+        await it.reconciler.reconcile(namespace)
+        assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
+
+    run(controlplane, story)
+
+
+def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(controlplane: ControlPlane, namespace: str) -> None:
+    async def story(it: Operator) -> None:
+        it.put(namespace, b"1")
+        await it.hear_of_namespaces()
+        await it.hear_of_account_secrets()
+        await it.reconciler.reconcile(namespace)
+        before = it.status(namespace)["changedAt"]
+
+        it.put(namespace, b"2")
+        await it.hear_of_account_secrets()
+        it.cluster.before_status = partial(it.put, namespace, b"2", description="meanwhile")
+        with pytest.raises(ClusterError, match="409"):
+            await it.reconciler.reconcile(namespace)
+        await it.hear_of_account_secrets()
+        await it.reconciler.reconcile(namespace)
+        assert it.status(namespace)["changedAt"] > before
+
+    run(controlplane, story)
+
+
+def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_again(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    guest = f"{namespace}-guest"
+
+    async def story(it: Operator) -> None:
+        controlplane.kubectl("create", "namespace", guest)
+        controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}={namespace}")
+        it.put(namespace, b"1")
+        await it.hear_of_namespaces()
+        await it.hear_of_account_secrets()
+
+        def leaves() -> None:
+            controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}-")
+            assert guest in it.cache.take_namespace(get(controlplane, "namespace", guest))
+
+        it.cluster.before_apply = leaves
+        await it.reconciler.reconcile(namespace)
+        # Now the watch tells of the Secret that was written.
+        find = ("secret", SECRET, "-n", guest)
+        assert it.cache.take_secret(get(controlplane, *find)) == {guest}
+        await it.reconciler.reconcile(guest)
+        assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
+
+    run(controlplane, story)
