@@ -161,15 +161,18 @@ def _create(it: Engine, name: str, *, keep: bool) -> Cluster:
 
 def _configuration() -> dict[str, object]:
     """Return kind's configuration; JSON is YAML."""
-    configuration: dict[str, object] = {"apiVersion": "kind.x-k8s.io/v1alpha4", "kind": "Cluster"}
+    kubelet: dict[str, object] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "syncFrequency": "5s",  # and not a minute, after which files of running pods follow
+    }
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and Path("/sys/fs/cgroup/cpu").exists():
-        patch = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "failCgroupV1": False,
-        }
-        configuration["kubeadmConfigPatches"] = [json.dumps(patch)]
-    return configuration
+        kubelet["failCgroupV1"] = False
+    return {
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "kind": "Cluster",
+        "kubeadmConfigPatches": [json.dumps(kubelet)],
+    }
 
 
 def _delete(it: Engine, name: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from cluster import image, kind, release
 from cluster.kind import Cluster
+from e2e.accounts import Account
 
 
 @pytest.fixture(scope="session", name="cluster")
@@ -38,3 +39,9 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def account(cluster: Cluster, namespace: str, devbox_image: str) -> Account:
+    """A new account: its home has no label, and no secrets yet."""
+    return Account(cluster, namespace, devbox_image)

@@ -1,0 +1,77 @@
+"""An account as its developers use it: the command, kubectl and pods. Imports cluster."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.kind import Cluster
+
+DEVBOX = {"devbox-secrets.dev/devbox": "true"}
+SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}
+SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
+COMMAND = Path(sys.executable).with_name("devbox-secrets")
+PRINT = 'echo "$NAME: ${TOKEN-not set}"'
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account, as its developers use it: the command, kubectl and pods."""
+
+    cluster: Cluster
+    name: str
+    image: str
+
+    def seal(self, variable: str, value: str, account: str | None = None) -> str:
+        done = subprocess.run(
+            [COMMAND, "seal", variable, "--account", account or self.name, "--kubeconfig", self.cluster.kubeconfig],
+            input=value,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def apply(self, manifest: str) -> None:
+        self.cluster.kubectl("apply", "-n", self.name, "-f", "-", stdin=manifest)
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl("-n", self.name, *arguments)
+
+    def sync(self, variable: str, value: str) -> None:
+        """Apply a value and wait until devboxes get it."""
+        self.apply(self.seal(variable, value))
+        name = variable.lower().replace("_", "-")
+        self.kubectl("wait", "--for=condition=Ready", f"accountsecret/{name}", "--timeout=20s")
+
+    def container(self, name: str, **fields: object) -> Json:
+        env = [{"name": "NAME", "value": name}]
+        return {"name": name, "image": self.image, "command": ["sh", "-c", PRINT], "env": env, **fields}
+
+    def spec(self, *containers: Json, **fields: object) -> Json:
+        return {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": list(containers), **fields}
+
+    def create(self, kind: str, name: str, spec: Json, api: str = "v1", **metadata: dict[str, str]) -> None:
+        body = {"apiVersion": api, "kind": kind, "metadata": {"name": name, **metadata}, "spec": spec}
+        self.cluster.kubectl("create", "-n", self.name, "-f", "-", stdin=json.dumps(body))
+
+    def run(self, name: str, spec: Json | None = None, **metadata: dict[str, str]) -> str:
+        """Run a pod, a devbox unless it has other labels, to its end and give what its containers printed."""
+        self.create("Pod", name, spec or self.spec(self.container("main")), "v1", **{"labels": DEVBOX, **metadata})
+        self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
+        return self.kubectl("logs", name, "--all-containers")
+
+
+def until(awaited: str, ask: Callable[[], object], seconds: float = 20) -> float:
+    """Wait until it's so; give how long that took, in seconds."""
+    started = time.monotonic()
+    while not ask():
+        assert time.monotonic() - started < seconds, f"waited {seconds:.0f} s, but not: {awaited}"
+        time.sleep(0.05)
+    return time.monotonic() - started
