@@ -35,6 +35,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 #: The chart makes both of these empty in the operator's namespace; the operator only fills them.
 KEYS_SECRET = "devbox-secrets-keys"  # noqa: S105 - a name
 PUBLIC_KEYS_CONFIGMAP = "devbox-secrets-public-keys"
+LEASE = "devbox-secrets"
 #: The operator's namespace, unless it was installed elsewhere.
 OPERATOR_NAMESPACE = "devbox-secrets"
 

@@ -6,8 +6,9 @@ An error names the request and the server's reason, never a body.
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from devbox_secrets.api import (
     FIELD_MANAGER,
     GROUP,
     KEYS_SECRET,
+    LEASE,
     MANAGED_BY_LABEL,
     PLURAL,
     PUBLIC_KEYS_CONFIGMAP,
@@ -58,8 +60,13 @@ _NO_KUBECONFIG = (ConfigException, OSError, yaml.YAMLError, AttributeError, KeyE
 class Cluster:
     """A connection to one API server, with the rights of whoever it was opened for."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
         self._client = client
+        self._may_write = may_write
+
+    def fenced(self, may_write: Callable[[], bool]) -> "Cluster":
+        """Give the same connection, on which nothing is written unless it may be at that moment."""
+        return Cluster(self._client, may_write)
 
     @classmethod
     @asynccontextmanager
@@ -95,31 +102,33 @@ class Cluster:
             if not query["continue"]:
                 return items, int(page["metadata"]["resourceVersion"])
 
-    async def find_account_secret(self, namespace: str) -> Body | None:
-        """Read a namespace's Secret of the account Secret's name; None where there is none."""
+    async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
+        """Create an empty account Secret where there is none; give what is there, and whether it's new.
+
+        Only then is there a resource version that `apply_account_secret` can insist on. A Secret
+        that came up meanwhile isn't touched: not by the creation, which is tried only where none
+        is, and not in what it holds, since this is a field manager of its own.
+        """
         try:
-            return await self._request("GET", _account_secret(namespace))
+            return await self._request("GET", _account_secret(namespace)), False
         except ClusterError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+        query = {"fieldManager": f"{FIELD_MANAGER}-create"}
+        path = _account_secret(namespace)
+        answer = await self._answer("PATCH", path, query=query, body=_manifest({}), media_type=_APPLY)
+        return answer.body, answer.status == HTTPStatus.CREATED
 
     async def apply_account_secret(
-        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str | None
+        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
     ) -> Body:
-        """Write a namespace's account Secret: these values and no others.
+        """Write a namespace's account Secret, if it's still in that state: these values and no others.
 
-        With a resource version it's that state which is replaced, or none (ClusterError 409).
+        Raises:
+            ClusterError: 409, it's in another state by now.
         """
         body = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": ACCOUNT_SECRET,
-                "labels": {MANAGED_BY_LABEL: FIELD_MANAGER},
-                **({"resourceVersion": resource_version} if resource_version else {}),
-            },
-            "type": SECRET_TYPE,
+            **_manifest({"resourceVersion": resource_version}),
             "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
         }
         # Forced: what someone else wrote into our own Secret is drift.
@@ -180,14 +189,28 @@ class Cluster:
         """Write the public keys' ConfigMap: these and no others; nothing where it's so already."""
         want: dict[str, str] = {key.id: str(key) for key in keys}
         want["newest"] = want[newest]
-        have = await self.read_public_keys(namespace)
+        path = f"{NAMESPACES}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
+        found = await self._request("GET", path)
+        have = found.get("data") or {}
         if have == want:
             return
-        path = f"{NAMESPACES}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
-        data = {**dict.fromkeys(have), **want}
-        await self._request("PATCH", path, body={"data": data}, media_type=_MERGE)
+        version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+        body = {"metadata": version, "data": {**dict.fromkeys(have), **want}}
+        await self._request("PATCH", path, body=body, media_type=_MERGE)
 
-    async def _request(
+    async def read_lease(self, namespace: str) -> Body:
+        """Read the Lease of the operator's replicas."""
+        return await self._request("GET", _lease(namespace))
+
+    async def write_lease(self, namespace: str, spec: Body, resource_version: str) -> None:
+        """Change the Lease, if it's still in that state (else ClusterError 409)."""
+        body = {"metadata": {"resourceVersion": resource_version}, "spec": spec}
+        await self._request("PATCH", _lease(namespace), body=body, media_type=_MERGE)
+
+    async def _request(self, method: str, path: str, **options: Any) -> Body:  # noqa: ANN401 - as _answer has them
+        return (await self._answer(method, path, **options)).body
+
+    async def _answer(
         self,
         method: str,
         path: str,
@@ -195,7 +218,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Body | None = None,
         media_type: str = "application/json",
-    ) -> Body:
+    ) -> "_Answer":
         client = self._client
         headers = {"Accept": "application/json", "Content-Type": media_type}
         for auth in (await client.configuration.auth_settings()).values():
@@ -203,6 +226,9 @@ class Cluster:
         url = f"{client.configuration.host}{path}"
         if query:
             url += "?" + urlencode({key: value for key, value in query.items() if value})
+        # The last look before the request goes: whatever was awaited until here may have taken long.
+        if method != "GET" and not self._may_write():
+            raise ClusterError(f"{method} {path}: not sent, since another replica may be writing now")
         try:
             response = await client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
             raw = await response.read()
@@ -210,8 +236,13 @@ class Cluster:
             raise ClusterError(f"{method} {path}: {type(error).__name__}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise ClusterError(_reason(method, path, response.status, raw), response.status)
-        answer: Body = json.loads(raw)
-        return answer
+        return _Answer(response.status, json.loads(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: Body = field(repr=False)
 
 
 def present_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
@@ -246,6 +277,20 @@ def _in_cluster() -> bool:
 
 def _account_secret(namespace: str) -> str:
     return f"{NAMESPACES}/{namespace}/secrets/{ACCOUNT_SECRET}"
+
+
+def _manifest(metadata: Body) -> Body:
+    """Give the account Secret as we write it, but for its data."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": ACCOUNT_SECRET, "labels": {MANAGED_BY_LABEL: FIELD_MANAGER}, **metadata},
+        "type": SECRET_TYPE,
+    }
+
+
+def _lease(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{LEASE}"
 
 
 def _reason(method: str, path: str, status: int, raw: bytes) -> str:

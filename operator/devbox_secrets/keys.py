@@ -26,16 +26,17 @@ class KeyStore:
         # Until it was told: publishing may fail before that.
         self._news = False
 
-    async def refresh(self) -> bool:
-        """Read the keys, making the first one where there is none; tell whether they are others.
+    async def refresh(self, *, write: bool) -> bool:
+        """Read the keys; tell whether they are others than before.
 
-        A key is published only when its private half is stored: what people seal can be opened.
+        Who may write makes the first one where there is none, and publishes the public halves: of
+        stored keys alone, so that what people seal can be opened.
 
         Raises:
             ClusterError: the key Secret or the ConfigMap can't be read or written.
         """
         entries, version = await self._cluster.read_keys(self._namespace)
-        if not entries:
+        if not entries and write:
             await self._make_first(version)
             entries, version = await self._cluster.read_keys(self._namespace)
         if version != self._version:
@@ -43,7 +44,7 @@ class KeyStore:
             self._version = version
             self._news = True
             LOG.info("sealing keys: %s", ", ".join(sorted(self.keyring)) or "none that can be read")
-        if self.keyring:
+        if self.keyring and write:
             public = [key.public for key in self.keyring.values()]
             await self._cluster.publish_keys(self._namespace, public, self.keyring.newest.public.id)
         news, self._news = self._news, False

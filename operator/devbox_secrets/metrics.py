@@ -32,4 +32,5 @@ RECONCILE_SECONDS = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30),
     registry=REGISTRY,
 )
+LEADER = Gauge("devbox_secrets_leader", "Whether this replica is the one that writes", registry=REGISTRY)
 SEALING_KEYS = Gauge("devbox_secrets_sealing_keys", "Sealing keys at hand", registry=REGISTRY)

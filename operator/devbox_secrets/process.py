@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import secrets
 import signal
+import socket
 import sys
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -25,6 +27,7 @@ from devbox_secrets.cluster import (
 )
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.keys import KeyStore
+from devbox_secrets.lease import Lease
 from devbox_secrets.reconcile import Reconciler
 from devbox_secrets.settings import Settings
 from devbox_secrets.workqueue import WorkQueue
@@ -68,6 +71,7 @@ async def _run(settings: Settings) -> None:
             for task in done:
                 task.result()
         finally:
+            await operator.lease.release()
             await site.cleanup()
 
 
@@ -77,6 +81,7 @@ async def _watch(operator: "Operator") -> None:
         settings=handlers.settings(),
         clusterwide=True,
         standalone=True,
+        identity=operator.identity,  # type: ignore[arg-type]  # kopf keeps the name of this str to itself
     )
 
 
@@ -86,7 +91,11 @@ class Operator:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self.cache = Cache()
         self.full = False
-        self._cluster = cluster
+        self.identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.lease = Lease(cluster, settings.namespace, self.identity)
+        self._leading = asyncio.Event()
+        self._listed_in_term = -1
+        self._cluster = cluster = cluster.fenced(self.lease.held)
         self._settings = settings
         self._queue = WorkQueue()
         self._keys = KeyStore(cluster, settings.namespace, _now)
@@ -95,15 +104,16 @@ class Operator:
         )
 
     def mark(self, accounts: set[str]) -> None:
-        """Put accounts before the workers."""
-        self._queue.add(accounts)
+        """Put accounts before the workers; who takes the Lease over looks at every account anyway."""
+        if self._leading.is_set():
+            self._queue.add(accounts)
 
     async def fill(self) -> None:
         """Read the keys and everything else once; only then is it known what is missing."""
-        await self._keys.refresh()
+        await self.lease.look()
+        await self._keys.refresh(write=False)
         await self._list()
         self.full = True
-        self.mark(self.cache.accounts())
         LOG.info(
             "ready: %d AccountSecrets, %d sealing keys",
             len(list(self.cache.all_account_secrets())),
@@ -113,11 +123,15 @@ class Operator:
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
         """Give what runs for as long as the process does."""
         workers = [self._work() for _ in range(self._settings.workers)]
-        return [*workers, self._resync(), self._follow_keys()]
+        return [self.lease.keep(), self._lead(), *workers, self._resync(), self._follow_keys()]
+
+    def ready(self) -> bool:
+        """Tell whether everything was read and it's known who writes."""
+        return self.full and self.lease.known
 
     def unhealthy(self) -> str | None:
         """Say why the process should be restarted, if it should."""
-        stuck = self._queue.stuck_seconds()
+        stuck = self._queue.stuck_seconds() if self._leading.is_set() else 0
         return f"nothing was worked on for {stuck:.0f} s" if stuck > _STUCK_SECONDS else None
 
     def measure(self) -> bytes:
@@ -125,12 +139,32 @@ class Operator:
         counts = self._reconciler.reasons()
         for reason in [*Reason, "Pending"]:
             metrics.ACCOUNT_SECRETS.labels(reason).set(counts[reason])
+        metrics.LEADER.set(self.lease.held())
         metrics.QUEUE_DEPTH.set(len(self._queue))
         metrics.SEALING_KEYS.set(len(self._keys.keyring))
         return generate_latest(metrics.REGISTRY)
 
+    async def _lead(self) -> None:
+        """Let the workers work while the Lease is ours, from a list that was made in its term."""
+        while True:
+            term = await self.lease.gained()
+            try:
+                await self._keys.refresh(write=True)
+                if self._listed_in_term != term:
+                    await self._list()
+            except ClusterError as error:
+                LOG.warning("not ready to write yet: %s", error)
+                await asyncio.sleep(1)
+                continue
+            self._leading.set()
+            self.mark(self.cache.accounts())
+            await self.lease.over(term)
+            self._leading.clear()
+            LOG.info("this replica doesn't write any more")
+
     async def _work(self) -> None:
         while True:
+            await self._leading.wait()
             account, waited = await self._queue.get()
             metrics.QUEUE_SECONDS.observe(waited)
             try:
@@ -161,17 +195,19 @@ class Operator:
         while True:
             await asyncio.sleep(self._settings.keys_seconds)
             try:
-                if await self._keys.refresh():
+                if await self._keys.refresh(write=self.lease.held()):
                     self.mark(self._reconciler.waiting_for_keys())
             except ClusterError as error:
                 LOG.warning("the sealing keys can't be read: %s", error)
 
     async def _list(self) -> set[str]:
+        term = self.lease.term
         namespaces = await self._cluster.list_all(NAMESPACES)
         changed = self.cache.replace_namespaces(*namespaces)
         secrets = await self._cluster.list_all(SECRETS, ACCOUNT_SECRETS_ONLY)
         changed |= self.cache.replace_secrets(*secrets)
         account_secrets = await self._cluster.list_all(ACCOUNT_SECRETS)
+        self._listed_in_term = term
         return changed | self.cache.replace_account_secrets(*account_secrets)
 
 
@@ -186,8 +222,8 @@ async def _serve(operator: Operator, port: int) -> web.AppRunner:
 
     async def readyz(_: web.Request) -> web.Response:
         return web.Response(
-            text="ok" if operator.full else "reading the cluster's state",
-            status=200 if operator.full else 503,
+            text="ok" if operator.ready() else "reading the cluster's state",
+            status=200 if operator.ready() else 503,
         )
 
     async def measure(_: web.Request) -> web.Response:

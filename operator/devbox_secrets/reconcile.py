@@ -186,24 +186,25 @@ class Reconciler:
     async def _write(self, account: str, member: Member, values: Mapping[str, SecretBytes]) -> Step:
         """Bring one namespace's account Secret to what it should hold; give what was found."""
         todo = step(values, member)
-        if todo is Step.APPLY and member.secret is None:
-            # Server-side apply can't be told to create only: look once more that the place is free.
-            body = await self._cluster.find_account_secret(member.namespace)
-            if body is not None:
-                self._learn(account, body)
-                raise ClusterError(f"namespace {member.namespace}: a Secret came up", HTTPStatus.CONFLICT)
         version = member.secret.resource_version if member.secret else None
         if todo in (Step.DELETE, Step.REPLACE) and version:
             await self._cluster.delete_account_secret(member.namespace, version)
             self._note(member, "deleted")
             version = None
         if todo in (Step.APPLY, Step.REPLACE):
-            await self._apply(account, member, values, version)
+            await self._apply(account, member, values, version or await self._create(account, member))
         return todo
 
-    async def _apply(
-        self, account: str, member: Member, values: Mapping[str, SecretBytes], version: str | None
-    ) -> None:
+    async def _create(self, account: str, member: Member) -> str:
+        """Create the account Secret and give the version that it's to be filled at."""
+        body, new = await self._cluster.create_account_secret(member.namespace)
+        if not new:
+            self._learn(account, body)
+            raise ClusterError(f"namespace {member.namespace}: a Secret came up", HTTPStatus.CONFLICT)
+        version: str = body["metadata"]["resourceVersion"]
+        return version
+
+    async def _apply(self, account: str, member: Member, values: Mapping[str, SecretBytes], version: str) -> None:
         body = await self._cluster.apply_account_secret(member.namespace, values, version)
         self._note(member, f"written, variables: {len(values)}")
         strange = sorted(set(body.get("data") or {}) - set(values))

@@ -45,8 +45,8 @@ class Operator:
 
 
 @contextmanager
-def operator(controlplane: ControlPlane, **settings: str) -> Iterator[Operator]:
-    """Run the operator on a control plane where the chart is installed, and end it."""
+def operator(controlplane: ControlPlane, folder: Path | None = None, **settings: str) -> Iterator[Operator]:
+    """Run the operator on a control plane where the chart is installed, and end it; its log goes into the folder."""
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
     with reserved_port() as port:
         pass  # found free; the operator binds it alone
@@ -59,7 +59,7 @@ def operator(controlplane: ControlPlane, **settings: str) -> Iterator[Operator]:
         "DEVBOX_SECRETS_KEYS_SECONDS": "0.5",
         **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
     }
-    component = Component(COMMAND, ["operator"], controlplane.folder, lambda: _ready(url), env)
+    component = Component(COMMAND, ["operator"], folder or controlplane.folder, lambda: _ready(url), env)
     component.start()
     try:
         component.wait_ready()

@@ -56,10 +56,6 @@ REFUSED = {
         ["--set-json", f'{SELECTORS}=[{{"matchExpressions":[{{"key":"a","operator":"In"}}]}}]'],
         "at '/devboxes/selectors/0/matchExpressions/0': missing property 'values'",
     ),
-    "more than one operator": (
-        ["--set", "replicas=2"],
-        "replicas is 2, but one operator at a time is supported: set it to 1",
-    ),
     "a ServiceMonitor of no Service": (
         ["--set", "metrics.serviceMonitor.enabled=true"],
         ("metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well"),

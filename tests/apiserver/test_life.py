@@ -128,7 +128,7 @@ def _right(reference: Json, verb: str) -> tuple[str, str, str]:
     resource = ".".join(filter(None, [reference["resource"], reference.get("apiGroup")]))
     if "subresource" in reference:
         resource += f"/{reference['subresource']}"
-    named = reference["resource"] in {"secrets", "configmaps"}
+    named = reference["resource"] in {"secrets", "configmaps", "leases"}
     return resource, reference.get("name", SECRET) if named else "", verb
 
 

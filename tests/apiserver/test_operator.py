@@ -5,23 +5,19 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from pydantic import SecretBytes
 
+from apiserver.account import SECRET, Account
 from apiserver.chart import ACCOUNT, NAMESPACE, Json, get, install, until
 from apiserver.product import Operator, operator, seal
 from cluster.controlplane import ControlPlane
-from devbox_secrets.api import AccountSecretSpec
-from devbox_secrets.manifest import manifest
-from devbox_secrets.sealing import OpeningKey, SealingKey
+from devbox_secrets.sealing import OpeningKey
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 
 
 @pytest.fixture(scope="module")
@@ -32,73 +28,9 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
         yield it
 
 
-@dataclass(frozen=True)
-class Account:
-    """A namespace with its secrets, as its owner handles them."""
-
-    controlplane: ControlPlane
-    key: SealingKey
-    name: str
-
-    def manifest(self, variable: str, value: bytes, name: str | None = None, *, sealed_for: str | None = None) -> Json:
-        sealed = self.key.seal(SecretBytes(value), account=sealed_for or self.name, name=variable)
-        return manifest(self.name, AccountSecretSpec(name=variable, sealed=sealed), name)
-
-    def apply(self, body: Json) -> str:
-        """Apply an AccountSecret and give its name."""
-        self.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
-        name: str = body["metadata"]["name"]
-        return name
-
-    def put(self, variable: str, value: bytes, name: str | None = None) -> str:
-        return self.apply(self.manifest(variable, value, name))
-
-    def delete(self, name: str) -> None:
-        self.controlplane.kubectl("delete", "accountsecret", name, "-n", self.name)
-
-    def ready(self, name: str) -> Json:
-        """Give the Ready condition once it speaks of the present generation."""
-
-        def ask() -> Json:
-            body = get(self.controlplane, "accountsecret", name, "-n", self.name)
-            for condition in body.get("status", {}).get("conditions", []):
-                if condition["type"] == "Ready" and condition["observedGeneration"] == body["metadata"]["generation"]:
-                    return dict(condition)
-            return {}
-
-        return until(f"{name} has a Ready condition", ask)
-
-    def is_ready(self, name: str, reason: str = "Synced") -> Json:
-        """Wait until it's Ready, or not Ready, for this reason."""
-        return until(f"{name}: {reason}", lambda: c if (c := self.ready(name))["reason"] == reason else {})
-
-    def data(self, namespace: str | None = None) -> dict[str, bytes] | None:
-        """Give what the account Secret holds, None where there is none."""
-        done = self.controlplane.kubectl("get", "secret", SECRET, "-n", namespace or self.name, "-o=json", check=False)
-        if done.returncode:
-            assert "NotFound" in done.stderr
-            return None
-        data = json.loads(done.stdout).get("data") or {}
-        return {name: base64.b64decode(value) for name, value in data.items()}
-
-    def holds(self, wanted: dict[str, bytes] | None, namespace: str | None = None) -> None:
-        until(f"the account Secret holds {sorted(wanted or {})}", lambda: self.data(namespace) == wanted)
-
-    def member(self, **labels: str) -> "Account":
-        """Make another namespace, labelled or not, and give it."""
-        name = f"test-{uuid4().hex[:8]}"
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self.controlplane.kubectl("create", "-f", "-", input=json.dumps(body))
-        return replace(self, name=name)
-
-    def join(self, account: str) -> None:
-        self.controlplane.kubectl("label", "namespace", self.name, f"{ACCOUNT}={account}", "--overwrite")
-
-
 @pytest.fixture
-def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:  # noqa: ARG001 - it works
-    data = get(controlplane, "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE)["data"]
-    return Account(controlplane, SealingKey.parse(data["newest"]), namespace)
+def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:
+    return Account.of(controlplane, namespace)
 
 
 def test_what_the_command_seals_is_opened(account: Account) -> None:

@@ -22,6 +22,7 @@ EVERYWHERE = {
 AT_HOME = EVERYWHERE | {
     ("secrets", "devbox-secrets-keys", "get patch"),
     ("configmaps", "devbox-secrets-public-keys", "get patch"),
+    ("leases.coordination.k8s.io", "devbox-secrets", "get patch"),
 }
 
 # What Kubernetes gives to everyone who is logged in: system:basic-user, system:discovery,

@@ -55,6 +55,10 @@ class Component:
         """The running process."""
         return self._running().pid
 
+    def is_running(self) -> bool:
+        """Tell whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the program without waiting for it."""
         with self.log.open("ab") as log:

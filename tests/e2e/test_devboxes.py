@@ -78,7 +78,7 @@ def test_with_the_operator_scaled_to_zero_devboxes_start_with_what_was_synced(ac
         assert account.run("box") == "main: synced before\n"
         account.kubectl("delete", "accountsecret", "token", "--timeout=5s")
     finally:
-        account.cluster.kubectl("scale", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--replicas=1")
+        account.cluster.kubectl("scale", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--replicas=2")
         account.cluster.kubectl("rollout", "status", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--timeout=60s")
     account.kubectl("wait", "--for=delete", f"secret/{SECRET}", "--timeout=10s")
 
@@ -126,28 +126,30 @@ def test_a_value_is_in_no_log_event_status_or_metric(account: Account) -> None:
     account.apply(account.seal("LD_PRELOAD", canaries[1]))
     account.kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=ReservedName", "accountsecret/ld-preload")
     account.run("box")
-    pod = account.cluster.kubectl("get", "pods", f"-n{NAMESPACE}", "-o=jsonpath={.items[0].metadata.name}")
+    pods = account.cluster.get("pods", f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets")["items"]
+    names = [pod["metadata"]["name"] for pod in pods]
+    proxy = f"/api/v1/namespaces/{NAMESPACE}/pods/{{}}:8080/proxy/metrics"
     written = {
-        "log": account.cluster.kubectl("logs", pod, f"-n{NAMESPACE}"),
-        "metrics": account.cluster.kubectl(
-            "get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics"
-        ),
+        "logs": "".join(account.cluster.kubectl("logs", name, f"-n{NAMESPACE}") for name in names),
+        "metrics": "".join(account.cluster.kubectl("get", "--raw", proxy.format(name)) for name in names),
         "events": account.cluster.kubectl("get", "events", "-A", "-o", "yaml"),
         "statuses": account.kubectl("get", "acs", "-o", "yaml"),
         "pods": account.cluster.kubectl("get", "pods", "-A", "-o", "yaml"),
     }
     assert "DEBUG" in json.dumps(account.cluster.get("deployment", "devbox-secrets", f"-n{NAMESPACE}"))
-    assert account.name in written["log"]
+    assert account.name in written["logs"]
     assert 'reason="ReservedName"' in written["metrics"]
     for canary in canaries:
         assert [where for where, text in written.items() if canary in text] == []
 
 
 def test_the_operator_runs_with_next_to_nothing(cluster: Cluster) -> None:
-    (pod,) = cluster.get("pods", f"-n{NAMESPACE}")["items"]
-    (container,) = pod["spec"]["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    pods = cluster.get("pods", f"-n{NAMESPACE}")["items"]
+    assert len(pods) == 2
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
     listing = cluster.kubectl(
         *("auth", "can-i", "--list", "--no-headers", "-n", "default"),
         f"--as=system:serviceaccount:{NAMESPACE}:devbox-secrets",

@@ -21,9 +21,6 @@ app.kubernetes.io/name: devbox-secrets
 {{- fail (printf "devboxes.selectors[%d] is empty and would match every pod of the cluster: give it matchLabels or matchExpressions" $i) }}
 {{- end }}
 {{- end }}
-{{- if gt (int .Values.replicas) 1 }}
-{{- fail (printf "replicas is %d, but one operator at a time is supported: set it to 1" (int .Values.replicas)) }}
-{{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well" }}
 {{- end }}
