@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 from urllib.request import getproxies
 
@@ -43,6 +43,7 @@ from devbox_secrets.errors import ClusterError
 from devbox_secrets.sealing import SealingKey
 
 Body = dict[str, Any]
+T = TypeVar("T")
 
 ACCOUNT_SECRETS = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 NAMESPACES = "/api/v1/namespaces"
@@ -91,13 +92,13 @@ class Cluster:
         async with ApiClient(configuration) as client:
             yield cls(client)
 
-    async def list_all(self, path: str, field_selector: str = "") -> tuple[list[Body], int]:
-        """List every object of a kind, page by page; give them and the list's resourceVersion."""
-        items: list[Body] = []
+    async def list_all(self, path: str, read: Callable[[Body], T], field_selector: str = "") -> tuple[list[T], int]:
+        """List every object of a kind, reading page by page; give all and the list's resourceVersion."""
+        items: list[T] = []
         query = {"limit": str(_PAGE), "fieldSelector": field_selector}
         while True:
             page = await self._request("GET", path, query=query)
-            items += page["items"]
+            items += map(read, page["items"])
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return items, int(page["metadata"]["resourceVersion"])

@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from devbox_secrets import handlers, metrics
 from devbox_secrets.api import Reason
-from devbox_secrets.cache import Cache
+from devbox_secrets.cache import Cache, read_account_secret
 from devbox_secrets.cluster import (
     ACCOUNT_SECRETS,
     ACCOUNT_SECRETS_ONLY,
@@ -202,11 +202,11 @@ class Operator:
 
     async def _list(self) -> set[str]:
         term = self.lease.term
-        namespaces = await self._cluster.list_all(NAMESPACES)
+        namespaces = await self._cluster.list_all(NAMESPACES, dict)
         changed = self.cache.replace_namespaces(*namespaces)
-        secrets = await self._cluster.list_all(SECRETS, ACCOUNT_SECRETS_ONLY)
+        secrets = await self._cluster.list_all(SECRETS, dict, ACCOUNT_SECRETS_ONLY)
         changed |= self.cache.replace_secrets(*secrets)
-        account_secrets = await self._cluster.list_all(ACCOUNT_SECRETS)
+        account_secrets = await self._cluster.list_all(ACCOUNT_SECRETS, read_account_secret)
         self._listed_in_term = term
         return changed | self.cache.replace_account_secrets(*account_secrets)
 

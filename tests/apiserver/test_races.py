@@ -18,7 +18,7 @@ from apiserver.account import SECRET
 from apiserver.chart import ACCOUNT, Json, get
 from cluster.controlplane import ControlPlane
 from devbox_secrets.api import AccountSecretSpec, AccountSecretStatus
-from devbox_secrets.cache import Cache
+from devbox_secrets.cache import Cache, read_account_secret
 from devbox_secrets.cluster import ACCOUNT_SECRETS, NAMESPACES, Cluster
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.manifest import manifest
@@ -65,10 +65,10 @@ class Operator:
         )
 
     async def hear_of_namespaces(self) -> set[str]:
-        return self.cache.replace_namespaces(*await self.cluster.list_all(NAMESPACES))
+        return self.cache.replace_namespaces(*await self.cluster.list_all(NAMESPACES, dict))
 
     async def hear_of_account_secrets(self) -> None:
-        self.cache.replace_account_secrets(*await self.cluster.list_all(ACCOUNT_SECRETS))
+        self.cache.replace_account_secrets(*await self.cluster.list_all(ACCOUNT_SECRETS, read_account_secret))
 
     def put(self, account: str, value: bytes, **spec: str) -> None:
         sealed = KEY.public.seal(SecretBytes(value), account=account, name=VARIABLE)

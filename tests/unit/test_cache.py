@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import SecretBytes
 
 from devbox_secrets.api import ACCOUNT_LABEL, ACCOUNT_SECRET, FIELD_MANAGER, MANAGED_BY_LABEL, Reason
-from devbox_secrets.cache import Cache, Key, Table
+from devbox_secrets.cache import Cache, Key, Table, read_account_secret
 from devbox_secrets.plan import Found, Member
 
 Body = dict[str, Any]
@@ -329,17 +329,18 @@ def test_a_list_of_what_is_known_marks_nothing() -> None:
     ours, theirs = [secret(3, "box", {"A": b"1"})], [account_secret(4)]
     cache.replace_namespaces(boxes, 4)
     cache.replace_secrets(ours, 4)
-    cache.replace_account_secrets(theirs, 4)
+    cache.replace_account_secrets(map(read_account_secret, theirs), 4)
     assert cache.replace_namespaces(boxes, 9) == set()
     assert cache.replace_secrets(ours, 9) == set()
-    assert cache.replace_account_secrets(theirs, 9) == set()
+    assert cache.replace_account_secrets(map(read_account_secret, theirs), 9) == set()
 
 
 def test_a_list_of_account_secrets_marks_what_changed_and_what_is_gone() -> None:
     cache = Cache()
-    cache.replace_account_secrets([account_secret(1, "a"), account_secret(2, "b"), account_secret(3, "c")], 3)
-    listed = [account_secret(1, "a"), account_secret(5, "b")]
-    assert cache.replace_account_secrets(listed, 6) == {"b", "c"}
+    before = [account_secret(1, "a"), account_secret(2, "b"), account_secret(3, "c")]
+    cache.replace_account_secrets(map(read_account_secret, before), 3)
+    after = [account_secret(1, "a"), account_secret(5, "b")]
+    assert cache.replace_account_secrets(map(read_account_secret, after), 6) == {"b", "c"}
     assert (sealed(cache, "a"), sealed(cache, "b"), sealed(cache, "c")) == (["sealed-1"], ["sealed-5"], [])
 
 
