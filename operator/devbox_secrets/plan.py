@@ -1,4 +1,4 @@
-"""The rules: from AccountSecrets and namespaces to what should be. Pure; imports api alone.
+"""The rules: from AccountSecrets and namespaces to what should be. Pure; imports api and refusals.
 
 No clock, no input or output, no Kubernetes client. Each rule is one function, and a test of it is
 a table.
@@ -13,13 +13,13 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api import (
     ACCOUNT_LABEL,
-    ACCOUNT_SECRET,
     SECRET_MAX_BYTES,
     SECRET_NAMES_MAX_BYTES,
     AccountSecretStatus,
     Condition,
     Reason,
 )
+from devbox_secrets.refusals import Refusal, name_conflict, not_a_home, reserved_name, too_large, too_many
 
 #: Variables by which a value becomes code, or a devbox stops being itself: the loader's and the
 #: shell's, the interpreters' start-up hooks, what decides which programs and certificates are used.
@@ -38,16 +38,6 @@ RESERVED_NAMES = (
     "EDITOR", "VISUAL", "PAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "MANPAGER",
     "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
 )  # fmt: skip
-
-_NAMED_NAMESPACES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an AccountSecret's present value isn't given to devboxes."""
-
-    reason: Reason
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +132,11 @@ def plan_account(
     owners: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: entry.age):
         if entry.account != home_account:
-            refusals[entry.uid] = _not_a_home(entry, home_account)
+            refusals[entry.uid] = not_a_home(entry.account, home_account)
         elif is_reserved(entry.variable, reserved):
-            refusals[entry.uid] = _reserved(entry)
+            refusals[entry.uid] = reserved_name(entry.variable)
         elif entry.variable in owners:
-            refusals[entry.uid] = _conflict(entry, owners[entry.variable])
+            refusals[entry.uid] = name_conflict(entry.variable, owners[entry.variable].name)
         else:
             owners[entry.variable] = entry
 
@@ -210,32 +200,6 @@ def next_status(
     )
 
 
-def not_owned(namespaces: Iterable[str]) -> Refusal:
-    """Refuse what can't reach a namespace, where someone else has a Secret of that name."""
-    where = _some(sorted(namespaces), ", ")
-    return Refusal(
-        Reason.NOT_OWNED,
-        f"in the namespace {where} the Secret {ACCOUNT_SECRET} isn't ours, so it's left as it is;"
-        " copy what you need from it and delete it, then this one is synced",
-    )
-
-
-def not_written(failures: Mapping[str, str]) -> Refusal:
-    """Refuse what the API server doesn't let us write, with its reason by namespace."""
-    told = _some([f"{namespace}: {reason}" for namespace, reason in sorted(failures.items())], "; ")
-    return Refusal(
-        Reason.NOT_WRITTEN,
-        f"the Secret {ACCOUNT_SECRET} can't be written ({told}); look for a quota, a policy or a"
-        " webhook in that namespace. It's tried again and again",
-    )
-
-
-def _some(parts: Sequence[str], between: str) -> str:
-    """Join the first few: a condition's message has 32,768 characters, and an account any number of namespaces."""
-    more = len(parts) - _NAMED_NAMESPACES
-    return between.join(parts[:_NAMED_NAMESPACES]) + (f"{between}and {more} more" if more > 0 else "")
-
-
 def is_told(entry: Entry) -> bool:
     """Tell whether the status says of the present generation that devboxes have its value."""
     ready = _ready(entry)
@@ -280,64 +244,20 @@ def _fill(
         grown = size - len(values.get(variable, b"")) + len(owner.opened)
         named = names + (0 if variable in values else _name_bytes(variable))
         if grown > SECRET_MAX_BYTES:
-            refusals[owner.uid] = _keeping(_too_large(owner, grown), owner, values)
+            refusals[owner.uid] = _keeping(too_large(variable, grown), owner, values)
         elif named > SECRET_NAMES_MAX_BYTES:
-            refusals[owner.uid] = _too_many(owner, len(values))
+            refusals[owner.uid] = too_many(variable, len(values))
         else:
             values[variable] = owner.opened
             size, names = grown, named
     return values, refusals
 
 
+def _keeping(refusal: Refusal, owner: Entry, values: Mapping[str, SecretBytes]) -> Refusal:
+    since = owner.status.changed_at
+    return refusal.keeping(since) if since and owner.variable in values else refusal
+
+
 def _name_bytes(variable: str) -> int:
     """Weigh a name in the stored Secret: once as a key, once in managedFields, and what is around both."""
     return 2 * len(variable) + 16
-
-
-def _keeping(refusal: Refusal, owner: Entry, values: Mapping[str, SecretBytes]) -> Refusal:
-    if owner.variable not in values:
-        return refusal
-    return Refusal(
-        refusal.reason,
-        f"{refusal.message}. Devboxes keep the value of {owner.status.changed_at} until then",
-    )
-
-
-def _not_a_home(entry: Entry, account: str) -> Refusal:
-    return Refusal(
-        Reason.NOT_A_HOME,
-        f"the namespace {entry.account} belongs to the account {account} by its label"
-        f" {ACCOUNT_LABEL}; seal the value for that account and create this in {account}",
-    )
-
-
-def _reserved(entry: Entry) -> Refusal:
-    return Refusal(
-        Reason.RESERVED_NAME,
-        f"{entry.variable} is reserved, since it could run code in every devbox or break it;"
-        " choose another name, and map it inside the devbox if a program needs this one",
-    )
-
-
-def _conflict(entry: Entry, owner: Entry) -> Refusal:
-    return Refusal(
-        Reason.NAME_CONFLICT,
-        f"{entry.variable} already belongs to the older AccountSecret {owner.name};"
-        " update that one, or delete it and this one takes over",
-    )
-
-
-def _too_large(entry: Entry, size: int) -> Refusal:
-    return Refusal(
-        Reason.TOO_LARGE,
-        f"with {entry.variable} the account's values would have {size:,} bytes;"
-        f" a Secret holds {SECRET_MAX_BYTES:,}. Delete what isn't used, or shorten it",
-    )
-
-
-def _too_many(entry: Entry, count: int) -> Refusal:
-    return Refusal(
-        Reason.TOO_LARGE,
-        f"the account has {count:,} variables, and the name of {entry.variable} doesn't fit into its Secret"
-        " any more. Delete what isn't used, or choose shorter names",
-    )

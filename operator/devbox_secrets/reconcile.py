@@ -30,15 +30,13 @@ from devbox_secrets.errors import (
 from devbox_secrets.plan import (
     Entry,
     Member,
-    Refusal,
     Step,
     is_told,
     next_status,
-    not_owned,
-    not_written,
     plan_account,
     step,
 )
+from devbox_secrets.refusals import Refusal, not_owned, not_written
 from devbox_secrets.sealing import Keyring, key_id_of
 
 LOG = logging.getLogger(__name__)

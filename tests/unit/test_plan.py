@@ -13,16 +13,14 @@ from devbox_secrets.plan import (
     Entry,
     Found,
     Member,
-    Refusal,
     Step,
     account_of,
     is_reserved,
     next_status,
-    not_owned,
-    not_written,
     plan_account,
     step,
 )
+from devbox_secrets.refusals import Refusal, not_owned, not_written
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 BROKEN = Refusal(Reason.CANNOT_OPEN, "it doesn't open")
