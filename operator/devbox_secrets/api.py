@@ -31,6 +31,8 @@ ACCOUNT_SECRET = "devbox-account-secrets"  # noqa: S105 - a name
 SECRET_TYPE = "Opaque"  # noqa: S105 - a type, which can't be changed
 #: Who writes, in server-side apply's managedFields and in the label of what we own.
 FIELD_MANAGER = "devbox-secrets"
+#: Who creates an account Secret, still empty: another manager's apply takes away what it doesn't name.
+CREATOR = f"{FIELD_MANAGER}-create"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 #: The chart makes both of these empty in the operator's namespace; the operator only fills them.
 KEYS_SECRET = "devbox-secrets-keys"  # noqa: S105 - a name

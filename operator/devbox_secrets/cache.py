@@ -16,6 +16,7 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api import (
     ACCOUNT_LABEL,
+    CREATOR,
     FIELD_MANAGER,
     MANAGED_BY_LABEL,
     SECRET_TYPE,
@@ -245,15 +246,17 @@ def _namespace(body: Body) -> Namespace:
 def _found(body: Body) -> Found:
     metadata = body["metadata"]
     labelled = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
-    applied = any(
-        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        for entry in metadata.get("managedFields") or ()
-    )
     data = body.get("data") or {}
     return Found(
         resource_version=metadata["resourceVersion"],
         data={name: SecretBytes(base64.b64decode(value)) for name, value in data.items()},
-        owned=labelled or applied,
+        owned=labelled or _is_ours(metadata.get("managedFields") or []),
         labelled=labelled,
         frozen=bool(body.get("immutable")) or body.get("type", SECRET_TYPE) != SECRET_TYPE,
     )
+
+
+def _is_ours(managed_fields: list[Body]) -> bool:
+    """Tell by who wrote a Secret whether it's ours: we applied it, or we created it and nobody else was there."""
+    writers = {(entry.get("manager"), entry.get("operation")) for entry in managed_fields}
+    return (FIELD_MANAGER, "Apply") in writers or writers == {(CREATOR, "Apply")}

@@ -229,6 +229,6 @@ async def _newest_key(kubeconfig: Path | None, context: str | None, namespace: s
 
 
 def _present_namespace(kubeconfig: Path | None, context: str | None) -> str:
-    from devbox_secrets.cluster import present_namespace  # noqa: PLC0415 - as above
+    from devbox_secrets.connection import present_namespace  # noqa: PLC0415 - as above
 
     return present_namespace(kubeconfig, context)

@@ -17,9 +17,10 @@ from pydantic import SecretBytes
 from apiserver.account import SECRET
 from apiserver.chart import ACCOUNT, Json, get
 from cluster.controlplane import ControlPlane
-from devbox_secrets.api import AccountSecretSpec, AccountSecretStatus
+from devbox_secrets.api import CREATOR, AccountSecretSpec, AccountSecretStatus
 from devbox_secrets.cache import Cache, read_account_secret
 from devbox_secrets.cluster import ACCOUNT_SECRETS, NAMESPACES, Cluster
+from devbox_secrets.connection import Answer
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.manifest import manifest
 from devbox_secrets.reconcile import Reconciler
@@ -35,8 +36,16 @@ pytestmark = pytest.mark.usefixtures("crds")
 class Overtaken(Cluster):
     """A connection on which something else happens just before a write, once."""
 
+    before_creation: Callable[[], object] | None = None
     before_apply: Callable[[], None] | None = None
     before_status: Callable[[], None] | None = None
+
+    async def answer(self, method: str, path: str, **options: Any) -> Answer:  # noqa: ANN401 - as its parent has them
+        if options.get("query", {}).get("fieldManager") == CREATOR:
+            happens, self.before_creation = self.before_creation, None
+            if happens:
+                happens()
+        return await super().answer(method, path, **options)
 
     async def apply_account_secret(
         self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
@@ -157,5 +166,58 @@ def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_aga
         assert it.cache.take_secret(get(controlplane, *find)) == {guest}
         await it.reconciler.reconcile(guest)
         assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
+
+    run(controlplane, story)
+
+
+def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_it_has(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    async def story(it: Operator) -> None:
+        it.put(namespace, b"1")
+        await it.hear_of_namespaces()
+        await it.hear_of_account_secrets()
+        it.cluster.before_creation = partial(
+            controlplane.kubectl,
+            *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
+        )
+        with pytest.raises(ClusterError, match="came up"):
+            await it.reconciler.reconcile(namespace)
+        await it.reconciler.reconcile(namespace)
+        assert it.status(namespace)["conditions"][0]["reason"] == "NotOwned"
+        theirs = get(controlplane, "secret", SECRET, "-n", namespace)
+        assert theirs["data"] == {"THEIRS": "eA=="}
+        assert "labels" not in theirs["metadata"]
+
+    run(controlplane, story)
+
+
+def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    async def story(it: Operator) -> None:
+        it.put(namespace, b"1")
+        await it.hear_of_namespaces()
+        await it.hear_of_account_secrets()
+        body, new = await it.cluster.create_account_secret(namespace)
+        assert new
+        it.cache.take_secret(body)
+        await it.reconciler.reconcile(namespace)
+        assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
+        assert get(controlplane, "secret", SECRET, "-n", namespace)["data"] == {VARIABLE: "MQ=="}
+
+    run(controlplane, story)
+
+
+def test_a_write_planned_for_an_older_state_is_refused(controlplane: ControlPlane, namespace: str) -> None:
+    async def story(it: Operator) -> None:
+        created, _ = await it.cluster.create_account_secret(namespace)
+        old = created["metadata"]["resourceVersion"]
+        await it.cluster.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"new")}, old)
+        with pytest.raises(ClusterError, match="409"):
+            await it.cluster.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"old")}, old)
+        body, new = await it.cluster.create_account_secret(namespace)
+        assert not new
+        assert body["data"] == {VARIABLE: "bmV3"}
 
     run(controlplane, story)
