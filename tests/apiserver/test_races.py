@@ -79,6 +79,12 @@ class Operator:
     async def hear_of_account_secrets(self) -> None:
         self.cache.replace_account_secrets(*await self.cluster.list_all(ACCOUNT_SECRETS, read_account_secret))
 
+    async def begin(self, account: str) -> None:
+        """Have an account's first value applied and heard of."""
+        self.put(account, b"1")
+        await self.hear_of_namespaces()
+        await self.hear_of_account_secrets()
+
     def put(self, account: str, value: bytes, **spec: str) -> None:
         sealed = KEY.public.seal(SecretBytes(value), account=account, name=VARIABLE)
         body = manifest(account, AccountSecretSpec(name=VARIABLE, sealed=sealed, **spec), NAME)
@@ -125,9 +131,7 @@ def test_nothing_is_called_ready_before_its_namespace_was_heard_of(controlplane:
 
 def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(controlplane: ControlPlane, namespace: str) -> None:
     async def story(it: Operator) -> None:
-        it.put(namespace, b"1")
-        await it.hear_of_namespaces()
-        await it.hear_of_account_secrets()
+        await it.begin(namespace)
         await it.reconciler.reconcile(namespace)
         before = it.status(namespace)["changedAt"]
 
@@ -151,9 +155,7 @@ def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_aga
     async def story(it: Operator) -> None:
         controlplane.kubectl("create", "namespace", guest)
         controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}={namespace}")
-        it.put(namespace, b"1")
-        await it.hear_of_namespaces()
-        await it.hear_of_account_secrets()
+        await it.begin(namespace)
 
         def leaves() -> None:
             controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}-")
@@ -174,9 +176,7 @@ def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_
     controlplane: ControlPlane, namespace: str
 ) -> None:
     async def story(it: Operator) -> None:
-        it.put(namespace, b"1")
-        await it.hear_of_namespaces()
-        await it.hear_of_account_secrets()
+        await it.begin(namespace)
         it.cluster.before_creation = partial(
             controlplane.kubectl,
             *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
@@ -196,9 +196,7 @@ def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
     controlplane: ControlPlane, namespace: str
 ) -> None:
     async def story(it: Operator) -> None:
-        it.put(namespace, b"1")
-        await it.hear_of_namespaces()
-        await it.hear_of_account_secrets()
+        await it.begin(namespace)
         body, new = await it.cluster.create_account_secret(namespace)
         assert new
         it.cache.take_secret(body)
