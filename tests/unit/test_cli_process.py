@@ -26,8 +26,13 @@ KEY = OpeningKey(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
 CANARY = b"canary-value"
 VALUE, REPEAT = b"Value of TOKEN", b"Repeat for confirmation"
 SECONDS = 30
-# Makes the terminal the process's own, as a shell does.
-LEADING = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+# Makes the terminal the process's own, and Ctrl-C heard: a shell that runs the tests in the background has it ignored.
+LEADING = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
