@@ -220,6 +220,14 @@ def has_capability(bit: int) -> bool:
     return all(int(fields[name], 16) >> bit & 1 for name in ("CapEff", "CapBnd"))
 
 
+def _unmount() -> None:
+    """Undo the mounts that an engine leaves when it was killed, its images' folder upon itself among them."""
+    mounted = [Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for path in reversed(mounted):
+        if any(path.is_relative_to(ours) for ours in (_HOME, _data_root())):
+            run("umount", "--lazy", path)
+
+
 def _stop() -> None:
     with step("stopping our container engine"):
         # kind leaves its network, and with it a bridge and rules of the firewall.
@@ -230,6 +238,7 @@ def _stop() -> None:
         while _PID.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         firewall.restore(_HOME / "firewall.json")
+        _unmount()
         for group in sorted(Path("/sys/fs/cgroup").glob("*/devbox-secrets/**/"), reverse=True):
             with suppress(OSError):  # a container that outlives its engine
                 group.rmdir()
