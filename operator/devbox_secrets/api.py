@@ -202,6 +202,11 @@ class AccountSecretStatus(_Model):
         ),
     ] = ()
 
+    @property
+    def ready(self) -> Condition | None:
+        """The condition Ready, once there is one."""
+        return next((condition for condition in self.conditions if condition.type == "Ready"), None)
+
 
 def check_variable(name: str) -> None:
     """Refuse a name that no environment variable can have.

@@ -187,7 +187,7 @@ def next_status(
         last_transition_time=now,
         observed_generation=entry.generation,
     )
-    old = _ready(entry)
+    old = entry.status.ready
     if old is not None and old.status == ready.status:
         ready = ready.model_copy(update={"last_transition_time": old.last_transition_time})
     return entry.status.model_copy(
@@ -202,12 +202,8 @@ def next_status(
 
 def is_told(entry: Entry) -> bool:
     """Tell whether the status says of the present generation that devboxes have its value."""
-    ready = _ready(entry)
+    ready = entry.status.ready
     return entry.status.observed_generation == entry.generation and ready is not None and ready.status == "True"
-
-
-def _ready(entry: Entry) -> Condition | None:
-    return next((c for c in entry.status.conditions if c.type == "Ready"), None)
 
 
 def _changed_at(entry: Entry, refusal: Refusal | None, before: SecretBytes | None, now: str) -> str | None:
@@ -220,7 +216,7 @@ def _changed_at(entry: Entry, refusal: Refusal | None, before: SecretBytes | Non
     synced = entry.status.changed_at
     if refusal is not None or (synced is not None and is_told(entry)):
         return synced
-    ready = _ready(entry)
+    ready = entry.status.ready
     unreached = ready is not None and ready.reason in {Reason.NOT_OWNED, Reason.NOT_WRITTEN}
     return now if synced is None or unreached or before != entry.opened else synced
 

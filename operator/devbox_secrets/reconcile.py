@@ -245,7 +245,7 @@ class Reconciler:
 
 
 def _ready_reason(secret: AccountSecret) -> str:
-    return next((c.reason for c in secret.status.conditions if c.type == "Ready"), "Pending")
+    return ready.reason if (ready := secret.status.ready) else "Pending"
 
 
 def _unreached(outcomes: Mapping[str, object]) -> Refusal | None:
