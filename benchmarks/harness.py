@@ -35,7 +35,7 @@ QUEUE_DEPTH = "devbox_secrets_queue_depth"
 RECONCILED = "devbox_secrets_reconcile_seconds_count"
 
 _CONNECTIONS = 32
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
