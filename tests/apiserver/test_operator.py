@@ -225,6 +225,23 @@ def test_a_namespace_that_moves_to_another_account_has_that_ones_secrets_alone(a
     moving.holds({"THEIRS": b"2"})
 
 
+def test_a_namespace_that_leaves_has_nothing_of_the_account_any_more(account: Account) -> None:
+    account.is_ready(account.put("TOKEN", b"x"))
+    leaving = account.member(**{ACCOUNT: account.name})
+    leaving.holds({"TOKEN": b"x"})
+    account.controlplane.kubectl("label", "namespace", leaving.name, f"{ACCOUNT}-")
+    leaving.holds(None)
+
+
+def test_a_home_that_is_deleted_takes_its_secrets_from_every_member(account: Account) -> None:
+    home = account.member()
+    home.is_ready(home.put("TOKEN", b"x"))
+    member = account.member(**{ACCOUNT: home.name})
+    member.holds({"TOKEN": b"x"})
+    account.controlplane.kubectl("delete", "namespace", home.name)
+    member.holds({})
+
+
 def test_secrets_in_a_namespace_of_another_account_say_where_to_put_them(account: Account) -> None:
     guest = account.member(**{ACCOUNT: account.name})
     account.is_ready(account.put("TOKEN", b"x"))
