@@ -61,7 +61,7 @@ lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files
 	@lock() { $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate pyproject.toml "$$@"; }; \
 	  lock --all-extras --group dev --output-file requirements/dev.txt; \
-	  lock --extra operator --constraints requirements/dev.txt --output-file requirements/operator.txt
+	  lock --extra operator --extra gateway --constraints requirements/dev.txt --output-file requirements/operator.txt
 
 .PHONY: verify
 verify: generate ## Check that the generated files are current

@@ -12,6 +12,15 @@ def operator() -> None:
     process.run(Settings())
 
 
+@app.command(hidden=True)
+def gateway() -> None:
+    """Run the REST gateway; set up by DEVBOX_SECRETS_* variables."""
+    from devbox_secrets.gateway import process  # noqa: PLC0415 - its server is in an extra
+    from devbox_secrets.gateway.settings import Settings  # noqa: PLC0415
+
+    process.run(Settings())
+
+
 def main() -> None:
     """Run the command line."""
     app()

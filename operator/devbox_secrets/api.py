@@ -38,6 +38,13 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 KEYS_SECRET = "devbox-secrets-keys"  # noqa: S105 - a name
 PUBLIC_KEYS_CONFIGMAP = "devbox-secrets-public-keys"
 LEASE = "devbox-secrets"
+#: Who writes through the gateway; who owns `spec.sealed` tells where its value came from.
+GATEWAY_MANAGER = f"{FIELD_MANAGER}-gateway"
+#: What the gateway notes on an AccountSecret: when it made it and last gave it a value, in milliseconds since 1970,
+#: and the marks of the requests that did, by which a retry is known.
+GATEWAY_CREATED_ANNOTATION = f"gateway.{GROUP}/created-ms"
+GATEWAY_UPDATED_ANNOTATION = f"gateway.{GROUP}/updated-ms"
+GATEWAY_REQUESTS_ANNOTATION = f"gateway.{GROUP}/requests"
 #: The operator's namespace, unless it was installed elsewhere.
 OPERATOR_NAMESPACE = "devbox-secrets"
 

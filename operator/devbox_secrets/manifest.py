@@ -25,8 +25,20 @@ def object_name(variable: str) -> str:
     Names that differ give names that differ: what isn't plain capitals ends in -- and a piece of its
     hash, and no plain one has two dashes in a row.
     """
-    plain = variable.lower().replace("_", "-")
     if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", variable):
-        return plain
+        return _plain(variable)
+    return _with_digest(variable)
+
+
+def object_names(variable: str) -> list[str]:
+    """Give the names to try in turn, where someone may have the first for another variable."""
+    return list(dict.fromkeys([object_name(variable), _with_digest(variable)]))
+
+
+def _plain(variable: str) -> str:
+    return variable.lower().replace("_", "-")
+
+
+def _with_digest(variable: str) -> str:
     digest = hashlib.sha256(variable.encode()).hexdigest()[:8]
-    return f"{plain.strip('-')[: _NAME_MAX_LENGTH - 10] or 'x'}--{digest}"
+    return f"{_plain(variable).strip('-')[: _NAME_MAX_LENGTH - 10] or 'x'}--{digest}"

@@ -1,0 +1,48 @@
+"""A secret's id: `sec_` and, in base32, what finds its AccountSecret again without an index. Pure; imports nothing.
+
+It holds the time of creation, the object's uid and its name, in this order: ids sort as their secrets were made,
+a page can begin after an id whose secret is gone, and an object that was made anew under the same name is another.
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+_PREFIX = "sec_"
+_TIME_BYTES = 6
+_UID_BYTES = 16
+# An object's name (RFC 1123 subdomain): it becomes a part of a URL.
+_NAME = re.compile(rb"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LONGEST = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SecretId:
+    """Which AccountSecret; sorts as they were made."""
+
+    created_ms: int
+    uid: UUID
+    name: str
+
+    def __str__(self) -> str:
+        """Give the id as the contract has it."""
+        raw = self.created_ms.to_bytes(_TIME_BYTES) + self.uid.bytes + self.name.encode()
+        return _PREFIX + base64.b32hexencode(raw).decode().rstrip("=").lower()
+
+    @classmethod
+    def parse(cls, text: str) -> "SecretId | None":
+        """Read an id; None where it can't be one of ours."""
+        digits = text.removeprefix(_PREFIX)
+        if digits == text or len(text) > _LONGEST:
+            return None
+        try:
+            raw = base64.b32hexdecode(digits.upper() + "=" * (-len(digits) % 8))
+        except (binascii.Error, ValueError):
+            return None
+        created, uid, name = raw[:_TIME_BYTES], raw[_TIME_BYTES:][:_UID_BYTES], raw[_TIME_BYTES + _UID_BYTES :]
+        if not _NAME.fullmatch(name):
+            return None
+        found = cls(int.from_bytes(created), UUID(bytes=uid), name.decode())
+        return found if str(found) == text else None

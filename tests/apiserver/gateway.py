@@ -1,0 +1,100 @@
+"""The gateway as its users run it: its process, from the wheel, and a token of an account. Imports product, chart."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+
+from apiserver.chart import NAMESPACE
+from apiserver.product import COMMAND, operator
+from cluster.components import reserved_port
+from cluster.controlplane import ControlPlane
+from cluster.process import Component
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway as a child process."""
+
+    component: Component
+    url: str
+
+    @property
+    def log(self) -> str:
+        return self.component.log.read_text()
+
+    def client(self, token: str, account: str | None = None, *, http2: bool = False) -> httpx.Client:
+        """Give a plain client with a token, and with an account that it names."""
+        headers = {"Authorization": f"Bearer {token}"} | ({"X-Devbox-Secrets-Account": account} if account else {})
+        return httpx.Client(base_url=self.url, headers=headers, http1=not http2, http2=http2, trust_env=False)
+
+
+@contextmanager
+def gateway(
+    controlplane: ControlPlane, folder: Path | None = None, server: str | None = None, **settings: str
+) -> Iterator[Gateway]:
+    """Run the gateway in front of a control plane where the chart is installed, and end it."""
+    with reserved_port() as port:
+        pass  # found free; the gateway binds it alone
+    url = f"http://127.0.0.1:{port}"
+    authority = controlplane.folder / f"ca-{port}.crt"
+    authority.write_bytes(controlplane.authority.pem)
+    env = {
+        **{name: value for name, value in os.environ.items() if name != "KUBECONFIG"},
+        "DEVBOX_SECRETS_PORT": str(port),
+        "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
+        "DEVBOX_SECRETS_API_SERVER": server or controlplane.url,
+        "DEVBOX_SECRETS_API_SERVER_CA": str(authority),
+        **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
+    }
+    where = folder or controlplane.folder / f"gateway-{port}"
+    where.mkdir(exist_ok=True)
+    component = Component(COMMAND, ["gateway"], where, lambda: _ready(url), env)
+    component.start()
+    try:
+        component.wait_ready()
+        yield Gateway(component, url)
+    finally:
+        component.kill()
+
+
+def new_account(controlplane: ControlPlane) -> str:
+    """Make a namespace with a ServiceAccount for each role, `editor` and `viewer`."""
+    name = f"test-{uuid4().hex[:8]}"
+    controlplane.kubectl("create", "namespace", name)
+    for user, role in (("editor", "edit"), ("viewer", "view")):
+        controlplane.kubectl("create", "serviceaccount", user, f"--namespace={name}")
+        bind(controlplane, name, f"{name}:{user}", role)
+    return name
+
+
+def bind(controlplane: ControlPlane, namespace: str, service_account: str, role: str) -> None:
+    """Give a ServiceAccount (namespace:name) one of our roles in a namespace."""
+    controlplane.kubectl(
+        *("create", "rolebinding", f"{service_account.replace(':', '.')}-{role}", f"--namespace={namespace}"),
+        *(f"--clusterrole=devbox-secrets-{role}", f"--serviceaccount={service_account}"),
+    )
+
+
+def token(controlplane: ControlPlane, namespace: str, name: str = "editor") -> str:
+    """Give an API key, as the documents say how to."""
+    return controlplane.kubectl("create", "token", name, f"--namespace={namespace}").stdout.strip()
+
+
+def publish_key(controlplane: ControlPlane) -> None:
+    """Have the operator make the first key; afterwards it isn't needed to seal."""
+    read = ("get", "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE, "-o=jsonpath={.data.newest}")
+    if not controlplane.kubectl(*read).stdout:
+        with operator(controlplane):
+            assert controlplane.kubectl(*read).stdout
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
