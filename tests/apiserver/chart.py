@@ -110,7 +110,7 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
 def closed_to(group: str, resource: str) -> list[Json]:
     """Return a policy, and its binding, by which namespaces with the label closed=true refuse new objects of a kind."""
     name = f"no-{resource}"
-    rule = {"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource], "operations": ["CREATE"]}
+    rule = {"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": ["CREATE"]}
     policy = {
         "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": "true"}}, "resourceRules": [rule]},
         "validations": [{"expression": "false", "message": f"no {resource} here"}],

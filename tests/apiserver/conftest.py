@@ -1,4 +1,4 @@
-"""A real control plane for the tests in this folder; imports cluster."""
+"""A real control plane for the tests in this folder, and the gateway before it; imports cluster and gateway."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import pytest
 
+from apiserver.chart import install
+from apiserver.gateway import Gateway, gateway, publish_key
 from cluster.controlplane import ControlPlane
 
 _CRDS = Path(__file__).parents[2] / "crds"
@@ -33,3 +35,12 @@ def crds(controlplane: ControlPlane) -> None:
     """The project's custom resources, served by the control plane."""
     controlplane.kubectl("apply", "--server-side", f"--filename={_CRDS}")
     controlplane.kubectl("wait", "--for=condition=Established", f"--filename={_CRDS}")
+
+
+@pytest.fixture(scope="session")
+def rest(controlplane: ControlPlane) -> Iterator[Gateway]:
+    """The gateway before that control plane."""
+    install(controlplane)
+    publish_key(controlplane)
+    with gateway(controlplane) as it:
+        yield it

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import httpx
 
-from apiserver.chart import NAMESPACE
+from apiserver.chart import NAMESPACE, Json, until
 from apiserver.product import COMMAND, operator
 from cluster.components import reserved_port
 from cluster.controlplane import ControlPlane
@@ -85,12 +85,31 @@ def token(controlplane: ControlPlane, namespace: str, name: str = "editor") -> s
     return controlplane.kubectl("create", "token", name, f"--namespace={namespace}").stdout.strip()
 
 
+def endpoints(secret: Json) -> dict[str, tuple[str, str, Json | None]]:
+    """Every endpoint, for one secret that is there."""
+    by_name, by_id = f"/v1/secrets/{secret['name']}", f"/v1/secrets/id/{secret['id']}"
+    return {
+        "create": ("POST", "/v1/secrets", {"name": "MINE_NOW", "value": "w"}),
+        "list": ("GET", "/v1/secrets", None),
+        "list after": ("GET", f"/v1/secrets?starting_after={secret['id']}", None),
+        "get": ("GET", by_name, None),
+        "update": ("POST", by_name, {"value": "w"}),
+        "delete": ("POST", f"{by_name}/delete", None),
+        "get by id": ("GET", by_id, None),
+        "update by id": ("POST", f"{by_id}/update", {"value": "w"}),
+        "delete by id": ("POST", f"{by_id}/delete", {}),
+    }
+
+
+ENDPOINTS = list(endpoints({"name": "", "id": ""}))
+
+
 def publish_key(controlplane: ControlPlane) -> None:
     """Have the operator make the first key; afterwards it isn't needed to seal."""
     read = ("get", "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE, "-o=jsonpath={.data.newest}")
     if not controlplane.kubectl(*read).stdout:
         with operator(controlplane):
-            assert controlplane.kubectl(*read).stdout
+            until("a key is published", lambda: controlplane.kubectl(*read).stdout)
 
 
 def _ready(url: str) -> bool:

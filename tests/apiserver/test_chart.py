@@ -60,6 +60,10 @@ REFUSED = {
         ["--set", "metrics.serviceMonitor.enabled=true"],
         ("metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well"),
     ),
+    "a gateway that may connect to no API server": (
+        ["--set-json", "gateway.networkPolicy.apiServerPorts=[]"],
+        "at '/gateway/networkPolicy/apiServerPorts': minItems: got 0, want 1",
+    ),
     "the chart's own label": (
         ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
         "podLabels sets app.kubernetes.io/name, which is the chart's own: remove it",
@@ -86,6 +90,13 @@ EVERY_VALUE: Json = {
     "replicas": 0,
     "rbac": {"aggregate": False},
     "metrics": {"service": {"enabled": True}},
+    "gateway": {
+        "enabled": True,
+        "replicas": 3,
+        "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
+        "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}], "apiServerPorts": [6443]},
+        "resources": {"requests": {"cpu": "1"}},
+    },
     "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
     "nodeSelector": {"kubernetes.io/os": "linux"},
     "tolerations": [{"operator": "Exists"}],

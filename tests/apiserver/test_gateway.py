@@ -11,29 +11,21 @@ import httpx
 import pytest
 
 from apiserver.account import Account
-from apiserver.chart import get, install
-from apiserver.gateway import Gateway, gateway, new_account, publish_key, token
+from apiserver.chart import get
+from apiserver.gateway import Gateway, gateway, new_account, token
 from cluster.controlplane import ControlPlane
 
 Json = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def running(controlplane: ControlPlane) -> Iterator[Gateway]:
-    install(controlplane)
-    publish_key(controlplane)
-    with gateway(controlplane) as it:
-        yield it
-
-
 @pytest.fixture
-def account(controlplane: ControlPlane, running: Gateway) -> Account:
+def account(controlplane: ControlPlane, rest: Gateway) -> Account:
     return Account.of(controlplane, new_account(controlplane))
 
 
 @pytest.fixture
-def api(controlplane: ControlPlane, running: Gateway, account: Account) -> Iterator[httpx.Client]:
-    with running.client(token(controlplane, account.name)) as it:
+def api(controlplane: ControlPlane, rest: Gateway, account: Account) -> Iterator[httpx.Client]:
+    with rest.client(token(controlplane, account.name)) as it:
         yield it
 
 
@@ -118,12 +110,12 @@ def test_a_name_that_is_there_is_declined_in_a_way_that_no_sdk_tries_again(api: 
 
 
 def test_of_many_who_make_the_same_name_at_once_one_does(
-    controlplane: ControlPlane, running: Gateway, account: Account
+    controlplane: ControlPlane, rest: Gateway, account: Account
 ) -> None:
     key, start = token(controlplane, account.name), threading.Barrier(8)
 
     def one(_: int) -> int:
-        with running.client(key) as api:
+        with rest.client(key) as api:
             start.wait()
             return api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"}).status_code
 
@@ -193,13 +185,13 @@ def test_a_retry_of_an_update_doesn_t_bring_its_value_back(api: httpx.Client, ac
 
 
 def test_updates_at_once_are_all_done_one_after_the_other(
-    controlplane: ControlPlane, running: Gateway, api: httpx.Client, account: Account
+    controlplane: ControlPlane, rest: Gateway, api: httpx.Client, account: Account
 ) -> None:
     create(api, "TOKEN")
     key = token(controlplane, account.name)
 
     def one(number: int) -> int:
-        with running.client(key) as own:
+        with rest.client(key) as own:
             headers = {"x-request-id": f"request-{number}"}
             return own.post("/v1/secrets/TOKEN", json={"value": str(number)}, headers=headers).status_code
 
@@ -306,15 +298,15 @@ def test_of_two_objects_with_one_name_it_is_the_one_that_devboxes_get(api: httpx
 
 @pytest.mark.parametrize("http2", [False, True])
 def test_one_port_speaks_http_1_and_http_2_without_tls(
-    controlplane: ControlPlane, running: Gateway, account: Account, *, http2: bool
+    controlplane: ControlPlane, rest: Gateway, account: Account, *, http2: bool
 ) -> None:
-    with running.client(token(controlplane, account.name), http2=http2) as api:
+    with rest.client(token(controlplane, account.name), http2=http2) as api:
         made = create(api, "TOKEN")
         answer = api.get("/v1/secrets/TOKEN")
         assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
         assert answer.json() == made
 
 
-def test_the_probes_need_no_token(running: Gateway) -> None:
+def test_the_probes_need_no_token(rest: Gateway) -> None:
     for path in ("/healthz", "/readyz"):
-        assert httpx.get(f"{running.url}{path}", trust_env=False).text == "ok"
+        assert httpx.get(f"{rest.url}{path}", trust_env=False).text == "ok"

@@ -11,6 +11,15 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/name: devbox-secrets
 {{- end }}
 
+{{/* Of the gateway's pods: others than the operator's, whose Deployment and Service must not select them. */}}
+{{- define "devbox-secrets.gatewayLabels" -}}
+app.kubernetes.io/name: devbox-secrets-gateway
+{{- end }}
+
+{{- define "devbox-secrets.image" -}}
+{{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | replace ":@" "@" }}
+{{- end }}
+
 {{/* Values that fit the schema but make no sense together. */}}
 {{- define "devbox-secrets.refuse" -}}
 {{- if not .Values.devboxes.selectors }}

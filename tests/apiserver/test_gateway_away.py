@@ -1,0 +1,108 @@
+"""The gateway while its cluster is away, or isn't the cluster that it should be."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from apiserver.account import Account
+from apiserver.gateway import ENDPOINTS, Gateway, endpoints, gateway, new_account, token
+from apiserver.test_gateway import declined
+from cluster.components import reserved_port
+from cluster.controlplane import ControlPlane
+from cluster.pki import Authority
+from devbox_secrets.gateway.ids import SecretId
+
+CANARY = "canary_in_the_cage"
+
+
+@pytest.fixture(scope="module")
+def account(controlplane: ControlPlane, rest: Gateway) -> Account:
+    return Account.of(controlplane, new_account(controlplane))
+
+
+@pytest.fixture(scope="module")
+def key(controlplane: ControlPlane, account: Account) -> str:
+    return token(controlplane, account.name)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Listen, and never answer."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_without_the_api_server_each_call_is_told_to_come_again(endpoint: str, away: Gateway, key: str) -> None:
+    method, path, body = endpoints({"name": "TOKEN", "id": str(SecretId(1, uuid4(), "token"))})[endpoint]
+    with away.client(key, "team-a") as api:
+        answer = api.request(method, path, json=body)
+    assert "try again" in declined(answer, 503, "ServiceUnavailable")
+    assert answer.headers["Retry-After"] == "2"
+
+
+@pytest.fixture(scope="module")
+def away(controlplane: ControlPlane, rest: Gateway) -> Iterator[Gateway]:
+    with reserved_port() as port, gateway(controlplane, server=f"https://127.0.0.1:{port}") as it:
+        yield it
+
+
+def test_an_api_server_that_is_silent_is_not_waited_for_long(controlplane: ControlPlane, key: str) -> None:
+    with (
+        silent() as server,
+        gateway(controlplane, server=server, api_server_seconds="0.5") as it,
+        it.client(key) as api,
+    ):
+        started = time.monotonic()
+        declined(api.get("/v1/secrets"), 503, "ServiceUnavailable")
+        assert time.monotonic() - started < 5
+        assert "TimeoutError" in it.log
+
+
+def test_a_server_with_another_authority_gets_no_token(controlplane: ControlPlane, key: str, tmp_path: Path) -> None:
+    pair = Authority.create("another").server(addresses=["127.0.0.1"])
+    files = {name: tmp_path / name for name in ("certificate", "key")}
+    files["certificate"].write_bytes(pair.certificate)
+    files["key"].write_bytes(pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["certificate"], files["key"])
+    heard = []
+
+    def listen(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        try:
+            with context.wrap_socket(connection, server_side=True) as stream:
+                heard.append(stream.recv(65536))
+        except (ssl.SSLError, ConnectionError):
+            heard.append(b"")
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        listener = threading.Thread(target=listen, args=(server,))
+        listener.start()
+        with gateway(controlplane, server=f"https://127.0.0.1:{server.getsockname()[1]}") as it, it.client(key) as api:
+            declined(api.get("/v1/secrets"), 503, "ServiceUnavailable")
+        listener.join(20)
+    assert heard == [b""]
+
+
+def test_before_there_is_a_sealing_key_a_creation_is_told_to_come_again(
+    controlplane: ControlPlane, rest: Gateway, account: Account, key: str
+) -> None:
+    keys, there = "devbox-secrets-public-keys", f"--namespace={account.name}"
+    controlplane.kubectl(
+        "create", "role", "keys", there, "--verb=get", "--resource=configmaps", f"--resource-name={keys}"
+    )
+    user = f"--serviceaccount={account.name}:editor"
+    controlplane.kubectl("create", "rolebinding", "keys", there, "--role=keys", user)
+    with gateway(controlplane, namespace=account.name) as it, it.client(key) as api:
+        for sentence in ("no public keys", "no sealing key yet"):
+            answer = api.post("/v1/secrets", json={"name": "A", "value": CANARY})
+            assert sentence in declined(answer, 503, "ServiceUnavailable")
+            controlplane.kubectl("create", "configmap", keys, there, check=False)

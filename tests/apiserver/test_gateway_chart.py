@@ -1,0 +1,76 @@
+"""What the chart makes of the gateway: nothing unless asked for, and then no rights at all."""
+
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from apiserver.chart import NAMESPACE, Json, dry_run, install, render
+from apiserver.test_rights import rights
+from cluster.controlplane import ControlPlane
+
+NAME = "devbox-secrets-gateway"
+USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, Json]:
+    """The gateway's objects by kind."""
+    objects = list(filter(None, yaml.safe_load_all(render("--set=gateway.enabled=true").stdout)))
+    return {each["kind"]: each for each in objects if each["metadata"]["name"] == NAME}
+
+
+@pytest.fixture(scope="module")
+def installed(controlplane: ControlPlane, rendered: dict[str, Json]) -> Iterator[None]:
+    install(controlplane)
+    body = yaml.safe_dump_all(rendered.values())
+    controlplane.kubectl("apply", f"--namespace={NAMESPACE}", "--filename=-", input=body)
+    yield
+    controlplane.kubectl("delete", f"--namespace={NAMESPACE}", "--filename=-", input=body)
+
+
+def test_there_is_none_unless_it_is_enabled() -> None:
+    assert NAME not in render().stdout
+
+
+def test_its_objects_are_these(rendered: dict[str, Json]) -> None:
+    assert set(rendered) == {"ServiceAccount", "Deployment", "Service", "NetworkPolicy"}
+
+
+def test_the_network_policy_can_be_left_out() -> None:
+    assert "NetworkPolicy" not in render("--set=gateway.enabled=true,gateway.networkPolicy.enabled=false").stdout
+
+
+@pytest.mark.usefixtures("installed")
+def test_its_service_account_may_do_what_everyone_may_and_nothing_else(controlplane: ControlPlane) -> None:
+    for namespace in (NAMESPACE, "default"):
+        who = (f"--as={USER}", f"--as-group=system:serviceaccounts:{NAMESPACE}", "--as-group=system:authenticated")
+        listing = controlplane.kubectl("auth", "can-i", "--list", "--no-headers", f"--namespace={namespace}", *who)
+        everyone_s = {("configmaps", "devbox-secrets-public-keys", "get")} if namespace == NAMESPACE else set()
+        assert rights(listing.stdout) == everyone_s
+
+
+@pytest.mark.usefixtures("installed")
+def test_its_pod_has_no_token_and_is_as_restricted_as_its_namespace_asks(
+    controlplane: ControlPlane, rendered: dict[str, Json]
+) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", **rendered["Deployment"]["spec"]["template"]}
+    pod["metadata"] = {**pod["metadata"], "name": "gateway"}
+    made = dry_run(controlplane, pod, NAMESPACE)
+    assert [volume["name"] for volume in made["spec"]["volumes"]] == ["api-server"]
+
+
+def test_its_pods_are_the_gateway_s_alone(rendered: dict[str, Json]) -> None:
+    every = list(
+        filter(None, yaml.safe_load_all(render("--set=gateway.enabled=true,metrics.service.enabled=true").stdout))
+    )
+    labels = rendered["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    selectors = {
+        (each["kind"], each["metadata"]["name"]): selector.get("matchLabels", selector)
+        for each in every
+        if each["kind"] in {"Deployment", "Service"}
+        for selector in [each["spec"]["selector"]]
+    }
+    chosen = {what for what, selector in selectors.items() if selector.items() <= labels.items()}
+    assert len(selectors) == 4
+    assert chosen == {("Deployment", NAME), ("Service", NAME)}
