@@ -3,8 +3,13 @@
 import asyncio
 import base64
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +32,7 @@ from apiserver.product import operator
 from cluster.components import reserved_port
 from cluster.controlplane import ControlPlane
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "gateway.md"
 CANARIES = [f"canary-{number}-in-the-cage" for number in range(6)]
 POLICY = """
 apiVersion: audit.k8s.io/v1
@@ -133,6 +139,13 @@ def _raises(kind: type[APIStatusError], call: Any) -> None:  # noqa: ANN401 - an
     assert set(caught.value.body) == {"message", "code"}  # type: ignore[call-overload]
     assert caught.value.request.headers["x-stainless-retry-count"] == "0"
     assert not any(canary in str(caught.value) for canary in CANARIES)
+
+
+def test_the_python_program_of_the_documents_does_what_it_says(running: Running) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    env = {**os.environ, "RUNLOOP_BASE_URL": running.gateway.url, "RUNLOOP_API_KEY": running.key}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("['GITHUB_TOKEN']\n", "")
 
 
 def test_the_sdk_comes_again_when_the_api_server_is_away(running: Running) -> None:
