@@ -1,6 +1,7 @@
 """The gateway's contract on a real API server, spoken plainly: what an SDK sends, and what it gets."""
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from apiserver.account import Account
 from apiserver.chart import get
 from apiserver.gateway import Gateway, gateway, new_account, token
+from apiserver.product import COMMAND
 from cluster.controlplane import ControlPlane
 
 Json = dict[str, Any]
@@ -310,3 +312,21 @@ def test_one_port_speaks_http_1_and_http_2_without_tls(
 def test_the_probes_need_no_token(rest: Gateway) -> None:
     for path in ("/healthz", "/readyz"):
         assert httpx.get(f"{rest.url}{path}", trust_env=False).text == "ok"
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_connection_lasts_for_as_many_requests_as_one_likes(rest: Gateway, *, http2: bool) -> None:
+    with rest.client("none", http2=http2) as api:
+        assert {api.get("/healthz").status_code for _ in range(1_100)} == {200}
+
+
+def test_it_ends_well_when_it_is_told_to(controlplane: ControlPlane, rest: Gateway) -> None:
+    with gateway(controlplane) as it, it.client("none") as api:
+        assert api.get("/healthz").text == "ok"
+        assert it.component.stop() == 0
+
+
+def test_without_an_api_server_to_ask_it_says_what_to_set() -> None:
+    done = subprocess.run([COMMAND, "gateway"], env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "DEVBOX_SECRETS_API_SERVER" in done.stderr

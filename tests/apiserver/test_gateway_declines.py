@@ -5,6 +5,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 
+import h2.config
+import h2.connection
 import httpx
 import pytest
 
@@ -113,11 +115,25 @@ def test_a_deletion_with_a_body_of_its_own_is_declined(api: httpx.Client) -> Non
     declined(api.post("/v1/secrets/A/delete", json={"value": CANARY}), 400, "BadRequest")
 
 
+def _http2(path: bytes) -> bytes:
+    """Give what a client sends that doesn't look at its path."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False))
+    connection.initiate_connection()
+    head = [(b":method", b"GET"), (b":path", path), (b":scheme", b"http"), (b":authority", b"a")]
+    connection.send_headers(1, head, end_stream=True)
+    return connection.data_to_send()
+
+
 RAW = {
     "no HTTP": b"\x16\x03\x01 hello\r\n\r\n",
     "bytes in the path": b"GET /v1/secrets/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
     "an endless header": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000,
     "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "an upgrade to a WebSocket": (
+        b"GET /v1/secrets HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ),
+    "an HTTP/2 path that isn't ASCII": _http2(b"/v1/secrets/\xff"),
     "a broken preface": b"PRI * HTTP/2.0\r\n\r\nno\r\n\r\n" + b"\0" * 100,
 }
 
@@ -127,6 +143,7 @@ def test_what_is_no_request_ends_its_own_connection_alone(what: str, rest: Gatew
     host, _, port = rest.url.removeprefix("http://").partition(":")
     with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
         connection.sendall(RAW[what])
+        connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: _received(connection), b""))
     assert b" 500 " not in answer
     assert api.get("/v1/secrets").status_code == 200

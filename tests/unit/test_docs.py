@@ -25,6 +25,7 @@ from devbox_secrets.metrics import REGISTRY
 ROOT = Path(__file__).parents[2]
 CONCEPTS = ROOT / "docs" / "concepts.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
+GATEWAY = ROOT / "docs" / "gateway.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -141,9 +142,10 @@ def test_each_metric_has_its_row_and_no_other() -> None:
     assert told == exposed
 
 
-def test_the_values_in_the_operations_table_are_the_chart_s() -> None:
+def test_the_values_in_the_tables_are_the_chart_s() -> None:
     values = yaml.safe_load((ROOT / "charts" / "devbox-secrets" / "values.yaml").read_text())
-    named = [name for row in rows(section(OPERATIONS, "### Values that matter")) for name in row[0].split(", ")]
+    tables = section(OPERATIONS, "### Values that matter"), section(GATEWAY, "## Values of the chart")
+    named = [name for table in tables for row in rows(table) for name in row[0].split(", ")]
     assert named
     for name in named:
         here = values

@@ -126,7 +126,9 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def astray(_: Request, error: HTTPException) -> Response:
-        return _answer(Declined(HTTPStatus(error.status_code), "there is no such endpoint"), error.headers)
+        status = HTTPStatus(error.status_code)
+        what = "method there" if status == HTTPStatus.METHOD_NOT_ALLOWED else "endpoint"
+        return _answer(Declined(status, f"there is no such {what}"), error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, __: Exception) -> Response:

@@ -7,10 +7,12 @@ import asyncio
 import logging
 import socket
 import sys
+from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.app import application
 from devbox_secrets.gateway.settings import Settings
 from devbox_secrets.gateway.store import Store
@@ -18,7 +20,7 @@ from devbox_secrets.gateway.upstream import Upstream
 
 LOG = logging.getLogger(__name__)
 #: How long a connection without a request is kept, and how long a request may take to begin.
-_IDLE_SECONDS = 30
+_IDLE_SECONDS = 75  # more than load balancers keep theirs, or they would send into a closed one
 #: How long requests may take to end when the process is told to.
 _GRACE_SECONDS = 15
 
@@ -27,8 +29,12 @@ def run(settings: Settings) -> None:
     """Run the gateway until it's told to stop.
 
     Raises:
-        ClusterError: the certificates of the API server's CA can't be read.
+        ClusterError: it isn't known where the API server is, or its CA's certificates can't be read.
     """
+    if not settings.api_server:
+        raise ClusterError(
+            "there is no API server to ask: run this in a pod, or set DEVBOX_SECRETS_API_SERVER to its address"
+        )
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level,
@@ -41,13 +47,20 @@ def run(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
+    asyncio.get_running_loop().set_exception_handler(_report)
     config = Config()
     config.bind = [f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{settings.port}"]  # noqa: S104 - a pod's
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     config.keep_alive_timeout = _IDLE_SECONDS
+    config.keep_alive_max_requests = sys.maxsize  # at its own limit HTTP/2 connections break off
     config.graceful_timeout = _GRACE_SECONDS
     async with Upstream.connect(settings.api_server, settings.api_server_ca, settings.api_server_seconds) as upstream:
         store = Store(upstream, settings.namespace, settings.reserved_names)
         await serve(application(upstream, store, settings.body_seconds), config)  # type: ignore[arg-type]
     LOG.info("stopped")
+
+
+def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say that a connection failed: by the error's type alone, since its text may repeat what was sent."""
+    LOG.info("a connection ended: %s", type(context.get("exception")).__name__)

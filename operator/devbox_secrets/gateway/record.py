@@ -36,6 +36,8 @@ class Record:
     """One AccountSecret, without its value."""
 
     id: SecretId
+    age: tuple[str, str]
+    """Sorts the oldest first, as plan.py does for those that share a variable."""
     variable: str
     updated_ms: int
     resource_version: str
@@ -92,6 +94,7 @@ def _read(metadata: Body, variable: str) -> Record:
         created = noted
     return Record(
         id=SecretId(created, UUID(metadata["uid"]), metadata["name"]),
+        age=(metadata["creationTimestamp"], metadata["uid"]),
         variable=variable,
         updated_ms=max(created, _updated(metadata, notes)),
         resource_version=metadata["resourceVersion"],

@@ -12,8 +12,10 @@ from devbox_secrets.plan import RESERVED_NAMES
 
 
 def _in_cluster() -> str:
-    """Give the API server's address as Kubernetes tells it to every container."""
+    """Give the API server's address as Kubernetes tells it to every container; nothing elsewhere."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return ""
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
@@ -29,7 +31,8 @@ class Settings(BaseSettings):
     """Where HTTP/1.1 and HTTP/2 are served."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
     """Variables that no secret may have; `*` stands for anything."""
-    api_server: str = Field(default_factory=_in_cluster, pattern="^https://.+")
+    api_server: str = Field(default_factory=_in_cluster, pattern="^(https://.+)?$")
+    """Its address, with which requests begin."""
     api_server_ca: Path = Path("/run/devbox-secrets/api-server/ca.crt")
     """The certificates of its CA; the gateway's pod has no ServiceAccount token, with which they would come."""
     api_server_seconds: float = Field(default=10, gt=0)

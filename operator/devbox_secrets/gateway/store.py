@@ -177,9 +177,8 @@ class Store:
         return found
 
     async def _named(self, caller: Caller, variable: str) -> list[Record]:
-        """Give the AccountSecrets of a variable, the owner of the name first, as plan.py has it."""
-        records = await self._list(caller, f"spec.name={variable}")
-        return sorted(records, key=lambda record: (record.id.created_ms // 1000, str(record.id.uid)))
+        """Give the AccountSecrets of a variable, the one that devboxes get first."""
+        return sorted(await self._list(caller, f"spec.name={variable}"), key=lambda record: record.age)
 
     async def _list(self, caller: Caller, field_selector: str = "") -> list[Record]:
         records: list[Record] = []

@@ -1,0 +1,25 @@
+// What Runloop's TypeScript SDK and its command line do with secrets; prints what they got, as JSON.
+import Runloop from "@runloop/api-client";
+
+const api = new Runloop({ maxRetries: 1 }); // RUNLOOP_BASE_URL and RUNLOOP_API_KEY say where and who
+const made = [];
+for (const name of ["FIRST", "SECOND", "THIRD"]) made.push(await api.secrets.create({ name, value: "v" }));
+
+const pages = [];
+let after;
+do {
+  const page = await api.secrets.list({ limit: 2, ...(after && { starting_after: after }) });
+  pages.push(page.secrets.map((secret) => secret.name));
+  after = page.has_more ? page.secrets.at(-1).id : undefined;
+} while (after);
+
+const updated = await api.secrets.update("SECOND", { value: "w" });
+const found = await api.secrets.retrieve("SECOND");
+const byId = await api.get(`/v1/secrets/id/${found.id}`);
+const refused = await api.secrets.create({ name: "FIRST", value: "v" }).catch((error) => [error.status, error.error]);
+const deleted = [];
+for (const name of ["FIRST", "SECOND", "THIRD"]) deleted.push(await api.secrets.delete(name, {}));
+const missing = await api.secrets.retrieve("FIRST").catch((error) => error.status);
+const left = await api.secrets.list();
+
+console.log(JSON.stringify({ made, pages, updated, found, byId, refused, deleted, missing, left }));
