@@ -98,7 +98,7 @@ class Operator:
         self._cluster = cluster = cluster.fenced(self.lease.held)
         self._settings = settings
         self._queue = WorkQueue()
-        self._keys = KeyStore(cluster, settings.namespace, _now)
+        self._keys = KeyStore(cluster, settings.namespace, _now, settings.rotate_keys)
         self._reconciler = Reconciler(
             cluster, self.cache, lambda: self._keys.keyring, reserved=settings.reserved_names, clock=_now
         )

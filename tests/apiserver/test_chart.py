@@ -26,6 +26,10 @@ REFUSED = {
         ["--set-json", 'reservedNames=["NO NAME"]'],
         "at '/reservedNames/0': 'NO NAME' does not match pattern",
     ),
+    "a duration that is none": (
+        ["--set", "keys.rotateAfter=3 months"],
+        "at '/keys/rotateAfter': '3 months' does not match pattern",
+    ),
     "no selector": (
         ["--set-json", f"{SELECTORS}=[]"],
         (
@@ -80,6 +84,7 @@ EVERY_VALUE: Json = {
         ]
     },
     "reservedNames": ["PATH", "LD_*"],
+    "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
     "image": {"repository": "registry.example/box", "tag": "1", "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
