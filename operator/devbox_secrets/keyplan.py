@@ -3,8 +3,10 @@
 Pure; imports sealing. No clock, no input or output: a test of a rule is a table.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from devbox_secrets.sealing import Keyring, SealingKey
 
@@ -12,6 +14,8 @@ from devbox_secrets.sealing import Keyring, SealingKey
 CLOCKS_APART = timedelta(minutes=5)
 #: Public keys in the ConfigMap. It holds 1 MiB, 600 keys of 1.7 kB; and whoever seals reads all of it.
 PUBLISHED = 100
+#: AccountSecrets that a refusal names.
+NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +67,76 @@ def dated(requested: datetime | None, now: datetime) -> datetime:
 def published(keyring: Keyring) -> list[SealingKey]:
     """Choose the public keys that people get to see: the newest."""
     return [key.public for key in keyring.newest_first()[:PUBLISHED]]
+
+
+class KeyState(StrEnum):
+    """What a sealing key is at the moment."""
+
+    NEWEST = "newest"
+    """New values are sealed with it."""
+    OLDER = "older"
+    """It opens what was sealed with it."""
+    DAMAGED = "damaged"
+    """It's stored, and can't be read."""
+    MISSING = "missing"
+    """AccountSecrets are sealed with it, and it isn't here."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A sealing key as people see it in a list."""
+
+    id: str
+    state: KeyState
+    created: datetime | None
+    used_by: int | None
+    """How many AccountSecrets are sealed with it; None where that can't be seen."""
+
+
+def overview(
+    newest: str | None,
+    created: Mapping[str, datetime | None],
+    damaged: Collection[str],
+    used: Mapping[str, Collection[str]] | None,
+) -> list[KeyRow]:
+    """List the keys that are here, and those that are needed and aren't; the newest first.
+
+    `created` says when each usable key was made, None where that can't be seen.
+    """
+
+    def state(key_id: str) -> KeyState:
+        if key_id in created:
+            return KeyState.NEWEST if key_id == newest else KeyState.OLDER
+        return KeyState.DAMAGED if key_id in damaged else KeyState.MISSING
+
+    def order(row: KeyRow) -> tuple[bool, float, str]:
+        return row.state is not KeyState.NEWEST, -row.created.timestamp() if row.created else 0, row.id
+
+    ids = {*created, *damaged, *(used or {})}
+    rows = [
+        KeyRow(each, state(each), created.get(each), None if used is None else len(used.get(each, ()))) for each in ids
+    ]
+    return sorted(rows, key=order)
+
+
+def removable(keyring: Keyring, used: Mapping[str, Collection[str]]) -> list[str]:
+    """Name the keys that nothing needs, the newest first; the newest of all is for the next value."""
+    return [key.public.id for key in keyring.newest_first()[1:] if not used.get(key.public.id)]
+
+
+def why_not_removable(
+    key_id: str, stored: Collection[str], newest: str | None, used: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Say why a key must stay, or that it isn't here; None when it may go."""
+    if key_id not in stored:
+        return f"there is no sealing key {key_id}; `devbox-secrets keys list` shows those that there are"
+    if key_id == newest:
+        return f"{key_id} is the newest key, with which values are sealed; make the next: devbox-secrets keys rotate"
+    by = sorted(used.get(key_id, ()))
+    if not by:
+        return None
+    more = f" and {len(by) - NAMED} more" if len(by) > NAMED else ""
+    return (
+        f"{key_id} opens {len(by)} AccountSecret{'s' * (len(by) > 1)}: {', '.join(by[:NAMED])}{more};"
+        " seal their values again first: devbox-secrets seal NAME"
+    )

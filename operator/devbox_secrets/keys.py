@@ -56,7 +56,7 @@ class KeyStore:
     async def _read(self) -> StoredKeys:
         stored = await self._cluster.read_keys(self._namespace)
         if stored.resource_version != self._version:
-            self._take(Keyring(_usable(stored.entries)))
+            self._take(Keyring(usable(stored.entries)))
             self._version = stored.resource_version
         return stored
 
@@ -125,7 +125,7 @@ def _listed(ids: list[str]) -> str:
     return ", ".join(ids) or "none"
 
 
-def _usable(entries: Mapping[str, SecretBytes]) -> list[OpeningKey]:
+def usable(entries: Mapping[str, SecretBytes]) -> list[OpeningKey]:
     """Leave out what is damaged: the values sealed with it say UnknownKey, and no other suffers."""
     keys = []
     for name, raw in entries.items():
