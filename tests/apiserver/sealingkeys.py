@@ -1,0 +1,87 @@
+"""The sealing keys of a control plane, read and written past the operator. Imports account, chart."""
+
+import base64
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from pydantic import SecretBytes
+
+from apiserver.account import Account
+from apiserver.chart import NAMESPACE, get, until
+from cluster.controlplane import ControlPlane
+from devbox_secrets.sealing import OpeningKey, SealingKey
+
+SECRET = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
+CONFIGMAP = ("configmap", "devbox-secrets-public-keys", f"--namespace={NAMESPACE}")
+ANNOTATION = "devbox-secrets.dev/rotate"
+
+
+def made(**ago: float) -> OpeningKey:
+    """Make a key that is so old: made(days=1)."""
+    return OpeningKey.generate(datetime.now(UTC) - timedelta(**ago))
+
+
+def store(controlplane: ControlPlane, *keys: OpeningKey) -> None:
+    """Make these the keys of the cluster, and no others: nothing is published yet, and no request stands."""
+    annotate(controlplane, None)
+    controlplane.kubectl("patch", *CONFIGMAP, "--type=merge", "-p", '{"data": null}')
+    empty(controlplane)
+    add(controlplane, *keys)
+
+
+def add(controlplane: ControlPlane, *keys: OpeningKey) -> None:
+    _patch(controlplane, {key.public.id: base64.b64encode(key.dump()).decode() for key in keys})
+
+
+def remove(controlplane: ControlPlane, *keys: OpeningKey) -> None:
+    _patch(controlplane, dict.fromkeys(key.public.id for key in keys))
+
+
+def empty(controlplane: ControlPlane) -> None:
+    _patch(controlplane, None)
+
+
+def _patch(controlplane: ControlPlane, data: dict[str, str | None] | None) -> None:
+    controlplane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps({"data": data}))
+
+
+def annotate(controlplane: ControlPlane, since: str | None) -> None:
+    body = {"metadata": {"annotations": {ANNOTATION: since}}}
+    controlplane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps(body))
+
+
+def stored(controlplane: ControlPlane) -> dict[str, OpeningKey]:
+    data = get(controlplane, *SECRET).get("data") or {}
+    return {name: OpeningKey.load(base64.b64decode(text)) for name, text in data.items()}
+
+
+def published(controlplane: ControlPlane) -> dict[str, str]:
+    found: dict[str, str] = get(controlplane, *CONFIGMAP).get("data") or {}
+    return found
+
+
+def newest(controlplane: ControlPlane) -> str:
+    """Give the id of the key that values are sealed with, nothing before there is one."""
+    text = published(controlplane).get("newest")
+    return SealingKey.parse(text).id if text else ""
+
+
+def is_published(controlplane: ControlPlane, ids: Iterable[str]) -> None:
+    """Wait until these keys are published, and no others."""
+    wanted = {*ids, "newest"}
+    until(f"the keys {wanted} are published", lambda: published(controlplane).keys() == wanted)
+
+
+def put_sealed(account: Account, key: OpeningKey, variable: str, value: bytes) -> str:
+    """Apply a value that is sealed with one key of several, and give the AccountSecret's name."""
+    body = account.manifest(variable, b"")
+    body["spec"]["sealed"] = key.public.seal(SecretBytes(value), account=account.name, name=variable)
+    return account.apply(body)
+
+
+def forms(key: OpeningKey) -> list[str]:
+    """Give every text by which a key's seed could be told."""
+    dump = key.dump()
+    seed = key.seed.get_secret_value()
+    return [json.loads(dump)["seed"], seed.hex(), base64.b64encode(seed).decode(), base64.b64encode(dump).decode()]
