@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import SecretBytes
 
-from devbox_secrets.api import KEYS_SECRET
+from devbox_secrets.api import KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP
 from devbox_secrets.cluster import ACCOUNT_SECRETS, Cluster, StoredKeys
 from devbox_secrets.errors import ClusterError, KeyInUse
 from devbox_secrets.keyplan import PUBLISHED, KeyRow, overview, removable, why_not_removable
@@ -18,6 +18,8 @@ from devbox_secrets.keys import usable
 from devbox_secrets.sealing import Keyring, OpeningKey, SealingKey
 
 T = TypeVar("T")
+_KEYS = f"the Secret {KEYS_SECRET}"
+_PUBLIC_KEYS = f"the ConfigMap {PUBLIC_KEYS_CONFIGMAP}"
 _GLANCE_SECONDS = 0.5
 _TRIES = 5
 
@@ -36,24 +38,27 @@ async def look(cluster: Cluster, namespace: str) -> View:
     used = await _if_allowed(_used(cluster))
     if used is None:
         unseen.append("you may not list the whole cluster's AccountSecrets, so it isn't told how many need a key")
-    stored = await _if_allowed(cluster.read_keys(namespace))
+    with _rights("get", namespace):
+        stored = await _if_allowed(cluster.read_keys(namespace))
     if stored is not None:
         keyring = _keyring(stored)
         created = {key_id: key.created for key_id, key in keyring.items()}
         newest = keyring.newest.public.id if keyring else None
         return View(overview(newest, created, stored.entries.keys() - created.keys(), used), unseen)
     unseen.append(
-        f"you may not get the Secret {KEYS_SECRET} in {namespace}, so it isn't told when a key was made; these are"
+        f"you may not get {_KEYS} in {namespace}, so it isn't told when a key was made; these are"
         f" the public keys, the newest {PUBLISHED} at most"
     )
-    public = await cluster.read_public_keys(namespace)
+    with _rights("get", namespace, _PUBLIC_KEYS):
+        public = await cluster.read_public_keys(namespace)
     newest = SealingKey.parse(public["newest"]).id if "newest" in public else None
     return View(overview(newest, dict.fromkeys(public.keys() - {"newest"}), (), used), unseen)
 
 
 async def rotate(cluster: Cluster, namespace: str, seconds: float | None) -> str | None:
     """Ask the operator for a new key, and give its id; None where it isn't there in time, or nobody waits."""
-    before = (await cluster.read_public_keys(namespace)).get("newest")
+    with _rights("get", namespace, _PUBLIC_KEYS):
+        before = (await cluster.read_public_keys(namespace)).get("newest")
     with _rights("patch", namespace):
         await cluster.request_key(namespace, datetime.now(UTC).isoformat())
     if seconds is None:
@@ -171,14 +176,14 @@ async def _write(
                 raise
         else:
             return list(entries)
-    raise ClusterError(f"others keep changing the Secret {KEYS_SECRET} in {namespace}; try again", HTTPStatus.CONFLICT)
+    raise ClusterError(f"others keep changing {_KEYS} in {namespace}; try again", HTTPStatus.CONFLICT)
 
 
 @contextmanager
-def _rights(verb: str, namespace: str) -> Iterator[None]:
+def _rights(verb: str, namespace: str, what: str = _KEYS) -> Iterator[None]:
     """Say what is needed where the API server refuses."""
     needed = {
-        HTTPStatus.FORBIDDEN: f"this needs the right to {verb} the Secret {KEYS_SECRET} in {namespace}",
+        HTTPStatus.FORBIDDEN: f"this needs the right to {verb} {what} in {namespace}",
         HTTPStatus.NOT_FOUND: f"is devbox-secrets installed in {namespace}? --operator-namespace names another place",
     }
     try:

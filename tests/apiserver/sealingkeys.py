@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import SecretBytes
 
 from apiserver.account import Account
-from apiserver.chart import NAMESPACE, get, until
+from apiserver.chart import NAMESPACE, Json, get, until
 from cluster.controlplane import ControlPlane
 from devbox_secrets.sealing import OpeningKey, SealingKey
 
@@ -24,31 +24,40 @@ def made(**ago: float) -> OpeningKey:
 
 def store(controlplane: ControlPlane, *keys: OpeningKey) -> None:
     """Make these the keys of the cluster, and no others: nothing is published yet, and no request stands."""
-    annotate(controlplane, None)
     controlplane.kubectl("patch", *CONFIGMAP, "--type=merge", "-p", '{"data": null}')
-    empty(controlplane)
-    add(controlplane, *keys)
+    # In one write: an operator that runs doesn't believe a Secret without any key.
+    data: dict[str, str | None] = dict.fromkeys(get(controlplane, *SECRET).get("data") or {})
+    data |= {key.public.id: _text(key) for key in keys}
+    _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: None}}, "data": data})
 
 
 def add(controlplane: ControlPlane, *keys: OpeningKey) -> None:
-    _patch(controlplane, {key.public.id: base64.b64encode(key.dump()).decode() for key in keys})
+    _patch(controlplane, {"data": {key.public.id: _text(key) for key in keys}})
 
 
 def remove(controlplane: ControlPlane, *keys: OpeningKey) -> None:
-    _patch(controlplane, dict.fromkeys(key.public.id for key in keys))
+    _patch(controlplane, {"data": dict.fromkeys(key.public.id for key in keys)})
+
+
+def damage(controlplane: ControlPlane, key: OpeningKey) -> None:
+    """Put something else in a key's place."""
+    _patch(controlplane, {"data": {key.public.id: "eA=="}})
 
 
 def empty(controlplane: ControlPlane) -> None:
-    _patch(controlplane, None)
+    _patch(controlplane, {"data": None})
 
 
-def _patch(controlplane: ControlPlane, data: dict[str, str | None] | None) -> None:
-    controlplane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps({"data": data}))
+def annotate(controlplane: ControlPlane, since: str) -> None:
+    _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: since}}})
 
 
-def annotate(controlplane: ControlPlane, since: str | None) -> None:
-    body = {"metadata": {"annotations": {ANNOTATION: since}}}
+def _patch(controlplane: ControlPlane, body: Json) -> None:
     controlplane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps(body))
+
+
+def _text(key: OpeningKey) -> str:
+    return base64.b64encode(key.dump()).decode()
 
 
 def stored(controlplane: ControlPlane) -> dict[str, OpeningKey]:

@@ -142,11 +142,14 @@ def prune(
 def _confirm(count: int) -> None:
     if sys.stdin is None or not sys.stdin.isatty():
         raise NotConfirmed("there is no terminal to ask at: look with --dry-run, then say --yes")
-    typer.confirm(
-        f"Remove {_count(count)}? What was sealed so and is in Git, not in the cluster, can't be opened any more.",
-        abort=True,
+    typer.echo(
+        f"Remove {_count(count)}? Values in Git that were sealed so can't be opened any more. [y/N]: ",
+        nl=False,
         err=True,
     )
+    # Not click's own: that one writes a space to standard output, where the ids are.
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
 
 
 def _data(row: "KeyRow") -> dict[str, object]:
