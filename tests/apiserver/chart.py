@@ -118,6 +118,22 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
     return found
 
 
+def closed_to(group: str, resource: str) -> list[Json]:
+    """Return a policy, and its binding, by which namespaces with the label closed=true refuse new objects of a kind."""
+    name = f"no-{resource}"
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource], "operations": ["CREATE"]}
+    policy = {
+        "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": "true"}}, "resourceRules": [rule]},
+        "validations": [{"expression": "false", "message": f"no {resource} here"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    return [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, spec in kinds.items()
+    ]
+
+
 def get(controlplane: ControlPlane, *arguments: str) -> Json:
     """Return what kubectl get finds."""
     found: Json = json.loads(controlplane.kubectl("get", "--output=json", *arguments).stdout)

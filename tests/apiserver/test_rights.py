@@ -17,6 +17,7 @@ EVERYWHERE = {
     (ACCOUNTSECRETS, "", "list watch"),
     (f"{ACCOUNTSECRETS}/status", "", "patch"),
     ("namespaces", "", "list watch"),
+    ("events.events.k8s.io", "", "create"),
     ("secrets", ACCOUNT_SECRET, "create delete get list patch watch"),
 }
 AT_HOME = EVERYWHERE | {
