@@ -1,6 +1,6 @@
 """What an AccountSecret's status says: whether devboxes have the value, and since when. Pure; imports plan."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretBytes
 
@@ -81,7 +81,11 @@ def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
     if changed_at is None or rotate_after is None:
         return None
     span = int(rotate_after[:-1]) * _UNITS[rotate_after[-1]]
-    return (datetime.fromisoformat(changed_at) + span).strftime(_TIME)
+    try:
+        due = datetime.fromisoformat(changed_at) + span
+    except (ValueError, OverflowError):  # not a time that we wrote
+        return None
+    return due.astimezone(UTC).strftime(_TIME)
 
 
 def _dated(condition: Condition, old: Condition | None) -> Condition:
