@@ -85,12 +85,8 @@ def backup(
 @commands.command()
 def restore(
     at: Place,
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", exists=True, dir_okay=False, allow_dash=True, help="A backup; - is standard input."
-        ),
-    ],
+    # Typer, told to look whether it exists, takes - for a file as well.
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup; - is standard input.")],
     passphrase_file: PassphraseFile = None,
 ) -> None:  # fmt: skip
     """Put the sealing keys of a backup back into the cluster, beside those that are there.
