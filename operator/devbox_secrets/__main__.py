@@ -1,10 +1,9 @@
 """The program: `devbox-secrets`, also called as `kubectl devbox-secrets`."""
 
-from devbox_secrets.cli import app, errors_are_sentences
+from devbox_secrets.cli import app
 
 
 @app.command(hidden=True)
-@errors_are_sentences
 def operator() -> None:
     """Run the operator; the image's command, set up by DEVBOX_SECRETS_* variables."""
     from devbox_secrets import process  # noqa: PLC0415 - kopf is in an extra

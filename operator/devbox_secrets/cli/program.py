@@ -1,0 +1,114 @@
+"""What all commands share: the program, its exit codes, errors as sentences. Imports target.
+
+`Commands` is the one way to make a command: it gives it both, and the options that say where.
+"""
+
+import inspect
+from collections.abc import Callable
+from enum import IntEnum
+from functools import wraps
+from importlib.metadata import version as package_version
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from devbox_secrets.cli.target import Target
+from devbox_secrets.errors import DevboxSecretsError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Exit(IntEnum):
+    """What an exit code means; the same for every command."""
+
+    DONE = 0
+    FAILED = 1
+    """What was asked for couldn't be done; the sentence on standard error says why."""
+    CALLED_WRONGLY = 2
+    """No such command, option or argument; nothing was done."""
+    NOT_WELL = 3
+    """The command has looked, and what it shows isn't as it should be."""
+    TIME_IS_UP = 4
+    """What was waited for hasn't come."""
+
+
+class Commands(typer.Typer):
+    """A family of commands.
+
+    An error ends a command with its text, not with a traceback, which could show a value. A
+    parameter of the type `Target` becomes the options that say which cluster and which account.
+    """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own
+        super().__init__(pretty_exceptions_enable=False, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
+        """Make a function a command."""
+        register = super().command(name, **settings)
+
+        def decorate(function: _Command) -> _Command:
+            register(_with_target(errors_are_sentences(function)))
+            return function
+
+        return decorate
+
+
+def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command end with an error's text and exit code 1."""
+
+    @wraps(command)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        try:
+            command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # typer's to end quietly
+        except (DevboxSecretsError, OSError) as error:
+            typer.echo(f"devbox-secrets: {error}", err=True)
+            raise typer.Exit(Exit.FAILED) from None
+
+    return wrapped
+
+
+def _with_target(command: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(command)
+    own = list(signature.parameters.values())
+    target = next((parameter.name for parameter in own if parameter.annotation is Target), None)
+    if target is None:
+        return command
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in _TARGET.values()]
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:  # noqa: ANN401 - the command's own
+        given[target] = Target(**{name: given.pop(name) for name in _TARGET})
+        command(**given)
+
+    parameters = [parameter for parameter in own if parameter.name != target] + options
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return wrapped
+
+
+_TARGET = inspect.signature(Target).parameters
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(package_version("devbox-secrets"))
+        raise typer.Exit
+
+
+app = Commands(
+    name="devbox-secrets",
+    help="Account-level secrets for AI-agent devboxes on Kubernetes.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass

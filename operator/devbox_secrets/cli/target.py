@@ -1,0 +1,86 @@
+"""The options that say where: which cluster, account and installation. Imports api; the cluster when called."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from devbox_secrets.api import OPERATOR_NAMESPACE, check_account
+from devbox_secrets.errors import InvalidKey
+
+if TYPE_CHECKING:
+    from devbox_secrets.cluster import Cluster
+    from devbox_secrets.sealing import SealingKey
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a command works. Each field is an option of every command that has a parameter of this type."""
+
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account", "--namespace", "-n",
+            help="The account: the namespace that owns the secret; without it, the present"
+            " context's namespace.",
+        ),
+    ] = None  # fmt: skip
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
+    ] = None
+    context: Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")] = None
+    operator_namespace: Annotated[str, typer.Option(help="Where devbox-secrets is installed.")] = OPERATOR_NAMESPACE
+
+    def home(self) -> str:
+        """Give the account's namespace: the one asked for, else the one that kubectl would use.
+
+        Raises:
+            InvalidAccount: no namespace can have that name.
+            ClusterError: there is no kubeconfig to read it from.
+        """
+        account = self.account
+        if account is None:
+            from devbox_secrets.connection import present_namespace
+
+            account = present_namespace(self.kubeconfig, self.context)
+        check_account(account)
+        return account
+
+    def ask(self, work: Callable[["Cluster"], Awaitable[T]]) -> T:
+        """Do some work with a connection to the cluster, with the caller's own rights.
+
+        Raises:
+            ClusterError: there is no cluster to connect to, or the work meets one.
+        """
+        import asyncio
+
+        from devbox_secrets.cluster import Cluster
+
+        async def connected() -> T:
+            async with Cluster.connect(self.kubeconfig, self.context) as cluster:
+                return await work(cluster)
+
+        return asyncio.run(connected())
+
+    def newest_key(self) -> "SealingKey":
+        """Read the public key to seal with.
+
+        Raises:
+            ClusterError: the public keys can't be read.
+            InvalidKey: there is none yet.
+        """
+        from devbox_secrets.sealing import SealingKey
+
+        namespace = self.operator_namespace
+        keys = self.ask(lambda cluster: cluster.read_public_keys(namespace))
+        if "newest" not in keys:
+            raise InvalidKey(
+                f"there is no sealing key in the namespace {namespace} yet; the operator makes it when"
+                f" it starts: kubectl get pods -n {namespace}"
+            )
+        return SealingKey.parse(keys["newest"])
