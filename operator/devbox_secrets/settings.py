@@ -1,5 +1,6 @@
 """The operator's settings, from environment variables DEVBOX_SECRETS_*. Imports api, plan."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -9,16 +10,19 @@ from devbox_secrets.api import OPERATOR_NAMESPACE
 from devbox_secrets.plan import RESERVED_NAMES
 
 
-class Settings(BaseSettings):
-    """What the chart decides for the operator's process."""
-
+class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DEVBOX_SECRETS_", frozen=True)
 
-    namespace: str = OPERATOR_NAMESPACE
-    """The operator's own namespace, where the sealing keys are."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     port: int = Field(default=8080, ge=1, le=65535)
     """Where /healthz, /readyz and /metrics are served."""
+
+
+class Settings(_Settings):
+    """What the chart decides for the operator's process."""
+
+    namespace: str = OPERATOR_NAMESPACE
+    """The operator's own namespace, where the sealing keys are."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
     """Variables that no AccountSecret may have; `*` stands for anything."""
     resync_seconds: float = Field(default=300, gt=0)
@@ -27,3 +31,16 @@ class Settings(BaseSettings):
     """How often the sealing keys are read anew: one request each time."""
     workers: int = Field(default=4, ge=1)
     """How many accounts are worked on at once."""
+
+
+class WebhookSettings(_Settings):
+    """What the chart decides for the webhook's process."""
+
+    tls_port: int = Field(default=9443, ge=1, le=65535)
+    """Where the API server asks, over TLS."""
+    certificate: Path = Path("/etc/devbox-secrets/certificate")
+    """The folder of tls.crt and tls.key."""
+    certificate_seconds: float = Field(default=10, gt=0)
+    """How often it's looked whether they are others."""
+    leave_seconds: float = Field(default=10, ge=0)
+    """How long requests are still answered after SIGTERM."""
