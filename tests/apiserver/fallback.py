@@ -81,11 +81,13 @@ class Fallback:
 
 
 @contextmanager
-def without_policy(*values: str) -> Iterator[Fallback]:
-    """Run it all, with further values for the chart such as --set=…; yields it when devboxes get their secrets."""
+def without_policy(**settings: str) -> Iterator[Fallback]:
+    """Run it all, with settings for the webhook's process; yields it when devboxes get their secrets."""
     with ControlPlane.start(apiserver_args=WITHOUT_POLICY) as controlplane:
-        release(controlplane, "install", str(CHART), "--create-namespace", *values)
-        with webhook(controlplane.folder / "webhook", issued(controlplane), leave_seconds="3") as first:
+        release(controlplane, "install", str(CHART), "--create-namespace")
+        with webhook(
+            controlplane.folder / "webhook", issued(controlplane), **{"leave_seconds": "3", **settings}
+        ) as first:
             publish(controlplane, first)
             settle(controlplane)
             yield Fallback(controlplane, first)
