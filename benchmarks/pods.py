@@ -3,8 +3,8 @@
     PYTHONPATH=tests python benchmarks/pods.py
 
 Three API servers run side by side: with nothing, with the chart, and with the chart where there is no policy API, which
-asks one replica of the webhook. The same pods are created on all in turns, one at a time and as a dry run: everything but
-the write to etcd.
+asks one replica of the webhook. The same pods are created on all in turns, one at a time and as a dry run, which is all
+but the write to etcd.
 """
 
 import asyncio
