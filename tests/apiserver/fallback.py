@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,13 @@ from cluster.run import ClusterError
 NAME = "devbox-secrets-webhook"
 HOST = f"{NAME}.{NAMESPACE}.svc"
 _POLICY = [f"admissionregistration.k8s.io/v1/mutatingadmission{kind}" for kind in ("policies", "policybindings")]
-WITHOUT_POLICY = (
+SWITCHED_OFF = (
     f"--runtime-config={','.join(f'{resource}=false' for resource in _POLICY)}",
     "--disable-admission-plugins=MutatingAdmissionPolicy",
-    # Otherwise it asks at the Service's address, which nothing here routes to a process.
-    "--enable-aggregator-routing=true",
 )
+"""An API server of today, told to have no injection policy."""
+AS_BEFORE = ("--emulated-version=1.34",)
+"""One that does as the oldest that today's can do as."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,11 @@ class Fallback:
 
 
 @contextmanager
-def without_policy(**settings: str) -> Iterator[Fallback]:
+def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str) -> Iterator[Fallback]:
     """Run it all, with settings for the webhook's process; yields it when devboxes get their secrets."""
-    with ControlPlane.start(apiserver_args=WITHOUT_POLICY) as controlplane:
+    # Otherwise the API server asks at the Service's address, which nothing here routes to a process.
+    by_slices = "--enable-aggregator-routing=true"
+    with ControlPlane.start(apiserver_args=[*apiserver_args, by_slices]) as controlplane:
         release(controlplane, "install", str(CHART), "--create-namespace")
         with webhook(
             controlplane.folder / "webhook", issued(controlplane), **{"leave_seconds": "3", **settings}

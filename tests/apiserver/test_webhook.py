@@ -31,7 +31,7 @@ from apiserver.chart import (
     settle,
     until,
 )
-from apiserver.fallback import HOST, NAME, Fallback, issued, mount, publish, webhook
+from apiserver.fallback import AS_BEFORE, HOST, NAME, Fallback, issued, mount, publish, webhook, without_policy
 from cluster.pki import Authority
 
 POLICY = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
@@ -127,6 +127,13 @@ def test_the_api_server_has_no_injection_policy_so_the_chart_chose_the_webhook(f
     group = fallback.controlplane.kubectl("get", "--raw", "/apis/admissionregistration.k8s.io/v1").stdout
     assert "mutatingadmission" not in group
     assert len(get(fallback.controlplane, "mutatingwebhookconfigurations")["items"]) == 1
+
+
+def test_an_api_server_of_former_times_takes_the_chart_and_asks_the_webhook() -> None:
+    with without_policy(AS_BEFORE) as it:
+        version = json.loads(it.controlplane.kubectl("get", "--raw", "/version").stdout)
+        assert version["emulationMinor"] == "34"
+        assert it.webhook.reviews() > 0
 
 
 def test_it_has_no_rights_but_those_of_everyone(fallback: Fallback) -> None:
