@@ -5,7 +5,6 @@ import logging
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -43,12 +42,7 @@ def run(settings: Settings) -> None:
     Raises:
         ClusterError: the API server can't be reached or refuses something at the start.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    handlers.quiet()
+    handlers.log(settings.log_level)
     with suppress(asyncio.CancelledError):  # told to stop while it was still reading
         asyncio.run(_run(settings))
 

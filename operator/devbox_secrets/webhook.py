@@ -1,6 +1,6 @@
-"""The webhook's process: where the API server has no injection policy, it asks here what to add to a devbox.
+"""The webhook's process: where the API server has no injection policy, it asks here what a devbox gets.
 
-It needs no right and no connection to the API server. A pod's body may hold values: nothing of one is logged.
+It has no rights and needs no connection to the API server. A pod's body may hold values: nothing of one is logged.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import json
 import logging
 import signal
 import ssl
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from devbox_secrets.settings import WebhookSettings
 LOG = logging.getLogger(__name__)
 _PATHS = ("optional", "required")
 #: The API server takes 3 MiB of a pod and adds managed fields; what aiohttp takes unasked is 1 MiB.
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 8 << 20
 _HANDSHAKE_SECONDS = 2
 
 
@@ -72,7 +71,7 @@ class Certificate:
     """A certificate and its key in a folder, as a Secret is mounted: each new connection gets the present one.
 
     Raises:
-        OSError: the files can't be read, or don't belong together.
+        OSError, ValueError: the files can't be read, or don't belong together.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,11 +82,11 @@ class Certificate:
 
     def refresh(self) -> None:
         """Take what is in the folder now; what can't be used doesn't replace what can."""
-        if self._look() == self._state:
-            return
         try:
+            if self._look() == self._state:
+                return
             self._state, self._present = self._load()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             LOG.warning("the new certificate can't be used, so the former one stays: %s", error)
         else:
             LOG.info("new connections get the new certificate")
@@ -142,12 +141,12 @@ class Webhook(kopf.WebhookServer):
 
     async def unhealthy(self) -> str | None:
         """Say why the process should be restarted: nobody can connect to it."""
-        anyone = ssl.create_default_context()
-        anyone.check_hostname = False
-        anyone.verify_mode = ssl.CERT_NONE
+        itself = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        itself.check_hostname = False
+        itself.verify_mode = ssl.CERT_NONE
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                _, writer = await asyncio.open_connection("localhost", self._own_port, ssl=anyone)
+                _, writer = await asyncio.open_connection("localhost", self._own_port, ssl=itself)
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:  # TimeoutError is one
@@ -161,12 +160,7 @@ def run(settings: WebhookSettings) -> None:
     Raises:
         OSError: the certificate can't be used, or the port is taken.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    handlers.quiet()
+    handlers.log(settings.log_level)
     # One writes a line for each request, the other what it couldn't read of one.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
