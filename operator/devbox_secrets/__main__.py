@@ -16,9 +16,18 @@ def operator() -> None:
 def gateway() -> None:
     """Run the REST gateway; set up by DEVBOX_SECRETS_* variables."""
     from devbox_secrets.gateway import process  # noqa: PLC0415 - its server is in an extra
-    from devbox_secrets.gateway.settings import Settings  # noqa: PLC0415
+    from devbox_secrets.settings import GatewaySettings  # noqa: PLC0415
 
-    process.run(Settings())
+    process.run(GatewaySettings())
+
+
+@app.command(hidden=True)
+def webhook() -> None:
+    """Run the webhook, set up in the same way."""
+    from devbox_secrets import webhook as it  # noqa: PLC0415 - as above
+    from devbox_secrets.settings import WebhookSettings  # noqa: PLC0415
+
+    it.run(WebhookSettings())
 
 
 def main() -> None:

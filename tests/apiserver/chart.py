@@ -40,23 +40,45 @@ def render(*arguments: str) -> subprocess.CompletedProcess[str]:
     return helm("template", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *arguments)
 
 
+def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
+    """Run helm install, upgrade or the like on the chart's release, and return what it says."""
+    done = helm(
+        *(command, NAMESPACE, f"--namespace={NAMESPACE}", *arguments),
+        kubeconfig=controlplane.kubeconfig,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def install(controlplane: ControlPlane) -> None:
     """Apply install.yaml, and wait until the API server acts on the policies."""
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
+    settle(controlplane)
+
+
+def settle(controlplane: ControlPlane) -> None:
+    """Wait until devboxes of both selectors get their secrets, and wrong annotations are refused."""
     for labels in (DEVBOX, SANDBOX):
         gets = partial(_gets_secrets, controlplane, labels)
         until(f"a pod with the labels {labels} gets its secrets", gets)
         refuses = partial(_is_refused, controlplane, labels)
         until(f"a pod with the labels {labels} and a malformed annotation is refused", refuses)
+    refuses = partial(_account_is_refused, controlplane)
+    until("a namespace whose account is no namespace's name is refused", refuses)
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
-    return "envFrom" in first_container(controlplane, labels)
+    done = _tried(controlplane, pod({"containers": [container("a")]}, labels), "default", "--output=json")
+    return "envFrom" in done.stdout
 
 
 def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
-    return _tried(controlplane, wrong, "default").returncode != 0
+    return "ValidatingAdmissionPolicy" in _tried(controlplane, wrong, "default").stderr
+
+
+def _account_is_refused(controlplane: ControlPlane) -> bool:
+    return _tried(controlplane, namespace("box", {ACCOUNT: "No_Name"}), "default").returncode != 0
 
 
 def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
@@ -80,6 +102,11 @@ def pod(spec: Json, labels: dict[str, str], annotations: dict[str, str] | None =
     }
 
 
+def namespace(name: str, labels: dict[str, str]) -> Json:
+    """Return a namespace's manifest."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
 def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
     """Return an object as the API server would store it."""
     return created(controlplane, manifest, namespace, "--dry-run=server")
@@ -92,8 +119,10 @@ def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
     return done.stderr
 
 
-def _tried(controlplane: ControlPlane, manifest: Json, namespace: str) -> subprocess.CompletedProcess[str]:
-    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
+def _tried(
+    controlplane: ControlPlane, manifest: Json, namespace: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-", *arguments)
     return controlplane.kubectl(*create, input=json.dumps(manifest), check=False)
 
 

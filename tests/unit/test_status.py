@@ -90,6 +90,9 @@ def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
         (THEN, "769h", "False", "the value is to be changed by 2026-02-02T01:00:00Z"),
         (THEN, "768h", "True", ""),
         (THEN, "46080m", "True", ""),
+        ("2026-01-01T01:00:00+01:00", "90d", "False", "by 2026-04-01T00:00:00Z"),
+        ("9999-12-31T00:00:00Z", "90d", None, ""),
+        ("some day", "90d", None, ""),
         (THEN, "99999d", "False", "the value is to be changed by 2299-10-16T00:00:00Z"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from devbox_secrets.cli.target import Target
+from devbox_secrets.cli.target import Place
 from devbox_secrets.errors import DevboxSecretsError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -36,7 +36,7 @@ class Commands(typer.Typer):
     """A family of commands.
 
     An error ends a command with its text, not with a traceback, which could show a value. A
-    parameter of the type `Target` becomes the options that say which cluster and which account.
+    parameter of the type `Place`, or `Target`, becomes the options that say where.
     """
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own
@@ -47,7 +47,7 @@ class Commands(typer.Typer):
         register = super().command(name, **settings)
 
         def decorate(function: _Command) -> _Command:
-            register(_with_target(errors_are_sentences(function)))
+            register(_with_place(errors_are_sentences(function)))
             return function
 
         return decorate
@@ -69,25 +69,25 @@ def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _with_target(command: Callable[..., None]) -> Callable[..., None]:
+def _with_place(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command)
     own = list(signature.parameters.values())
-    target = next((parameter.name for parameter in own if parameter.annotation is Target), None)
-    if target is None:
+    place = next(
+        (each for each in own if isinstance(each.annotation, type) and issubclass(each.annotation, Place)), None
+    )
+    if place is None:
         return command
-    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in _TARGET.values()]
+    fields = inspect.signature(place.annotation).parameters
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in fields.values()]
 
     @wraps(command)
     def wrapped(**given: Any) -> None:  # noqa: ANN401 - the command's own
-        given[target] = Target(**{name: given.pop(name) for name in _TARGET})
+        given[place.name] = place.annotation(**{name: given.pop(name) for name in fields})
         command(**given)
 
-    parameters = [parameter for parameter in own if parameter.name != target] + options
+    parameters = [parameter for parameter in own if parameter is not place] + options
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return wrapped
-
-
-_TARGET = inspect.signature(Target).parameters
 
 
 def _show_version(wanted: bool) -> None:

@@ -14,9 +14,9 @@ from hypercorn.config import Config
 
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.app import application
-from devbox_secrets.gateway.settings import Settings
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
+from devbox_secrets.settings import GatewaySettings
 
 LOG = logging.getLogger(__name__)
 #: How long a connection without a request is kept, and how long a request may take to begin.
@@ -25,7 +25,7 @@ _IDLE_SECONDS = 75  # more than load balancers keep theirs, or they would send i
 _GRACE_SECONDS = 15
 
 
-def run(settings: Settings) -> None:
+def run(settings: GatewaySettings) -> None:
     """Run the gateway until it's told to stop.
 
     Raises:
@@ -46,7 +46,7 @@ def run(settings: Settings) -> None:
     asyncio.run(_run(settings))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: GatewaySettings) -> None:
     asyncio.get_running_loop().set_exception_handler(_report)
     config = Config()
     config.bind = [f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{settings.port}"]  # noqa: S104 - a pod's
