@@ -83,5 +83,9 @@ class GatewaySettings(_Settings):
     """The certificates of its CA; the gateway's pod has no ServiceAccount token, with which they would come."""
     api_server_seconds: float = Field(default=10, gt=0)
     """How long the API server may take for one answer."""
+    certificate: Path | None = None
+    """The folder of tls.crt and tls.key; without one there is no TLS."""
+    certificate_seconds: float = Field(default=10, gt=0)
+    """How often it's looked whether they are others."""
     body_seconds: float = Field(default=10, gt=0)
     """How long a request's body may take to come."""

@@ -10,16 +10,15 @@ import logging
 import signal
 import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 import kopf
 from aiohttp import web
-from cryptography import x509
 from prometheus_client import generate_latest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from devbox_secrets import handlers, metrics, probes
+from devbox_secrets.certificate import Certificate
 from devbox_secrets.injection import Pod, patch
 from devbox_secrets.settings import WebhookSettings
 
@@ -65,47 +64,6 @@ async def review(request: Any, *, webhook: str | None = None, **_: object) -> An
         answer |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
     metrics.REVIEWS.labels("patched" if operations else "unchanged").inc()
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer}
-
-
-class Certificate:
-    """A certificate and its key in a folder, as a Secret is mounted: each new connection gets the present one.
-
-    Raises:
-        OSError, ValueError: the files can't be read, or don't belong together.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.file, self.key = folder / "tls.crt", folder / "tls.key"
-        self._state, self._present = self._load()
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.sni_callback = self._choose
-
-    def refresh(self) -> None:
-        """Take what is in the folder now; what can't be used doesn't replace what can."""
-        try:
-            if self._look() == self._state:
-                return
-            self._state, self._present = self._load()
-        except (OSError, ValueError) as error:
-            LOG.warning("the new certificate can't be used, so the former one stays: %s", error)
-        else:
-            LOG.info("new connections get the new certificate")
-
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
-        # Called for each handshake, also for one that names no server.
-        connection.context = self._present
-
-    def _load(self) -> tuple[object, ssl.SSLContext]:
-        state = self._look()
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self.file, self.key)
-        ends = x509.load_pem_x509_certificate(self.file.read_bytes()).not_valid_after_utc
-        metrics.CERTIFICATE_END.set(ends.timestamp())
-        return state, context
-
-    def _look(self) -> object:
-        """Say what differs when the files do; no key is kept in memory for it."""
-        return [(it.st_ino, it.st_mtime_ns, it.st_size) for it in (self.file.stat(), self.key.stat())]
 
 
 class Webhook(kopf.WebhookServer):
@@ -170,7 +128,7 @@ def run(settings: WebhookSettings) -> None:
 async def _run(settings: WebhookSettings) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    certificate = Certificate(settings.certificate)
+    certificate = Certificate(settings.certificate, tell_end=metrics.CERTIFICATE_END.set)
     async with Webhook(settings.tls_port, certificate) as webhook:
         await anext(aiter(webhook(review)))  # it listens from now on
         runner = await probes.serve(

@@ -1,10 +1,10 @@
 """The gateway as its users run it: its process, from the wheel, and a token of an account. Imports product, chart."""
 
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -22,6 +22,7 @@ class Gateway:
 
     component: Component
     url: str
+    verify: ssl.SSLContext | bool = True
 
     @property
     def log(self) -> str:
@@ -30,17 +31,19 @@ class Gateway:
     def client(self, token: str, account: str | None = None, *, http2: bool = False) -> httpx.Client:
         """Give a plain client with a token, and with an account that it names."""
         headers = {"Authorization": f"Bearer {token}"} | ({"X-Devbox-Secrets-Account": account} if account else {})
-        return httpx.Client(base_url=self.url, headers=headers, http1=not http2, http2=http2, trust_env=False)
+        return httpx.Client(
+            base_url=self.url, headers=headers, http1=not http2, http2=http2, verify=self.verify, trust_env=False
+        )
 
 
 @contextmanager
 def gateway(
-    controlplane: ControlPlane, folder: Path | None = None, server: str | None = None, **settings: str
+    controlplane: ControlPlane, server: str | None = None, verify: ssl.SSLContext | None = None, **settings: str
 ) -> Iterator[Gateway]:
-    """Run the gateway in front of a control plane where the chart is installed, and end it."""
+    """Run the gateway in front of a control plane where the chart is installed, and end it; `verify` is for TLS."""
     with reserved_port() as port:
         pass  # found free; the gateway binds it alone
-    url = f"http://127.0.0.1:{port}"
+    url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
     authority = controlplane.folder / f"ca-{port}.crt"
     authority.write_bytes(controlplane.authority.pem)
     env = {
@@ -51,13 +54,13 @@ def gateway(
         "DEVBOX_SECRETS_API_SERVER_CA": str(authority),
         **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
     }
-    where = folder or controlplane.folder / f"gateway-{port}"
+    where = controlplane.folder / f"gateway-{port}"
     where.mkdir(exist_ok=True)
-    component = Component(COMMAND, ["gateway"], where, lambda: _ready(url), env)
+    component = Component(COMMAND, ["gateway"], where, lambda: _ready(url, verify or True), env)
     component.start()
     try:
         component.wait_ready()
-        yield Gateway(component, url)
+        yield Gateway(component, url, verify or True)
     finally:
         component.kill()
 
@@ -112,8 +115,8 @@ def publish_key(controlplane: ControlPlane) -> None:
             until("a key is published", lambda: controlplane.kubectl(*read).stdout)
 
 
-def _ready(url: str) -> bool:
+def _ready(url: str, verify: ssl.SSLContext | bool) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", trust_env=False).is_success
+        return httpx.get(f"{url}/readyz", verify=verify, trust_env=False).is_success
     except httpx.TransportError:
         return False

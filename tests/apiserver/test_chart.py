@@ -144,6 +144,7 @@ EVERY_VALUE: Json = {
         "enabled": True,
         "replicas": 3,
         "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
+        "tls": {"secretName": "certificate"},
         "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}], "apiServerPorts": [6443]},
         "resources": {"requests": {"cpu": "1"}},
     },

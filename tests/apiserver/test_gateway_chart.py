@@ -41,6 +41,22 @@ def test_the_network_policy_can_be_left_out() -> None:
     assert "NetworkPolicy" not in render("--set=gateway.enabled=true,gateway.networkPolicy.enabled=false").stdout
 
 
+def test_with_a_certificate_it_is_asked_over_tls_by_the_kubelet_too() -> None:
+    options = "--set=gateway.enabled=true,gateway.tls.secretName=certificate"
+    objects = list(filter(None, yaml.safe_load_all(render(options).stdout)))
+    (spec,) = (
+        each["spec"]["template"]["spec"]
+        for each in objects
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", NAME)
+    )
+    (container,) = spec["containers"]
+    folder = {"name": "DEVBOX_SECRETS_CERTIFICATE", "value": "/etc/devbox-secrets/certificate"}
+    assert folder in container["env"]
+    assert folder["value"] in [mount["mountPath"] for mount in container["volumeMounts"]]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+
+
 @pytest.mark.usefixtures("installed")
 def test_its_service_account_may_do_what_everyone_may_and_nothing_else(controlplane: ControlPlane) -> None:
     for namespace in (NAMESPACE, "default"):

@@ -8,12 +8,12 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from devbox_secrets.plan import RESERVED_NAMES
-from devbox_secrets.settings import Settings, WebhookSettings
+from devbox_secrets.settings import GatewaySettings, Settings, WebhookSettings
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields | WebhookSettings.model_fields:
+    for name in Settings.model_fields | WebhookSettings.model_fields | GatewaySettings.model_fields:
         monkeypatch.delenv(f"DEVBOX_SECRETS_{name.upper()}", raising=False)
 
 
@@ -114,3 +114,23 @@ def test_the_settings_do_not_change() -> None:
     settings = Settings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 1
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("", ""), ("10.96.0.1", "https://10.96.0.1:6443"), ("fd00::1", "https://[fd00::1]:6443")],
+)
+def test_the_gateway_finds_the_api_server_as_kubernetes_tells_it(
+    host: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    assert GatewaySettings().api_server == address
+    assert GatewaySettings().certificate is None
+
+
+@pytest.mark.parametrize("address", ["http://10.96.0.1", "10.96.0.1"])
+def test_the_gateway_sends_no_token_without_tls(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVBOX_SECRETS_API_SERVER", address)
+    with pytest.raises(ValidationError):
+        GatewaySettings()

@@ -20,7 +20,7 @@ app.kubernetes.io/name: devbox-secrets-gateway
 {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | replace ":@" "@" | quote }}
 {{- end }}
 
-{{/* What every program of ours has alike, in its container and in its pod. */}}
+{{/* What every program of ours has alike, in its container and in its pod. It's asked over HTTP unless `scheme` says else. */}}
 {{- define "devbox-secrets.container" -}}
 image: {{ include "devbox-secrets.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -29,10 +29,16 @@ readinessProbe:
   httpGet:
     path: /readyz
     port: http
+    {{- with .scheme }}
+    scheme: {{ . }}
+    {{- end }}
 livenessProbe:
   httpGet:
     path: /healthz
     port: http
+    {{- with .scheme }}
+    scheme: {{ . }}
+    {{- end }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true

@@ -6,12 +6,14 @@ On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the Type
 import asyncio
 import logging
 import socket
+import ssl
 import sys
 from typing import Any
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from devbox_secrets.certificate import Certificate
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.app import application
 from devbox_secrets.gateway.store import Store
@@ -30,6 +32,7 @@ def run(settings: GatewaySettings) -> None:
 
     Raises:
         ClusterError: it isn't known where the API server is, or its CA's certificates can't be read.
+        OSError: the gateway's own certificate can't be used, or its port is taken.
     """
     if not settings.api_server:
         raise ClusterError(
@@ -46,9 +49,25 @@ def run(settings: GatewaySettings) -> None:
     asyncio.run(_run(settings))
 
 
+class _Config(Config):
+    """hypercorn's configuration, with a certificate that may change while it serves."""
+
+    def __init__(self, certificate: Certificate | None) -> None:
+        super().__init__()
+        self.certificate = certificate
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self.certificate is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self.certificate.context if self.certificate else None
+
+
 async def _run(settings: GatewaySettings) -> None:
     asyncio.get_running_loop().set_exception_handler(_report)
-    config = Config()
+    certificate = Certificate(settings.certificate, alpn=Config.alpn_protocols) if settings.certificate else None
+    config = _Config(certificate)
     config.bind = [f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{settings.port}"]  # noqa: S104 - a pod's
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
@@ -57,8 +76,16 @@ async def _run(settings: GatewaySettings) -> None:
     config.graceful_timeout = _GRACE_SECONDS
     async with Upstream.connect(settings.api_server, settings.api_server_ca, settings.api_server_seconds) as upstream:
         store = Store(upstream, settings.namespace, settings.reserved_names)
+        followed = asyncio.create_task(_follow(certificate, settings.certificate_seconds))
         await serve(application(upstream, store, settings.body_seconds), config)  # type: ignore[arg-type]
+        followed.cancel()
     LOG.info("stopped")
+
+
+async def _follow(certificate: Certificate | None, seconds: float) -> None:
+    while certificate:
+        await asyncio.sleep(seconds)
+        certificate.refresh()
 
 
 def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
