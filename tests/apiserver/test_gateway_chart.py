@@ -34,7 +34,7 @@ def test_there_is_none_unless_it_is_enabled() -> None:
 
 
 def test_its_objects_are_these(rendered: dict[str, Json]) -> None:
-    assert set(rendered) == {"ServiceAccount", "Deployment", "Service", "NetworkPolicy"}
+    assert set(rendered) == {"ServiceAccount", "Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"}
 
 
 def test_the_network_policy_can_be_left_out() -> None:

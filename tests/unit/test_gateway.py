@@ -237,6 +237,22 @@ def test_whose_token_it_is_is_asked_once_a_minute() -> None:
     assert reviews.asked == 3
 
 
+class _Person:
+    """A token that is no ServiceAccount's."""
+
+    async def ask(self, *_: object, **__: object) -> dict[str, Any]:
+        return {"status": {"userInfo": {"username": "jane@example.org"}}}
+
+
+def test_who_is_no_service_account_names_the_account() -> None:
+    callers = Callers(_Person())  # type: ignore[arg-type]
+    assert asyncio.run(callers.find("Bearer hers", "team-a")).account == "team-a"
+    for _ in range(2):  # asked, and remembered
+        with pytest.raises(Declined) as caught:
+            asyncio.run(callers.find("Bearer hers", None))
+        assert (caught.value.status, "X-Devbox-Secrets-Account" in str(caught.value)) == (400, True)
+
+
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b", "Bearer a\r\nX: y", "Bearer é", "token"]
 )

@@ -17,7 +17,7 @@ from devbox_secrets.gateway.answers import Declined, bad_request
 from devbox_secrets.gateway.upstream import Upstream
 
 ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
-#: How long it's remembered which ServiceAccount a token is. Its rights are looked at with each request.
+#: How long it's remembered whose token it is. Its rights are looked at with each request.
 REMEMBERED_SECONDS = 60
 _REMEMBERED = 4096
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,16384})", re.IGNORECASE | re.ASCII)
@@ -39,7 +39,7 @@ class Callers:
     def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[str | None, float]] = OrderedDict()
 
     async def find(self, authorization: str | None, named: str | None) -> Caller:
         """Tell for which account a request with these two headers is.
@@ -56,27 +56,31 @@ class Callers:
                 " prints (the SDKs' API key)",
             )
         token = found.group(1)
+        # Asked also where an account is named: who isn't known to the cluster gets no further, not even to a body.
+        home = await self._home(token)
         if named is None:
-            return Caller(await self._home(token), token)
+            if home is None:
+                raise bad_request(
+                    f"the token isn't a ServiceAccount's, so name the account in the header {ACCOUNT_HEADER}"
+                )
+            return Caller(home, token)
         try:
             check_account(named)
         except InvalidAccount:
             raise bad_request(f"the header {ACCOUNT_HEADER} names nothing that can be an account") from None
         return Caller(named, token)
 
-    async def _home(self, token: str) -> str:
-        """Give the namespace of the ServiceAccount whose token it is."""
+    async def _home(self, token: str) -> str | None:
+        """Give the namespace of the ServiceAccount whose token it is; None where it's another user's."""
         key, now = hashlib.sha256(token.encode()).digest(), self._clock()
-        account, since = self._known.get(key, ("", now))
-        if account and now - since < REMEMBERED_SECONDS:
-            return account
+        if (known := self._known.get(key)) and now - known[1] < REMEMBERED_SECONDS:
+            return known[0]
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         review = await self._upstream.ask(token, "POST", _REVIEW, body=body)
         user = _SERVICE_ACCOUNT.fullmatch(review["status"]["userInfo"].get("username", ""))
-        if not user:
-            raise bad_request(f"the token isn't a ServiceAccount's, so name the account in the header {ACCOUNT_HEADER}")
-        self._known[key] = user.group(1), now
+        home = user.group(1) if user else None
+        self._known[key] = home, now
         self._known.move_to_end(key)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        return user.group(1)
+        return home
