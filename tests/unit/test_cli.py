@@ -283,6 +283,15 @@ def test_without_an_account_it_is_the_context_s_namespace(context: list[str], ac
     assert opened(result, account=account) == CANARY
 
 
+def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named() -> None:
+    Path("no-current").write_text(KUBECONFIG.replace("current-context: one", ""))
+    result = seal("TOKEN", "--kubeconfig", "no-current", "--context", "two", given=CANARY)
+    assert opened(result, account="team-two") == CANARY
+    result = seal("TOKEN", "--kubeconfig", "no-current", given=CANARY)
+    assert result.exit_code == 1
+    assert "Expected key current-context" in result.stderr
+
+
 def test_a_context_that_is_not_there_is_named() -> None:
     result = seal("TOKEN", "--kubeconfig", "kubeconfig", "--context", "three", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")

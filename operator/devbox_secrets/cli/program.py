@@ -17,6 +17,10 @@ from devbox_secrets.errors import DevboxSecretsError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The variable, such as GITHUB_TOKEN, or the AccountSecret's own name.")
+]
+
 
 class Exit(IntEnum):
     """What an exit code means; the same for every command."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ForceConflicts = Annotated[
+    bool, typer.Option("--force-conflicts", help="Take over what other field managers own, as kubectl apply does.")
+]
+
 
 @dataclass(frozen=True)
 class Target:
