@@ -16,6 +16,7 @@ from devbox_secrets.api import (
     AccountSecretSpec,
     AccountSecretStatus,
     Condition,
+    Reason,
 )
 from devbox_secrets.errors import ClusterError, NotFound
 from devbox_secrets.manifest import manifest
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 #: Who writes, in server-side apply's managedFields.
 FIELD_MANAGER = "devbox-secrets-cli"
 _PAGE = 500
+#: For these, devboxes aren't given the value of this AccountSecret, whatever it was before.
+_NOT_GIVEN = {Reason.NAME_CONFLICT, Reason.RESERVED_NAME, Reason.NOT_A_HOME}
 _CONFLICT = "Apply failed with "
 _OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 
@@ -47,7 +50,7 @@ class AccountSecret:
         """The object's name."""
         return str(self.body["metadata"]["name"])
 
-    @property
+    @cached_property
     def variable(self) -> str:
         """The environment variable."""
         return str(self.body["spec"]["name"])
@@ -62,7 +65,7 @@ class AccountSecret:
         """What the operator made of it."""
         return AccountSecretStatus.model_validate(self.body.get("status") or {})
 
-    @property
+    @cached_property
     def ready(self) -> Condition | None:
         """What the operator says of the present generation, once it has."""
         seen = self.status.observed_generation == self.body["metadata"]["generation"]
@@ -72,6 +75,16 @@ class AccountSecret:
     def synced(self) -> bool:
         """Whether new devboxes have the present value."""
         return self.ready is not None and self.ready.status == "True"
+
+    @cached_property
+    def given_since(self) -> str | None:
+        """When the value that devboxes are given last changed, None where they are given none of this."""
+        return None if self.ready is not None and self.ready.reason in _NOT_GIVEN else self.status.changed_at
+
+    @cached_property
+    def created(self) -> str:
+        """When the object was made."""
+        return str(self.body["metadata"]["creationTimestamp"])
 
     @property
     def full_name(self) -> str:

@@ -107,7 +107,7 @@ def _data(found: "AccountSecret") -> dict[str, Any]:
         "keyId": found.status.key_id,
         "description": found.spec.description,
         "rotateAfter": found.spec.rotate_after,
-        "created": found.body["metadata"]["creationTimestamp"],
+        "created": found.created,
     }
 
 

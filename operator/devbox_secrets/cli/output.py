@@ -5,7 +5,9 @@ rich is imported when a table is printed, yaml when YAML is.
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -73,6 +75,35 @@ def _print_styled(columns: list[tuple[str, ...]], rows: list[list[str]]) -> None
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell.partition(" ")[0].rstrip(":"), "")) for cell in row))
     console.print(table)
+
+
+def note(text: str) -> None:
+    """Say something besides the result, on standard error."""
+    typer.echo(f"devbox-secrets: {text}", err=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int], None]]:
+    """Show at a terminal how many there were so far, once more than a second has passed."""
+    shown, total, start = None, 0, time.monotonic()
+
+    def count(more: int) -> None:
+        nonlocal shown, total
+        total += more
+        if shown is None and sys.stderr.isatty() and time.monotonic() - start > 1:
+            from rich.console import Console
+            from rich.status import Status
+
+            shown = Status("", console=Console(stderr=True))
+            shown.start()
+        if shown is not None:
+            shown.update(f"{total:,} {what} …")
+
+    try:
+        yield count
+    finally:
+        if shown is not None:
+            shown.stop()
 
 
 def _printable(text: str) -> str:

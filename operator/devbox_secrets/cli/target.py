@@ -62,7 +62,10 @@ class Target:
             ClusterError: there is no cluster to connect to, or the work meets one.
         """
         import asyncio
+        import gc
 
+        # A short life, and what comes from the API server has no cycles: to look for some took 40 % of the time.
+        gc.disable()
         from devbox_secrets.cluster import Cluster
 
         async def connected() -> T:
