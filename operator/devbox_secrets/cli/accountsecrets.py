@@ -152,15 +152,20 @@ async def find(connection: "Connection", account: str, name: str) -> AccountSecr
     )
 
 
-async def apply(connection: "Connection", body: "Body", *, force: bool) -> AccountSecret:
-    """Apply a manifest on the server's side, and give what is stored then.
+async def apply(connection: "Connection", body: "Body", *, force: bool, dry_run: bool = False) -> AccountSecret:
+    """Apply a manifest on the server's side, and give what is stored then, or would be.
 
     Raises:
         ClusterError: it's refused, or other managers own fields that would change.
     """
     metadata = body["metadata"]
     path = _path(metadata["namespace"], metadata["name"])
-    query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "", "fieldValidation": "Strict"}
+    query = {
+        "fieldManager": FIELD_MANAGER,
+        "fieldValidation": "Strict",
+        "force": "true" if force else "",
+        "dryRun": "All" if dry_run else "",
+    }
     try:
         # Nothing in it is a value: what the server says may be told.
         answer = await connection.answer(
@@ -188,13 +193,12 @@ async def delete(connection: "Connection", found: AccountSecret) -> None:
     await connection.answer("DELETE", _path(found.account, found.name), body=body, quote=True)
 
 
-def resealed(found: AccountSecret, sealed: str, **others: str | None) -> "Body":
+def resealed(found: AccountSecret, sealed: str) -> "Body":
     """Give the manifest that changes an AccountSecret's sealed value, and keeps its other fields.
 
     It insists on the state that it was made from.
     """
-    given = {name: value for name, value in others.items() if value is not None}
-    body = manifest(found.account, found.spec.model_copy(update={"sealed": sealed, **given}), found.name)
+    body = manifest(found.account, found.spec.model_copy(update={"sealed": sealed}), found.name)
     body["metadata"]["resourceVersion"] = found.body["metadata"]["resourceVersion"]
     return body
 

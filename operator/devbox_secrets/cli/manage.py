@@ -67,7 +67,7 @@ def update(
     refuse_more_arguments(ctx)
     account = at.home()
     before = at.ask(lambda cluster: accountsecrets.find(cluster, account, name))
-    key = at.newest_key()
+    key = at.sealing_key()
     sealed = key.seal(read_value(before.variable, from_file, exact=exact), account=account, name=before.variable)
     body = accountsecrets.resealed(before, sealed)
     after = at.ask(lambda cluster: accountsecrets.apply(cluster, body, force=force))

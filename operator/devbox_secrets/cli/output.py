@@ -15,7 +15,11 @@ from typing import Annotated, Any
 import typer
 
 #: The colours of words that say how something is, where they begin a cell.
-_STYLES = {"yes": "green", "ok": "green", "no": "red", "error": "red", "warning": "yellow", "not": "yellow"}
+_STYLES = {
+    **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed"), "green"),
+    **dict.fromkeys(("no", "error", "refused"), "red"),
+    **dict.fromkeys(("not", "warning", "older"), "yellow"),
+}
 #: rich takes half a second for a thousand rows.
 _MOST_STYLED_ROWS = 1000
 _GAP = 3
@@ -42,31 +46,31 @@ def show(output: Format, data: Any, text: Callable[[], None]) -> None:  # noqa: 
         typer.echo(as_text(data, output), nl=False)
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
     """Print a table in the manner of kubectl's: one line for each row, and at a terminal as wide as that.
 
     There, what is too wide goes on in the next line of its cell. Nothing is ever left out.
     """
     printed = [[_printable(cell) for cell in row] for row in rows]
     columns = list(zip(heads, *printed, strict=True))
-    if sys.stdout.isatty() and len(printed) <= _MOST_STYLED_ROWS:
-        _print_styled(columns, printed)
+    if (sys.stderr if err else sys.stdout).isatty() and len(printed) <= _MOST_STYLED_ROWS:
+        _print_styled(columns, printed, err=err)
         return
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in columns]
     for row in [list(heads), *printed]:
         padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        typer.echo((" " * _GAP).join(padded).rstrip())
+        typer.echo((" " * _GAP).join(padded).rstrip(), err=err)
 
 
-def _print_styled(columns: list[tuple[str, ...]], rows: list[list[str]]) -> None:
+def _print_styled(columns: list[tuple[str, ...]], rows: list[list[str]], *, err: bool) -> None:
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=err)
     widths = [max(map(cell_len, column)) for column in columns]
     narrow = sum(width + _GAP for width in widths if width <= _NARROW) < console.width - _NARROW
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")

@@ -1,19 +1,14 @@
 """`seal`: a value in, a manifest out. Imports its neighbours at once, sealing later."""
 
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from devbox_secrets.cli.output import as_text
 from devbox_secrets.cli.program import Commands
-from devbox_secrets.cli.target import ForceConflicts, Target
+from devbox_secrets.cli.target import ForceConflicts, PublicKey, Target
 from devbox_secrets.cli.values import TAKES_A_VALUE, Exact, FromFile, read_value, refuse_more_arguments
-from devbox_secrets.errors import InvalidKey
-
-if TYPE_CHECKING:
-    from devbox_secrets.sealing import SealingKey
 
 commands = Commands()
 
@@ -32,13 +27,7 @@ def seal(
     at: Target,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The environment variable.")],
     from_file: FromFile = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", exists=True, dir_okay=False,
-            help="Seal with the public key in this file, without asking the cluster.",
-        ),
-    ] = None,
+    public_key: PublicKey = None,
     output: Annotated[
         Output | None,
         typer.Option(
@@ -79,7 +68,7 @@ def seal(
     account = at.home()
     # Before the value is asked for: whatever may be wrong with the cluster is told first.
     before = at.ask(lambda cluster: accountsecrets.by_variable(cluster, account, name)) if apply else None
-    key = at.newest_key() if public_key is None else _key_in(public_key, at.operator_namespace)
+    key = at.sealing_key(public_key)
     sealed = key.seal(read_value(name, from_file, exact=exact), account=account, name=name)
     spec = AccountSecretSpec(name=name, sealed=sealed, description=description, rotate_after=rotate_after)
     body = manifest(account, spec, before.name if before else None)
@@ -90,15 +79,3 @@ def seal(
             return
     text = f"{sealed}\n" if output is Output.RAW else as_text(body, output or Output.YAML)
     typer.echo(text, nl=False)
-
-
-def _key_in(path: Path, namespace: str) -> "SealingKey":
-    from devbox_secrets.sealing import SealingKey
-
-    try:
-        return SealingKey.parse(path.read_text())
-    except (InvalidKey, UnicodeDecodeError) as error:
-        raise InvalidKey(
-            f"{path}: {error}; get it with: kubectl get configmap devbox-secrets-public-keys"
-            f" -n {namespace} -o jsonpath='{{.data.newest}}'"
-        ) from None
