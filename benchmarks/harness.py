@@ -35,7 +35,7 @@ QUEUE_DEPTH = "devbox_secrets_queue_depth"
 RECONCILED = "devbox_secrets_reconcile_seconds_count"
 
 _CONNECTIONS = 32
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -174,7 +174,7 @@ class Usage:
         return cls((int(stat[11]) + int(stat[12])) / _TICKS, int(peak) / 1024)
 
 
-def wait(awaited: str, seconds: float, ask: Callable[[], bool]) -> None:
+def wait(awaited: str, seconds: float, ask: Callable[[], bool], every: float = _POLL_SECONDS) -> None:
     """Ask until it is so.
 
     Raises:
@@ -184,7 +184,7 @@ def wait(awaited: str, seconds: float, ask: Callable[[], bool]) -> None:
     while not ask():
         if time.monotonic() > deadline:
             raise BenchmarkError(f"waited {seconds:.0f} s, but not: {awaited}")
-        time.sleep(_POLL_SECONDS)
+        time.sleep(every)
 
 
 def wait_idle(pid: int, seconds: float) -> None:

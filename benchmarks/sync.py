@@ -18,8 +18,9 @@ from pydantic import SecretBytes
 from apiserver.chart import get
 from cluster.controlplane import ControlPlane
 from devbox_secrets.api import PLURAL
-from devbox_secrets.plan import Entry, next_status
+from devbox_secrets.plan import Entry
 from devbox_secrets.sealing import SealingKey
+from devbox_secrets.status import next_status
 from harness import MERGE, Client, Ground, Request, Server, arguments, ground, say, table
 from workload import VALUE, creates, make_accounts, path, sync
 

@@ -139,7 +139,8 @@ class AccountSecretSpec(_Model):
         str | None,
         Field(
             max_length=6,
-            description="How old the value may become before it should be changed, such as 90d, 12h or 30m.",
+            description="How old the value may become before it should be changed, such as 90d, 12h or 30m:"
+            " then the condition RotationDue is True.",
         ),
     ] = None
 
@@ -194,7 +195,8 @@ class AccountSecretStatus(_Model):
     conditions: Annotated[
         tuple[Condition, ...],
         Field(
-            description="Ready says whether devboxes get the variable.",
+            description="Ready says whether devboxes get the variable; RotationDue, whether the value is older"
+            " than rotateAfter allows.",
             json_schema_extra={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
@@ -205,7 +207,15 @@ class AccountSecretStatus(_Model):
     @property
     def ready(self) -> Condition | None:
         """The condition Ready, once there is one."""
-        return next((condition for condition in self.conditions if condition.type == "Ready"), None)
+        return self._condition("Ready")
+
+    @property
+    def rotation_due(self) -> Condition | None:
+        """The condition RotationDue, where the spec has a `rotateAfter`."""
+        return self._condition("RotationDue")
+
+    def _condition(self, kind: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == kind), None)
 
 
 def check_variable(name: str) -> None:

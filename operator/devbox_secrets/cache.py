@@ -142,6 +142,10 @@ class Cache:
         """Tell whether a namespace is there and not being deleted."""
         return self._namespaces.get(("", name)) is not None
 
+    def labelled(self) -> Iterator[Namespace]:
+        """Give the namespaces whose label names their account."""
+        return (item for _, item in self._namespaces if item.labelled)
+
     def home_account(self, account: str) -> str:
         """Name the account that a home's own namespace belongs to: itself, unless labelled."""
         namespace = self._namespaces.get(("", account))
@@ -151,8 +155,7 @@ class Cache:
         """Every account for which there may be something to do."""
         homes = {item.namespace for _, item in self._account_secrets}
         holders = {self.home_account(namespace) for (namespace, _), _ in self._secrets}
-        labelled = {item.account for _, item in self._namespaces if item.labelled}
-        return homes | holders | labelled
+        return homes | holders | {item.account for item in self.labelled()}
 
     def take_account_secret(self, body: Body, *, gone: bool = False) -> set[str]:
         """Take an AccountSecret, as it is or as it was when it went."""

@@ -1,6 +1,7 @@
 """Everything that is asked of the API server, one method for each right that the chart grants. Imports connection."""
 
 import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
@@ -23,6 +24,7 @@ from devbox_secrets.api import (
 )
 from devbox_secrets.connection import Body, Connection
 from devbox_secrets.errors import ClusterError
+from devbox_secrets.news import News
 from devbox_secrets.sealing import SealingKey
 
 T = TypeVar("T")
@@ -31,6 +33,9 @@ ACCOUNT_SECRETS = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
 NAMESPACES = "/api/v1/namespaces"
 SECRETS = "/api/v1/secrets"
 ACCOUNT_SECRETS_ONLY = f"metadata.name={ACCOUNT_SECRET}"
+EVENTS = "/apis/events.k8s.io/v1"
+#: What an Event's note can hold (events.k8s.io/v1).
+_NOTE_MAX_BYTES = 1024
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _PAGE = 500
@@ -120,6 +125,32 @@ class Cluster(Connection):
         }
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
         return await self.request("PATCH", path, body=body, media_type=_MERGE)
+
+    async def post_event(self, regarding: Mapping[str, str], news: News, time: str, reporter: str) -> None:
+        """Post an Event about an object, in its namespace; nothing where the same one is there already.
+
+        `regarding` is an ObjectReference; `time` is RFC 3339 with microseconds.
+        """
+        told = "\n".join([*regarding.values(), news.reason, news.message])
+        namespace, name = regarding["namespace"], regarding["name"]
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{name[:200]}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"},
+            "type": "Warning" if news.warning else "Normal",
+            "reason": news.reason,
+            "note": news.message.encode()[:_NOTE_MAX_BYTES].decode(errors="ignore"),
+            "action": "Sync",
+            "regarding": regarding,
+            "eventTime": time,
+            "reportingController": GROUP,
+            "reportingInstance": reporter,
+        }
+        try:
+            await self.request("POST", f"{EVENTS}/namespaces/{namespace}/events", body=body)
+        except ClusterError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
 
     async def read_keys(self, namespace: str) -> tuple[dict[str, SecretBytes], str]:
         """Read the Secret of the sealing keys: its entries and its resource version."""

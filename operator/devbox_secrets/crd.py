@@ -24,13 +24,20 @@ _COLUMNS = (
     ("Ready", "string", f"{_READY}.status", "Whether devboxes get the variable"),
     ("Reason", "string", f"{_READY}.reason", "Why"),
     ("Key", "string", ".status.keyId", "The sealing key that the value needs"),
+    ("Rotation Due", "string", '.status.conditions[?(@.type=="RotationDue")].status', "Whether the value is too old"),
     ("Age", "date", ".metadata.creationTimestamp", "When the AccountSecret was made"),
 )
+#: Shown by kubectl get -o wide alone: the rest has 80 columns.
+_WIDE = frozenset({"Rotation Due"})
 
 
 def crd() -> Schema:
     """Give the CustomResourceDefinition of AccountSecret."""
-    columns = [dict(zip(("name", "type", "jsonPath", "description"), column, strict=True)) for column in _COLUMNS]
+    columns: list[Schema] = [
+        dict(zip(("name", "type", "jsonPath", "description"), column, strict=True))
+        | ({"priority": 1} if column[0] in _WIDE else {})
+        for column in _COLUMNS
+    ]
     version = {
         "name": VERSION,
         "served": True,

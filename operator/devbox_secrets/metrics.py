@@ -17,6 +17,11 @@ WRITES = Counter(
     ["what"],
     registry=REGISTRY,
 )
+DRIFT_REPAIRS = Counter(
+    "devbox_secrets_drift_repairs",
+    "Account Secrets that someone else had changed or deleted, and that were put right",
+    registry=REGISTRY,
+)
 OPENS = Counter("devbox_secrets_opens", "Sealed values opened", registry=REGISTRY)
 FAILURES = Counter("devbox_secrets_failures", "Accounts put off because of an error", registry=REGISTRY)
 QUEUE_DEPTH = Gauge("devbox_secrets_queue_depth", "Accounts that wait to be looked at", registry=REGISTRY)
@@ -32,5 +37,22 @@ RECONCILE_SECONDS = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30),
     registry=REGISTRY,
 )
+SYNC_SECONDS = Histogram(
+    "devbox_secrets_sync_seconds",
+    "From the news of a change until the account Secrets that it concerns were written",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120),
+    registry=REGISTRY,
+)
+ROTATION_DUE = Gauge(
+    "devbox_secrets_rotation_due", "AccountSecrets older than their rotateAfter allows", registry=REGISTRY
+)
+LOST_NAMESPACES = Gauge(
+    "devbox_secrets_lost_namespaces",
+    "Namespaces whose label names an account that has no home",
+    registry=REGISTRY,
+)
 LEADER = Gauge("devbox_secrets_leader", "Whether this replica is the one that writes", registry=REGISTRY)
 SEALING_KEYS = Gauge("devbox_secrets_sealing_keys", "Sealing keys at hand", registry=REGISTRY)
+NEWEST_KEY_AGE_SECONDS = Gauge(
+    "devbox_secrets_newest_key_age_seconds", "Time since the newest sealing key was made", registry=REGISTRY
+)

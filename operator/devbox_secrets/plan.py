@@ -16,8 +16,6 @@ from devbox_secrets.api import (
     SECRET_MAX_BYTES,
     SECRET_NAMES_MAX_BYTES,
     AccountSecretStatus,
-    Condition,
-    Reason,
 )
 from devbox_secrets.refusals import Refusal, name_conflict, not_a_home, reserved_name, too_large, too_many
 
@@ -53,6 +51,8 @@ class Entry:
     generation: int
     key_id: str | None
     opened: SecretBytes | Refusal
+    rotate_after: str | None = None
+    """A number of days, hours or minutes, such as 90d."""
     status: AccountSecretStatus = field(default_factory=AccountSecretStatus)
 
     @property
@@ -102,6 +102,11 @@ class Step(Enum):
     """Delete it and write it anew: it can't be changed."""
     LEAVE = "leave"
     """It belongs to someone else."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self not in {Step.NOTHING, Step.LEAVE}
 
 
 def account_of(namespace: str, labels: Mapping[str, str]) -> str:
@@ -166,59 +171,6 @@ def step(want: Mapping[str, SecretBytes], member: Member) -> Step:
     if found.labelled and found.data == want:
         return Step.NOTHING
     return Step.REPLACE if found.frozen else Step.APPLY
-
-
-def next_status(
-    entry: Entry,
-    refusal: Refusal | None,
-    before: SecretBytes | None,
-    now: str,
-) -> AccountSecretStatus:
-    """Give an AccountSecret's status once the account Secret holds what was planned.
-
-    `before` is the value that devboxes had when the status was last told; `now` is RFC 3339. The
-    status equals the present one where there is nothing to tell.
-    """
-    ready = Condition(
-        type="Ready",
-        status="False" if refusal else "True",
-        reason=refusal.reason if refusal else Reason.SYNCED,
-        message=refusal.message if refusal else "every new devbox of the account has the variable",
-        last_transition_time=now,
-        observed_generation=entry.generation,
-    )
-    old = entry.status.ready
-    if old is not None and old.status == ready.status:
-        ready = ready.model_copy(update={"last_transition_time": old.last_transition_time})
-    return entry.status.model_copy(
-        update={
-            "observed_generation": entry.generation,
-            "key_id": entry.key_id,
-            "changed_at": _changed_at(entry, refusal, before, now),
-            "conditions": (ready,),
-        }
-    )
-
-
-def is_told(entry: Entry) -> bool:
-    """Tell whether the status says of the present generation that devboxes have its value."""
-    ready = entry.status.ready
-    return entry.status.observed_generation == entry.generation and ready is not None and ready.status == "True"
-
-
-def _changed_at(entry: Entry, refusal: Refusal | None, before: SecretBytes | None, now: str) -> str | None:
-    """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
-
-    Both leave the value that the AccountSecret stands for the same; only one that wasn't told yet
-    and differs from the one before is a change. Where a namespace was out of reach, its devboxes
-    have had another value until now.
-    """
-    synced = entry.status.changed_at
-    if refusal is not None or (synced is not None and is_told(entry)):
-        return synced
-    ready = entry.status.ready
-    unreached = ready is not None and ready.reason in {Reason.NOT_OWNED, Reason.NOT_WRITTEN}
-    return now if synced is None or unreached or before != entry.opened else synced
 
 
 def _fill(

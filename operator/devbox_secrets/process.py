@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from devbox_secrets.cluster import (
     Cluster,
 )
 from devbox_secrets.errors import ClusterError
+from devbox_secrets.herald import Herald
 from devbox_secrets.keys import KeyStore
 from devbox_secrets.lease import Lease
 from devbox_secrets.reconcile import Reconciler
@@ -99,8 +101,14 @@ class Operator:
         self._settings = settings
         self._queue = WorkQueue()
         self._keys = KeyStore(cluster, settings.namespace, _now)
+        self._herald = Herald(cluster, self.cache, self.identity, _now)
         self._reconciler = Reconciler(
-            cluster, self.cache, lambda: self._keys.keyring, reserved=settings.reserved_names, clock=_now
+            cluster,
+            self.cache,
+            lambda: self._keys.keyring,
+            self._herald.tell,
+            reserved=settings.reserved_names,
+            clock=_now,
         )
 
     def mark(self, accounts: set[str]) -> None:
@@ -123,7 +131,7 @@ class Operator:
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
         """Give what runs for as long as the process does."""
         workers = [self._work() for _ in range(self._settings.workers)]
-        return [self.lease.keep(), self._lead(), *workers, self._resync(), self._follow_keys()]
+        return [self.lease.keep(), self._lead(), *workers, self._resync(), self._follow_keys(), self._follow_time()]
 
     def ready(self) -> bool:
         """Tell whether everything was read and it's known who writes."""
@@ -141,7 +149,11 @@ class Operator:
             metrics.ACCOUNT_SECRETS.labels(reason).set(counts[reason])
         metrics.LEADER.set(self.lease.held())
         metrics.QUEUE_DEPTH.set(len(self._queue))
+        metrics.ROTATION_DUE.set(self._reconciler.due())
         metrics.SEALING_KEYS.set(len(self._keys.keyring))
+        if self._keys.keyring:
+            age = _now() - self._keys.keyring.newest.created
+            metrics.NEWEST_KEY_AGE_SECONDS.set(age.total_seconds())
         return generate_latest(metrics.REGISTRY)
 
     async def _lead(self) -> None:
@@ -167,18 +179,18 @@ class Operator:
             await self._leading.wait()
             account, waited = await self._queue.get()
             metrics.QUEUE_SECONDS.observe(waited)
+            since = time.monotonic() - waited
             try:
                 with metrics.RECONCILE_SECONDS.time():
-                    await self._reconciler.reconcile(account, self._queue.failures(account))
-            except ClusterError as error:
-                metrics.FAILURES.inc()
-                delay = self._queue.failed(account)
-                LOG.info("account %s: again in %.1f s: %s", account, delay, error)
+                    await self._reconciler.reconcile(account, since, self._queue.failures(account))
             except Exception as error:  # noqa: BLE001 - one account's trouble stays its own
-                # The type alone: a text or a traceback might carry what was being worked on.
                 metrics.FAILURES.inc()
                 delay = self._queue.failed(account)
-                LOG.error("account %s: again in %.1f s: %s", account, delay, type(error).__name__)
+                if isinstance(error, ClusterError):
+                    LOG.info("account %s: again in %.1f s: %s", account, delay, error)
+                else:
+                    # The type alone: a text or a traceback might carry what was being worked on.
+                    LOG.error("account %s: again in %.1f s: %s", account, delay, type(error).__name__)
             else:
                 self._queue.done(account)
 
@@ -199,6 +211,13 @@ class Operator:
                     self.mark(self._reconciler.waiting_for_keys())
             except ClusterError as error:
                 LOG.warning("the sealing keys can't be read: %s", error)
+
+    async def _follow_time(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lookout_seconds)
+            if self._leading.is_set():
+                self.mark(self._herald.fallen_due())
+                await self._herald.tell_of_namespaces()
 
     async def _list(self) -> set[str]:
         term = self.lease.term

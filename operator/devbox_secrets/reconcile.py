@@ -6,6 +6,7 @@ do it. Nothing is decided here.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -27,17 +28,11 @@ from devbox_secrets.errors import (
     UnknownKey,
     ValueTooLarge,
 )
-from devbox_secrets.plan import (
-    Entry,
-    Member,
-    Step,
-    is_told,
-    next_status,
-    plan_account,
-    step,
-)
+from devbox_secrets.news import News, of_status
+from devbox_secrets.plan import Entry, Member, Step, plan_account, step
 from devbox_secrets.refusals import Refusal, not_owned, not_written
 from devbox_secrets.sealing import Keyring, key_id_of
+from devbox_secrets.status import is_told, next_status
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -67,11 +62,13 @@ class Reconciler:
         cluster: Cluster,
         cache: Cache,
         keyring: Callable[[], Keyring],
+        tell: Callable[[AccountSecret, News], Awaitable[None]],
         *,
         reserved: Sequence[str],
         clock: Callable[[], datetime],
     ) -> None:
         self._keyring = keyring
+        self._tell_people = tell
         self._cluster = cluster
         self._cache = cache
         self._reserved = reserved
@@ -81,12 +78,15 @@ class Reconciler:
         # By uid: what devboxes had before the change that the status doesn't tell of yet. A second
         # try at telling finds the new value in the account Secret already.
         self._before: dict[str, SecretBytes | None] = {}
+        # By namespace: what its account Secret was seen to hold, or was made to. What differs from
+        # it while the same is wanted was changed by someone else.
+        self._held: dict[str, Mapping[str, SecretBytes]] = {}
 
-    async def reconcile(self, account: str, failures: int = 0) -> None:
+    async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
         """Write what differs: the account Secrets first, then the AccountSecrets' statuses.
 
-        `failures` is how often it failed since it last went well: a trouble that time alone mends
-        isn't told at once.
+        `since` is when the change was heard of, by the monotonic clock. `failures` is how often it
+        failed since it last went well: a trouble that time alone mends isn't told at once.
 
         Raises:
             ClusterError: something couldn't be written; all the rest was.
@@ -110,6 +110,8 @@ class Reconciler:
         )
         self._remember(entries, present)
         outcomes = await _each(lambda member: self._write(account, member, plan.values), members)
+        if any(isinstance(outcome, Step) and outcome.writes for outcome in outcomes):
+            metrics.SYNC_SECONDS.observe(time.monotonic() - since)
         _raise_first([outcome for outcome in outcomes if not _is_told(outcome, failures)])
         if not self._cache.has_namespace(account):
             # Not heard of yet, or being deleted: nothing was written there that could be told.
@@ -128,6 +130,7 @@ class Reconciler:
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opened = {uid: opened for uid, opened in self._opened.items() if uid in alive}
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
+        self._held = {name: held for name, held in self._held.items() if self._cache.has_namespace(name)}
 
     def waiting_for_keys(self) -> set[str]:
         """The accounts in which a value waits for a key that isn't here."""
@@ -140,6 +143,11 @@ class Reconciler:
     def reasons(self) -> Counter[str]:
         """How many AccountSecrets there are by the reason of their Ready condition."""
         return Counter(map(_ready_reason, self._cache.all_account_secrets()))
+
+    def due(self) -> int:
+        """How many AccountSecrets are older than their rotateAfter allows."""
+        conditions = (secret.status.rotation_due for secret in self._cache.all_account_secrets())
+        return sum(condition is not None and condition.status == "True" for condition in conditions)
 
     def _remember(self, entries: Sequence[Entry], present: Mapping[str, SecretBytes]) -> None:
         for entry in entries:
@@ -165,6 +173,7 @@ class Reconciler:
             generation=secret.generation,
             key_id=key_id,
             opened=opened,
+            rotate_after=secret.spec.rotate_after,
             status=secret.status,
         )
 
@@ -191,6 +200,12 @@ class Reconciler:
             version = None
         if todo in (Step.APPLY, Step.REPLACE):
             await self._apply(account, member, values, version or await self._create(account, member))
+            if self._held.get(member.namespace) == values:
+                metrics.DRIFT_REPAIRS.inc()
+        if todo is Step.DELETE:
+            self._held.pop(member.namespace, None)
+        elif todo is not Step.LEAVE:
+            self._held[member.namespace] = values
         return todo
 
     async def _create(self, account: str, member: Member) -> str:
@@ -236,8 +251,10 @@ class Reconciler:
         self._cache.take_account_secret(body)
         if not refusal:
             self._before.pop(entry.uid, None)
-        if refusal and _ready_reason(secret) != refusal.reason:
-            LOG.warning("account %s: %s isn't ready: %s", secret.namespace, secret.name, refusal.reason)
+        for news in of_status(secret.status, status):
+            log = LOG.warning if news.warning else LOG.info
+            log("account %s: %s: %s", secret.namespace, secret.name, news.reason)
+            await self._tell_people(secret, news)
 
     def _note(self, member: Member, what: str) -> None:
         metrics.WRITES.labels("secret").inc()

@@ -25,5 +25,7 @@ class Settings(BaseSettings):
     """How often everything is listed anew, for what a watch may have missed."""
     keys_seconds: float = Field(default=15, gt=0)
     """How often the sealing keys are read anew: one request each time."""
+    lookout_seconds: float = Field(default=15, gt=0)
+    """How often it's looked for what time alone changes, such as a rotation that falls due."""
     workers: int = Field(default=4, ge=1)
     """How many accounts are worked on at once."""

@@ -48,6 +48,8 @@ def install(controlplane: ControlPlane) -> None:
         until(f"a pod with the labels {labels} gets its secrets", gets)
         refuses = partial(_is_refused, controlplane, labels)
         until(f"a pod with the labels {labels} and a malformed annotation is refused", refuses)
+    refuses = partial(_account_is_refused, controlplane)
+    until("a namespace whose account is no namespace's name is refused", refuses)
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
@@ -57,6 +59,10 @@ def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
 def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
     return _tried(controlplane, wrong, "default").returncode != 0
+
+
+def _account_is_refused(controlplane: ControlPlane) -> bool:
+    return _tried(controlplane, namespace("box", {ACCOUNT: "No_Name"}), "default").returncode != 0
 
 
 def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
@@ -78,6 +84,11 @@ def pod(spec: Json, labels: dict[str, str], annotations: dict[str, str] | None =
         "metadata": {"name": "box", "labels": labels, "annotations": annotations or {}},
         "spec": {"automountServiceAccountToken": False, **spec},
     }
+
+
+def namespace(name: str, labels: dict[str, str]) -> Json:
+    """Return a namespace's manifest."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
@@ -105,6 +116,22 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
     )
     found: Json = json.loads(answer.stdout)
     return found
+
+
+def closed_to(group: str, resource: str) -> list[Json]:
+    """Return a policy, and its binding, by which namespaces with the label closed=true refuse new objects of a kind."""
+    name = f"no-{resource}"
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource], "operations": ["CREATE"]}
+    policy = {
+        "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": "true"}}, "resourceRules": [rule]},
+        "validations": [{"expression": "false", "message": f"no {resource} here"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    return [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, spec in kinds.items()
+    ]
 
 
 def get(controlplane: ControlPlane, *arguments: str) -> Json:

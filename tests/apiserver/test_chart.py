@@ -157,10 +157,10 @@ def test_the_api_server_takes_it_with_every_value_set(
 
 def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -> None:
     label = "rbac.authorization.k8s.io/aggregate-to-"
-    assert render().stdout.count(label) == 2
+    assert render().stdout.count(label) == 3
     without = render("--set=rbac.aggregate=false").stdout
     assert label not in without
-    assert "name: devbox-secrets-edit" in without
+    assert all(f"name: devbox-secrets-{role}\n" in without for role in ("view", "edit", "share"))
 
 
 @pytest.mark.parametrize("tag", ["1.2", f"1.2@sha256:{'a' * 64}", f"@sha256:{'a' * 64}"])

@@ -109,7 +109,7 @@ def test_a_value_is_nowhere_but_in_the_account_secret(life: Life) -> None:
 def test_the_search_would_have_found_it(life: Life) -> None:
     assert all(life.texts.values())
     assert "TOKEN" in life.texts["AccountSecrets"]
-    assert "copied isn't ready: CannotOpen" in life.texts["the operator's log at DEBUG"]
+    assert "copied: CannotOpen" in life.texts["the operator's log at DEBUG"]
     assert SECRET in life.texts["the audit log"]
 
 

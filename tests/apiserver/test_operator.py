@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from pydantic import SecretBytes
 
 from apiserver.account import SECRET, Account
-from apiserver.chart import ACCOUNT, NAMESPACE, Json, get, install, until
+from apiserver.chart import ACCOUNT, NAMESPACE, Json, closed_to, get, install, until
 from apiserver.product import Operator, operator, seal
 from cluster.controlplane import ControlPlane
 from devbox_secrets.sealing import OpeningKey
@@ -154,29 +154,6 @@ def test_a_secret_of_someone_else_is_left_as_it_is(account: Account) -> None:
 
 
 _POLICIES = "admissionregistration.k8s.io/v1"
-NO_SECRETS: list[Json] = [
-    {
-        "apiVersion": _POLICIES,
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": "no-secrets"},
-        "spec": {
-            "matchConstraints": {
-                "namespaceSelector": {"matchLabels": {"closed": "true"}},
-                "resourceRules": [
-                    {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE"]}
-                ],
-            },
-            "validations": [{"expression": "false", "message": "no Secrets here"}],
-        },
-    },
-    {
-        "apiVersion": _POLICIES,
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": "no-secrets"},
-        "spec": {"policyName": "no-secrets", "validationActions": ["Deny"]},
-    },
-]
-
 NO_ANSWER: Json = {
     "apiVersion": _POLICIES,
     "kind": "ValidatingWebhookConfiguration",
@@ -248,6 +225,23 @@ def test_a_namespace_that_moves_to_another_account_has_that_ones_secrets_alone(a
     moving.holds({"THEIRS": b"2"})
 
 
+def test_a_namespace_that_leaves_has_nothing_of_the_account_any_more(account: Account) -> None:
+    account.is_ready(account.put("TOKEN", b"x"))
+    leaving = account.member(**{ACCOUNT: account.name})
+    leaving.holds({"TOKEN": b"x"})
+    account.controlplane.kubectl("label", "namespace", leaving.name, f"{ACCOUNT}-")
+    leaving.holds(None)
+
+
+def test_a_home_that_is_deleted_takes_its_secrets_from_every_member(account: Account) -> None:
+    home = account.member()
+    home.is_ready(home.put("TOKEN", b"x"))
+    member = account.member(**{ACCOUNT: home.name})
+    member.holds({"TOKEN": b"x"})
+    account.controlplane.kubectl("delete", "namespace", home.name)
+    member.holds({})
+
+
 def test_secrets_in_a_namespace_of_another_account_say_where_to_put_them(account: Account) -> None:
     guest = account.member(**{ACCOUNT: account.name})
     account.is_ready(account.put("TOKEN", b"x"))
@@ -267,7 +261,7 @@ def test_a_member_with_a_secret_of_someone_else_holds_back_no_other(account: Acc
 
 def test_a_member_whose_policy_refuses_the_secret_is_told_and_holds_back_no_other(account: Account) -> None:
     closed = account.member(closed="true")
-    for body in NO_SECRETS:
+    for body in closed_to("", "secrets"):
         account.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
     create = ("create", "secret", "generic", "any", "-n", closed.name, "--dry-run=server")
     until("the policy is in force", lambda: account.controlplane.kubectl(*create, check=False).returncode == 1)

@@ -5,6 +5,7 @@ The reconciler runs in the test's own process, so that each overtaking comes at 
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from devbox_secrets.cache import Cache, read_account_secret
 from devbox_secrets.cluster import ACCOUNT_SECRETS, NAMESPACES, Cluster
 from devbox_secrets.connection import Answer
 from devbox_secrets.errors import ClusterError
+from devbox_secrets.herald import Herald
 from devbox_secrets.manifest import manifest
 from devbox_secrets.reconcile import Reconciler
 from devbox_secrets.sealing import Keyring, OpeningKey
@@ -69,9 +71,14 @@ class Operator:
         self.controlplane = controlplane
         self.cluster = cluster
         self.cache = Cache()
-        self.reconciler = Reconciler(
-            cluster, self.cache, lambda: Keyring([KEY]), reserved=(), clock=partial(next, _hours())
+        clock = partial(next, _hours())
+        herald = Herald(cluster, self.cache, "test", clock)
+        self._reconciler = Reconciler(
+            cluster, self.cache, lambda: Keyring([KEY]), herald.tell, reserved=(), clock=clock
         )
+
+    async def reconcile(self, account: str) -> None:
+        await self._reconciler.reconcile(account, time.monotonic())
 
     async def hear_of_namespaces(self) -> set[str]:
         return self.cache.replace_namespaces(*await self.cluster.list_all(NAMESPACES, dict))
@@ -120,10 +127,10 @@ def test_nothing_is_called_ready_before_its_namespace_was_heard_of(controlplane:
     async def story(it: Operator) -> None:
         it.put(namespace, b"1")
         await it.hear_of_account_secrets()
-        await it.reconciler.reconcile(namespace)
+        await it.reconcile(namespace)
         assert it.status(namespace) == {}
         assert namespace in await it.hear_of_namespaces()
-        await it.reconciler.reconcile(namespace)
+        await it.reconcile(namespace)
         assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
 
     run(controlplane, story)
@@ -132,16 +139,16 @@ def test_nothing_is_called_ready_before_its_namespace_was_heard_of(controlplane:
 def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(controlplane: ControlPlane, namespace: str) -> None:
     async def story(it: Operator) -> None:
         await it.begin(namespace)
-        await it.reconciler.reconcile(namespace)
+        await it.reconcile(namespace)
         before = it.status(namespace)["changedAt"]
 
         it.put(namespace, b"2")
         await it.hear_of_account_secrets()
         it.cluster.before_status = partial(it.put, namespace, b"2", description="meanwhile")
         with pytest.raises(ClusterError, match="409"):
-            await it.reconciler.reconcile(namespace)
+            await it.reconcile(namespace)
         await it.hear_of_account_secrets()
-        await it.reconciler.reconcile(namespace)
+        await it.reconcile(namespace)
         assert it.status(namespace)["changedAt"] > before
 
     run(controlplane, story)
@@ -162,11 +169,11 @@ def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_aga
             assert guest in it.cache.take_namespace(get(controlplane, "namespace", guest))
 
         it.cluster.before_apply = leaves
-        await it.reconciler.reconcile(namespace)
+        await it.reconcile(namespace)
         # Now the watch tells of the Secret that was written.
         find = ("secret", SECRET, "-n", guest)
         assert it.cache.take_secret(get(controlplane, *find)) == {guest}
-        await it.reconciler.reconcile(guest)
+        await it.reconcile(guest)
         assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
 
     run(controlplane, story)
@@ -182,8 +189,8 @@ def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_
             *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
         )
         with pytest.raises(ClusterError, match="came up"):
-            await it.reconciler.reconcile(namespace)
-        await it.reconciler.reconcile(namespace)
+            await it.reconcile(namespace)
+        await it.reconcile(namespace)
         assert it.status(namespace)["conditions"][0]["reason"] == "NotOwned"
         theirs = get(controlplane, "secret", SECRET, "-n", namespace)
         assert theirs["data"] == {"THEIRS": "eA=="}
@@ -200,7 +207,7 @@ def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
         body, new = await it.cluster.create_account_secret(namespace)
         assert new
         it.cache.take_secret(body)
-        await it.reconciler.reconcile(namespace)
+        await it.reconcile(namespace)
         assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
         assert get(controlplane, "secret", SECRET, "-n", namespace)["data"] == {VARIABLE: "MQ=="}
 

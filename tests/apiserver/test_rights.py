@@ -17,6 +17,7 @@ EVERYWHERE = {
     (ACCOUNTSECRETS, "", "list watch"),
     (f"{ACCOUNTSECRETS}/status", "", "patch"),
     ("namespaces", "", "list watch"),
+    ("events.events.k8s.io", "", "create"),
     ("secrets", ACCOUNT_SECRET, "create delete get list patch watch"),
 }
 AT_HOME = EVERYWHERE | {
@@ -85,9 +86,10 @@ WRITE = "create delete get list patch update watch"
 ROLES = {
     "view": READ,
     "edit": WRITE,
-    "admin": WRITE,
+    "admin": "create delete get list patch share update watch",
     "devbox-secrets-view": READ,
     "devbox-secrets-edit": WRITE,
+    "devbox-secrets-share": "share",
 }
 
 
@@ -193,5 +195,5 @@ def test_a_users_role_gives_its_kind_of_right_on_accountsecrets(
         every = rights(can_i(controlplane, namespace, "--as=someone"))
         return {right for right in every if right[0].startswith(ACCOUNTSECRETS)}
 
-    # A controller adds our rights to Kubernetes' own roles.
-    assert until(f"{role} has rights on AccountSecrets", ours) == {(ACCOUNTSECRETS, "", ROLES[role])}
+    # A controller adds our rights to Kubernetes' own roles, those of each of our roles by themselves.
+    until(f"{role} has these rights: {ROLES[role]}", lambda: ours() == {(ACCOUNTSECRETS, "", ROLES[role])})

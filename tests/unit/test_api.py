@@ -199,7 +199,7 @@ def test_name_and_sealed_value_are_required_and_a_status_is_not() -> None:
 
 def test_people_see_what_matters() -> None:
     assert [column["name"] for column in VERSION["additionalPrinterColumns"]] == [
-        "Variable", "Ready", "Reason", "Key", "Age",
+        "Variable", "Ready", "Reason", "Key", "Rotation Due", "Age",
     ]  # fmt: skip
     assert crd()["spec"]["names"]["shortNames"] == ["acs"]
     assert crd()["spec"]["scope"] == "Namespaced"

@@ -1,8 +1,5 @@
 """The rules, as tables."""
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import pytest
 from pydantic import SecretBytes
 
@@ -16,34 +13,16 @@ from devbox_secrets.plan import (
     Step,
     account_of,
     is_reserved,
-    next_status,
     plan_account,
     step,
 )
 from devbox_secrets.refusals import Refusal, not_owned, not_written
+from unit.entries import entry, v
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 BROKEN = Refusal(Reason.CANNOT_OPEN, "it doesn't open")
 SYNCED_BEFORE = AccountSecretStatus(changed_at=THEN)
 HALF = SECRET_MAX_BYTES // 2
-
-
-def v(text: str | int) -> SecretBytes:
-    return SecretBytes(text.encode() if isinstance(text, str) else b"x" * text)
-
-
-def entry(variable: str, opened: SecretBytes | Refusal, day: int = 1, **fields: object) -> Entry:
-    made = Entry(
-        uid=f"uid-{variable}-{day}",
-        account="home",
-        name=f"{variable.lower()}-{day}",
-        variable=variable,
-        created=f"2026-01-{day:02}T00:00:00Z",
-        generation=1,
-        key_id="0123456789abcdef",
-        opened=opened,
-    )
-    return replace(made, **fields)  # type: ignore[arg-type]
 
 
 def plan(*entries: Entry, present: dict[str, SecretBytes] | None = None) -> AccountPlan:
@@ -224,60 +203,6 @@ def test_a_namespace_is_brought_to_what_is_wanted(
     assert step(want, Member("ns", labelled, found)) is todo
 
 
-def test_a_first_sync_says_when_and_why() -> None:
-    status = next_status(entry("A", v("1")), None, None, NOW)
-    (ready,) = status.conditions
-    assert (ready.type, ready.status, ready.reason) == ("Ready", "True", "Synced")
-    assert ready.last_transition_time == status.changed_at == NOW
-    assert status.observed_generation == ready.observed_generation == 1
-    assert status.key_id == "0123456789abcdef"
-
-
-def test_a_status_that_says_it_already_is_not_written_again() -> None:
-    made = entry("A", v("1"))
-    status = next_status(made, None, None, THEN)
-    again = next_status(replace(made, status=status), None, v("1"), NOW)
-    assert again == status
-
-
-@pytest.mark.parametrize(
-    ("told", "generation", "before", "opened", "changed"),
-    [
-        pytest.param(None, 2, v("1"), v("2"), NOW, id="a new value"),
-        pytest.param(None, 2, v("1"), v("1"), THEN, id="the same value, re-sealed"),
-        pytest.param(None, 1, v("hand"), v("1"), THEN, id="a change by hand, undone"),
-        pytest.param(None, 1, None, v("1"), THEN, id="a Secret deleted by hand, undone"),
-        pytest.param(None, 2, v("1"), BROKEN, THEN, id="an update that doesn't open"),
-        pytest.param(BROKEN, 1, v("1"), v("2"), NOW, id="an update that opens at last"),
-        pytest.param(BROKEN, 1, v("1"), v("1"), THEN, id="a value that opens again"),
-        pytest.param(not_owned(["box"]), 1, v("1"), v("1"), NOW, id="a namespace that is in reach at last"),
-    ],
-)
-def test_changed_at_follows_the_value_alone(
-    told: Refusal | None,
-    generation: int,
-    before: SecretBytes | None,
-    opened: SecretBytes | Refusal,
-    changed: str,
-) -> None:
-    made = entry("A", v("1"), status=next_status(entry("A", v("1")), None, None, THEN))
-    status = next_status(made, told, v("1"), THEN)
-    refusal = opened if isinstance(opened, Refusal) else None
-    made = entry("A", opened, generation=generation, status=status)
-    assert next_status(made, refusal, before, NOW).changed_at == changed
-
-
-def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
-    made = entry("A", v("1"))
-    ready = next_status(made, None, None, THEN)
-    broken = next_status(replace(made, status=ready), BROKEN, None, NOW)
-    assert broken.conditions[0].last_transition_time == NOW
-    other = Refusal(Reason.UNKNOWN_KEY, "why")
-    still = next_status(replace(made, status=broken), other, None, "2026-03-03T00:00:00Z")
-    assert still.conditions[0].reason == "UnknownKey"
-    assert still.conditions[0].last_transition_time == NOW
-
-
 @pytest.mark.parametrize(
     ("refusal", "reason", "words"),
     [
@@ -288,15 +213,6 @@ def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
 def test_what_cannot_reach_a_namespace_says_which(refusal: Refusal, reason: Reason, words: list[str]) -> None:
     assert refusal.reason == reason
     assert all(word in refusal.message for word in words)
-
-
-@pytest.mark.parametrize("refuse", [not_owned, lambda names: not_written(dict.fromkeys(names, "500 " * 50))])
-def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
-    refuse: Callable[[list[str]], Refusal],
-) -> None:
-    refusal = refuse([f"{'n' * 58}-{number:04}" for number in range(2000)])
-    assert "and 1990 more" in refusal.message
-    assert next_status(entry("A", v("1")), refusal, None, NOW).conditions[0].message == refusal.message
 
 
 def test_no_plan_prints_a_value() -> None:

@@ -1,0 +1,110 @@
+"""What an AccountSecret's status says: whether devboxes have the value, and since when. Pure; imports plan."""
+
+from datetime import UTC, datetime, timedelta
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api import AccountSecretStatus, Condition, Reason
+from devbox_secrets.plan import Entry
+from devbox_secrets.refusals import Refusal
+
+_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def next_status(
+    entry: Entry,
+    refusal: Refusal | None,
+    before: SecretBytes | None,
+    now: str,
+) -> AccountSecretStatus:
+    """Give an AccountSecret's status once the account Secret holds what was planned.
+
+    `before` is the value that devboxes had when the status was last told; `now` is RFC 3339. The
+    status equals the present one where there is nothing to tell.
+    """
+    changed_at = _changed_at(entry, refusal, before, now)
+    ready = Condition(
+        type="Ready",
+        status="False" if refusal else "True",
+        reason=refusal.reason if refusal else Reason.SYNCED,
+        message=refusal.message if refusal else "every new devbox of the account has the variable",
+        last_transition_time=now,
+        observed_generation=entry.generation,
+    )
+    conditions = [_dated(ready, entry.status.ready)]
+    if due := _rotation_due(entry, changed_at, now):
+        conditions.append(_dated(due, entry.status.rotation_due))
+    return entry.status.model_copy(
+        update={
+            "observed_generation": entry.generation,
+            "key_id": entry.key_id,
+            "changed_at": changed_at,
+            "conditions": tuple(conditions),
+        }
+    )
+
+
+def is_told(entry: Entry) -> bool:
+    """Tell whether the status says of the present generation that devboxes have its value."""
+    ready = entry.status.ready
+    return entry.status.observed_generation == entry.generation and ready is not None and ready.status == "True"
+
+
+def falls_due(status: AccountSecretStatus, rotate_after: str | None, now: str) -> bool:
+    """Tell whether a value is older than `rotate_after` by `now`, and its status doesn't say so yet."""
+    told = status.rotation_due
+    due = _due_at(status.changed_at, rotate_after)
+    return due is not None and due <= now and (told is None or told.status != "True")
+
+
+def _rotation_due(entry: Entry, changed_at: str | None, now: str) -> Condition | None:
+    due = _due_at(changed_at, entry.rotate_after)
+    if due is None:
+        return None
+    over = due <= now
+    return Condition(
+        type="RotationDue",
+        status="True" if over else "False",
+        reason="TooOld" if over else "Fresh",
+        message=f"the value is of {changed_at} and was to be changed by {due} (rotateAfter: {entry.rotate_after});"
+        f" get a new one at its source and seal it: devbox-secrets seal {entry.variable}"
+        if over
+        else f"the value is to be changed by {due}",
+        last_transition_time=now,
+        observed_generation=entry.generation,
+    )
+
+
+def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
+    """Say until when a value should be changed: RFC 3339, UTC, which sorts as text."""
+    if changed_at is None or rotate_after is None:
+        return None
+    span = int(rotate_after[:-1]) * _UNITS[rotate_after[-1]]
+    try:
+        due = datetime.fromisoformat(changed_at) + span
+    except (ValueError, OverflowError):  # not a time that we wrote
+        return None
+    return due.astimezone(UTC).strftime(_TIME)
+
+
+def _dated(condition: Condition, old: Condition | None) -> Condition:
+    """Keep the time of the last transition where the status is the same."""
+    if old is None or old.status != condition.status:
+        return condition
+    return condition.model_copy(update={"last_transition_time": old.last_transition_time})
+
+
+def _changed_at(entry: Entry, refusal: Refusal | None, before: SecretBytes | None, now: str) -> str | None:
+    """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
+
+    Both leave the value that the AccountSecret stands for the same; only one that wasn't told yet
+    and differs from the one before is a change. Where a namespace was out of reach, its devboxes
+    have had another value until now.
+    """
+    synced = entry.status.changed_at
+    if refusal is not None or (synced is not None and is_told(entry)):
+        return synced
+    ready = entry.status.ready
+    unreached = ready is not None and ready.reason in {Reason.NOT_OWNED, Reason.NOT_WRITTEN}
+    return now if synced is None or unreached or before != entry.opened else synced
