@@ -81,6 +81,12 @@ class AccountSecret:
         """When the value that devboxes are given last changed, None where they are given none of this."""
         return None if self.ready is not None and self.ready.reason in _NOT_GIVEN else self.status.changed_at
 
+    @property
+    def rotation_due(self) -> bool:
+        """Whether the value is older than its owner wants it to become."""
+        due = self.status.rotation_due
+        return due is not None and due.status == "True"
+
     @cached_property
     def created(self) -> str:
         """When the object was made."""
