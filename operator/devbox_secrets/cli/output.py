@@ -16,7 +16,7 @@ import typer
 
 #: The colours of words that say how something is, where they begin a cell.
 _STYLES = {
-    **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed"), "green"),
+    **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed", "resealed"), "green"),
     **dict.fromkeys(("no", "error", "refused"), "red"),
     **dict.fromkeys(("not", "warning", "older"), "yellow"),
 }
