@@ -161,7 +161,7 @@ def _kubeconfigs() -> list[Path]:
 def _look_for(kubeconfig: Path | None) -> None:
     """Say in a sentence what the client would log, and then trip over."""
     if kubeconfig is None and not _kubeconfigs():
-        raise ConfigException(f"there is no kubeconfig at {KUBE_CONFIG_DEFAULT_LOCATION}")
+        raise ConfigException(f"there is no kubeconfig at {KUBE_CONFIG_DEFAULT_LOCATION}; name one with --kubeconfig")
 
 
 def _reason(method: str, path: str, status: int, raw: bytes, *, quote: bool) -> str:

@@ -145,12 +145,12 @@ def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named(
 
 def test_list_shows_the_account_s_variables_and_whether_devboxes_get_them(account: Account) -> None:
     account.is_ready(account.put("GITHUB_TOKEN", b"one"))
-    account.is_ready(account.put("PATH", b"two"), "ReservedName")
+    account.is_ready(account.put("PATH", b"two", "my-path"), "ReservedName")
     lines = [re.split(r" {3,}", line) for line in done(account, "list").splitlines()]
     assert lines[0] == ["VARIABLE", "READY", "CHANGED", "NAME", "DESCRIPTION"]
-    assert [lines[1][0], lines[1][1], lines[1][3]] == ["GITHUB_TOKEN", "yes", "github-token"]
+    assert lines[1][:2] == ["GITHUB_TOKEN", "yes"]
     assert re.fullmatch(r"\d+s", lines[1][2])
-    assert [line for line in lines[2] if line] == ["PATH", "no: ReservedName", "path"]
+    assert [line for line in lines[2] if line] == ["PATH", "no: ReservedName", "my-path"]
 
 
 def test_an_account_without_secrets_is_told_how_to_have_one(account: Account) -> None:
@@ -247,3 +247,27 @@ def test_at_a_terminal_delete_asks(account: Account, answer: bytes, code: int) -
         assert stored(account, "token")
     else:
         account.holds(None)
+
+
+@pytest.mark.parametrize("word", ["get", "status"])
+def test_a_shell_can_complete_the_account_s_variables(account: Account, word: str) -> None:
+    for variable in ("GITHUB_TOKEN", "GITLAB_TOKEN", "OTHER"):
+        account.put(variable, b"1")
+    line = f"devbox-secrets {word} -n {account.name} GIT"
+    env = {
+        **os.environ, "KUBECONFIG": str(account.controlplane.kubeconfig), "_DEVBOX_SECRETS_COMPLETE": "complete_bash",
+        "COMP_WORDS": line, "COMP_CWORD": "4",
+    }  # fmt: skip
+    done = subprocess.run([COMMAND], capture_output=True, env=env, text=True, check=False)
+    assert done.stdout.split() == ["GITHUB_TOKEN", "GITLAB_TOKEN"]
+    nowhere = {**env, "KUBECONFIG": os.devnull}
+    assert subprocess.run([COMMAND], capture_output=True, env=nowhere, text=True, check=False).stdout.strip() == ""
+
+
+def test_who_is_not_logged_in_is_told_so(account: Account, tmp_path: Path) -> None:
+    config = json.loads(account.controlplane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": "nobody-s"}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    result = command(tmp_path / "kubeconfig", "list", "-n", account.name)
+    assert result.returncode == 1
+    assert result.stderr.endswith(": 401 Unauthorized; log in to the cluster again\n")

@@ -85,7 +85,7 @@ def test_strictly_a_warning_counts(cluster: ControlPlane, running: Operator) -> 
 
 def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
     lines = command(cluster.kubeconfig, "check").stdout.splitlines()
-    assert lines[0].split() == ["CHECK", "FOUND"]
+    assert lines[0].split() == ["LEVEL", "CHECK", "FOUND"]
     assert lines[1].split()[:4] == ["ok", "API", "server", "Kubernetes"]
 
 

@@ -101,7 +101,7 @@ def test_every_line_is_applied_or_refused_with_the_reason(desk: Desk) -> None:
 def test_without_a_word_nothing_is_written_and_it_is_told_what_would_be(desk: Desk) -> None:
     assert desk.lines() == [
         *table("create", "github-token", "db", "twice"),
-        [f"In the account {desk.account.name}: 3 create, 3 refused."],
+        [f"In the account {desk.account.name}: 3 to create, 3 refused."],
         ["Nothing was written: say --apply, --output-dir DIR or -o yaml."],
     ]
     assert desk.nothing_is_stored()
@@ -137,7 +137,7 @@ def test_who_may_not_write_is_told_at_each_line(desk: Desk) -> None:
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_manifests_are_printed_for_kubectl_and_the_table_beside_them(desk: Desk, form: str) -> None:
-    assert desk.run("-o", form).splitlines()[-1] == f"In the account {desk.account.name}: 3 create, 3 refused."
+    assert desk.run("-o", form).splitlines()[-1] == f"In the account {desk.account.name}: 3 to create, 3 refused."
     assert desk.nothing_is_stored()
     desk.account.controlplane.kubectl("apply", "-f", "-", input=desk.manifests)
     desk.account.holds(VALUES)

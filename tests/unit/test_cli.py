@@ -325,7 +325,7 @@ def test_a_cluster_that_does_not_answer_is_told_before_a_value_is_asked_for() ->
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "devbox-secrets: GET /api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys:"
-        " ClientConnectorError\n"
+        " ClientConnectorError; is the cluster up, and is it the right context?\n"
     )
 
 

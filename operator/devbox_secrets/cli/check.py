@@ -42,6 +42,6 @@ def check(
     found = at.ask(ask)
     data = [{"level": each.level.value, "check": each.what, "text": each.text} for each in found]
     rows = [[each.level.value, each.what, each.text] for each in found]
-    show(output, data, lambda: print_table(["", "CHECK", "FOUND"], rows))
+    show(output, data, lambda: print_table(["LEVEL", "CHECK", "FOUND"], rows))
     if any(each.level == "error" or (strict and each.level == "warning") for each in found):
         raise typer.Exit(Exit.NOT_WELL)

@@ -107,7 +107,7 @@ async def public_keys(look: Look) -> list[Finding]:
     keys = body.get("data") or {}
     if "newest" in keys:
         newest = keys["newest"].split(".")[1]
-        return [Finding(Level.OK, "sealing key", f"{newest}, of {len(keys) - 1} in all")]
+        return [Finding(Level.OK, "sealing key", f"{newest} is the newest of {len(keys) - 1}")]
     text = f"none is published, so nothing can be sealed: kubectl logs deployment/{NAME} -n {look.operator_namespace}"
     return [Finding(Level.ERROR, "sealing key", text)]
 

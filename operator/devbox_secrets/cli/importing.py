@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 commands = Commands()
 _AT_ONCE = 8
+_TO_COME = {"create": "to create", "change": "to change"}
 
 
 class Manifests(StrEnum):
@@ -178,7 +179,7 @@ def _show(steps: list[_Step], account: str, output: Manifests | None) -> None:
     if rows:
         print_table(["LINE", "VARIABLE", "WHAT", "NAME, OR WHY"], rows, err=output is not None)
     counts = Counter(step.what for step in steps)
-    told = ", ".join(f"{number} {what}" for what, number in counts.items()) or "nothing in the file"
+    told = ", ".join(f"{number} {_TO_COME.get(what, what)}" for what, number in counts.items()) or "nothing in the file"
     typer.echo(f"\nIn the account {account}: {told}.", err=output is not None)
     if output is Manifests.JSON:
         typer.echo(as_text({"apiVersion": "v1", "kind": "List", "items": bodies}, output), nl=False)

@@ -112,11 +112,13 @@ def _data(found: "AccountSecret") -> dict[str, Any]:
 
 
 def _row(found: "AccountSecret") -> list[str]:
+    from devbox_secrets.manifest import object_name
+
     ready = found.ready
     return [
         found.variable,
         "not yet" if ready is None else "yes" if found.synced else f"no: {ready.reason}",
         age(found.status.changed_at, datetime.now(UTC)),
-        found.name,
+        "" if found.name == object_name(found.variable) else found.name,
         found.spec.description or "",
     ]

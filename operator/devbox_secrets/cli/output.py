@@ -14,11 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-#: The colours of words that say how something is, where they begin a cell.
+#: The colours of words that say how something is, where they begin a cell of these columns.
+_STYLED = {"LEVEL", "READY", "SYNCED", "VALUE", "WHAT"}
 _STYLES = {
     **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed", "resealed"), "green"),
     **dict.fromkeys(("no", "error", "refused"), "red"),
-    **dict.fromkeys(("not", "warning", "older"), "yellow"),
+    **dict.fromkeys(("not", "warning", "older", "none"), "yellow"),
 }
 #: rich takes half a second for a thousand rows.
 _MOST_STYLED_ROWS = 1000
@@ -54,30 +55,35 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, err: boo
     printed = [[_printable(cell) for cell in row] for row in rows]
     columns = list(zip(heads, *printed, strict=True))
     if (sys.stderr if err else sys.stdout).isatty() and len(printed) <= _MOST_STYLED_ROWS:
-        _print_styled(columns, printed, err=err)
+        _print_styled(columns, err=err)
         return
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in columns]
-    for row in [list(heads), *printed]:
+    for row in [list(heads)] * any(heads) + printed:
         padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
         typer.echo((" " * _GAP).join(padded).rstrip(), err=err)
 
 
-def _print_styled(columns: list[tuple[str, ...]], rows: list[list[str]], *, err: bool) -> None:
+def _print_styled(columns: list[tuple[str, ...]], *, err: bool) -> None:
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, stderr=err)
+    # An empty column would take room from the others.
+    columns = [column for column in columns if any(column[1:])] or columns
     widths = [max(map(cell_len, column)) for column in columns]
     narrow = sum(width + _GAP for width in widths if width <= _NARROW) < console.width - _NARROW
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for column, width in zip(columns, widths, strict=True):
-        table.add_column(column[0], overflow="fold", no_wrap=narrow and width <= _NARROW)
-    for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell.partition(" ")[0].rstrip(":"), "")) for cell in row))
+    heads = [column[0] for column in columns]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=any(heads))
+    for head, width in zip(heads, widths, strict=True):
+        table.add_column(head, overflow="fold", no_wrap=narrow and width <= _NARROW)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        styles = (_STYLES.get(cell.partition(" ")[0].rstrip(":"), "") for cell in row)
+        cells = zip(heads, row, styles, strict=True)
+        table.add_row(*(Text(cell, style=style if head in _STYLED else "") for head, cell, style in cells))
     console.print(table)
 
 

@@ -7,19 +7,16 @@ import inspect
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
+from http import HTTPStatus
 from importlib.metadata import version as package_version
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from devbox_secrets.cli.target import Target
-from devbox_secrets.errors import DevboxSecretsError
+from devbox_secrets.errors import ClusterError, DevboxSecretsError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="The variable, such as GITHUB_TOKEN, or the AccountSecret's own name.")
-]
 
 
 class Exit(IntEnum):
@@ -57,6 +54,29 @@ class Commands(typer.Typer):
         return decorate
 
 
+def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the variables of the account, for the shell to complete; none, where they can't be read."""
+    from devbox_secrets.cli import accountsecrets
+
+    at = Target(**{name: ctx.params[name] for name in _TARGET if ctx.params.get(name)})
+    try:
+        account = at.home()
+        found = at.ask(lambda cluster: accountsecrets.list_all(cluster, account))
+    except (DevboxSecretsError, OSError):
+        return []
+    return [each.variable for each in found if each.variable.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The variable, such as GITHUB_TOKEN, or the AccountSecret's own name.",
+        autocompletion=complete_names,
+    ),
+]
+
+
 def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
     """Make a command end with an error's text and exit code 1."""
 
@@ -67,10 +87,21 @@ def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # typer's to end quietly
         except (DevboxSecretsError, OSError) as error:
-            typer.echo(f"devbox-secrets: {error}", err=True)
+            typer.echo(f"devbox-secrets: {error}{_hint(error)}", err=True)
             raise typer.Exit(Exit.FAILED) from None
 
     return wrapped
+
+
+def _hint(error: Exception) -> str:
+    """Say what to do next where the error itself, which the operator has as well, doesn't."""
+    if not isinstance(error, ClusterError):
+        return ""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        return "; log in to the cluster again"
+    if error.__cause__ is not None:  # there was no answer
+        return "; is the cluster up, and is it the right context?"
+    return ""
 
 
 def _with_target(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from devbox_secrets.cli.output import Format, Output, age, note, print_table, progress, show
-from devbox_secrets.cli.program import Commands, Exit
+from devbox_secrets.cli.program import Commands, Exit, complete_names
 from devbox_secrets.cli.target import Target
 from devbox_secrets.errors import InvalidDuration
 
@@ -41,7 +41,12 @@ class _Tally:
 def status(
     at: Target,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The variable, or the AccountSecret's own name; else all.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="The variable, or the AccountSecret's own name; else all.",
+            autocompletion=complete_names,
+        ),
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the operator has decided about the present values.")

@@ -38,6 +38,7 @@ def usage(at: Target, output: Output = Format.TEXT) -> None:
 
     secrets, found = at.ask(ask)
     everything = [secret.variable for secret in secrets]
+    given = [secret.variable for secret in secrets if secret.given_since]
     used = {variable for _, variables in found for variable in variables}
     unused = [variable for variable in dict.fromkeys(everything) if variable not in used]
     data = {
@@ -52,7 +53,7 @@ def usage(at: Target, output: Output = Format.TEXT) -> None:
     def text() -> None:
         if found:
             rows = [
-                [f"{devbox.namespace}/{devbox.name}", str(len(variables)), _which(devbox, variables, everything)]
+                [f"{devbox.namespace}/{devbox.name}", str(len(variables)), _which(devbox, variables, given)]
                 for devbox, variables in found
             ]
             print_table(["DEVBOX", "SECRETS", "WHICH"], rows)
@@ -64,9 +65,9 @@ def usage(at: Target, output: Output = Format.TEXT) -> None:
     show(output, data, text)
 
 
-def _which(devbox: "Devbox", variables: list[str], everything: list[str]) -> str:
+def _which(devbox: "Devbox", variables: list[str], given: list[str]) -> str:
     """Name the variables that a devbox has, or those that it lacks where that says it shorter."""
-    lacking = [variable for variable in everything if variable not in set(variables)]
+    lacking = [variable for variable in given if variable not in set(variables)]
     other_names = {variable: name for name, variable in devbox.names.items()}
     if not variables:
         which = "none"
