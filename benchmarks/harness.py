@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from pathlib import Path
 
@@ -139,13 +139,15 @@ class Client:
 
 
 @contextmanager
-def ground() -> Iterator[Ground]:
+def ground(older_keys: int = 0) -> Iterator[Ground]:
     """Start a control plane of its own with the chart, and a key so that values can be sealed at once."""
     say("starting a control plane")
     with ControlPlane.start() as controlplane:
         install(controlplane)
-        key = OpeningKey.generate(datetime.now(UTC))
-        data = {key.public.id: base64.b64encode(key.dump()).decode()}
+        now = datetime.now(UTC)
+        keys = [OpeningKey.generate(now - timedelta(days=number)) for number in range(1 + older_keys)]
+        key = keys[0]
+        data = {each.public.id: base64.b64encode(each.dump()).decode() for each in keys}
         patch = json.dumps({"data": data})
         controlplane.kubectl("patch", "secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}", "-p", patch)
         yield Ground(controlplane, key)

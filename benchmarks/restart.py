@@ -3,22 +3,8 @@
 PYTHONPATH=tests python benchmarks/restart.py
 """
 
-import time
-
-from harness import (
-    QUEUE_DEPTH,
-    RECONCILED,
-    SECRET_WRITES,
-    STATUS_WRITES,
-    Usage,
-    arguments,
-    ground,
-    say,
-    table,
-    wait,
-    wait_idle,
-)
-from workload import make_accounts, sync
+from harness import arguments, ground, table
+from workload import make_accounts, restart, sync
 
 
 def main() -> None:
@@ -29,28 +15,16 @@ def main() -> None:
         with here.operator() as first:
             result = sync(here, first, it.count, accounts, it.seconds)
             first.component.stop()
-        say("restarting the operator")
-        start = time.perf_counter()
-        with here.operator() as second:
-            ready = time.perf_counter() - start
-            wait(
-                "the queue is empty",
-                it.seconds,
-                lambda: second.metric(RECONCILED) >= it.accounts and not second.metric(QUEUE_DEPTH),
-            )
-            empty = time.perf_counter() - start
-            wait_idle(second.component.pid, it.seconds)
-            usage = Usage.of(second.component.pid)
-            writes = second.metric(SECRET_WRITES) + second.metric(STATUS_WRITES)
+        again = restart(here, it.accounts, it.seconds)
     table(
         f"A restart at {it.count:,} AccountSecrets in {it.accounts} accounts",
         ("", "restarted", "while syncing them"),
         [
-            ("seconds until ready", f"{ready:.1f}", ""),
-            ("seconds until the queue is empty", f"{empty:.1f}", f"{result.seconds:.1f}"),
-            ("CPU seconds until idle", f"{usage.cpu_seconds:.1f}", f"{result.cpu_seconds:.1f}"),
-            ("writes", f"{writes:.0f}", f"{result.secret_writes + it.count:.0f}"),
-            ("peak memory, MiB", f"{usage.peak_mib:.0f}", f"{result.peak_mib:.0f}"),
+            ("seconds until ready", f"{again.ready_seconds:.1f}", ""),
+            ("seconds until the queue is empty", f"{again.empty_seconds:.1f}", f"{result.seconds:.1f}"),
+            ("CPU seconds until idle", f"{again.cpu_seconds:.1f}", f"{result.cpu_seconds:.1f}"),
+            ("writes", f"{again.writes:.0f}", f"{result.secret_writes + it.count:.0f}"),
+            ("peak memory, MiB", f"{again.peak_mib:.0f}", f"{result.peak_mib:.0f}"),
         ],
     )
 

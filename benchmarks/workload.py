@@ -12,7 +12,22 @@ from apiserver.product import Operator
 from devbox_secrets.api import GROUP, PLURAL, VERSION, AccountSecretSpec
 from devbox_secrets.manifest import manifest
 from devbox_secrets.sealing import SealingKey
-from harness import SECRET_WRITES, SYNCED, BenchmarkError, Client, Ground, Request, Server, Usage, say, wait
+from harness import (
+    QUEUE_DEPTH,
+    RECONCILED,
+    SECRET_WRITES,
+    STATUS_WRITES,
+    SYNCED,
+    BenchmarkError,
+    Client,
+    Ground,
+    Request,
+    Server,
+    Usage,
+    say,
+    wait,
+    wait_idle,
+)
 
 #: As long as a usual token.
 VALUE = b"github_pat_0123456789abcdefghijklmnopqrstuvwxyz"
@@ -28,6 +43,18 @@ class Synced:
     cpu_seconds: float
     peak_mib: float
     secret_writes: float
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """What it took to start on a cluster where nothing is to be done."""
+
+    ready_seconds: float
+    empty_seconds: float
+    """Until every account was looked at."""
+    cpu_seconds: float
+    peak_mib: float
+    writes: float
 
 
 def path(account: str, name: str = "", group: str = GROUP) -> str:
@@ -101,6 +128,24 @@ def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seco
         raise BenchmarkError(f"the operator counts {len(requests):,} that are Ready, the API server {ready:,}")
     cpu = after.cpu_seconds - before.cpu_seconds
     return Synced(created, took, cpu, after.peak_mib, it.metric(SECRET_WRITES))
+
+
+def restart(ground: Ground, accounts: int, seconds: float) -> Restarted:
+    """Start the operator where everything is as it should be, and wait until it's idle."""
+    say("restarting the operator")
+    start = time.perf_counter()
+    with ground.operator() as it:
+        ready = time.perf_counter() - start
+        wait(
+            "the queue is empty",
+            seconds,
+            lambda: it.metric(RECONCILED) >= accounts and not it.metric(QUEUE_DEPTH),
+        )
+        empty = time.perf_counter() - start
+        wait_idle(it.component.pid, seconds)
+        usage = Usage.of(it.component.pid)
+        writes = it.metric(SECRET_WRITES) + it.metric(STATUS_WRITES)
+    return Restarted(ready, empty, usage.cpu_seconds, usage.peak_mib, writes)
 
 
 async def _count_ready(server: Server) -> int:

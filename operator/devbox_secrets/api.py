@@ -4,6 +4,7 @@ The CRD is generated from these models (crd.py), so what they say is what the AP
 """
 
 import re
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -37,6 +38,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 #: The chart makes both of these empty in the operator's namespace; the operator only fills them.
 KEYS_SECRET = "devbox-secrets-keys"  # noqa: S105 - a name
 PUBLIC_KEYS_CONFIGMAP = "devbox-secrets-public-keys"
+#: On the keys' Secret, an RFC 3339 time: the newest key must not be older than that.
+ROTATE_ANNOTATION = f"{GROUP}/rotate"
 LEASE = "devbox-secrets"
 #: The operator's namespace, unless it was installed elsewhere.
 OPERATOR_NAMESPACE = "devbox-secrets"
@@ -271,6 +274,17 @@ def check_rotate_after(duration: str | None) -> None:
     """
     if duration is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, duration):
         raise InvalidDuration(f"{duration!r} isn't a number of days, hours or minutes, such as 90d or 12h")
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration as `spec.rotateAfter` has it: 90d, 12h, 30m.
+
+    Raises:
+        InvalidDuration: it isn't a number of days, hours or minutes.
+    """
+    check_rotate_after(text)
+    unit = {"d": "days", "h": "hours", "m": "minutes"}[text[-1]]
+    return timedelta(**{unit: int(text[:-1])})
 
 
 def check_value(name: str, value: SecretBytes) -> None:

@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from devbox_secrets.api import (
     MANAGED_BY_LABEL,
     PLURAL,
     PUBLIC_KEYS_CONFIGMAP,
+    ROTATE_ANNOTATION,
     SECRET_TYPE,
     VERSION,
     AccountSecretStatus,
@@ -39,6 +41,16 @@ _NOTE_MAX_BYTES = 1024
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKeys:
+    """The Secret of the sealing keys: what each is stored as, by its id, and what was asked of the operator."""
+
+    entries: Mapping[str, SecretBytes]
+    resource_version: str
+    request: str | None = None
+    """The annotation's text: the newest key must not be older than that."""
 
 
 class Cluster(Connection):
@@ -90,7 +102,7 @@ class Cluster(Connection):
                     "resourceVersion": resource_version,
                 }
             ),
-            "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
+            "data": {name: _base64(value) for name, value in values.items()},
         }
         # Forced: what someone else wrote into our own Secret is drift.
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
@@ -152,30 +164,41 @@ class Cluster(Connection):
             if error.status != HTTPStatus.CONFLICT:
                 raise
 
-    async def read_keys(self, namespace: str) -> tuple[dict[str, SecretBytes], str]:
-        """Read the Secret of the sealing keys: its entries and its resource version."""
-        secret = await self.request("GET", f"{NAMESPACES}/{namespace}/secrets/{KEYS_SECRET}")
+    async def read_keys(self, namespace: str) -> StoredKeys:
+        """Read the Secret of the sealing keys."""
+        secret = await self.request("GET", _keys(namespace))
         entries = {name: SecretBytes(base64.b64decode(value)) for name, value in (secret.get("data") or {}).items()}
-        return entries, secret["metadata"]["resourceVersion"]
+        annotations = secret["metadata"].get("annotations") or {}
+        return StoredKeys(entries, secret["metadata"]["resourceVersion"], annotations.get(ROTATE_ANNOTATION))
 
-    async def add_key(self, namespace: str, key_id: str, dump: SecretBytes, resource_version: str) -> None:
-        """Add a sealing key, if its Secret is still in that state (else ClusterError 409)."""
-        body = {
-            "metadata": {"resourceVersion": resource_version},
-            "data": {key_id: base64.b64encode(dump.get_secret_value()).decode()},
-        }
-        path = f"{NAMESPACES}/{namespace}/secrets/{KEYS_SECRET}"
-        await self.request("PATCH", path, body=body, media_type=_MERGE)
+    async def write_keys(
+        self, namespace: str, entries: Mapping[str, SecretBytes | None], resource_version: str
+    ) -> None:
+        """Add sealing keys, and remove those that are None, if their Secret is still in that state.
+
+        Raises:
+            ClusterError: 409, it's in another state by now.
+        """
+        data = {name: None if key is None else _base64(key) for name, key in entries.items()}
+        body = {"metadata": {"resourceVersion": resource_version}, "data": data}
+        query = {"fieldManager": FIELD_MANAGER}
+        await self.request("PATCH", _keys(namespace), query=query, body=body, media_type=_MERGE)
+
+    async def request_key(self, namespace: str, since: str) -> None:
+        """Ask the leader for a sealing key that isn't older than an RFC 3339 time."""
+        body = {"metadata": {"annotations": {ROTATE_ANNOTATION: since}}}
+        query = {"fieldManager": FIELD_MANAGER}
+        await self.request("PATCH", _keys(namespace), query=query, body=body, media_type=_MERGE)
 
     async def read_public_keys(self, namespace: str) -> dict[str, str]:
         """Read the ConfigMap of the public keys: text by key id, and once more as `newest`."""
         path = f"{NAMESPACES}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
         return (await self.request("GET", path)).get("data") or {}
 
-    async def publish_keys(self, namespace: str, keys: list[SealingKey], newest: str) -> None:
-        """Write the public keys' ConfigMap: these and no others; nothing where it's so already."""
+    async def publish_keys(self, namespace: str, keys: Sequence[SealingKey]) -> None:
+        """Write the public keys' ConfigMap: these and no others, the newest first; nothing where it's so already."""
         want: dict[str, str] = {key.id: str(key) for key in keys}
-        want["newest"] = want[newest]
+        want["newest"] = str(keys[0])
         path = f"{NAMESPACES}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
         found = await self.request("GET", path)
         have = found.get("data") or {}
@@ -197,6 +220,14 @@ class Cluster(Connection):
 
 def _account_secret(namespace: str) -> str:
     return f"{NAMESPACES}/{namespace}/secrets/{ACCOUNT_SECRET}"
+
+
+def _keys(namespace: str) -> str:
+    return f"{NAMESPACES}/{namespace}/secrets/{KEYS_SECRET}"
+
+
+def _base64(value: SecretBytes) -> str:
+    return base64.b64encode(value.get_secret_value()).decode()
 
 
 def _manifest(metadata: Body) -> Body:

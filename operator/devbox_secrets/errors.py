@@ -37,6 +37,26 @@ class InvalidKey(DevboxSecretsError):
     """The text isn't a sealing key of this format."""
 
 
+class InvalidPassphrase(DevboxSecretsError):
+    """The text can't be a backup's passphrase."""
+
+
+class InvalidBackup(DevboxSecretsError):
+    """The file isn't a backup of the sealing keys."""
+
+
+class BackupLocked(DevboxSecretsError):
+    """The backup doesn't open: a wrong passphrase or a damaged file, which nobody can tell apart."""
+
+
+class KeyInUse(DevboxSecretsError):
+    """The sealing key can't be removed: values need it, or the next value will."""
+
+
+class NotConfirmed(DevboxSecretsError):
+    """What can't be undone needs a yes, and there was nobody to ask."""
+
+
 class NotSealed(DevboxSecretsError):
     """The text isn't a sealed value: another version, or no envelope at all."""
 

@@ -100,7 +100,7 @@ class Operator:
         self._cluster = cluster = cluster.fenced(self.lease.held)
         self._settings = settings
         self._queue = WorkQueue()
-        self._keys = KeyStore(cluster, settings.namespace, _now)
+        self._keys = KeyStore(cluster, settings.namespace, _now, settings.rotate_keys)
         self._herald = Herald(cluster, self.cache, self.identity, _now)
         self._reconciler = Reconciler(
             cluster,

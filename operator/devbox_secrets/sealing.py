@@ -180,7 +180,11 @@ class Keyring(Mapping[str, OpeningKey]):
     @property
     def newest(self) -> OpeningKey:
         """The key to seal with: the one made last."""
-        return max(self._keys.values(), key=lambda key: (key.created, key.public.id))
+        return self.newest_first()[0]
+
+    def newest_first(self) -> list[OpeningKey]:
+        """Give the keys in the order in which they were made, the last one first."""
+        return sorted(self._keys.values(), key=lambda key: (key.created, key.public.id), reverse=True)
 
     def open(self, sealed: str, *, account: str, name: str) -> SecretBytes:
         """Open what `SealingKey.seal` gave, with the key that it names: no other is tried.

@@ -1,12 +1,23 @@
 """The operator's settings, from environment variables DEVBOX_SECRETS_*. Imports api, plan."""
 
-from typing import Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from devbox_secrets.api import OPERATOR_NAMESPACE
+from devbox_secrets.api import OPERATOR_NAMESPACE, duration
+from devbox_secrets.errors import InvalidDuration
 from devbox_secrets.plan import RESERVED_NAMES
+
+
+def _period(text: object) -> object:
+    if text == "never":
+        return None
+    try:
+        return duration(text) if isinstance(text, str) else text
+    except InvalidDuration as error:
+        raise ValueError(f"{error}; or never") from None
 
 
 class Settings(BaseSettings):
@@ -25,6 +36,8 @@ class Settings(BaseSettings):
     """How often everything is listed anew, for what a watch may have missed."""
     keys_seconds: float = Field(default=15, gt=0)
     """How often the sealing keys are read anew: one request each time."""
+    rotate_keys: Annotated[timedelta | None, BeforeValidator(_period)] = timedelta(days=90)
+    """How old the newest sealing key becomes before the next is made, such as 90d; `never` switches that off."""
     lookout_seconds: float = Field(default=15, gt=0)
     """How often it's looked for what time alone changes, such as a rotation that falls due."""
     workers: int = Field(default=4, ge=1)

@@ -1,14 +1,13 @@
 """What an AccountSecret's status says: whether devboxes have the value, and since when. Pure; imports plan."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from pydantic import SecretBytes
 
-from devbox_secrets.api import AccountSecretStatus, Condition, Reason
+from devbox_secrets.api import AccountSecretStatus, Condition, Reason, duration
 from devbox_secrets.plan import Entry
 from devbox_secrets.refusals import Refusal
 
-_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -80,9 +79,8 @@ def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
     """Say until when a value should be changed: RFC 3339, UTC, which sorts as text."""
     if changed_at is None or rotate_after is None:
         return None
-    span = int(rotate_after[:-1]) * _UNITS[rotate_after[-1]]
     try:
-        due = datetime.fromisoformat(changed_at) + span
+        due = datetime.fromisoformat(changed_at) + duration(rotate_after)
     except (ValueError, OverflowError):  # not a time that we wrote
         return None
     return due.astimezone(UTC).strftime(_TIME)

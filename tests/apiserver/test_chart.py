@@ -1,6 +1,7 @@
 """Installing: the chart's values, install.yaml with kubectl, the chart with Helm."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,10 @@ REFUSED = {
     "a reserved name that no variable can have": (
         ["--set-json", 'reservedNames=["NO NAME"]'],
         "at '/reservedNames/0': 'NO NAME' does not match pattern",
+    ),
+    "a duration that is none": (
+        ["--set", "keys.rotateAfter=3 months"],
+        "at '/keys/rotateAfter': '3 months' does not match pattern",
     ),
     "no selector": (
         ["--set-json", f"{SELECTORS}=[]"],
@@ -80,6 +85,7 @@ EVERY_VALUE: Json = {
         ]
     },
     "reservedNames": ["PATH", "LD_*"],
+    "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
     "image": {"repository": "registry.example/box", "tag": "1", "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
@@ -167,6 +173,12 @@ def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -
 def test_an_image_is_named_by_tag_digest_or_both(tag: str) -> None:
     name = f"devbox-secrets{tag if tag.startswith('@') else ':' + tag}"
     assert f'image: "{name}"' in render(f"--set=image.tag={tag}").stdout
+
+
+@pytest.mark.parametrize("age", ["90d", "12h", "never"])
+def test_the_operator_is_told_how_old_a_sealing_key_may_become(age: str) -> None:
+    rendered = render("--set", f"keys.rotateAfter={age}").stdout
+    assert re.search(rf'name: DEVBOX_SECRETS_ROTATE_KEYS\n +value: "{age}"\n', rendered)
 
 
 def test_the_crd_can_be_left_to_someone_else() -> None:

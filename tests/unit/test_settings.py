@@ -1,5 +1,7 @@
 """The operator's settings: what the chart's environment variables mean."""
 
+from datetime import timedelta
+
 import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -22,6 +24,7 @@ def test_nothing_has_to_be_set() -> None:
     assert settings.reserved_names == RESERVED_NAMES
     assert settings.resync_seconds == 300
     assert settings.keys_seconds == 15
+    assert settings.rotate_keys == timedelta(days=90)
     assert settings.workers == 4
 
 
@@ -35,6 +38,8 @@ def test_nothing_has_to_be_set() -> None:
         ("RESERVED_NAMES", "[]", "reserved_names", ()),
         ("RESYNC_SECONDS", "0.5", "resync_seconds", 0.5),
         ("KEYS_SECONDS", "60", "keys_seconds", 60),
+        ("ROTATE_KEYS", "12h", "rotate_keys", timedelta(hours=12)),
+        ("ROTATE_KEYS", "never", "rotate_keys", None),
         ("WORKERS", "1", "workers", 1),
     ],
 )
@@ -58,6 +63,10 @@ def test_each_has_its_environment_variable(
         ("RESERVED_NAMES", "[1]"),
         ("RESYNC_SECONDS", "0"),
         ("KEYS_SECONDS", "-1"),
+        ("ROTATE_KEYS", ""),
+        ("ROTATE_KEYS", "0d"),
+        ("ROTATE_KEYS", "P90D"),
+        ("ROTATE_KEYS", "Never"),
         ("WORKERS", "0"),
     ],
 )

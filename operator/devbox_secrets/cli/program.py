@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from devbox_secrets.cli.target import Target
+from devbox_secrets.cli.target import Place, Target
 from devbox_secrets.errors import ClusterError, DevboxSecretsError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -37,7 +37,7 @@ class Commands(typer.Typer):
     """A family of commands.
 
     An error ends a command with its text, not with a traceback, which could show a value. A
-    parameter of the type `Target` becomes the options that say which cluster and which account.
+    parameter of the type `Place`, or `Target`, becomes the options that say where.
     """
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own
@@ -48,7 +48,7 @@ class Commands(typer.Typer):
         register = super().command(name, **settings)
 
         def decorate(function: _Command) -> _Command:
-            register(_with_target(errors_are_sentences(function)))
+            register(_with_place(errors_are_sentences(function)))
             return function
 
         return decorate
@@ -58,7 +58,8 @@ def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the variables of the account, for the shell to complete; none, where they can't be read."""
     from devbox_secrets.cli import accountsecrets
 
-    at = Target(**{name: ctx.params[name] for name in _TARGET if ctx.params.get(name)})
+    given = {name: ctx.params.get(name) for name in inspect.signature(Target).parameters}
+    at = Target(**{name: value for name, value in given.items() if value})
     try:
         account = at.home()
         found = at.ask(lambda cluster: accountsecrets.list_all(cluster, account))
@@ -104,25 +105,25 @@ def _hint(error: Exception) -> str:
     return ""
 
 
-def _with_target(command: Callable[..., None]) -> Callable[..., None]:
+def _with_place(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command)
     own = list(signature.parameters.values())
-    target = next((parameter.name for parameter in own if parameter.annotation is Target), None)
-    if target is None:
+    place = next(
+        (each for each in own if isinstance(each.annotation, type) and issubclass(each.annotation, Place)), None
+    )
+    if place is None:
         return command
-    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in _TARGET.values()]
+    fields = inspect.signature(place.annotation).parameters
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in fields.values()]
 
     @wraps(command)
     def wrapped(**given: Any) -> None:  # noqa: ANN401 - the command's own
-        given[target] = Target(**{name: given.pop(name) for name in _TARGET})
+        given[place.name] = place.annotation(**{name: given.pop(name) for name in fields})
         command(**given)
 
-    parameters = [parameter for parameter in own if parameter.name != target] + options
+    parameters = [parameter for parameter in own if parameter is not place] + options
     wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return wrapped
-
-
-_TARGET = inspect.signature(Target).parameters
 
 
 def _show_version(wanted: bool) -> None:

@@ -17,7 +17,6 @@ from devbox_secrets.errors import DevboxSecretsError
 
 if TYPE_CHECKING:
     from devbox_secrets.cli.yamltext import Sealed
-    from devbox_secrets.cluster import Cluster
     from devbox_secrets.sealing import Keyring
 
 commands = Commands()
@@ -54,7 +53,11 @@ def reseal(
 
     Example: devbox-secrets reseal clusters/ --dry-run
     """
-    keyring = at.ask(lambda cluster: _keyring(cluster, at.operator_namespace))
+    from devbox_secrets import keeper
+
+    keyring = at.ask(lambda cluster: keeper.read(cluster, at.operator_namespace))
+    if not keyring:
+        raise at.no_key_yet()
     done = _Done()
     with progress("files") as count:
         for path in _files(paths):
@@ -67,19 +70,6 @@ def reseal(
     note(f"{changed} {'would be ' if dry_run else ''}resealed, {done.current} had the newest key {newest} already")
     if done.failed:
         raise typer.Exit(Exit.NOT_WELL)
-
-
-async def _keyring(cluster: "Cluster", namespace: str) -> "Keyring":
-    from datetime import UTC, datetime
-
-    from devbox_secrets.errors import InvalidKey
-    from devbox_secrets.keys import KeyStore
-
-    store = KeyStore(cluster, namespace, lambda: datetime.now(UTC))
-    await store.refresh(write=False)
-    if not store.keyring:
-        raise InvalidKey(f"there is no sealing key in the namespace {namespace} to open values with")
-    return store.keyring
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:

@@ -28,39 +28,16 @@ PublicKey = Annotated[
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a command works. Each field is an option of every command that has a parameter of this type."""
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which cluster, and which installation. Its fields are options of each command with a parameter of this type."""
 
-    account: Annotated[
-        str | None,
-        typer.Option(
-            "--account", "--namespace", "-n",
-            help="The account: the namespace that owns the secret; without it, the present"
-            " context's namespace.",
-        ),
-    ] = None  # fmt: skip
     kubeconfig: Annotated[
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
     ] = None
     context: Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")] = None
     operator_namespace: Annotated[str, typer.Option(help="Where devbox-secrets is installed.")] = OPERATOR_NAMESPACE
-
-    def home(self) -> str:
-        """Give the account's namespace: the one asked for, else the one that kubectl would use.
-
-        Raises:
-            InvalidAccount: no namespace can have that name.
-            ClusterError: there is no kubeconfig to read it from.
-        """
-        account = self.account
-        if account is None:
-            from devbox_secrets.connection import present_namespace
-
-            account = present_namespace(self.kubeconfig, self.context)
-        check_account(account)
-        return account
 
     def ask(self, work: Callable[["Cluster"], Awaitable[T]]) -> T:
         """Do some work with a connection to the cluster, with the caller's own rights.
@@ -101,8 +78,41 @@ class Target:
                 ) from None
         keys = self.ask(lambda cluster: cluster.read_public_keys(namespace))
         if "newest" not in keys:
-            raise InvalidKey(
-                f"there is no sealing key in the namespace {namespace} yet; the operator makes it when"
-                f" it starts: kubectl get pods -n {namespace}"
-            )
+            raise self.no_key_yet()
         return SealingKey.parse(keys["newest"])
+
+    def no_key_yet(self) -> InvalidKey:
+        """Say that the operator has made no sealing key yet."""
+        return InvalidKey(
+            f"there is no sealing key in the namespace {self.operator_namespace} yet; the operator makes it when"
+            f" it starts: kubectl get pods -n {self.operator_namespace}"
+        )
+
+
+@dataclass(frozen=True)
+class Target(Place):
+    """A place, and the account there."""
+
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account", "--namespace", "-n",
+            help="The account: the namespace that owns the secret; without it, the present"
+            " context's namespace.",
+        ),
+    ] = None  # fmt: skip
+
+    def home(self) -> str:
+        """Give the account's namespace: the one asked for, else the one that kubectl would use.
+
+        Raises:
+            InvalidAccount: no namespace can have that name.
+            ClusterError: there is no kubeconfig to read it from.
+        """
+        account = self.account
+        if account is None:
+            from devbox_secrets.connection import present_namespace
+
+            account = present_namespace(self.kubeconfig, self.context)
+        check_account(account)
+        return account

@@ -1,0 +1,96 @@
+"""The sealing keys of a control plane, read and written past the operator. Imports account, chart."""
+
+import base64
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from pydantic import SecretBytes
+
+from apiserver.account import Account
+from apiserver.chart import NAMESPACE, Json, get, until
+from cluster.controlplane import ControlPlane
+from devbox_secrets.sealing import OpeningKey, SealingKey
+
+SECRET = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
+CONFIGMAP = ("configmap", "devbox-secrets-public-keys", f"--namespace={NAMESPACE}")
+ANNOTATION = "devbox-secrets.dev/rotate"
+
+
+def made(**ago: float) -> OpeningKey:
+    """Make a key that is so old: made(days=1)."""
+    return OpeningKey.generate(datetime.now(UTC) - timedelta(**ago))
+
+
+def store(controlplane: ControlPlane, *keys: OpeningKey) -> None:
+    """Make these the keys of the cluster, and no others: nothing is published yet, and no request stands."""
+    controlplane.kubectl("patch", *CONFIGMAP, "--type=merge", "-p", '{"data": null}')
+    # In one write: an operator that runs doesn't believe a Secret without any key.
+    data: dict[str, str | None] = dict.fromkeys(get(controlplane, *SECRET).get("data") or {})
+    data |= {key.public.id: _text(key) for key in keys}
+    _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: None}}, "data": data})
+
+
+def add(controlplane: ControlPlane, *keys: OpeningKey) -> None:
+    _patch(controlplane, {"data": {key.public.id: _text(key) for key in keys}})
+
+
+def remove(controlplane: ControlPlane, *keys: OpeningKey) -> None:
+    _patch(controlplane, {"data": dict.fromkeys(key.public.id for key in keys)})
+
+
+def damage(controlplane: ControlPlane, key: OpeningKey) -> None:
+    """Put something else in a key's place."""
+    _patch(controlplane, {"data": {key.public.id: "eA=="}})
+
+
+def empty(controlplane: ControlPlane) -> None:
+    _patch(controlplane, {"data": None})
+
+
+def annotate(controlplane: ControlPlane, since: str) -> None:
+    _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: since}}})
+
+
+def _patch(controlplane: ControlPlane, body: Json) -> None:
+    controlplane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps(body))
+
+
+def _text(key: OpeningKey) -> str:
+    return base64.b64encode(key.dump()).decode()
+
+
+def stored(controlplane: ControlPlane) -> dict[str, OpeningKey]:
+    data = get(controlplane, *SECRET).get("data") or {}
+    return {name: OpeningKey.load(base64.b64decode(text)) for name, text in data.items()}
+
+
+def published(controlplane: ControlPlane) -> dict[str, str]:
+    found: dict[str, str] = get(controlplane, *CONFIGMAP).get("data") or {}
+    return found
+
+
+def newest(controlplane: ControlPlane) -> str:
+    """Give the id of the key that values are sealed with, nothing before there is one."""
+    text = published(controlplane).get("newest")
+    return SealingKey.parse(text).id if text else ""
+
+
+def is_published(controlplane: ControlPlane, ids: Iterable[str]) -> None:
+    """Wait until these keys are published, and no others."""
+    wanted = {*ids, "newest"}
+    until(f"the keys {wanted} are published", lambda: published(controlplane).keys() == wanted)
+
+
+def put_sealed(account: Account, key: OpeningKey, variable: str, value: bytes) -> str:
+    """Apply a value that is sealed with one key of several, and give the AccountSecret's name."""
+    body = account.manifest(variable, b"")
+    body["spec"]["sealed"] = key.public.seal(SecretBytes(value), account=account.name, name=variable)
+    return account.apply(body)
+
+
+def forms(key: OpeningKey) -> list[str]:
+    """Give every text by which a key's seed could be told."""
+    dump = key.dump()
+    seed = key.seed.get_secret_value()
+    return [json.loads(dump)["seed"], seed.hex(), base64.b64encode(seed).decode(), base64.b64encode(dump).decode()]

@@ -1,0 +1,193 @@
+"""The rules of the sealing keys' life, as tables."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.keyplan import (
+    CLOCKS_APART,
+    PUBLISHED,
+    KeyRow,
+    KeyState,
+    Request,
+    dated,
+    is_due,
+    overview,
+    published,
+    read_request,
+    removable,
+    why_not_removable,
+)
+from devbox_secrets.sealing import Keyring, OpeningKey
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+DAYS_90 = timedelta(days=90)
+SECOND = timedelta(seconds=1)
+
+
+def ago(days: float) -> datetime:
+    return NOW - timedelta(days=days)
+
+
+DUE = {
+    "a young key": (ago(1), None, DAYS_90, False),
+    "a key just under its age": (NOW - DAYS_90 + SECOND, None, DAYS_90, False),
+    "a key of just its age": (NOW - DAYS_90, None, DAYS_90, True),
+    "an old key": (ago(1000), None, DAYS_90, True),
+    "an old key, never to be rotated": (ago(1000), None, None, False),
+    "a key dated by a clock that was ahead": (NOW + SECOND, None, DAYS_90, False),
+    "a request after the key was made": (ago(1), ago(0.5), DAYS_90, True),
+    "a request, never to be rotated on schedule": (ago(1), ago(0.5), None, True),
+    "a request that the key has met": (ago(1), ago(1), None, False),
+    "a request from before the key": (ago(1), ago(2), None, False),
+    "an old request and an old key": (ago(100), ago(200), DAYS_90, True),
+    "no key that can be read": (None, None, DAYS_90, False),
+    "no key that can be read, and a request": (None, ago(1), None, True),
+}
+
+
+@pytest.mark.parametrize(("newest", "requested", "every", "due"), DUE.values(), ids=DUE)
+def test_a_key_is_made_when_the_newest_is_too_old_or_older_than_was_asked(
+    newest: datetime | None, requested: datetime | None, every: timedelta | None, due: bool
+) -> None:
+    assert is_due(newest, requested, every, NOW) is due
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        (None, None),
+        ("2026-06-01T11:59:59Z", NOW - SECOND),
+        ("2026-06-01T13:59:59+02:00", NOW - SECOND),
+        ("2026-06-01T11:59:59.250000+00:00", NOW - SECOND + timedelta(milliseconds=250)),
+        ("2026-06-01T12:04:59Z", NOW + CLOCKS_APART - SECOND),
+        ("1970-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_request_names_a_time(text: str | None, since: datetime | None) -> None:
+    assert read_request(text, NOW) == Request(since)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "true", "2026-06-01", "2026-06-01T11:59:59", "1780315199", "0001-01-01T00:00:00+23:00"]
+)
+def test_a_request_that_is_no_time_is_refused_with_an_example(text: str) -> None:
+    request = read_request(text, NOW)
+    assert request == Request(refusal="it isn't a time with its zone, such as 2026-01-31T12:00:00Z")
+
+
+def test_a_request_for_a_time_to_come_is_refused_until_then() -> None:
+    text = "2026-06-01T12:05:01Z"
+    assert read_request(text, NOW) == Request(
+        refusal="it lies ahead: by the operator's clock it is 2026-06-01T12:00:00Z"
+    )
+    assert read_request(text, NOW + SECOND).since == NOW + CLOCKS_APART + SECOND
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), SECOND, CLOCKS_APART])
+def test_a_new_key_meets_the_request_that_it_was_made_for(ahead: timedelta) -> None:
+    requested = read_request((NOW + ahead).isoformat(), NOW).since
+    assert is_due(ago(1), requested, DAYS_90, NOW)
+    for later in (timedelta(0), SECOND, CLOCKS_APART):
+        assert not is_due(dated(requested, NOW), requested, DAYS_90, NOW + later)
+
+
+def test_a_new_key_is_dated_now() -> None:
+    assert dated(None, NOW) == dated(ago(1), NOW) == NOW
+
+
+def keyring(count: int) -> Keyring:
+    return Keyring(OpeningKey(SecretBytes(bytes([number] * 32)), ago(number)) for number in range(count))
+
+
+def test_every_key_is_published_the_newest_first() -> None:
+    few = keyring(3)
+    assert published(few) == [key.public for key in sorted(few.values(), key=lambda key: key.created, reverse=True)]
+    assert published(few)[0] == few.newest.public
+
+
+def test_of_many_keys_the_newest_are_published() -> None:
+    many = keyring(PUBLISHED + 20)
+    seen = published(many)
+    assert len(seen) == PUBLISHED
+    assert seen[0] == many.newest.public
+    assert min(many[key.id].created for key in seen) == ago(PUBLISHED - 1)
+
+
+def test_what_is_published_fits_into_a_config_map() -> None:
+    assert sum(len(str(key)) + len(key.id) for key in published(keyring(PUBLISHED + 20))) < 1_048_576 / 2
+
+
+THREE = keyring(3)
+NEW, MIDDLE, OLD = (key.public.id for key in THREE.newest_first())
+STRANGE = "0123456789abcdef"
+MADE = {key_id: key.created for key_id, key in THREE.items()}
+USED = {MIDDLE: ["team-a/token", "team-b/token"]}
+
+
+def test_keys_are_listed_the_newest_first_with_how_many_need_each() -> None:
+    assert overview(NEW, MADE, (), USED) == [
+        KeyRow(NEW, KeyState.NEWEST, ago(0), 0),
+        KeyRow(MIDDLE, KeyState.OLDER, ago(1), 2),
+        KeyRow(OLD, KeyState.OLDER, ago(2), 0),
+    ]
+
+
+def test_a_key_that_is_needed_and_not_here_is_listed_last() -> None:
+    rows = overview(NEW, {NEW: ago(0)}, (), {STRANGE: ["team-a/token"], NEW: ["team-a/other"]})
+    assert rows == [KeyRow(NEW, KeyState.NEWEST, ago(0), 1), KeyRow(STRANGE, KeyState.MISSING, None, 1)]
+
+
+def test_a_damaged_key_is_told_whether_it_is_needed_or_not() -> None:
+    rows = overview(NEW, {NEW: ago(0)}, {MIDDLE, STRANGE}, USED)
+    assert rows[1:] == sorted(
+        [KeyRow(MIDDLE, KeyState.DAMAGED, None, 2), KeyRow(STRANGE, KeyState.DAMAGED, None, 0)], key=lambda row: row.id
+    )
+
+
+def test_what_cannot_be_seen_is_not_counted() -> None:
+    rows = overview(NEW, dict.fromkeys((OLD, NEW)), (), None)
+    assert rows == [KeyRow(NEW, KeyState.NEWEST, None, None), KeyRow(OLD, KeyState.OLDER, None, None)]
+    assert overview(None, {}, (), {}) == []
+
+
+def test_what_nothing_needs_can_go_but_never_the_newest() -> None:
+    assert removable(THREE, {}) == [MIDDLE, OLD]
+    assert removable(THREE, USED) == [OLD]
+    assert removable(THREE, {MIDDLE: ["a/b"], OLD: ["a/c"], NEW: []}) == []
+    assert removable(Keyring(()), USED) == []
+
+
+def why(key_id: str, used: dict[str, list[str]] | None = None) -> str | None:
+    return why_not_removable(key_id, [NEW, MIDDLE, OLD, STRANGE], NEW, used or {})
+
+
+def test_a_key_that_nothing_needs_may_go_even_a_damaged_one() -> None:
+    assert why(OLD, USED) is None
+    assert why(STRANGE) is None
+
+
+def test_a_key_that_is_not_here_is_told() -> None:
+    assert why("fedcba9876543210") == (
+        "there is no sealing key fedcba9876543210; `devbox-secrets keys list` shows those that there are"
+    )
+
+
+def test_the_newest_key_stays() -> None:
+    assert why(NEW) == (
+        f"{NEW} is the newest key, with which values are sealed; make the next: devbox-secrets keys rotate"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "opens 1 AccountSecret: a/00;"),
+        (2, "opens 2 AccountSecrets: a/00, a/01;"),
+        (10, "opens 10 AccountSecrets: a/00, a/01, a/02, a/03, a/04, a/05, a/06, a/07, a/08, a/09;"),
+        (12, "a/09 and 2 more; seal their values again first: devbox-secrets seal NAME"),
+    ],
+)
+def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
+    assert said in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))
