@@ -9,6 +9,7 @@ import pytest
 
 from apiserver.account import Account
 from apiserver.chart import ACCOUNT, DEVBOX, NAMESPACE, Json, container, created, get, install, pod, until
+from apiserver.kubelet import make_ready
 from apiserver.product import Operator, command, operator
 from cluster.controlplane import ControlPlane
 
@@ -29,14 +30,7 @@ def cluster() -> Iterator[ControlPlane]:
 def running(cluster: ControlPlane) -> Iterator[Operator]:
     """The operator, and its Deployment's pods made ready: here no kubelet does."""
     with operator(cluster) as it:
-        own = ("-n", NAMESPACE, "-l", "app.kubernetes.io/name=devbox-secrets")
-        until("the Deployment has pods", lambda: len(get(cluster, "pods", *own)["items"]) == 2)
-        ready = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
-        for each in get(cluster, "pods", *own)["items"]:
-            patch = ("patch", "pod", each["metadata"]["name"], "-n", NAMESPACE, "--subresource=status")
-            cluster.kubectl(*patch, "--patch", json.dumps({"status": ready}))
-        wait = ("wait", "deployment/devbox-secrets", "-n", NAMESPACE, "--for=condition=Available", "--timeout=30s")
-        cluster.kubectl(*wait)
+        make_ready(cluster, NAMESPACE, NAMESPACE)
         yield it
 
 

@@ -180,7 +180,7 @@ def test_standard_input_is_a_file_too(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["nowhere"], 1, "No such file or directory: 'nowhere'"),
+        (["nowhere"], 1, "nowhere: No such file or directory"),
         (["--apply", "-o", "yaml"], 1, "choose one of --apply, --output-dir and --output"),
         (["--apply", "--public-key=.env"], 1, "--public-key is for sealing without the cluster"),
         (["binary"], 1, "the file isn't UTF-8 text: byte 3 can't be right"),

@@ -12,6 +12,7 @@ import pytest
 
 from apiserver.account import Account
 from apiserver.chart import ACCOUNT, DEVBOX, Json, container, created, get, install, pod
+from apiserver.kubelet import run_devbox
 from apiserver.product import Operator, command, operator
 from cluster.controlplane import ControlPlane
 
@@ -47,15 +48,7 @@ def data(account: Account, *arguments: str) -> Json:
 
 
 def devbox(account: Account, name: str, started: timedelta, annotations: dict[str, str] | None = None) -> None:
-    """Create a devbox, and say of its container that it started then, counted from now."""
-    body = pod({"containers": [container("agent")]}, DEVBOX, annotations)
-    body["metadata"]["name"] = name
-    created(account.controlplane, body, account.name)
-    since = (datetime.now(UTC) + started).strftime("%Y-%m-%dT%H:%M:%SZ")
-    state = {"name": "agent", "image": "x", "imageID": "x", "ready": True, "restartCount": 0}
-    status = {"phase": "Running", "containerStatuses": [{**state, "state": {"running": {"startedAt": since}}}]}
-    patch = ("patch", "pod", name, "--subresource=status", f"--namespace={account.name}")
-    account.controlplane.kubectl(*patch, "--patch", json.dumps({"status": status}))
+    run_devbox(account.controlplane, account.name, name, started, annotations)
 
 
 def update(account: Account, name: str, value: bytes) -> None:

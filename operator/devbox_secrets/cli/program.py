@@ -20,17 +20,22 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Exit(IntEnum):
-    """What an exit code means; the same for every command."""
+    """How a command ended; the same for every command."""
 
     DONE = 0
     FAILED = 1
-    """What was asked for couldn't be done; the sentence on standard error says why."""
     CALLED_WRONGLY = 2
-    """No such command, option or argument; nothing was done."""
     NOT_WELL = 3
-    """The command has looked, and what it shows isn't as it should be."""
     TIME_IS_UP = 4
-    """What was waited for hasn't come."""
+
+
+MEANINGS = {
+    Exit.DONE: "Done; or, where a command only looks: all is as it should be.",
+    Exit.FAILED: "What was asked for couldn't be done; a sentence on standard error says why, and what to do.",
+    Exit.CALLED_WRONGLY: "No such command, option or argument; nothing was done.",
+    Exit.NOT_WELL: "It was looked at, or done as far as it could be, and not all is as it should be.",
+    Exit.TIME_IS_UP: "What was waited for hasn't come.",
+}
 
 
 class Commands(typer.Typer):
@@ -88,21 +93,21 @@ def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # typer's to end quietly
         except (DevboxSecretsError, OSError) as error:
-            typer.echo(f"devbox-secrets: {error}{_hint(error)}", err=True)
+            typer.echo(f"devbox-secrets: {_sentence(error)}", err=True)
             raise typer.Exit(Exit.FAILED) from None
 
     return wrapped
 
 
-def _hint(error: Exception) -> str:
-    """Say what to do next where the error itself, which the operator has as well, doesn't."""
-    if not isinstance(error, ClusterError):
-        return ""
-    if error.status == HTTPStatus.UNAUTHORIZED:
-        return "; log in to the cluster again"
-    if error.__cause__ is not None:  # there was no answer
-        return "; is the cluster up, and is it the right context?"
-    return ""
+def _sentence(error: Exception) -> str:
+    """Say what is wrong; and what to do next where the error, which the operator has as well, doesn't."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ClusterError) and error.status == HTTPStatus.UNAUTHORIZED:
+        return f"{error}; log in to the cluster again"
+    if isinstance(error, ClusterError) and error.__cause__ is not None:
+        return f"{error}; is the cluster up, and is it the right context?"  # there was no answer
+    return str(error)
 
 
 def _with_place(command: Callable[..., None]) -> Callable[..., None]:
