@@ -83,6 +83,7 @@ def test_an_older_key_is_replaced_and_nothing_else_in_the_file(controlplane: Con
     assert said == f"devbox-secrets: 1 resealed, 1 had the newest key {NEW.public.id} already\n"
     assert path.stat().st_mode & 0o777 == 0o640
     assert {each.name for each in folder.rglob("*")} == {"deep", "secrets.yaml", "other.yaml"}
+    assert all(b"canary" not in each.read_bytes() for each in folder.rglob("*.yaml"))
 
 
 def test_a_second_time_there_is_nothing_to_do(controlplane: ControlPlane, folder: Path) -> None:

@@ -50,7 +50,7 @@ async def refusals(look: Look) -> list[Finding]:
     }
     for name, refuses in (
         ("annotations", "wrong annotations"),
-        ("accounts", "labels that make others' accounts one's own"),
+        ("accounts", "labels that join someone else's account"),
     ):
         policy = f"{NAME}-{name}"
         there = await look.get(f"{ADMISSION}/validatingadmissionpolicies/{policy}")
