@@ -1,9 +1,10 @@
-"""What the injection policy adds to the creation of a pod: of a devbox, and of any other pod.
+"""What injection adds to the creation of a pod, by the policy and by the webhook: of a devbox, and of any other pod.
 
     PYTHONPATH=tests python benchmarks/pods.py
 
-Two API servers run side by side, one with the chart and one without; the same pods are created on
-both in turns, one at a time and as a dry run, which is everything but the write to etcd.
+Three API servers run side by side: with nothing, with the chart, and with the chart where there is no policy API, which
+asks one replica of the webhook. The same pods are created on all in turns, one at a time and as a dry run, which is all
+but the write to etcd.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import time
 from contextlib import AsyncExitStack
 
 from apiserver.chart import DEVBOX, container, pod
+from apiserver.fallback import without_policy
 from cluster.controlplane import ControlPlane
 from harness import Client, Request, Server, Usage, arguments, ground, milliseconds, say, server, table
 
@@ -23,21 +25,28 @@ _PODS = {"devbox": DEVBOX, "other pod": {"app": "other"}}
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"count": 2_000})
-    with ground() as here, ControlPlane.start() as bare:
+    with (
+        ground() as here,
+        ControlPlane.start() as bare,
+        without_policy(log_level="INFO", certificate_seconds="10") as fallback,
+    ):
+        controlplanes = {"nothing": bare, "policy": here.controlplane, "webhook": fallback.controlplane}
         say(f"creating {it.count:,} pods of each kind")
-        servers = {"policy": here.server, "none": server(bare)}
-        times = asyncio.run(measure(servers, it.count))
-        pids = {"policy": here.controlplane.apiserver.pid, "none": bare.apiserver.pid}
-        peaks = {name: f"{Usage.of(pid).peak_mib:.0f}" for name, pid in pids.items()}
-    figures = {cell: milliseconds(all_of_it) for cell, all_of_it in times.items()}
+        before = Usage.of(fallback.webhook.component.pid).cpu_seconds
+        times = asyncio.run(measure({name: server(each) for name, each in controlplanes.items()}, it.count))
+        peaks = {name: Usage.of(each.apiserver.pid).peak_mib for name, each in controlplanes.items()}
+        webhook = Usage.of(fallback.webhook.component.pid)
     rows = []
     for kind in _PODS:
-        without, with_it = figures["none", kind], figures["policy", kind]
-        added = (f"{float(b) - float(a):+.2f}" for a, b in zip(without[:2], with_it[:2], strict=True))
-        rows.append((kind, *without[:2], *with_it[:2], *added))
-    rows.append(("API server's peak memory, MiB", peaks["none"], "", peaks["policy"], "", "", ""))
-    header = ("", "without: p50", "p99", "with: p50", "p99", "added: p50", "p99")
+        least = milliseconds(times["nothing", kind])
+        for name in controlplanes:
+            p50, p99, _ = figures = milliseconds(times[name, kind])
+            added = [f"{float(with_it) - float(without):+.1f}" for with_it, without in zip(figures, least, strict=True)]
+            rows.append((f"{kind}, {name}", p50, p99, *added[:2], f"{peaks[name]:.0f}"))
+    header = ("", "p50", "p99", "added: p50", "p99", "API server's peak, MiB")
     table(f"Creation of a pod, milliseconds, {it.count:,} of each", header, rows)
+    each = (webhook.cpu_seconds - before) / (_WARM_UP + it.count)
+    print(f"The webhook took {each * 1e3:.1f} ms of CPU for a devbox, and {webhook.peak_mib:.0f} MiB of memory.\n")
 
 
 async def measure(servers: dict[str, Server], count: int) -> dict[tuple[str, str], list[float]]:

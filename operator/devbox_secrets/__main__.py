@@ -15,6 +15,15 @@ def operator() -> None:
     process.run(Settings())
 
 
+@app.command(hidden=True)
+def webhook() -> None:
+    """Run the webhook, set up in the same way."""
+    from devbox_secrets import webhook as it  # noqa: PLC0415 - as above
+    from devbox_secrets.settings import WebhookSettings  # noqa: PLC0415
+
+    it.run(WebhookSettings())
+
+
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):

@@ -5,6 +5,7 @@ in its annotations. A handler returns nothing, since what it returns is written 
 """
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -67,11 +68,12 @@ def settings() -> kopf.OperatorSettings:
     return result
 
 
-def quiet() -> None:
-    """Keep kopf and what it stands on from logging objects, whatever our own level is.
+def log(level: str) -> None:
+    """Log to standard error, and keep kopf and what it stands on from logging objects, whatever our own level is.
 
     At DEBUG kopf logs whole bodies; at INFO a line for each event.
     """
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("kopf", "aiohttp", "asyncio", "kubernetes", "urllib3"):
         logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

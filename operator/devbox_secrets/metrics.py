@@ -4,6 +4,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 disable_created_metrics()  # a second series for each, which nobody asks for
 REGISTRY = CollectorRegistry()
+"""What the operator shows."""
+WEBHOOK_REGISTRY = CollectorRegistry()
+"""What the webhook shows, which is another process."""
 
 ACCOUNT_SECRETS = Gauge(
     "devbox_secrets_accountsecrets",
@@ -55,4 +58,16 @@ LEADER = Gauge("devbox_secrets_leader", "Whether this replica is the one that wr
 SEALING_KEYS = Gauge("devbox_secrets_sealing_keys", "Sealing keys at hand", registry=REGISTRY)
 NEWEST_KEY_AGE_SECONDS = Gauge(
     "devbox_secrets_newest_key_age_seconds", "Time since the newest sealing key was made", registry=REGISTRY
+)
+
+REVIEWS = Counter(
+    "devbox_secrets_reviews",
+    "Requests of the API server to the webhook by its answer",
+    ["answer"],
+    registry=WEBHOOK_REGISTRY,
+)
+CERTIFICATE_END = Gauge(
+    "devbox_secrets_certificate_end_seconds",
+    "When the webhook's certificate ends, in seconds since 1970",
+    registry=WEBHOOK_REGISTRY,
 )

@@ -5,7 +5,6 @@ import logging
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -13,10 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import kopf
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import generate_latest
 
-from devbox_secrets import handlers, metrics
+from devbox_secrets import handlers, metrics, probes
 from devbox_secrets.api import Reason
 from devbox_secrets.cache import Cache, read_account_secret
 from devbox_secrets.cluster import (
@@ -44,12 +42,7 @@ def run(settings: Settings) -> None:
     Raises:
         ClusterError: the API server can't be reached or refuses something at the start.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    handlers.quiet()
+    handlers.log(settings.log_level)
     with suppress(asyncio.CancelledError):  # told to stop while it was still reading
         asyncio.run(_run(settings))
 
@@ -60,7 +53,9 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Cluster.connect() as cluster:
         operator = Operator(cluster, settings)
-        site = await _serve(operator, settings.port)
+        site = await probes.serve(
+            settings.port, unready=operator.unready, unhealthy=operator.unhealthy, measure=operator.measure
+        )
         try:
             await operator.fill()
             # Ours start before kopf: it cancels every task that was created after it.
@@ -133,11 +128,11 @@ class Operator:
         workers = [self._work() for _ in range(self._settings.workers)]
         return [self.lease.keep(), self._lead(), *workers, self._resync(), self._follow_keys(), self._follow_time()]
 
-    def ready(self) -> bool:
-        """Tell whether everything was read and it's known who writes."""
-        return self.full and self.lease.known
+    async def unready(self) -> str | None:
+        """Say what is missing until everything was read and it's known who writes."""
+        return None if self.full and self.lease.known else "reading the cluster's state"
 
-    def unhealthy(self) -> str | None:
+    async def unhealthy(self) -> str | None:
         """Say why the process should be restarted, if it should."""
         stuck = self._queue.stuck_seconds() if self._leading.is_set() else 0
         return f"nothing was worked on for {stuck:.0f} s" if stuck > _STUCK_SECONDS else None
@@ -232,25 +227,3 @@ class Operator:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-async def _serve(operator: Operator, port: int) -> web.AppRunner:
-    async def healthz(_: web.Request) -> web.Response:
-        trouble = operator.unhealthy()
-        return web.Response(text=trouble or "ok", status=503 if trouble else 200)
-
-    async def readyz(_: web.Request) -> web.Response:
-        return web.Response(
-            text="ok" if operator.ready() else "reading the cluster's state",
-            status=200 if operator.ready() else 503,
-        )
-
-    async def measure(_: web.Request) -> web.Response:
-        return web.Response(body=operator.measure(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", measure)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, port=port).start()
-    return runner

@@ -1,6 +1,7 @@
 """The operator's settings, from environment variables DEVBOX_SECRETS_*. Imports api, plan."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -20,16 +21,19 @@ def _period(text: object) -> object:
         raise ValueError(f"{error}; or never") from None
 
 
-class Settings(BaseSettings):
-    """What the chart decides for the operator's process."""
-
+class _Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DEVBOX_SECRETS_", frozen=True)
 
-    namespace: str = OPERATOR_NAMESPACE
-    """The operator's own namespace, where the sealing keys are."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     port: int = Field(default=8080, ge=1, le=65535)
     """Where /healthz, /readyz and /metrics are served."""
+
+
+class Settings(_Settings):
+    """What the chart decides for the operator's process."""
+
+    namespace: str = OPERATOR_NAMESPACE
+    """The operator's own namespace, where the sealing keys are."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
     """Variables that no AccountSecret may have; `*` stands for anything."""
     resync_seconds: float = Field(default=300, gt=0)
@@ -42,3 +46,16 @@ class Settings(BaseSettings):
     """How often it's looked for what time alone changes, such as a rotation that falls due."""
     workers: int = Field(default=4, ge=1)
     """How many accounts are worked on at once."""
+
+
+class WebhookSettings(_Settings):
+    """What the chart decides for the webhook's process."""
+
+    tls_port: int = Field(default=9443, ge=1, le=65535)
+    """Where the API server asks, over TLS."""
+    certificate: Path = Path("/etc/devbox-secrets/certificate")
+    """The folder of tls.crt and tls.key."""
+    certificate_seconds: float = Field(default=10, gt=0)
+    """How often it's looked whether they are others."""
+    leave_seconds: float = Field(default=10, ge=0)
+    """How long requests are still answered after SIGTERM."""

@@ -17,6 +17,7 @@ BY_HAND: list[Json] = [SETTINGS, {"secretRef": {"name": SECRET}}]
 OWN_ENV: list[Json] = [{"name": "GITHUB_TOKEN", "value": "the pod's own"}, {"name": "OTHER", "value": "$(DB)"}]
 MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
 MANY_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(30)]
+LARGE_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x" * 100_000} for number in range(12)]
 
 VOLUME: Json = {"name": SECRET, "secret": {"secretName": SECRET, "defaultMode": 0o444, "optional": True}}
 FILES: Json = {"name": SECRET, "mountPath": PATH, "readOnly": True}
@@ -114,6 +115,7 @@ ALL_VARIABLES = [
         [{"envFrom": [OURS, *MANY]}] * 30,
         containers=[container(f"c{number}", envFrom=MANY) for number in range(30)],
     ),
+    Case("a pod of more than a mebibyte", [ALL], containers=[container("a", env=LARGE_ENV)]),
     Case("a pod of agent-sandbox", [ALL], labels=SANDBOX),
     Case(
         "a pod that both selectors match gets them once",

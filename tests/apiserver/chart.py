@@ -40,9 +40,24 @@ def render(*arguments: str) -> subprocess.CompletedProcess[str]:
     return helm("template", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *arguments)
 
 
+def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
+    """Run helm install, upgrade or the like on the chart's release, and return what it says."""
+    done = helm(
+        *(command, NAMESPACE, f"--namespace={NAMESPACE}", *arguments),
+        kubeconfig=controlplane.kubeconfig,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def install(controlplane: ControlPlane) -> None:
     """Apply install.yaml, and wait until the API server acts on the policies."""
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
+    settle(controlplane)
+
+
+def settle(controlplane: ControlPlane) -> None:
+    """Wait until devboxes of both selectors get their secrets, and wrong annotations are refused."""
     for labels in (DEVBOX, SANDBOX):
         gets = partial(_gets_secrets, controlplane, labels)
         until(f"a pod with the labels {labels} gets its secrets", gets)
@@ -53,12 +68,13 @@ def install(controlplane: ControlPlane) -> None:
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
-    return "envFrom" in first_container(controlplane, labels)
+    done = _tried(controlplane, pod({"containers": [container("a")]}, labels), "default", "--output=json")
+    return "envFrom" in done.stdout
 
 
 def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
-    return _tried(controlplane, wrong, "default").returncode != 0
+    return "ValidatingAdmissionPolicy" in _tried(controlplane, wrong, "default").stderr
 
 
 def _account_is_refused(controlplane: ControlPlane) -> bool:
@@ -103,8 +119,10 @@ def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
     return done.stderr
 
 
-def _tried(controlplane: ControlPlane, manifest: Json, namespace: str) -> subprocess.CompletedProcess[str]:
-    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-")
+def _tried(
+    controlplane: ControlPlane, manifest: Json, namespace: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-", *arguments)
     return controlplane.kubectl(*create, input=json.dumps(manifest), check=False)
 
 

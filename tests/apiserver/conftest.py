@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from apiserver.fallback import Fallback, without_policy
 from cluster.controlplane import ControlPlane
 
 _CRDS = Path(__file__).parents[2] / "crds"
@@ -15,6 +16,13 @@ _CRDS = Path(__file__).parents[2] / "crds"
 def controlplane() -> Iterator[ControlPlane]:
     """One control plane for all tests, each of which keeps to its own namespace."""
     with ControlPlane.start() as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def fallback() -> Iterator[Fallback]:
+    """The same without the policy API, where devboxes get their secrets by the webhook."""
+    with without_policy() as it:
         yield it
 
 

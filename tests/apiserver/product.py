@@ -19,8 +19,8 @@ COMMAND = Path(sys.executable).with_name("devbox-secrets")
 
 
 @dataclass(frozen=True)
-class Operator:
-    """The operator as a child process, with the rights that the chart gives it."""
+class Process:
+    """One of the product's programs as a child process, and where it answers probes."""
 
     component: Component
     url: str
@@ -44,12 +44,15 @@ class Operator:
         return 0.0
 
 
+class Operator(Process):
+    """The operator, with the rights that the chart gives it."""
+
+
 @contextmanager
 def operator(controlplane: ControlPlane, folder: Path | None = None, **settings: str) -> Iterator[Operator]:
     """Run the operator on a control plane where the chart is installed, and end it; its log goes into the folder."""
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
-    with reserved_port() as port:
-        pass  # found free; the operator binds it alone
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = {
         **os.environ,
@@ -59,7 +62,7 @@ def operator(controlplane: ControlPlane, folder: Path | None = None, **settings:
         "DEVBOX_SECRETS_KEYS_SECONDS": "0.5",
         **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
     }
-    component = Component(COMMAND, ["operator"], folder or controlplane.folder, lambda: _ready(url), env)
+    component = Component(COMMAND, ["operator"], folder or controlplane.folder, lambda: is_ready(url), env)
     component.start()
     try:
         component.wait_ready()
@@ -85,7 +88,13 @@ def seal(
     return command(controlplane.kubeconfig, "seal", name, f"--account={account}", *options, value=value)
 
 
-def _ready(url: str) -> bool:
+def free_port() -> int:
+    """Find a free port; the program binds it alone."""
+    with reserved_port() as port:
+        return port
+
+
+def is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:  # noqa: S310 - our own
             return bool(answer.status == 200)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apiserver.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, render
+from apiserver.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, release, render
 from cluster.controlplane import ControlPlane
 
 KEYS = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
@@ -69,9 +69,51 @@ REFUSED = {
         ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
         "podLabels sets app.kubernetes.io/name, which is the chart's own: remove it",
     ),
-    "a Kubernetes without the policy": (
-        ["--kube-version", "1.35.9"],
-        "chart requires kubeVersion: >=1.36.0-0 which is incompatible with Kubernetes v1.35.9",
+    "a Kubernetes that is too old": (
+        ["--kube-version", "1.29.9"],
+        "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.9",
+    ),
+    "the policy where there is none": (
+        ["--set", "injection.method=policy", "--kube-version", "1.35.9"],
+        (
+            "injection.method is policy, but the API server has no MutatingAdmissionPolicy"
+            " (admissionregistration.k8s.io/v1): set it to auto or webhook"
+        ),
+    ),
+    "another way of injection": (
+        ["--set", "injection.method=sidecar"],
+        "at '/injection/method': value must be one of 'auto', 'policy', 'webhook'",
+    ),
+    "a webhook of no replica": (
+        ["--set", "webhook.replicas=0"],
+        "at '/webhook/replicas': minimum: got 0, want 1",
+    ),
+    "another source of the certificate": (
+        ["--set", "webhook.certificate=vault"],
+        "at '/webhook/certificate': value must be one of 'chart', 'cert-manager', 'secret'",
+    ),
+    "cert-manager without an issuer": (
+        ["--set", "webhook.certificate=cert-manager"],
+        "webhook.certificate is cert-manager, which needs to know who issues: set webhook.issuerRef.name",
+    ),
+    "an issuer without cert-manager": (
+        ["--set", "webhook.issuerRef.name=ca"],
+        "webhook.issuerRef is for webhook.certificate cert-manager: set that, or remove it",
+    ),
+    "a Secret that nobody vouches for": (
+        ["--set", "webhook.certificate=secret,webhook.secretName=own"],
+        (
+            "webhook.certificate is secret: set webhook.secretName to its name, and webhook.caBundle to the"
+            " certificate that vouches for what is in it"
+        ),
+    ),
+    "a Secret that isn't asked for": (
+        ["--set", "webhook.secretName=own"],
+        "webhook.secretName and webhook.caBundle are for webhook.certificate secret: set that, or remove them",
+    ),
+    "a certificate in base64": (
+        ["--set", "webhook.caBundle=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"],
+        "at '/webhook/caBundle': 'LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t' does not match pattern",
     ),
 }
 
@@ -84,6 +126,8 @@ EVERY_VALUE: Json = {
             }
         ]
     },
+    "injection": {"method": "auto"},
+    "webhook": {"replicas": 3, "resources": {"requests": {"cpu": "1"}}},
     "reservedNames": ["PATH", "LD_*"],
     "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
@@ -124,15 +168,6 @@ def keys(controlplane: ControlPlane) -> object:
     return get(controlplane, *KEYS).get("data")
 
 
-def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
-    done = helm(
-        *(command, NAMESPACE, f"--namespace={NAMESPACE}", *arguments),
-        kubeconfig=controlplane.kubeconfig,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_helm_finds_nothing_to_complain_about() -> None:
     done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout
@@ -153,12 +188,13 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     assert schema["properties"].keys() - {"global"} == top == EVERY_VALUE.keys() | {"crds"}
 
 
+@pytest.mark.parametrize("method", ["policy", "webhook"])
 def test_the_api_server_takes_it_with_every_value_set(
-    controlplane: ControlPlane, namespace: str, tmp_path: Path
+    method: str, controlplane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
-    rendered = render(every_value(tmp_path), f"--namespace={namespace}")
+    made = render(every_value(tmp_path), f"--namespace={namespace}", f"--set=injection.method={method}")
     apply = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
-    controlplane.kubectl(*apply, input=rendered.stdout)
+    controlplane.kubectl(*apply, input=made.stdout)
 
 
 def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -> None:

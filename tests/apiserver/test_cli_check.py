@@ -9,6 +9,7 @@ import pytest
 
 from apiserver.account import Account
 from apiserver.chart import ACCOUNT, DEVBOX, NAMESPACE, Json, container, created, get, install, pod, until
+from apiserver.fallback import Fallback
 from apiserver.kubelet import make_ready
 from apiserver.product import Operator, command, operator
 from cluster.controlplane import ControlPlane
@@ -207,6 +208,15 @@ def test_what_may_not_be_read_is_a_warning_that_names_the_right(cluster: Control
     assert found["operator"][1] == (
         'can\'t be told: you cannot get resource "deployments" in API group "apps" in the namespace "devbox-secrets"'
     )
+
+
+def test_the_webhook_is_injection_too(fallback: Fallback) -> None:
+    found = check(fallback.controlplane, code=3)
+    assert found["injection"] == [
+        "ok", "bound to pods with devbox-secrets.dev/devbox=true or agents.x-k8s.io/sandbox-name-hash",
+    ]  # fmt: skip
+    # Here it runs, but not as the Deployment's pods.
+    assert found["webhook"] == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
 
 
 def test_a_cluster_without_us_has_nothing_that_is_well(tmp_path: Path) -> None:

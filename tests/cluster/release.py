@@ -1,6 +1,5 @@
 """Installs the product in a cluster as its users do: the chart, with helm; imports kind, image and run."""
 
-import json
 import time
 from pathlib import Path
 
@@ -61,13 +60,14 @@ def _shown(cluster: Cluster, *arguments: str) -> str:
 
 
 def _wait_for_injection(cluster: Cluster) -> None:
-    """The API server acts on a policy some moments after it was created, and says so nowhere."""
+    """The API server acts on a policy some moments after it was created, and says so nowhere.
+
+    With the webhook it is kube-proxy that needs them, to learn where the replicas are.
+    """
     box = ("run", "probe", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     deadline = time.monotonic() + _SECONDS
-    while "envFrom" not in json.loads(cluster.kubectl(*box))["spec"]["containers"][0]:
+    while "envFrom" not in (said := _shown(cluster, *box)):
         if time.monotonic() > deadline:
-            message = (
-                f"a pod labelled {DEVBOX} gets no secrets: `kubectl get mutatingadmissionpolicies` shows the policy"
-            )
+            message = f"a pod labelled {DEVBOX} gets no secrets: {said}"
             raise ClusterError(message)
         time.sleep(0.1)

@@ -83,6 +83,17 @@ def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to
     assert opened(result.stdout) == CANARY
 
 
+def test_help_imports_nothing_that_takes_long() -> None:
+    slow = ["kubernetes", "aiohttp", "asyncio", "cryptography", "yaml", "dotenv"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({slow}))\n"
+        "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
+    )
+    for words in (["--help"], ["seal", "-h"], ["keys", "-h"], ["check", "-h"]):
+        result = run(sys.executable, "-c", code, *words)
+        assert (result.returncode, result.stderr) == (0, b"")
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="Linux can take the network away")
 def test_offline_it_seals_where_there_is_no_network_at_all(seal: list[str]) -> None:
     alone = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]

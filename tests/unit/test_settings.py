@@ -1,18 +1,19 @@
 """The operator's settings: what the chart's environment variables mean."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from devbox_secrets.plan import RESERVED_NAMES
-from devbox_secrets.settings import Settings
+from devbox_secrets.settings import Settings, WebhookSettings
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
+    for name in Settings.model_fields | WebhookSettings.model_fields:
         monkeypatch.delenv(f"DEVBOX_SECRETS_{name.upper()}", raising=False)
 
 
@@ -74,6 +75,34 @@ def test_what_makes_no_sense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
     with pytest.raises((ValidationError, SettingsError), match=variable.lower()):
         Settings()
+
+
+def test_nothing_has_to_be_set_for_the_webhook() -> None:
+    settings = WebhookSettings()
+    assert settings.log_level == "INFO"
+    assert settings.port == 8080
+    assert settings.tls_port == 9443
+    assert settings.certificate == Path("/etc/devbox-secrets/certificate")
+    assert settings.certificate_seconds == 10
+    assert settings.leave_seconds == 10
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("PORT", "9090", "port", 9090),
+        ("TLS_PORT", "443", "tls_port", 443),
+        ("CERTIFICATE", "/tls", "certificate", Path("/tls")),
+        ("CERTIFICATE_SECONDS", "0.1", "certificate_seconds", 0.1),
+        ("LEAVE_SECONDS", "0", "leave_seconds", 0),
+    ],
+)
+def test_each_of_the_webhook_has_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    assert getattr(WebhookSettings(), field) == value
 
 
 def test_other_variables_of_the_prefix_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:

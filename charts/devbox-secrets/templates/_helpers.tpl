@@ -11,6 +11,68 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/name: devbox-secrets
 {{- end }}
 
+{{- define "devbox-secrets.image" -}}
+{{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | replace ":@" "@" | quote }}
+{{- end }}
+
+{{/* What every program of ours has alike, in its container and in its pod. */}}
+{{- define "devbox-secrets.container" -}}
+image: {{ include "devbox-secrets.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+readinessProbe:
+  periodSeconds: 2
+  httpGet:
+    path: /readyz
+    port: http
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: http
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end }}
+
+{{- define "devbox-secrets.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* Where pods run; takes the labels of those that should be on different nodes. */}}
+{{- define "devbox-secrets.placement" -}}
+{{- with .context.Values.imagePullSecrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{ end }}
+{{- with .context.Values.nodeSelector -}}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{ end }}
+{{- with .context.Values.tolerations -}}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- .labels | nindent 8 }}
+{{- with .context.Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .context.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
 {{/* Values that fit the schema but make no sense together. */}}
 {{- define "devbox-secrets.refuse" -}}
 {{- if not .Values.devboxes.selectors }}
@@ -24,6 +86,23 @@ app.kubernetes.io/name: devbox-secrets
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well" }}
 {{- end }}
+{{- if and (eq .Values.injection.method "policy") (eq (include "devbox-secrets.lacksPolicy" .) "true") }}
+{{- fail "injection.method is policy, but the API server has no MutatingAdmissionPolicy (admissionregistration.k8s.io/v1): set it to auto or webhook" }}
+{{- end }}
+{{- with .Values.webhook }}
+{{- if and (eq .certificate "cert-manager") (not .issuerRef.name) }}
+{{- fail "webhook.certificate is cert-manager, which needs to know who issues: set webhook.issuerRef.name" }}
+{{- end }}
+{{- if and (ne .certificate "cert-manager") .issuerRef.name }}
+{{- fail "webhook.issuerRef is for webhook.certificate cert-manager: set that, or remove it" }}
+{{- end }}
+{{- if and (eq .certificate "secret") (not (and .secretName .caBundle)) }}
+{{- fail "webhook.certificate is secret: set webhook.secretName to its name, and webhook.caBundle to the certificate that vouches for what is in it" }}
+{{- end }}
+{{- if and (ne .certificate "secret") (or .secretName .caBundle) }}
+{{- fail "webhook.secretName and webhook.caBundle are for webhook.certificate secret: set that, or remove them" }}
+{{- end }}
+{{- end }}
 {{- range $label, $_ := include "devbox-secrets.labels" . | fromYaml }}
 {{- if hasKey $.Values.podLabels $label }}
 {{- fail (printf "podLabels sets %s, which is the chart's own: remove it" $label) }}
@@ -34,12 +113,37 @@ app.kubernetes.io/name: devbox-secrets
 {{/* What both kinds of policy match, and how. Written out in full: what is left to the API server's defaults,
 every kubectl apply would write anew. */}}
 {{- define "devbox-secrets.pods" -}}
-resourceRules:
-  - apiGroups: [""]
-    apiVersions: [v1]
-    resources: [pods]
-    operations: [CREATE]
-    scope: "*"
+- apiGroups: [""]
+  apiVersions: [v1]
+  resources: [pods]
+  operations: [CREATE]
+  scope: "*"
+{{- end }}
+
+{{- define "devbox-secrets.switchedOn" -}}
+- name: not-switched-off
+  expression: object.metadata.?annotations["devbox-secrets.dev/inject"].orValue("true") != "false"
+{{- end }}
+
+{{/* What changes devboxes: policy or webhook. */}}
+{{- define "devbox-secrets.injection" -}}
+{{- if ne .Values.injection.method "auto" -}}
+{{ .Values.injection.method }}
+{{- else if eq (include "devbox-secrets.lacksPolicy" .) "true" -}}
+webhook
+{{- else -}}
+policy
+{{- end }}
+{{- end }}
+
+{{/* Whether the API server is known not to serve MutatingAdmissionPolicy. A cluster that was asked names kinds, such as
+v1/Pod; without one (helm template) there is only a version to go by. */}}
+{{- define "devbox-secrets.lacksPolicy" -}}
+{{- if .Capabilities.APIVersions.Has "v1/Pod" -}}
+{{ not (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
+{{- else -}}
+{{ semverCompare "<1.36.0-0" .Capabilities.KubeVersion.Version }}
+{{- end }}
 {{- end }}
 
 {{/* One binding for each selector, named after it: when the list changes, the bindings of the others are not touched. */}}

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
+from typing import TYPE_CHECKING
 
 from devbox_secrets.api import ACCOUNT_LABEL, GROUP, LEASE, PLURAL, PUBLIC_KEYS_CONFIGMAP, VERSION
 from devbox_secrets.cli.accountsecrets import AccountSecret
@@ -12,7 +13,10 @@ from devbox_secrets.cli.devboxes import devbox_of
 from devbox_secrets.cli.look import ADMISSION, NAME, Finding, Level, Look, selectors, some
 from devbox_secrets.errors import ClusterError
 
-_OLDEST_MINOR = 36
+if TYPE_CHECKING:
+    from devbox_secrets.connection import Body
+
+_OLDEST_MINOR = 30
 #: The chart's own, for who may not read which there are.
 _SELECTORS = (f"{GROUP}/devbox=true", "agents.x-k8s.io/sandbox-name-hash")
 #: A holder renews every second; the rest is for clocks that differ.
@@ -22,10 +26,10 @@ _STALE_SECONDS = 60
 async def server(look: Look) -> list[Finding]:
     """The API server is new enough, and knows AccountSecrets."""
     body = await look.get("/version") or {}
-    found = [Finding(Level.OK, "API server", f"Kubernetes {body.get('gitVersion', 'of no known version')}")]
+    version = f"Kubernetes {body.get('gitVersion', 'of no known version')}"
+    found = [Finding(Level.OK, "API server", version)]
     if int(re.sub(r"\D", "", body.get("minor", "")) or _OLDEST_MINOR) < _OLDEST_MINOR:
-        text = f"Kubernetes {body['gitVersion']} has no MutatingAdmissionPolicy: upgrade to 1.{_OLDEST_MINOR} or newer"
-        found = [Finding(Level.WARNING, "API server", text)]
+        found = [Finding(Level.ERROR, "API server", f"{version} is too old: upgrade to 1.{_OLDEST_MINOR} or newer")]
     if await look.get(f"/apis/{GROUP}/{VERSION}"):
         return [*found, Finding(Level.OK, "AccountSecrets", f"served as {GROUP}/{VERSION}")]
     return [*found, Finding(Level.ERROR, "AccountSecrets", "the cluster doesn't know the kind: install the chart")]
@@ -66,23 +70,33 @@ async def refusals(look: Look) -> list[Finding]:
 async def operator(look: Look) -> list[Finding]:
     """The operator's Deployment is ready, and of the command's version."""
     body = await look.get(look.own("/apis/apps/v1", "deployments"))
-    where = f"-n {look.operator_namespace}"
     if body is None:
-        text = f"no Deployment {NAME} in {look.operator_namespace}: install the chart, or name its --operator-namespace"
+        where = look.operator_namespace
+        text = f"no Deployment {NAME} in {where}: install the chart, or name its --operator-namespace"
         return [Finding(Level.ERROR, "operator", text)]
-    wanted, ready = body["spec"].get("replicas", 1), body.get("status", {}).get("readyReplicas", 0)
-    if ready >= max(wanted, 1):
-        found = [Finding(Level.OK, "operator", f"{ready} of {wanted} replicas are ready")]
-    elif wanted == 0:
-        found = [Finding(Level.WARNING, "operator", "paused with 0 replicas: devboxes keep the values that there are")]
-    else:
-        level = Level.WARNING if ready else Level.ERROR
-        found = [Finding(level, "operator", f"{ready} of {wanted} replicas are ready: kubectl get pods {where}")]
+    found = _replicas(look, "operator", body, "paused with 0 replicas: devboxes keep the values that there are")
     theirs, ours = body["metadata"].get("labels", {}).get("app.kubernetes.io/version"), package_version(NAME)
     if theirs == ours:
-        return [*found, Finding(Level.OK, "versions", f"command and installation are {ours}")]
+        return [found, Finding(Level.OK, "versions", f"command and installation are {ours}")]
     text = f"the installation is {theirs}, this command {ours}: upgrade the older one"
-    return [*found, Finding(Level.WARNING, "versions", text)]
+    return [found, Finding(Level.WARNING, "versions", text)]
+
+
+async def webhook(look: Look) -> list[Finding]:
+    """Where the webhook injects, its Deployment is ready."""
+    body = await look.get(look.own("/apis/apps/v1", "deployments", f"{NAME}-webhook"))
+    return [_replicas(look, "webhook", body, "has 0 replicas: no devbox can be created")] if body else []
+
+
+def _replicas(look: Look, what: str, deployment: "Body", paused: str) -> Finding:
+    wanted, ready = deployment["spec"].get("replicas", 1), deployment.get("status", {}).get("readyReplicas", 0)
+    if wanted == 0:
+        return Finding(Level.WARNING, what, paused)
+    text = f"{ready} of {wanted} replicas are ready"
+    if ready >= wanted:
+        return Finding(Level.OK, what, text)
+    level = Level.WARNING if ready else Level.ERROR
+    return Finding(level, what, f"{text}: kubectl get pods -n {look.operator_namespace}")
 
 
 async def lease(look: Look) -> list[Finding]:
@@ -205,6 +219,7 @@ CHECKS: dict[str, Callable[[Look], Awaitable[list[Finding]]]] = {
     "injection": injection,
     "annotations, accounts": refusals,
     "operator": operator,
+    "webhook": webhook,
     "lease": lease,
     "sealing key": public_keys,
     "encryption": encryption,

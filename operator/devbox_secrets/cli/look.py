@@ -101,11 +101,12 @@ async def selectors(look: Look) -> list[str]:
     if found and await look.get(f"{ADMISSION}/mutatingadmissionpolicies/{NAME}"):
         return found
     ours = {"labelSelector": f"app.kubernetes.io/name={NAME}"}
-    return [
+    asked = [
         selector_text(webhook.get("objectSelector", {}))
         async for body in look.each(f"{ADMISSION}/mutatingwebhookconfigurations", **ours)
         for webhook in body.get("webhooks", ())
     ]
+    return list(dict.fromkeys(asked))  # two webhooks have the same one
 
 
 def selector_text(selector: "Body") -> str:

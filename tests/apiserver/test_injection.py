@@ -1,4 +1,4 @@
-"""What a pod looks like after the API server: the chart's policies, by the tables of cases and refusals."""
+"""What a pod looks like after the API server, with the policy and with the webhook: tables of cases and refusals."""
 
 import json
 import re
@@ -22,6 +22,7 @@ from apiserver.chart import (
     refused,
     until,
 )
+from apiserver.fallback import Fallback
 from apiserver.refusals import REFUSED, Refusal
 from cluster.controlplane import ControlPlane
 
@@ -45,9 +46,14 @@ WORKLOADS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _installed(controlplane: ControlPlane) -> None:
-    install(controlplane)
+@pytest.fixture(scope="module", params=["policy", "webhook"], name="controlplane")
+def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> ControlPlane:
+    """Every test of this module runs on both."""
+    if request.param == "policy":
+        install(controlplane)
+        return controlplane
+    fallback: Fallback = request.getfixturevalue("fallback")
+    return fallback.controlplane
 
 
 @pytest.fixture(scope="module")

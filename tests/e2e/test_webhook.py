@@ -1,0 +1,57 @@
+"""Injection by the webhook on a real cluster: real Services, real endpoints, real ends of pods."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from cluster import release
+from cluster.kind import Cluster
+from cluster.release import DEVBOX, NAMESPACE
+from e2e.accounts import Account
+
+WEBHOOK = "deployment/devbox-secrets-webhook"
+TALKATIVE = "--set=logLevel=DEBUG"
+VALUE = "canary-by-webhook"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _by_webhook(cluster: Cluster) -> Iterator[None]:
+    release.install(cluster, TALKATIVE, "--set=injection.method=webhook")
+    yield
+    release.install(cluster, TALKATIVE)
+
+
+def test_a_devbox_has_its_variables(account: Account) -> None:
+    assert account.cluster.kubectl("get", "mutatingadmissionpolicies", "-oname") == ""
+    account.sync("TOKEN", VALUE)
+    own = [{"name": "NAME", "value": "main"}, {"name": "OWN", "value": VALUE}]
+    assert account.run("box", account.spec(account.container("main", env=own))) == f"main: {VALUE}\n"
+    log = account.cluster.kubectl("logs", WEBHOOK, f"-n{NAMESPACE}", "--all-pods=true")
+    assert "INFO devbox_secrets.webhook: ready" in log
+    assert VALUE not in log
+
+
+def test_while_its_replicas_are_replaced_no_devbox_is_refused(account: Account) -> None:
+    box = ("run", "box", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
+    replicas = ("get", "pods", f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets-webhook", "--output=name")
+    before = account.cluster.kubectl(*replicas).split()
+    stop = Event()
+
+    def create() -> int:
+        count = 0
+        while not stop.is_set():
+            assert "envFrom" in account.kubectl(*box)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor() as threads:
+        creating = threads.submit(create)
+        try:
+            account.cluster.kubectl("rollout", "restart", WEBHOOK, f"-n{NAMESPACE}")
+            account.cluster.kubectl("rollout", "status", WEBHOOK, f"-n{NAMESPACE}", "--timeout=60s")
+            account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
+        finally:
+            stop.set()
+        assert creating.result() > 10
