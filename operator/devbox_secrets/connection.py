@@ -114,7 +114,11 @@ class Connection:
         if response.status >= HTTPStatus.BAD_REQUEST:
             reason = _reason(method, path, response.status, raw, quote=quote or method == "GET")
             raise ClusterError(reason, response.status)
-        return Answer(response.status, json.loads(raw))
+        try:
+            return Answer(response.status, json.loads(raw))
+        except ValueError:
+            # From None: what a proxy's page says may be anything.
+            raise ClusterError(f"{method} {path}: the answer isn't an API server's, but a proxy's perhaps") from None
 
 
 def present_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretBytes
 
-from apiserver.chart import NAMESPACE, install
+from apiserver.chart import NAMESPACE, Json, get, install
 from apiserver.product import command
 from cluster.controlplane import ControlPlane
 from devbox_secrets.cli.yamltext import find
@@ -39,13 +39,17 @@ spec: {{name: HOMELESS, sealed: {new}}}
 @pytest.fixture(scope="module", autouse=True)
 def _keys(controlplane: ControlPlane) -> Iterator[None]:
     install(controlplane)
-    data = {key.public.id: base64.b64encode(key.dump()).decode() for key in (OLD, NEW)}
-    patch = ("patch", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge")
-    before = controlplane.kubectl("get", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "-o=json").stdout
-    gone = dict.fromkeys(json.loads(before).get("data") or {})
-    controlplane.kubectl(*patch, "-p", json.dumps({"data": {**gone, **data}}))
+    ours = {key.public.id: base64.b64encode(key.dump()).decode() for key in (OLD, NEW)}
+    before = get(controlplane, "secret", "devbox-secrets-keys", "-n", NAMESPACE).get("data") or {}
+
+    def patch(data: Json) -> None:
+        what = ("secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge")
+        controlplane.kubectl("patch", *what, "-p", json.dumps({"data": data}))
+
+    patch({**dict.fromkeys(before), **ours})
     yield
-    controlplane.kubectl(*patch, "-p", json.dumps({"data": None}))
+    # The ConfigMap still names these.
+    patch({**dict.fromkeys(ours), **before})
 
 
 def sealed(key: OpeningKey, name: str = "TOKEN", value: bytes = b"canary") -> str:

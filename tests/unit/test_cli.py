@@ -3,7 +3,9 @@
 import json
 import re
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -326,6 +328,28 @@ def test_a_cluster_that_does_not_answer_is_told_before_a_value_is_asked_for() ->
     assert result.stderr == (
         "devbox-secrets: GET /api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys:"
         " ClientConnectorError; is the cluster up, and is it the right context?\n"
+    )
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>canary: log in</html>")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_answer_that_is_a_proxy_s_page_is_told_without_quoting_it() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        Path("proxied").write_text(KUBECONFIG.replace("127.0.0.1:1", f"127.0.0.1:{server.server_port}"))
+        result = run("list", "--kubeconfig", "proxied")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "devbox-secrets: GET /apis/devbox-secrets.dev/v1alpha1/namespaces/team-one/accountsecrets:"
+        " the answer isn't an API server's, but a proxy's perhaps\n"
     )
 
 

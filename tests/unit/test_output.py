@@ -9,7 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from fcntl import ioctl
 
@@ -34,7 +34,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[io.Strin
         yield shown
         screen.flush()
         os.set_blocking(master, False)
-        shown.write(os.read(master, 1 << 16).decode().replace("\r\n", "\n"))
+        raw = b""
+        with suppress(BlockingIOError):
+            while more := os.read(master, 1 << 16):
+                raw += more
+        shown.write(raw.decode().replace("\r\n", "\n"))
     os.close(master)
 
 

@@ -23,11 +23,11 @@ from devbox_secrets.manifest import manifest
 from devbox_secrets.sealing import key_id_of
 
 if TYPE_CHECKING:
-    from devbox_secrets.connection import Body, Connection
+    from devbox_secrets.cluster import Cluster
+    from devbox_secrets.connection import Body
 
 #: Who writes, in server-side apply's managedFields.
 FIELD_MANAGER = "devbox-secrets-cli"
-_PAGE = 500
 #: For these, devboxes aren't given the value of this AccountSecret, whatever it was before.
 _NOT_GIVEN = {Reason.NAME_CONFLICT, Reason.RESERVED_NAME, Reason.NOT_A_HOME}
 _CONFLICT = "Apply failed with "
@@ -98,38 +98,32 @@ class AccountSecret:
         return f"{KIND.lower()}.{GROUP}/{self.name}"
 
 
-async def list_all(connection: "Connection", account: str, field_selector: str = "") -> list[AccountSecret]:
+async def list_all(cluster: "Cluster", account: str, field_selector: str = "") -> list[AccountSecret]:
     """List an account's AccountSecrets, by variable.
 
     Raises:
         ClusterError: they can't be read, or the cluster has no such kind.
     """
-    found: list[AccountSecret] = []
-    query = {"limit": str(_PAGE), "fieldSelector": field_selector}
-    while True:
-        try:
-            page = await connection.request("GET", _path(account), query=query)
-        except ClusterError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
-            raise ClusterError(
-                "this cluster knows no AccountSecrets: devbox-secrets isn't installed there, or it's another one",
-                error.status,
-            ) from None
-        found += map(AccountSecret, page["items"])
-        query["continue"] = page["metadata"].get("continue", "")
-        if not query["continue"]:
-            return sorted(found, key=lambda each: (each.variable, each.name))
+    try:
+        found, _ = await cluster.list_all(_path(account), AccountSecret, field_selector)
+    except ClusterError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        raise ClusterError(
+            "this cluster knows no AccountSecrets: devbox-secrets isn't installed there, or it's another one",
+            error.status,
+        ) from None
+    return sorted(found, key=lambda each: (each.variable, each.name))
 
 
-async def by_variable(connection: "Connection", account: str, variable: str) -> AccountSecret | None:
+async def by_variable(cluster: "Cluster", account: str, variable: str) -> AccountSecret | None:
     """Find the one AccountSecret of a variable, None where there is none.
 
     Raises:
         NotFound: there are several.
         ClusterError: they can't be read.
     """
-    found = await list_all(connection, account, f"spec.name={variable}")
+    found = await list_all(cluster, account, f"spec.name={variable}")
     if len(found) > 1:
         names = ", ".join(each.name for each in found)
         raise NotFound(
@@ -138,18 +132,18 @@ async def by_variable(connection: "Connection", account: str, variable: str) -> 
     return found[0] if found else None
 
 
-async def find(connection: "Connection", account: str, name: str) -> AccountSecret:
+async def find(cluster: "Cluster", account: str, name: str) -> AccountSecret:
     """Find an AccountSecret by its variable, or else by its object's name.
 
     Raises:
         NotFound: there is none, or several have the variable.
         ClusterError: they can't be read.
     """
-    if re.fullmatch(VARIABLE_PATTERN, name, re.ASCII) and (found := await by_variable(connection, account, name)):
+    if re.fullmatch(VARIABLE_PATTERN, name, re.ASCII) and (found := await by_variable(cluster, account, name)):
         return found
     if re.fullmatch(_OBJECT_NAME, name):
         try:
-            return AccountSecret(await connection.request("GET", _path(account, name)))
+            return AccountSecret(await cluster.request("GET", _path(account, name)))
         except ClusterError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -158,7 +152,7 @@ async def find(connection: "Connection", account: str, name: str) -> AccountSecr
     )
 
 
-async def apply(connection: "Connection", body: "Body", *, force: bool, dry_run: bool = False) -> AccountSecret:
+async def apply(cluster: "Cluster", body: "Body", *, force: bool, dry_run: bool = False) -> AccountSecret:
     """Apply a manifest on the server's side, and give what is stored then, or would be.
 
     Raises:
@@ -174,7 +168,7 @@ async def apply(connection: "Connection", body: "Body", *, force: bool, dry_run:
     }
     try:
         # Nothing in it is a value: what the server says may be told.
-        answer = await connection.answer(
+        answer = await cluster.answer(
             "PATCH", path, query=query, body=body, media_type="application/apply-patch+yaml", quote=True
         )
     except ClusterError as error:
@@ -189,14 +183,14 @@ async def apply(connection: "Connection", body: "Body", *, force: bool, dry_run:
     return AccountSecret(answer.body)
 
 
-async def delete(connection: "Connection", found: AccountSecret) -> None:
+async def delete(cluster: "Cluster", found: AccountSecret) -> None:
     """Delete an AccountSecret; not another one that has its name by now.
 
     Raises:
         ClusterError: it can't be deleted, or is another one.
     """
     body = {"preconditions": {"uid": found.body["metadata"]["uid"]}}
-    await connection.answer("DELETE", _path(found.account, found.name), body=body, quote=True)
+    await cluster.answer("DELETE", _path(found.account, found.name), body=body, quote=True)
 
 
 def resealed(found: AccountSecret, sealed: str) -> "Body":

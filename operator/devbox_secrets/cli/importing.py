@@ -80,7 +80,7 @@ def import_(
         raise InvalidValue("--public-key is for sealing without the cluster; leave it out to apply")
     from devbox_secrets.cli import envfile
 
-    lines = envfile.read(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), literal=literal)
+    lines = envfile.read(_content(file), literal=literal)
     account = at.home()
     steps = _planned(at, lines, account, public_key)
     if output_dir:
@@ -92,6 +92,14 @@ def import_(
         typer.echo("Nothing was written: say --apply, --output-dir DIR or -o yaml.")
     if any(step.body is None for step in steps):
         raise typer.Exit(Exit.NOT_WELL)
+
+
+def _content(file: Path) -> bytes:
+    if str(file) != "-":
+        return file.read_bytes()
+    if sys.stdin is None:
+        raise InvalidValue("standard input is closed: name the file instead")
+    return sys.stdin.buffer.read()
 
 
 def _planned(at: Target, lines: "list[Line]", account: str, public_key: Path | None) -> list[_Step]:

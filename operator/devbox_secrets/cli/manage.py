@@ -107,6 +107,7 @@ def _data(found: "AccountSecret") -> dict[str, Any]:
         "keyId": found.status.key_id,
         "description": found.spec.description,
         "rotateAfter": found.spec.rotate_after,
+        "rotationDue": found.rotation_due if found.spec.rotate_after else None,
         "created": found.created,
     }
 

@@ -104,9 +104,9 @@ def progress(what: str) -> Iterator[Callable[[int], None]]:
             from rich.console import Console
             from rich.status import Status
 
-            shown = Status("", console=Console(stderr=True))
+            shown = Status(f"{total:,} {what} …", console=Console(stderr=True))
             shown.start()
-        if shown is not None:
+        elif shown is not None:
             shown.update(f"{total:,} {what} …")
 
     try:

@@ -49,10 +49,12 @@ class Commands(typer.Typer):
         super().__init__(pretty_exceptions_enable=False, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
-        """Make a function a command."""
-        register = super().command(name, **settings)
+        """Make a function a command; the paragraphs of its docstring are its help, as wide as the terminal."""
 
         def decorate(function: _Command) -> _Command:
+            paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+            text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+            register = super(Commands, self).command(name, **{"help": text, **settings})
             register(_with_place(errors_are_sentences(function)))
             return function
 

@@ -52,11 +52,10 @@ def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:  # noqa: AN
 
 def _help(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
-        words = " ".join(paragraph.split())
-        if words.startswith("Example: "):
-            yield from ("```console", f"$ {words.removeprefix('Example: ')}", "```", "")
+        if paragraph.startswith("Example: "):
+            yield from ("```console", f"$ {paragraph.removeprefix('Example: ')}", "```", "")
         else:
-            yield from (re.sub(r"(?<![\w`])(--?[a-z][\w-]*)", r"`\1`", words), "")
+            yield from (re.sub(r"(?<![\w`])(--?[a-z][\w-]*)", r"`\1`", paragraph), "")
 
 
 def _parameters(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
