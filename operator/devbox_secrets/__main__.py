@@ -1,5 +1,8 @@
 """The program: `devbox-secrets`, also called as `kubectl devbox-secrets`."""
 
+import sys
+from io import TextIOWrapper
+
 from devbox_secrets.cli import app
 
 
@@ -32,6 +35,9 @@ def webhook() -> None:
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # where a terminal can't show a letter, its number
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -5,6 +5,7 @@ An error names the request and the server's reason, never a body.
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,12 +18,8 @@ from urllib.request import getproxies
 import aiohttp
 import yaml
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import (
-    ConfigException,
-    list_kube_config_contexts,
-    load_incluster_config,
-    load_kube_config,
-)
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, KubeConfigMerger
 
 from devbox_secrets.errors import ClusterError
 
@@ -30,6 +27,7 @@ Body = dict[str, Any]
 
 _TIMEOUT_SECONDS = 30
 _CONNECTIONS = 32
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # What the client makes of a file that is no kubeconfig.
 _NO_KUBECONFIG = (ConfigException, OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -56,7 +54,7 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> AsyncIterator[Self]:
-        """Connect as the pod's ServiceAccount inside a cluster, else as kubectl would.
+        """Connect as kubectl would: with the kubeconfig, else, inside a cluster, as the pod's ServiceAccount.
 
         Raises:
             ClusterError: there is no configuration to connect with.
@@ -69,6 +67,7 @@ class Connection:
             if kubeconfig is None and context is None and _in_cluster():
                 load_incluster_config(configuration)
             else:
+                _look_for(kubeconfig)
                 path = str(kubeconfig) if kubeconfig else None
                 await load_kube_config(path, context, client_configuration=configuration, persist_config=False)
         except _NO_KUBECONFIG as error:
@@ -88,8 +87,11 @@ class Connection:
         query: Mapping[str, str] | None = None,
         body: Body | None = None,
         media_type: str = "application/json",
+        quote: bool = False,
     ) -> Answer:
         """Send one request.
+
+        With `quote`, an error repeats the server's own words also for a write: for one that holds no value.
 
         Raises:
             ClusterError: there was no answer, or a refusal; or it was a write that may not be sent now.
@@ -110,8 +112,13 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(f"{method} {path}: {type(error).__name__}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise ClusterError(_reason(method, path, response.status, raw), response.status)
-        return Answer(response.status, json.loads(raw))
+            reason = _reason(method, path, response.status, raw, quote=quote or method == "GET")
+            raise ClusterError(reason, response.status)
+        try:
+            return Answer(response.status, json.loads(raw))
+        except ValueError:
+            # From None: what a proxy's page says may be anything.
+            raise ClusterError(f"{method} {path}: the answer isn't an API server's, but a proxy's perhaps") from None
 
 
 def present_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:
@@ -120,17 +127,23 @@ def present_namespace(kubeconfig: Path | None = None, context: str | None = None
     Raises:
         ClusterError: there is no such context, or no kubeconfig.
     """
+    if kubeconfig is None and context is None and _in_cluster():
+        return (_SERVICE_ACCOUNT / "namespace").read_text().strip()
     try:
-        contexts, active = list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+        _look_for(kubeconfig)
+        merged = KubeConfigMerger(str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)).config
+        name = context or merged["current-context"]
+        chosen = next((each["context"] for each in merged["contexts"].value if each["name"] == name), None)
+        if chosen is not None:
+            namespace: str = chosen.safe_get("namespace") or "default"
+            return namespace
+        if context is None:
+            raise ConfigException("its current-context isn't one of its contexts")
     except _NO_KUBECONFIG as error:
         raise ClusterError(
             f"there is no kubeconfig to read the account from ({_trouble(error)}); name it with --account"
         ) from None
-    chosen = next((one for one in contexts if one["name"] == context), None) if context else active
-    if chosen is None:
-        raise ClusterError(f"the kubeconfig has no context {context}")
-    namespace: str = chosen["context"].get("namespace", "default")
-    return namespace
+    raise ClusterError(f"the kubeconfig has no context {context}")
 
 
 def _trouble(error: Exception) -> str:
@@ -141,14 +154,25 @@ def _trouble(error: Exception) -> str:
 
 
 def _in_cluster() -> bool:
-    return Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+    return not _kubeconfigs() and (_SERVICE_ACCOUNT / "token").exists()
 
 
-def _reason(method: str, path: str, status: int, raw: bytes) -> str:
-    """Say what the server refused. Its own words only for reads: for a write they may repeat it."""
+def _kubeconfigs() -> list[Path]:
+    paths = [Path(path).expanduser() for path in KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep) if path]
+    return [path for path in paths if path.exists()]
+
+
+def _look_for(kubeconfig: Path | None) -> None:
+    """Say in a sentence what the client would log, and then trip over."""
+    if kubeconfig is None and not _kubeconfigs():
+        raise ConfigException(f"there is no kubeconfig at {KUBE_CONFIG_DEFAULT_LOCATION}; name one with --kubeconfig")
+
+
+def _reason(method: str, path: str, status: int, raw: bytes, *, quote: bool) -> str:
+    """Say what the server refused; in its own words, or else, as those may repeat what was written, in one."""
     try:
         answer = json.loads(raw)
-        said = answer["message"] if method == "GET" else answer["reason"]
+        said = answer["message"] if quote else answer["reason"]
     except (ValueError, KeyError, TypeError):
         said = "no reason given"
     return f"{method} {path}: {status} {said}"

@@ -69,6 +69,10 @@ class CannotOpen(DevboxSecretsError):
     """The sealed value doesn't open. There is one error for every way that this can happen."""
 
 
+class NotFound(DevboxSecretsError):
+    """No AccountSecret has that name, or not one alone."""
+
+
 class ClusterError(DevboxSecretsError):
     """The API server refused a request, or couldn't be reached.
 

@@ -71,17 +71,21 @@ def operator(controlplane: ControlPlane, folder: Path | None = None, **settings:
         component.kill()
 
 
+def command(
+    kubeconfig: Path, *arguments: str, value: bytes = b"", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does, with a value on standard input."""
+    # A pipe has no colours; neither has a test's terminal.
+    env = {**os.environ, "KUBECONFIG": str(kubeconfig), "NO_COLOR": "1"}
+    done = subprocess.run([COMMAND, *arguments], input=value, capture_output=True, env=env, cwd=cwd, check=False)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
 def seal(
     controlplane: ControlPlane, name: str, value: bytes, account: str, *options: str
 ) -> subprocess.CompletedProcess[str]:
     """Seal a value as a user does; what is printed is a manifest."""
-    done = subprocess.run(
-        [COMMAND, "seal", name, f"--account={account}", f"--kubeconfig={controlplane.kubeconfig}", *options],
-        input=value,
-        capture_output=True,
-        check=False,
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return command(controlplane.kubeconfig, "seal", name, f"--account={account}", *options, value=value)
 
 
 def free_port() -> int:

@@ -3,7 +3,9 @@
 import json
 import re
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -283,6 +285,15 @@ def test_without_an_account_it_is_the_context_s_namespace(context: list[str], ac
     assert opened(result, account=account) == CANARY
 
 
+def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named() -> None:
+    Path("no-current").write_text(KUBECONFIG.replace("current-context: one", ""))
+    result = seal("TOKEN", "--kubeconfig", "no-current", "--context", "two", given=CANARY)
+    assert opened(result, account="team-two") == CANARY
+    result = seal("TOKEN", "--kubeconfig", "no-current", given=CANARY)
+    assert result.exit_code == 1
+    assert "Expected key current-context" in result.stderr
+
+
 def test_a_context_that_is_not_there_is_named() -> None:
     result = seal("TOKEN", "--kubeconfig", "kubeconfig", "--context", "three", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -316,7 +327,29 @@ def test_a_cluster_that_does_not_answer_is_told_before_a_value_is_asked_for() ->
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "devbox-secrets: GET /api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys:"
-        " ClientConnectorError\n"
+        " ClientConnectorError; is the cluster up, and is it the right context?\n"
+    )
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>canary: log in</html>")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_answer_that_is_a_proxy_s_page_is_told_without_quoting_it() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        Path("proxied").write_text(KUBECONFIG.replace("127.0.0.1:1", f"127.0.0.1:{server.server_port}"))
+        result = run("list", "--kubeconfig", "proxied")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "devbox-secrets: GET /apis/devbox-secrets.dev/v1alpha1/namespaces/team-one/accountsecrets:"
+        " the answer isn't an API server's, but a proxy's perhaps\n"
     )
 
 

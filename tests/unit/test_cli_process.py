@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -80,6 +81,49 @@ def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to
     result = run(sys.executable, "-c", code, *seal, "TOKEN", given=CANARY)
     assert (result.returncode, result.stderr) == (0, b"")
     assert opened(result.stdout) == CANARY
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    slow = ["kubernetes", "aiohttp", "asyncio", "cryptography", "yaml", "dotenv"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({slow}))\n"
+        "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
+    )
+    for words in (["--help"], ["seal", "-h"], ["keys", "-h"], ["check", "-h"]):
+        result = run(sys.executable, "-c", code, *words)
+        assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="Linux can take the network away")
+def test_offline_it_seals_where_there_is_no_network_at_all(seal: list[str]) -> None:
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace may be made here")
+    routes = subprocess.run([*alone, "cat", "/proc/net/route"], capture_output=True, check=True).stdout
+    assert len(routes.splitlines()) <= 1, "only the head: there is a route"
+    result = run(*alone, PROGRAM, *seal, "TOKEN", given=CANARY)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert opened(result.stdout) == CANARY
+
+
+def test_letters_that_a_terminal_lacks_are_no_traceback(seal: list[str]) -> None:
+    latin = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    args = [PROGRAM, "import", "--public-key", seal[2], "-n", "team", "-"]
+    result = subprocess.run(args, input="A=${é}".encode(), capture_output=True, env=latin, check=False)
+    assert result.returncode == 3
+    assert rb"it refers to another variable with ${\u2026}" in result.stdout
+    assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_commands(shell: str) -> None:
+    word = {"bash": {"COMP_WORDS": "devbox-secrets re", "COMP_CWORD": "1"}}.get(
+        shell, {"_TYPER_COMPLETE_ARGS": "devbox-secrets re", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    )
+    env = {**os.environ, **word, "_DEVBOX_SECRETS_COMPLETE": f"complete_{shell}"}
+    done = subprocess.run([PROGRAM], capture_output=True, env=env, text=True, timeout=SECONDS, check=False)
+    assert "reseal" in done.stdout
+    assert "seal" not in done.stdout.replace("reseal", "").split()
 
 
 def test_the_operator_s_command_is_not_for_people() -> None:

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devbox_secrets.cli.keyfile import PassphraseFile, read_backup, read_passphrase, refuse_present, write_new
-from devbox_secrets.cli.output import Format, Output, show
+from devbox_secrets.cli.output import Format, Output, print_table, show
 from devbox_secrets.cli.program import Commands, Exit
 from devbox_secrets.cli.target import Place
 from devbox_secrets.errors import NotConfirmed
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from devbox_secrets.keyplan import KeyRow
 
 commands = Commands(
@@ -32,7 +30,7 @@ def list_keys(at: Place, output: Output = Format.TEXT) -> None:
     view = at.ask(lambda cluster: keeper.look(cluster, at.operator_namespace))
     for sentence in view.unseen:
         typer.echo(f"devbox-secrets: {sentence}", err=True)
-    show(output, [_data(row) for row in view.rows], lambda: _table(view.rows))
+    show(output, [_data(row) for row in view.rows], lambda: _print(view.rows))
 
 
 @commands.command()
@@ -153,15 +151,17 @@ def _data(row: "KeyRow") -> dict[str, object]:
     return {"id": row.id, "state": str(row.state), "created": created, "accountSecrets": row.used_by}
 
 
-def _table(rows: "Sequence[KeyRow]") -> "Table":
-    from rich.table import Table
-
-    table = Table("KEY", "STATE", "MADE", box=None, pad_edge=False)
-    table.add_column("ACCOUNTSECRETS", justify="right")
-    for row in rows:
-        made = _time(row.created) if row.created else ""
-        table.add_row(row.id, row.state, made, "" if row.used_by is None else f"{row.used_by:,}")
-    return table
+def _print(rows: "Sequence[KeyRow]") -> None:
+    cells = [
+        [
+            row.id,
+            row.state,
+            _time(row.created) if row.created else "",
+            "" if row.used_by is None else f"{row.used_by:,}",
+        ]
+        for row in rows
+    ]
+    print_table(["KEY", "STATE", "MADE", "ACCOUNTSECRETS"], cells)
 
 
 def _time(moment: datetime) -> str:

@@ -5,14 +5,27 @@ rich is imported when a table is printed, yaml when YAML is.
 
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+#: The colours of words that say how something is, where they begin a cell of these columns.
+_STYLED = {"LEVEL", "READY", "SYNCED", "VALUE", "WHAT"}
+_STYLES = {
+    **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed", "resealed"), "green"),
+    **dict.fromkeys(("no", "error", "refused"), "red"),
+    **dict.fromkeys(("not", "warning", "older", "none"), "yellow"),
+}
+#: rich takes half a second for a thousand rows.
+_MOST_STYLED_ROWS = 1000
+_GAP = 3
+#: A column up to this wide isn't broken where there is room for one that is wider.
+_NARROW = 22
 
 
 class Format(StrEnum):
@@ -26,14 +39,97 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("--output", "-o", help="A table for people, or data for programs.")]
 
 
-def show(output: Format, data: Any, table: Callable[[], "Table"]) -> None:  # noqa: ANN401 - JSON
-    """Print a result: its data, or the table that is made of it."""
-    if output is not Format.TEXT:
+def show(output: Format, data: Any, text: Callable[[], None]) -> None:  # noqa: ANN401 - JSON
+    """Print a result: its data, or call what prints it for people."""
+    if output is Format.TEXT:
+        text()
+    else:
         typer.echo(as_text(data, output), nl=False)
-        return
-    from rich.console import Console
 
-    Console(highlight=False).print(table())
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
+    """Print a table in the manner of kubectl's: one line for each row, and at a terminal as wide as that.
+
+    There, what is too wide goes on in the next line of its cell. Nothing is ever left out.
+    """
+    printed = [[_printable(cell) for cell in row] for row in rows]
+    columns = list(zip(heads, *printed, strict=True))
+    if (sys.stderr if err else sys.stdout).isatty() and len(printed) <= _MOST_STYLED_ROWS:
+        _print_styled(columns, err=err)
+        return
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in columns]
+    for row in [list(heads)] * any(heads) + printed:
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        typer.echo((" " * _GAP).join(padded).rstrip(), err=err)
+
+
+def _print_styled(columns: list[tuple[str, ...]], *, err: bool) -> None:
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, stderr=err)
+    # An empty column would take room from the others.
+    columns = [column for column in columns if any(column[1:])] or columns
+    widths = [max(map(cell_len, column)) for column in columns]
+    narrow = sum(width + _GAP for width in widths if width <= _NARROW) < console.width - _NARROW
+    heads = [column[0] for column in columns]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=any(heads))
+    for head, width in zip(heads, widths, strict=True):
+        table.add_column(head, overflow="fold", no_wrap=narrow and width <= _NARROW)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        styles = (_STYLES.get(cell.partition(" ")[0].rstrip(":"), "") for cell in row)
+        cells = zip(heads, row, styles, strict=True)
+        table.add_row(*(Text(cell, style=style if head in _STYLED else "") for head, cell, style in cells))
+    console.print(table)
+
+
+def note(text: str) -> None:
+    """Say something besides the result, on standard error."""
+    typer.echo(f"devbox-secrets: {text}", err=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int], None]]:
+    """Show at a terminal how many there were so far, once more than a second has passed."""
+    shown, total, start = None, 0, time.monotonic()
+
+    def count(more: int) -> None:
+        nonlocal shown, total
+        total += more
+        if shown is None and sys.stderr.isatty() and time.monotonic() - start > 1:
+            from rich.console import Console
+            from rich.status import Status
+
+            shown = Status(f"{total:,} {what} …", console=Console(stderr=True))
+            shown.start()
+        elif shown is not None:
+            shown.update(f"{total:,} {what} …")
+
+    try:
+        yield count
+    finally:
+        if shown is not None:
+            shown.stop()
+
+
+def _printable(text: str) -> str:
+    """Leave out what would steer the terminal: a description is anyone's text."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def age(when: str | None, now: datetime) -> str:
+    """Say how long ago a time of Kubernetes' is, as kubectl would: 3d, 5h, 12m, 4s."""
+    if when is None:
+        return ""
+    seconds = max(0, int((now - datetime.fromisoformat(when)).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def as_text(data: Any, output: str) -> str:  # noqa: ANN401 - JSON

@@ -7,29 +7,35 @@ import inspect
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
+from http import HTTPStatus
 from importlib.metadata import version as package_version
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from devbox_secrets.cli.target import Place
-from devbox_secrets.errors import DevboxSecretsError
+from devbox_secrets.cli.target import Place, Target
+from devbox_secrets.errors import ClusterError, DevboxSecretsError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Exit(IntEnum):
-    """What an exit code means; the same for every command."""
+    """How a command ended; the same for every command."""
 
     DONE = 0
     FAILED = 1
-    """What was asked for couldn't be done; the sentence on standard error says why."""
     CALLED_WRONGLY = 2
-    """No such command, option or argument; nothing was done."""
     NOT_WELL = 3
-    """The command has looked, and what it shows isn't as it should be."""
     TIME_IS_UP = 4
-    """What was waited for hasn't come."""
+
+
+MEANINGS = {
+    Exit.DONE: "Done; or, where a command only looks: all is as it should be.",
+    Exit.FAILED: "What was asked for couldn't be done; a sentence on standard error says why, and what to do.",
+    Exit.CALLED_WRONGLY: "No such command, option or argument; nothing was done.",
+    Exit.NOT_WELL: "It was looked at, or done as far as it could be, and not all is as it should be.",
+    Exit.TIME_IS_UP: "What was waited for hasn't come.",
+}
 
 
 class Commands(typer.Typer):
@@ -43,14 +49,40 @@ class Commands(typer.Typer):
         super().__init__(pretty_exceptions_enable=False, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
-        """Make a function a command."""
-        register = super().command(name, **settings)
+        """Make a function a command; the paragraphs of its docstring are its help, as wide as the terminal."""
 
         def decorate(function: _Command) -> _Command:
+            paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+            text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+            register = super(Commands, self).command(name, **{"help": text, **settings})
             register(_with_place(errors_are_sentences(function)))
             return function
 
         return decorate
+
+
+def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the variables of the account, for the shell to complete; none, where they can't be read."""
+    from devbox_secrets.cli import accountsecrets
+
+    given = {name: ctx.params.get(name) for name in inspect.signature(Target).parameters}
+    at = Target(**{name: value for name, value in given.items() if value})
+    try:
+        account = at.home()
+        found = at.ask(lambda cluster: accountsecrets.list_all(cluster, account))
+    except (DevboxSecretsError, OSError):
+        return []
+    return [each.variable for each in found if each.variable.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The variable, such as GITHUB_TOKEN, or the AccountSecret's own name.",
+        autocompletion=complete_names,
+    ),
+]
 
 
 def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
@@ -63,10 +95,21 @@ def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # typer's to end quietly
         except (DevboxSecretsError, OSError) as error:
-            typer.echo(f"devbox-secrets: {error}", err=True)
+            typer.echo(f"devbox-secrets: {_sentence(error)}", err=True)
             raise typer.Exit(Exit.FAILED) from None
 
     return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    """Say what is wrong; and what to do next where the error, which the operator has as well, doesn't."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ClusterError) and error.status == HTTPStatus.UNAUTHORIZED:
+        return f"{error}; log in to the cluster again"
+    if isinstance(error, ClusterError) and error.__cause__ is not None:
+        return f"{error}; is the cluster up, and is it the right context?"  # there was no answer
+    return str(error)
 
 
 def _with_place(command: Callable[..., None]) -> Callable[..., None]:

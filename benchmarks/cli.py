@@ -1,0 +1,140 @@
+"""What the command takes to start, and `status` and `usage` in an account with many devboxes.
+
+    PYTHONPATH=tests python benchmarks/cli.py
+
+The pods are what a kubelet leaves in the API server: a spec with the usual volumes and probes, a status with every
+container's state, both with their managed fields. No kubelet runs; the statuses are written by the benchmark. The last
+column is the most memory that the command had.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+
+from apiserver.account import Account
+from apiserver.chart import DEVBOX, Json, container, pod
+from apiserver.product import COMMAND
+from harness import APPLY, BenchmarkError, Client, Ground, Request, arguments, ground, say, table
+
+_NAMESPACE = "default"
+_PODS = f"/api/v1/namespaces/{_NAMESPACE}/pods"
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a command."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def main() -> None:
+    """Make the pods in steps, and run both commands after each."""
+    sizes = arguments(__doc__, {"pods": 5_000, "secrets": 20})
+    rows = [_row("help", ["--help"])]
+    with ground() as at, at.operator():
+        _make_secrets(at, sizes.secrets)
+        key = at.controlplane.folder / "public-key"
+        key.write_text(str(at.key.public))
+        rows.append(_row("seal with a key file", ["seal", "TOKEN", "-n", "team", "--public-key", str(key)]))
+        made = 0
+        for count in (sizes.pods // 10, sizes.pods):
+            say(f"making {count - made:,} pods")
+            asyncio.run(_make_pods(at, range(made, count)))
+            made = count
+            for command in ("status", "usage"):
+                words = [command, "-n", _NAMESPACE, "--kubeconfig", str(at.controlplane.kubeconfig)]
+                rows.append(_row(f"{command}, {count:,} devboxes", words))
+    table(f"Best of {_ROUNDS}, {sizes.secrets} secrets", ["command", "seconds", "CPU s", "MiB"], rows)
+
+
+def _make_secrets(at: Ground, count: int) -> None:
+    say(f"making {count} secrets")
+    account = Account.of(at.controlplane, _NAMESPACE)
+    for number in range(count):
+        account.put(f"TOKEN_{number}", b"value")
+    for number in range(count):
+        account.is_ready(f"token-{number}")
+
+
+async def _make_pods(at: Ground, numbers: range) -> None:
+    created = [Request("POST", f"{_PODS}?fieldManager=kube-controller-manager", _pod(number)) for number in numbers]
+    async with Client.connect(at.server) as client:
+        answers = await client.send_all(created)
+        names = [json.loads(answer)["metadata"]["name"] for answer in answers]
+        await client.send_all(
+            [
+                Request("PATCH", f"{_PODS}/{name}/status?fieldManager=kubelet&force=true", _status(name), APPLY)
+                for name in names
+            ]
+        )
+
+
+def _pod(number: int) -> bytes:
+    probe = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10}
+    agent = container(
+        "agent",
+        command=["/usr/local/bin/agent", "--listen=0.0.0.0:8080", f"--session={number:032x}"],
+        env=[{"name": f"SETTING_{each}", "value": "a value of some length"} for each in range(10)],
+        resources={"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
+        ports=[{"containerPort": 8080}],
+        readinessProbe=probe,
+        livenessProbe=probe,
+        volumeMounts=[{"name": "work", "mountPath": "/work"}],
+    )
+    spec: Json = {
+        "containers": [agent, container("proxy")],
+        "initContainers": [container("setup")],
+        "volumes": [{"name": "work", "emptyDir": {}}],
+        "automountServiceAccountToken": True,
+        "tolerations": [{"key": "devboxes", "operator": "Exists", "effect": "NoSchedule"}],
+        "nodeName": f"node-{number % 100}",
+    }
+    body = pod(spec, {**DEVBOX, "app.kubernetes.io/name": "agent", "session": f"{number:032x}"})
+    body["metadata"]["name"] = f"devbox-{number:05}"
+    return json.dumps(body).encode()
+
+
+def _status(name: str) -> bytes:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + (1 if name[-1] < "5" else -86400)))
+    image = {"image": "registry.example/agent:1.2.3", "imageID": f"registry.example/agent@sha256:{'0' * 64}"}
+    common = {"restartCount": 0, "containerID": f"containerd://{'1' * 64}", **image}
+    running = {"ready": True, "started": True, "state": {"running": {"startedAt": now}}, **common}
+    ended = {"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}
+    kinds = ("Initialized", "Ready", "ContainersReady", "PodScheduled", "PodReadyToStartContainers")
+    status = {
+        "phase": "Running",
+        "conditions": [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in kinds],
+        "containerStatuses": [{"name": each, **running} for each in ("agent", "proxy")],
+        "initContainerStatuses": [{"name": "setup", "ready": True, "state": {"terminated": ended}, **common}],
+        "hostIP": "10.0.0.1",
+        "podIP": "10.1.0.1",
+        "startTime": now,
+        "qosClass": "Burstable",
+    }
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "status": status}).encode()
+
+
+def _row(what: str, words: list[str]) -> list[str]:
+    best = min((_run(words) for _ in range(_ROUNDS)), key=lambda run: run.seconds)
+    return [what, f"{best.seconds:.2f}", f"{best.cpu_seconds:.2f}", f"{best.peak_mib:.0f}"]
+
+
+def _run(words: list[str]) -> Run:
+    start = time.monotonic()
+    with subprocess.Popen([COMMAND, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        # Not process.wait(): it doesn't give what the child used.
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise BenchmarkError(f"{words[0]} ended with {process.returncode}")
+    return Run(time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The devboxes of an account, and which value of a secret each of them has. Imports accountsecrets.
+
+A devbox is a pod whose spec refers to the account Secret, whoever put that there: what has values, not
+what a selector would match today. Read page by page; of each pod a few words are kept.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from devbox_secrets.api import ACCOUNT_LABEL, ACCOUNT_SECRET
+from devbox_secrets.cli.accountsecrets import AccountSecret
+from devbox_secrets.errors import ClusterError
+
+if TYPE_CHECKING:
+    from devbox_secrets.connection import Body, Connection
+
+#: Stands for every variable of the account.
+ALL = "*"
+#: Sorts behind every time: a container that hasn't started will have the present value.
+NOT_STARTED = "later"
+#: A page of pods is megabytes, and one is in memory at a time.
+_PAGE = 250
+_AT_ONCE = 16
+_NAMESPACES = "/api/v1/namespaces"
+
+
+class Has(StrEnum):
+    """Which value of a secret a devbox has."""
+
+    PRESENT = "present"
+    OLDER = "older"
+    NONE = "none"
+    """It was started before there was one."""
+    STARTING = "starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Devbox:
+    """A pod that refers to the account Secret."""
+
+    namespace: str
+    name: str
+    env: dict[str, str]
+    """The variables in the environment of its containers: since when the oldest container has run."""
+    names: dict[str, str]
+    """Those that have another name there: that name, and the account's."""
+    files: frozenset[str]
+    """The variables that it has as files, which follow every change."""
+
+    def since(self, variable: str) -> str:
+        """Give when the oldest container with the variable started, empty where none has it."""
+        whole, alone = self.env.get(ALL, ""), self.env.get(variable, "")
+        return min(whole, alone) if whole and alone else whole or alone
+
+    def has(self, secret: AccountSecret) -> Has | None:
+        """Tell which value it has, None where it doesn't ask for the variable, or isn't given it."""
+        changed = secret.given_since
+        if changed is None:
+            return None
+        since = self.since(secret.variable)
+        if not since:
+            return Has.PRESENT if self.files and self.files & {ALL, secret.variable} else None
+        if since == NOT_STARTED:
+            return Has.STARTING
+        # Times have no fractions: what started in the very second of the change may have been before it.
+        if since > changed:
+            return Has.PRESENT
+        return Has.NONE if since <= secret.created else Has.OLDER
+
+
+async def members(connection: "Connection", account: str, note: Callable[[str], None]) -> list[str]:
+    """Give the account's namespaces, as far as the caller may see; what isn't seen is noted."""
+    try:
+        query = {"labelSelector": f"{ACCOUNT_LABEL}={account}"}
+        found = (await connection.request("GET", _NAMESPACES, query=query))["items"]
+    except ClusterError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        note(f"devboxes in other namespaces than {account} aren't shown: you may not list namespaces")
+        found = []
+    return sorted({account, *(each["metadata"]["name"] for each in found)})
+
+
+async def read(
+    connection: "Connection",
+    namespaces: Iterable[str],
+    take: Callable[[Devbox], None],
+    note: Callable[[str], None],
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Read the devboxes of some namespaces; what isn't seen is noted.
+
+    Raises:
+        ClusterError: pods can't be read for another reason than the caller's rights.
+    """
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(namespace: str) -> None:
+        query = {"limit": str(_PAGE), "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+        async with at_once:
+            more = "first"
+            while more:
+                page = await connection.request("GET", f"{_NAMESPACES}/{namespace}/pods", query=query)
+                for pod in page["items"]:
+                    if devbox := devbox_of(pod):
+                        take(devbox)
+                progress(len(page["items"]))
+                query["continue"] = more = page["metadata"].get("continue", "")
+                del page
+
+    async def one_or_note(namespace: str) -> None:
+        try:
+            await one(namespace)
+        except ClusterError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            note(f"devboxes in the namespace {namespace} aren't shown: you may not list pods there")
+
+    await asyncio.gather(*map(one_or_note, namespaces))
+
+
+def devbox_of(pod: "Body") -> Devbox | None:
+    """Read what a pod has of the account Secret, None where it's nothing."""
+    spec, status = pod["spec"], pod.get("status", {})
+    states = {
+        each["name"]: each.get("state", {})
+        for kind in ("containerStatuses", "initContainerStatuses")
+        for each in status.get(kind) or ()
+    }
+    env: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for container in (*spec["containers"], *spec.get("initContainers", ())):
+        state = states.get(container["name"], {})
+        if "terminated" in state:
+            continue  # if it starts again, then with the present value
+        since = state.get("running", {}).get("startedAt", NOT_STARTED)
+        for variable, name in _variables(container):
+            env[variable] = min(env.get(variable, since), since)
+            if variable != name:
+                names[name] = variable
+    files = frozenset(file for volume in spec.get("volumes", ()) for file in _files(volume))
+    if not env and not files:
+        return None
+    metadata = pod["metadata"]
+    return Devbox(metadata["namespace"], metadata["name"], env, names, files)
+
+
+def _variables(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give the account's variables that a container refers to, each with its name there."""
+    for source in container.get("envFrom", ()):
+        if source.get("secretRef", {}).get("name") == ACCOUNT_SECRET:
+            yield ALL, ALL
+    for entry in container.get("env", ()):
+        ref = entry.get("valueFrom", {}).get("secretKeyRef", {})
+        if ref.get("name") == ACCOUNT_SECRET:
+            yield ref["key"], entry["name"]
+
+
+def _files(volume: dict[str, Any]) -> Iterator[str]:
+    sources = [source.get("secret", {}) for source in volume.get("projected", {}).get("sources", ())]
+    for secret in (volume.get("secret", {}), *sources):
+        if ACCOUNT_SECRET in (secret.get("secretName"), secret.get("name")):
+            yield from (item["key"] for item in secret["items"]) if secret.get("items") else (ALL,)

@@ -1,0 +1,135 @@
+"""docs/sessions.md as it says: its commands are run, and print what stands below them."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from apiserver.chart import NAMESPACE, get, install, until
+from apiserver.kubelet import make_ready, run_devbox
+from apiserver.product import COMMAND, operator
+from cluster.controlplane import ControlPlane
+from cluster.tools import tool
+
+SESSIONS = Path(__file__).parents[2] / "docs" / "sessions.md"
+END = "--- end of a command ---"
+FILES = {
+    "token": "ghp_canary_1\n",
+    "new-token": "ghp_canary_2",
+    ".env": "GITHUB_TOKEN=canary-3\nexport DB='canary-4'\nPATH=/canary-5\nwrong\nREGISTRY=${DB}/canary-6\n",
+    "passphrase": "a passphrase for the test\n",
+}
+#: What isn't the same twice, and what stands for it.
+VARYING = {
+    r"\b[0-9a-f]{16}\b": "KEY",
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)": "TIME",
+    r"(?<=\s)\d+[smhd]\b": "AGE",
+    r"held by \S+": "held by HOLDER",
+    r"v?\d+\.\d+\.\d+": "VERSION",
+    r" {2,}": "  ",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a developer sits: a folder, a context, and the commands."""
+
+    controlplane: ControlPlane
+    folder: Path
+
+    def run(self, commands: list[str]) -> list[str]:
+        """Run commands one after the other in one shell, and give what each prints."""
+        env = {
+            **os.environ,
+            "PATH": f"{COMMAND.parent}:{Path(tool('kubectl')).parent}:{os.environ['PATH']}",
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+            "HOME": str(self.folder),
+        }
+        steps = [f"{{ {command}\n}}; code=$?; echo; echo '{END}'; (exit $code)" for command in commands]
+        done = subprocess.run(
+            ["bash"], input="\n".join(steps), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
+            cwd=self.folder, check=False,
+        )  # fmt: skip
+        return [output.strip("\n") for output in done.stdout.split(f"{END}\n")[:-1]]
+
+
+def sessions() -> dict[str, list[tuple[str, str]]]:
+    """Give the commands of each section, with what stands below each."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for section in SESSIONS.read_text().split("\n## ")[1:]:
+        title, _, text = section.partition("\n")
+        blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        steps = [step for block in blocks for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+        found[title] = [
+            (command, output.strip("\n")) for command, _, output in (step.partition("\n") for step in steps)
+        ]
+    return found
+
+
+def same(text: str) -> str:
+    """Give a text without what varies."""
+    for pattern, word in VARYING.items():
+        text = re.sub(pattern, word, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A control plane of its own, since `check` looks at all of it."""
+    with ControlPlane.start() as controlplane:
+        install(controlplane)
+        controlplane.kubectl("create", "namespace", "team-a")
+        controlplane.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=team-a")
+        folder = tmp_path_factory.mktemp("desk")
+        config = json.loads(controlplane.kubeconfig.read_text())
+        config["contexts"][0]["context"]["namespace"] = "team-a"
+        for name, text in {**FILES, "kubeconfig": json.dumps(config)}.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o600)
+        with operator(controlplane, keys_seconds="0.5"):
+            make_ready(controlplane, NAMESPACE, NAMESPACE)
+            yield Desk(controlplane, folder)
+
+
+def _devboxes_around_the_update(desk: Desk) -> None:
+    body = get(desk.controlplane, "accountsecret", "github-token", "-n", "team-a")
+    created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
+    until("a devbox can start after that", lambda: datetime.now(UTC) > created + timedelta(seconds=2))
+    run_devbox(desk.controlplane, "team-a", "agent-1", timedelta(0))
+    since = time.monotonic()
+    until("the value changes later than that", lambda: time.monotonic() > since + 2)
+    run_devbox(
+        desk.controlplane, "team-a", "agent-2", timedelta(hours=1), {"devbox-secrets.dev/env": "TOKEN=GITHUB_TOKEN"}
+    )
+
+
+#: What happens before a session, besides its commands.
+BEFORE: dict[str, Callable[[Desk], None]] = {
+    "A new value, and who still has the older one": _devboxes_around_the_update
+}
+
+
+@pytest.mark.parametrize("title", sessions())
+def test_a_session_is_as_it_is_told(desk: Desk, title: str) -> None:
+    steps = sessions()[title]
+    assert steps
+    if title in BEFORE:
+        BEFORE[title](desk)
+    shown = desk.run([command for command, _ in steps])
+    for (command, expected), output in zip(steps, shown, strict=True):
+        assert "canary" not in output, command
+        assert (command, same(output)) == (command, same(expected))
+
+
+def test_every_command_has_a_session() -> None:
+    reference = (SESSIONS.parent / "cli.md").read_text()
+    commands = set(re.findall(r"^## ([a-z ]+)$", reference, re.MULTILINE))
+    used = {command for steps in sessions().values() for command, _ in steps}
+    assert {name for name in commands if not any(f"devbox-secrets {name}" in each for each in used)} == set()
