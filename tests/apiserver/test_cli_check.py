@@ -125,6 +125,16 @@ def test_replicas_that_are_not_ready_and_other_versions_are_told(cluster: Contro
     install(cluster)
 
 
+def test_a_gateway_that_is_installed_is_looked_at(cluster: ControlPlane, running: Operator) -> None:
+    gateway = ("deployment", "devbox-secrets-gateway", "-n", NAMESPACE)
+    cluster.kubectl("create", *gateway, "--image=gateway")
+    found = check(cluster, code=3)
+    assert found["gateway"] == ["error", f"0 of 1 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    cluster.kubectl("scale", *gateway, "--replicas=0")
+    assert check(cluster, code=0)["gateway"] == ["warning", "has 0 replicas: its clients get no answer"]
+    cluster.kubectl("delete", *gateway)
+
+
 def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
     with ControlPlane.start() as alone:
         install(alone)

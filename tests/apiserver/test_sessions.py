@@ -25,6 +25,10 @@ FILES = {
     "new-token": "ghp_canary_2",
     ".env": "GITHUB_TOKEN=canary-3\nexport DB='canary-4'\nPATH=/canary-5\nwrong\nREGISTRY=${DB}/canary-6\n",
     "passphrase": "a passphrase for the test\n",
+    "plain.yaml": (
+        "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {name: token, namespace: team-a}\n"
+        "spec:\n  name: TOKEN\n  sealed: canary-7\n"
+    ),
 }
 #: What isn't the same twice, and what stands for it.
 VARYING = {

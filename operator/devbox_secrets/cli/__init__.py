@@ -9,5 +9,5 @@ from devbox_secrets.cli.program import Commands, Exit, app
 
 __all__ = ["Commands", "Exit", "app"]
 
-for _family in (seal, importing, keys, manage, status, usage, reseal, keys, check):
+for _family in (seal, importing, manage, status, usage, reseal, keys, check):
     app.add_typer(_family.commands)

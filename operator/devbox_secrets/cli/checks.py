@@ -82,10 +82,14 @@ async def operator(look: Look) -> list[Finding]:
     return [found, Finding(Level.WARNING, "versions", text)]
 
 
-async def webhook(look: Look) -> list[Finding]:
-    """Where the webhook injects, its Deployment is ready."""
-    body = await look.get(look.own("/apis/apps/v1", "deployments", f"{NAME}-webhook"))
-    return [_replicas(look, "webhook", body, "has 0 replicas: no devbox can be created")] if body else []
+async def others(look: Look) -> list[Finding]:
+    """The Deployments of the webhook and of the gateway are ready, where they are installed."""
+    found = []
+    for what, paused in (("webhook", "no devbox can be created"), ("gateway", "its clients get no answer")):
+        body = await look.get(look.own("/apis/apps/v1", "deployments", f"{NAME}-{what}"))
+        if body is not None:
+            found.append(_replicas(look, what, body, f"has 0 replicas: {paused}"))
+    return found
 
 
 def _replicas(look: Look, what: str, deployment: "Body", paused: str) -> Finding:
@@ -219,7 +223,7 @@ CHECKS: dict[str, Callable[[Look], Awaitable[list[Finding]]]] = {
     "injection": injection,
     "annotations, accounts": refusals,
     "operator": operator,
-    "webhook": webhook,
+    "webhook, gateway": others,
     "lease": lease,
     "sealing key": public_keys,
     "encryption": encryption,
