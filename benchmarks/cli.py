@@ -93,7 +93,7 @@ def _pod(number: int) -> bytes:
         ports=[{"containerPort": 8080}],
         readinessProbe=probe,
         livenessProbe=probe,
-        volumeMounts=[{"name": "work", "mountPath": "/work"}],
+        volumeMounts=[{"name": "work", "mountPath": "/workspace"}],
     )
     spec: Json = {
         "containers": [agent, container("proxy")],
