@@ -125,7 +125,7 @@ class Operator:
 
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
         """Give what runs for as long as the process does."""
-        workers = [self._work() for _ in range(self._settings.workers)]
+        workers = [self._work(small=number == 0) for number in range(self._settings.workers + 1)]
         return [self.lease.keep(), self._lead(), *workers, self._resync(), self._follow_keys(), self._follow_time()]
 
     async def unready(self) -> str | None:
@@ -169,10 +169,10 @@ class Operator:
             self._leading.clear()
             LOG.info("this replica doesn't write any more")
 
-    async def _work(self) -> None:
+    async def _work(self, *, small: bool) -> None:
         while True:
             await self._leading.wait()
-            account, waited = await self._queue.get()
+            account, waited = await self._queue.get(small=small)
             metrics.QUEUE_SECONDS.observe(waited)
             since = time.monotonic() - waited
             try:

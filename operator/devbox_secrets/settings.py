@@ -46,7 +46,7 @@ class Settings(_Settings):
     lookout_seconds: float = Field(default=15, gt=0)
     """How often it's looked for what time alone changes, such as a rotation that falls due."""
     workers: int = Field(default=4, ge=1)
-    """How many accounts are worked on at once."""
+    """How many accounts are worked on at once, beside one with few changes."""
 
 
 class WebhookSettings(_Settings):

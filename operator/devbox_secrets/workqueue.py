@@ -2,8 +2,9 @@
 
 Newest first, so that what a person just applied isn't behind the backlog of a start; but an account
 with more changes than its fair share steps back, so that it isn't behind a flood elsewhere either
-(weighted fair queueing; Demers, Keshav and Shenker 1989). An account that failed comes back later,
-each time later than the time before, and alone: no other waits.
+(weighted fair queueing; Demers, Keshav and Shenker 1989). A worker that takes only what is within its
+fair share is free for it while all others are at large accounts. An account that failed comes back
+later, each time later than the time before, and alone: no other waits.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ class WorkQueue:
         self._failures: dict[str, int] = {}
         self._later: dict[str, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
+        self._wake_for_small = asyncio.Event()
         self._moved = 0.0
 
     def __len__(self) -> int:
@@ -52,18 +54,22 @@ class WorkQueue:
         if self._waiting:
             self._wake.set()
 
-    async def get(self) -> tuple[str, float]:
-        """Take the first name, waiting for one; and how long it had waited, in seconds."""
-        while not self._waiting:
-            # Whatever each had, nobody missed it.
-            self._row.clear()
-            self._had.clear()
-            self._share = 0.0
-            self._wake.clear()
-            await self._wake.wait()
-        ticket, name = 1, ""
-        while self._tickets.get(name) != ticket:
-            _, ticket, name = heappop(self._row)
+    async def get(self, *, small: bool = False) -> tuple[str, float]:
+        """Take the first name, waiting for one; and how long it had waited, in seconds.
+
+        With `small`, only one that is within its fair share.
+        """
+        wake = self._wake_for_small if small else self._wake
+        while not (self._waiting and (not small or self._first_is_small())):
+            if not self._waiting:
+                # Whatever each had, nobody missed it.
+                self._row.clear()
+                self._had.clear()
+                self._share = 0.0
+            wake.clear()
+            await wake.wait()
+        self._drop_former_tickets()
+        name = heappop(self._row)[2]
         changes = self._changes.pop(name)
         self._had[name] += changes
         self._share += changes / (len(self._waiting) + len(self._working))
@@ -100,6 +106,14 @@ class WorkQueue:
         oldest = min(self._waiting.values())
         return asyncio.get_running_loop().time() - max(oldest, self._moved)
 
+    def _first_is_small(self) -> bool:
+        self._drop_former_tickets()
+        return self._row[0][0] == 0
+
+    def _drop_former_tickets(self) -> None:
+        while self._tickets.get(self._row[0][2]) != self._row[0][1]:
+            heappop(self._row)
+
     def _return(self, name: str) -> None:
         self._later.pop(name, None)
         self.add([name])
@@ -117,4 +131,7 @@ class WorkQueue:
         place = self._had[name] + self._changes[name]
         self._last_ticket -= 1
         self._tickets[name] = self._last_ticket
-        heappush(self._row, (place if place > self._share + _FREE_CHANGES else 0, self._last_ticket, name))
+        small = place <= self._share + _FREE_CHANGES
+        heappush(self._row, (0 if small else place, self._last_ticket, name))
+        if small:
+            self._wake_for_small.set()

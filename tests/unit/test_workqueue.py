@@ -86,6 +86,37 @@ def test_a_flood_of_changes_does_not_hold_up_a_single_one() -> None:
     run(main())
 
 
+def test_a_worker_for_small_ones_leaves_a_flood_to_the_others() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        floods = ["flood 1", "flood 2"]
+        for _ in range(10):
+            queue.add(floods)
+        small = asyncio.create_task(queue.get(small=True))
+        await asyncio.sleep(1)
+        assert not small.done()
+        queue.add(["single"])
+        assert (await small)[0] == "single"
+        assert sorted(await take_all(queue)) == floods
+
+    run(main())
+
+
+def test_a_worker_for_small_ones_takes_what_is_left_of_a_flood_when_it_is_small() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(["flood"])
+        small = asyncio.create_task(queue.get(small=True))
+        assert await take(queue) == "flood"
+        queue.add(["flood"])
+        queue.done("flood")
+        await asyncio.sleep(1)
+        assert (await small)[0] == "flood"
+
+    run(main())
+
+
 def test_who_has_single_changes_all_the_time_does_not_hold_up_a_flood_for_ever() -> None:
     async def main() -> None:
         queue = WorkQueue()
