@@ -1,5 +1,7 @@
 """The program: `devbox-secrets`, also called as `kubectl devbox-secrets`."""
 
+import os
+import shlex
 import sys
 from io import TextIOWrapper
 
@@ -39,6 +41,25 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # where a terminal can't show a letter, its number
             stream.reconfigure(errors="backslashreplace")
     app()
+
+
+def complete_for_kubectl() -> None:
+    """Complete what is typed after `kubectl devbox-secrets`.
+
+    kubectl starts the program kubectl_complete-devbox_secrets with those words and reads a
+    candidate a line, then a colon and cobra's directive; 4 is "and no names of files".
+    """
+    words = sys.argv[1:] or [""]
+    # The protocol of bash's completion, which the command line speaks already.
+    os.environ |= {
+        "_DEVBOX_SECRETS_COMPLETE": "complete_bash",
+        "COMP_WORDS": shlex.join(["devbox-secrets", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    try:
+        app(prog_name="devbox-secrets")
+    finally:
+        print(":4")  # noqa: T201 - what kubectl reads
 
 
 if __name__ == "__main__":

@@ -60,6 +60,23 @@ def until(reached: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize(
+    ("words", "candidates"),
+    [
+        (["se"], ["seal"]),
+        (["keys", "r"], ["restore", "rotate"]),
+        (["keys", ""], ["backup", "list", "prune", "restore", "rotate"]),
+        (["seal", "--from"], ["--from-file"]),
+        (["nothing-like-this"], []),
+    ],
+)
+def test_what_is_typed_after_kubectl_is_completed(words: list[str], candidates: list[str]) -> None:
+    # As kubectl calls it, of which this is the protocol.
+    done = run(str(SCRIPTS / "kubectl_complete-devbox_secrets"), *words)
+    *found, directive = done.stdout.decode().split()
+    assert (sorted(found), directive) == (candidates, ":4")
+
+
 @pytest.mark.parametrize("program", ["devbox-secrets", "kubectl-devbox_secrets"])
 def test_a_value_goes_in_and_a_manifest_comes_out(program: str, seal: list[str]) -> None:
     result = run(str(SCRIPTS / program), *seal, "TOKEN", given=CANARY)

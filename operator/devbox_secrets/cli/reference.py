@@ -25,7 +25,7 @@ _HEAD = """\
 - A value comes from standard input, a file or a hidden prompt. It is never an argument: those are in the shell's history and in every list of processes.
 - Without a terminal there are no colours and no prompts, and each row of a table is one line. For programs there is `-o json` or `-o yaml`.
 - Which cluster and which namespace is decided as by kubectl: `--kubeconfig`, `--context`, `--namespace`, the variable `KUBECONFIG`, `~/.kube/config`, and inside a cluster the pod's own ServiceAccount.
-- `devbox-secrets --install-completion` makes your shell complete commands, options and the names of secrets.
+- `devbox-secrets --install-completion` makes your shell complete commands, options and the names of secrets. After `kubectl devbox-secrets` kubectl's own completion does the same.
 
 ## Exit codes
 """
