@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find operator -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 CRD := accountsecrets.devbox-secrets.dev.yaml
 PYTEST := $(BIN)/pytest -p no:cacheprovider
+# Two clusters at a time; see tests/conftest.py.
+TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help
@@ -27,13 +29,13 @@ cluster: $(VENV)/wheel ## Bring up a kind cluster that stays until `make clean`,
 
 .PHONY: test
 test: $(VENV)/wheel ## Run every test
-	@$(PYTEST) tests
+	@$(PYTEST) $(TWO) tests
 
 .PHONY: test-unit test-apiserver test-e2e
 test-unit: $(VENV)/wheel ## Run the tests that need nothing but Python
 	@$(PYTEST) tests/unit
 test-apiserver: $(VENV)/wheel ## Run the tests on a bare control plane
-	@$(PYTEST) tests/apiserver
+	@$(PYTEST) $(TWO) tests/apiserver
 test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 	@$(PYTEST) tests/e2e
 

@@ -125,7 +125,7 @@ def test_without_a_certificate_it_ends_with_a_sentence(tmp_path: Path) -> None:
     env = {**os.environ, "DEVBOX_SECRETS_CERTIFICATE": str(tmp_path)}
     done = subprocess.run([COMMAND, "webhook"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"devbox-secrets: [Errno 2] No such file or directory: '{tmp_path}/tls.crt'\n"
+    assert done.stderr == f"devbox-secrets: {tmp_path}/tls.crt: No such file or directory\n"
 
 
 # --- Its end.
