@@ -120,16 +120,16 @@ BEFORE: dict[str, Callable[[Desk], None]] = {
 }
 
 
-@pytest.mark.parametrize("title", sessions())
-def test_a_session_is_as_it_is_told(desk: Desk, title: str) -> None:
-    steps = sessions()[title]
-    assert steps
-    if title in BEFORE:
-        BEFORE[title](desk)
-    shown = desk.run([command for command, _ in steps])
-    for (command, expected), output in zip(steps, shown, strict=True):
-        assert "canary" not in output, command
-        assert (command, same(output)) == (command, same(expected))
+def test_the_sessions_are_as_they_are_told(desk: Desk) -> None:
+    # One test: each session goes on where the one before it ended.
+    for title, steps in sessions().items():
+        assert steps, title
+        if title in BEFORE:
+            BEFORE[title](desk)
+        shown = desk.run([command for command, _ in steps])
+        for (command, expected), output in zip(steps, shown, strict=True):
+            assert "canary" not in output, command
+            assert (title, command, same(output)) == (title, command, same(expected))
 
 
 def test_every_command_has_a_session() -> None:
