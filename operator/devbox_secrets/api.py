@@ -180,6 +180,11 @@ class Condition(_Model):
         ),
     ] = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds."""
+        return self.status == "True"
+
 
 class AccountSecretStatus(_Model):
     """What the operator made of the AccountSecret."""
@@ -224,8 +229,18 @@ class AccountSecretStatus(_Model):
         """The condition RotationDue, where the spec has a `rotateAfter`."""
         return self._condition("RotationDue")
 
+    @property
+    def overdue(self) -> bool:
+        """Whether it says that the value is older than `rotateAfter` allows."""
+        return self.rotation_due is not None and self.rotation_due.holds
+
     def _condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)
+
+
+def account_secrets_path(account: str, name: str = "") -> str:
+    """Give the API server's path of an account's AccountSecrets, or of one of them."""
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{account}/{PLURAL}" + (f"/{name}" if name else "")
 
 
 def check_variable(name: str) -> None:

@@ -23,6 +23,7 @@ from devbox_secrets.api import (
     SECRET_TYPE,
     VERSION,
     AccountSecretStatus,
+    account_secrets_path,
 )
 from devbox_secrets.connection import Body, Connection
 from devbox_secrets.errors import ClusterError
@@ -59,13 +60,11 @@ class Cluster(Connection):
     async def list_all(self, path: str, read: Callable[[Body], T], field_selector: str = "") -> tuple[list[T], int]:
         """List every object of a kind, reading page by page; give all and the list's resourceVersion."""
         items: list[T] = []
-        query = {"limit": str(_PAGE), "fieldSelector": field_selector}
-        while True:
-            page = await self.request("GET", path, query=query)
+        version = 0
+        async for page in self.pages(path, {"fieldSelector": field_selector}, _PAGE):
             items += map(read, page["items"])
-            query["continue"] = page["metadata"].get("continue", "")
-            if not query["continue"]:
-                return items, int(page["metadata"]["resourceVersion"])
+            version = int(page["metadata"]["resourceVersion"])
+        return items, version
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
         """Create an empty account Secret where there is none; give what is there, and whether it's new.
@@ -135,7 +134,7 @@ class Cluster(Connection):
             # With its None: that is how a merge patch takes a field away.
             "status": status.model_dump(by_alias=True, mode="json"),
         }
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
+        path = f"{account_secrets_path(namespace, name)}/status"
         return await self.request("PATCH", path, body=body, media_type=_MERGE)
 
     async def post_event(self, regarding: Mapping[str, str], news: News, time: str, reporter: str) -> None:

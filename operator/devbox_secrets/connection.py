@@ -79,6 +79,17 @@ class Connection:
         """Send a request as `answer` does, and give the answer's body."""
         return (await self.answer(method, path, **options)).body
 
+    async def pages(self, path: str, query: Mapping[str, str], limit: int) -> AsyncIterator[Body]:
+        """Read a list page by page; no page is kept while the next is read."""
+        asked = {**query, "limit": str(limit)}
+        while True:
+            page = await self.request("GET", path, query=asked)
+            asked["continue"] = page["metadata"].get("continue", "")
+            yield page
+            del page
+            if not asked["continue"]:
+                return
+
     async def answer(
         self,
         method: str,

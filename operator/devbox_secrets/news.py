@@ -22,10 +22,10 @@ def of_status(before: AccountSecretStatus, after: AccountSecretStatus) -> list[N
     news = []
     was, now = before.ready, after.ready
     if now is not None and now.reason != (was.reason if was else Reason.SYNCED):
-        news.append(News(now.reason, now.message, warning=now.status != "True"))
-    was, now = before.rotation_due, after.rotation_due
-    if now is not None and now.status == "True" and (was is None or was.status != "True"):
-        news.append(News("RotationDue", now.message))
+        news.append(News(now.reason, now.message, warning=not now.holds))
+    due = after.rotation_due
+    if due is not None and after.overdue and not before.overdue:
+        news.append(News("RotationDue", due.message))
     return news
 
 

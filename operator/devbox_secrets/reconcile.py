@@ -146,8 +146,7 @@ class Reconciler:
 
     def due(self) -> int:
         """How many AccountSecrets are older than their rotateAfter allows."""
-        conditions = (secret.status.rotation_due for secret in self._cache.all_account_secrets())
-        return sum(condition is not None and condition.status == "True" for condition in conditions)
+        return sum(secret.status.overdue for secret in self._cache.all_account_secrets())
 
     def _remember(self, entries: Sequence[Entry], present: Mapping[str, SecretBytes]) -> None:
         for entry in entries:

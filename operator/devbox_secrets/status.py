@@ -47,14 +47,13 @@ def next_status(
 def is_told(entry: Entry) -> bool:
     """Tell whether the status says of the present generation that devboxes have its value."""
     ready = entry.status.ready
-    return entry.status.observed_generation == entry.generation and ready is not None and ready.status == "True"
+    return entry.status.observed_generation == entry.generation and ready is not None and ready.holds
 
 
 def falls_due(status: AccountSecretStatus, rotate_after: str | None, now: str) -> bool:
     """Tell whether a value is older than `rotate_after` by `now`, and its status doesn't say so yet."""
-    told = status.rotation_due
     due = _due_at(status.changed_at, rotate_after)
-    return due is not None and due <= now and (told is None or told.status != "True")
+    return due is not None and due <= now and not status.overdue
 
 
 def _rotation_due(entry: Entry, changed_at: str | None, now: str) -> Condition | None:

@@ -1,4 +1,4 @@
-"""A real control plane for the tests in this folder, and the gateway before it; imports cluster and gateway."""
+"""A real control plane for the tests in this folder, the operator and the gateway on it; imports their rooms."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,11 @@ from uuid import uuid4
 
 import pytest
 
+from apiserver.account import Account
 from apiserver.chart import install
 from apiserver.fallback import Fallback, without_policy
 from apiserver.gateway import Gateway, gateway, publish_key
+from apiserver.product import Operator, operator
 from cluster.controlplane import ControlPlane
 
 _CRDS = Path(__file__).parents[2] / "crds"
@@ -36,6 +38,20 @@ def namespace(controlplane: ControlPlane) -> Iterator[str]:
     controlplane.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
     yield name
     controlplane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def running(controlplane: ControlPlane) -> Iterator[Operator]:
+    """The chart installed, and its operator running."""
+    install(controlplane)
+    with operator(controlplane) as it:
+        yield it
+
+
+@pytest.fixture
+def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:
+    """A namespace, as its owner handles it beside the operator."""
+    return Account.of(controlplane, namespace)
 
 
 @pytest.fixture(scope="session")

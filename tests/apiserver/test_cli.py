@@ -5,27 +5,14 @@ import os
 import pty
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from apiserver.account import Account
-from apiserver.chart import Json, get, install, until
-from apiserver.product import COMMAND, Operator, command, operator
+from apiserver.chart import Json, get, until
+from apiserver.product import COMMAND, command
 from cluster.controlplane import ControlPlane
-
-
-@pytest.fixture(scope="module")
-def running(controlplane: ControlPlane) -> Iterator[Operator]:
-    install(controlplane)
-    with operator(controlplane) as it:
-        yield it
-
-
-@pytest.fixture
-def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:
-    return Account.of(controlplane, namespace)
 
 
 def run(account: Account, *arguments: str, value: bytes = b"") -> subprocess.CompletedProcess[str]:

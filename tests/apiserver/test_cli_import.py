@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pytest
 import yaml
 
 from apiserver.account import Account
-from apiserver.chart import Json, get, install
-from apiserver.product import Operator, command, operator
+from apiserver.chart import Json, get
+from apiserver.product import Operator, command
 from cluster.controlplane import ControlPlane
 
 FILE = """\
@@ -25,13 +24,6 @@ TWICE=canary-5
 TWICE=canary-6
 """
 VALUES = {"GITHUB_TOKEN": b"canary-1", "DB": b"canary\n2", "TWICE": b"canary-6"}
-
-
-@pytest.fixture(scope="module")
-def running(controlplane: ControlPlane) -> Iterator[Operator]:
-    install(controlplane)
-    with operator(controlplane) as it:
-        yield it
 
 
 @dataclass

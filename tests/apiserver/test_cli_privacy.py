@@ -5,14 +5,14 @@ import fcntl
 import os
 import subprocess
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from apiserver.account import Account
-from apiserver.chart import install, until
-from apiserver.product import COMMAND, Operator, operator
+from apiserver.chart import until
+from apiserver.product import COMMAND, Operator
 from cluster.controlplane import ControlPlane
 
 CANARY = b"canary-in-the-cage"
@@ -26,13 +26,6 @@ COMMANDS: dict[str, tuple[list[str], Callable[[bytes], bytes]]] = {
     "import --apply": (["import", "-", "--apply", "--force-conflicts"], lambda value: b"TOKEN=" + value),
     "import --output-dir": (["import", "-", "--output-dir", "out"], lambda value: b"TOKEN=" + value),
 }
-
-
-@pytest.fixture(scope="module")
-def running(controlplane: ControlPlane) -> Iterator[Operator]:
-    install(controlplane)
-    with operator(controlplane) as it:
-        yield it
 
 
 @pytest.fixture

@@ -22,11 +22,6 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
         yield it
 
 
-@pytest.fixture
-def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:
-    return Account.of(controlplane, namespace)
-
-
 def events(account: Account, name: str) -> list[tuple[str, str]]:
     """Give type and reason of the Events about an object, in the order of their time."""
     items = get(account.controlplane, "events.events.k8s.io", "-n", account.name)["items"]

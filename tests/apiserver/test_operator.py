@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -12,25 +12,12 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from pydantic import SecretBytes
 
 from apiserver.account import SECRET, Account
-from apiserver.chart import ACCOUNT, NAMESPACE, Json, closed_to, get, install, until
-from apiserver.product import Operator, operator, seal
+from apiserver.chart import ACCOUNT, NAMESPACE, Json, closed_to, get, until
+from apiserver.product import Operator, seal
 from cluster.controlplane import ControlPlane
 from devbox_secrets.sealing import OpeningKey
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def running(controlplane: ControlPlane) -> Iterator[Operator]:
-    """The chart installed, and its operator running."""
-    install(controlplane)
-    with operator(controlplane) as it:
-        yield it
-
-
-@pytest.fixture
-def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:
-    return Account.of(controlplane, namespace)
 
 
 def test_what_the_command_seals_is_opened(account: Account) -> None:
@@ -362,6 +349,8 @@ def test_a_restart_on_an_unchanged_cluster_writes_nothing(account: Account, runn
     account.holds({f"V_{number}": b"x" for number in range(20)})
     for number in range(20):
         account.is_ready(f"v-{number}")
+    # Other tests' namespaces, while they end, are work for it.
+    until("they are gone", lambda: "Terminating" not in account.controlplane.kubectl("get", "namespaces").stdout)
     running.component.stop()
     before = _versions(account)
     running.component.start()

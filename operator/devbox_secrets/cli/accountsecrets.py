@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from devbox_secrets.api import (
     GROUP,
     KIND,
-    PLURAL,
     VARIABLE_PATTERN,
-    VERSION,
     AccountSecretSpec,
     AccountSecretStatus,
     Condition,
     Reason,
+    account_secrets_path,
 )
 from devbox_secrets.errors import ClusterError, NotFound
 from devbox_secrets.manifest import manifest
@@ -74,18 +73,17 @@ class AccountSecret:
     @property
     def synced(self) -> bool:
         """Whether new devboxes have the present value."""
-        return self.ready is not None and self.ready.status == "True"
+        return self.ready is not None and self.ready.holds
+
+    @property
+    def synced_text(self) -> str:
+        """The same in words, with the reason why not."""
+        return "not yet" if self.ready is None else "yes" if self.synced else f"no: {self.ready.reason}"
 
     @cached_property
     def given_since(self) -> str | None:
         """When the value that devboxes are given last changed, None where they are given none of this."""
         return None if self.ready is not None and self.ready.reason in _NOT_GIVEN else self.status.changed_at
-
-    @property
-    def rotation_due(self) -> bool:
-        """Whether the value is older than its owner wants it to become."""
-        due = self.status.rotation_due
-        return due is not None and due.status == "True"
 
     @cached_property
     def created(self) -> str:
@@ -105,7 +103,7 @@ async def list_all(cluster: "Cluster", account: str, field_selector: str = "") -
         ClusterError: they can't be read, or the cluster has no such kind.
     """
     try:
-        found, _ = await cluster.list_all(_path(account), AccountSecret, field_selector)
+        found, _ = await cluster.list_all(account_secrets_path(account), AccountSecret, field_selector)
     except ClusterError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
@@ -143,7 +141,7 @@ async def find(cluster: "Cluster", account: str, name: str) -> AccountSecret:
         return found
     if re.fullmatch(_OBJECT_NAME, name):
         try:
-            return AccountSecret(await cluster.request("GET", _path(account, name)))
+            return AccountSecret(await cluster.request("GET", account_secrets_path(account, name)))
         except ClusterError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -159,7 +157,7 @@ async def apply(cluster: "Cluster", body: "Body", *, force: bool, dry_run: bool 
         ClusterError: it's refused, or other managers own fields that would change.
     """
     metadata = body["metadata"]
-    path = _path(metadata["namespace"], metadata["name"])
+    path = account_secrets_path(metadata["namespace"], metadata["name"])
     query = {
         "fieldManager": FIELD_MANAGER,
         "fieldValidation": "Strict",
@@ -190,7 +188,7 @@ async def delete(cluster: "Cluster", found: AccountSecret) -> None:
         ClusterError: it can't be deleted, or is another one.
     """
     body = {"preconditions": {"uid": found.body["metadata"]["uid"]}}
-    await cluster.answer("DELETE", _path(found.account, found.name), body=body, quote=True)
+    await cluster.answer("DELETE", account_secrets_path(found.account, found.name), body=body, quote=True)
 
 
 def resealed(found: AccountSecret, sealed: str) -> "Body":
@@ -217,7 +215,3 @@ def changes(before: AccountSecret | None, after: AccountSecret) -> Iterator[str]
 
 def _quoted(value: Any) -> str:  # noqa: ANN401 - JSON
     return "none" if value is None else repr(value)
-
-
-def _path(account: str, name: str = "") -> str:
-    return f"/apis/{GROUP}/{VERSION}/namespaces/{account}/{PLURAL}" + (f"/{name}" if name else "")

@@ -1,4 +1,4 @@
-"""What `check` looks at: one function for each line or two of it. Imports look, devboxes."""
+"""What `check` looks at: one function for each line or two of it. Imports look, devboxes, plan, news."""
 
 import re
 from collections import Counter
@@ -12,6 +12,8 @@ from devbox_secrets.cli.accountsecrets import AccountSecret
 from devbox_secrets.cli.devboxes import devbox_of
 from devbox_secrets.cli.look import ADMISSION, NAME, Finding, Level, Look, selectors, some
 from devbox_secrets.errors import ClusterError
+from devbox_secrets.news import of_namespace
+from devbox_secrets.plan import account_of
 
 if TYPE_CHECKING:
     from devbox_secrets.connection import Body
@@ -158,7 +160,7 @@ async def accountsecrets(look: Look) -> list[Finding]:
     async for body in look.each(look.within(f"/apis/{GROUP}/{VERSION}", PLURAL)):
         secret = AccountSecret(body)
         reasons[secret.ready.reason if secret.ready else "Pending"] += 1
-        due += secret.rotation_due
+        due += secret.status.overdue
         if not secret.synced:
             named.append(f"{secret.account}/{secret.name}")
     good = reasons.pop("Synced", 0)
@@ -176,18 +178,14 @@ async def accountsecrets(look: Look) -> list[Finding]:
 async def accounts(look: Look) -> list[Finding]:
     """Each account that a namespace is labelled into has a home of its own."""
     labels = {
-        body["metadata"]["name"]: body["metadata"].get("labels", {}).get(ACCOUNT_LABEL)
-        async for body in look.each("/api/v1/namespaces")
+        body["metadata"]["name"]: body["metadata"].get("labels", {}) async for body in look.each("/api/v1/namespaces")
     }
-    wrong = [
-        f"{name} → {account}"
-        for name, account in labels.items()
-        if account and (account not in labels or labels[account] not in {None, account})
-    ]
+    homes = {name: account_of(name, of) for name, of in labels.items()}
+    wrong = [f"{name} → {home}" for name, home in homes.items() if of_namespace(name, home, homes.get(home))]
     if wrong:
         text = f"labelled into an account that is no home: {some(wrong)}; see kubectl get namespaces -L {ACCOUNT_LABEL}"
         return [Finding(Level.WARNING, "namespaces", text)]
-    labelled = sum(map(bool, labels.values()))
+    labelled = sum(bool(of.get(ACCOUNT_LABEL)) for of in labels.values())
     return [Finding(Level.OK, "namespaces", f"{labelled:,} of {len(labels):,} name an account, each one that is there")]
 
 

@@ -100,16 +100,13 @@ async def read(
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def one(namespace: str) -> None:
-        query = {"limit": str(_PAGE), "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+        query = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
         async with at_once:
-            more = "first"
-            while more:
-                page = await connection.request("GET", f"{_NAMESPACES}/{namespace}/pods", query=query)
+            async for page in connection.pages(f"{_NAMESPACES}/{namespace}/pods", query, _PAGE):
                 for pod in page["items"]:
                     if devbox := devbox_of(pod):
                         take(devbox)
                 progress(len(page["items"]))
-                query["continue"] = more = page["metadata"].get("continue", "")
                 del page
 
     async def one_or_note(namespace: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devbox_secrets.cli.keyfile import PassphraseFile, read_backup, read_passphrase, refuse_present, write_new
-from devbox_secrets.cli.output import Format, Output, print_table, show
+from devbox_secrets.cli.output import Format, Output, note, print_table, show
 from devbox_secrets.cli.program import Commands, Exit
 from devbox_secrets.cli.target import Place
 from devbox_secrets.errors import NotConfirmed
@@ -29,7 +29,7 @@ def list_keys(at: Place, output: Output = Format.TEXT) -> None:
 
     view = at.ask(lambda cluster: keeper.look(cluster, at.operator_namespace))
     for sentence in view.unseen:
-        typer.echo(f"devbox-secrets: {sentence}", err=True)
+        note(sentence)
     show(output, [_data(row) for row in view.rows], lambda: _print(view.rows))
 
 
@@ -49,10 +49,9 @@ def rotate(
     if key_id:
         typer.echo(key_id)
     elif wait:
-        typer.echo(
-            f"devbox-secrets: no new key within {timeout:g} s; the request stays. Does the operator run, and what does"
-            f" it say? kubectl logs deployment/devbox-secrets -n {at.operator_namespace}",
-            err=True,
+        note(
+            f"no new key within {timeout:g} s; the request stays. Does the operator run, and what does it say?"
+            f" kubectl logs deployment/devbox-secrets -n {at.operator_namespace}"
         )
         raise typer.Exit(Exit.TIME_IS_UP)
 
@@ -77,7 +76,7 @@ def backup(
     keys = keyring.newest_first()
     text = Backup.encrypt(keys, read_passphrase(passphrase_file, new=True), datetime.now(UTC)).dump()
     write_new(file, text)
-    typer.echo(f"devbox-secrets: backed up {_count(len(keys))}, the newest {keys[0].public.id}", err=True)
+    note(f"backed up {_count(len(keys))}, the newest {keys[0].public.id}")
 
 
 @commands.command()
@@ -124,13 +123,13 @@ def prune(
         made = f"made {_time(created)}" if created else "which can't be read"
         typer.echo(f"{key_id} {'would go' if dry_run else 'goes'}, {made}")
     if not chosen:
-        typer.echo("devbox-secrets: no key can go: AccountSecrets need each of them, or it's the newest", err=True)
+        note("no key can go: AccountSecrets need each of them, or it's the newest")
     if dry_run or not chosen:
         return
     if not yes:
         _confirm(len(chosen))
     at.ask(lambda cluster: keeper.prune(cluster, namespace, list(chosen)))
-    typer.echo(f"devbox-secrets: removed {_count(len(chosen))}", err=True)
+    note(f"removed {_count(len(chosen))}")
 
 
 def _confirm(count: int) -> None:

@@ -48,10 +48,10 @@ class Look:
     account: str | None
     """The one account to look at; None for all."""
 
-    async def get(self, path: str, query: dict[str, str] | None = None) -> "Body | None":
+    async def get(self, path: str) -> "Body | None":
         """Read an object, None where there is none."""
         try:
-            return await self.connection.request("GET", path, query=query)
+            return await self.connection.request("GET", path)
         except ClusterError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
@@ -59,13 +59,13 @@ class Look:
 
     async def each(self, path: str, **query: str) -> "AsyncIterator[Body]":
         """Read the objects of a list, page by page; none, where the cluster doesn't know the kind."""
-        more = {"limit": str(_PAGE), **query}
-        while page := await self.get(path, more):
-            for item in page["items"]:
-                yield item
-            more["continue"] = page["metadata"].get("continue", "")
-            if not more["continue"]:
-                return
+        try:
+            async for page in self.connection.pages(path, query, _PAGE):
+                for item in page["items"]:
+                    yield item
+        except ClusterError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
 
     def own(self, group: str, plural: str, name: str = NAME) -> str:
         """Give the path of an object in the operator's namespace."""

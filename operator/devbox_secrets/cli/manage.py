@@ -107,7 +107,7 @@ def _data(found: "AccountSecret") -> dict[str, Any]:
         "keyId": found.status.key_id,
         "description": found.spec.description,
         "rotateAfter": found.spec.rotate_after,
-        "rotationDue": found.rotation_due if found.spec.rotate_after else None,
+        "rotationDue": found.status.overdue if found.spec.rotate_after else None,
         "created": found.created,
     }
 
@@ -115,10 +115,9 @@ def _data(found: "AccountSecret") -> dict[str, Any]:
 def _row(found: "AccountSecret") -> list[str]:
     from devbox_secrets.manifest import object_name
 
-    ready = found.ready
     return [
         found.variable,
-        "not yet" if ready is None else "yes" if found.synced else f"no: {ready.reason}",
+        found.synced_text,
         age(found.status.changed_at, datetime.now(UTC)),
         "" if found.name == object_name(found.variable) else found.name,
         found.spec.description or "",

@@ -1,4 +1,4 @@
-"""What all commands share: the program, its exit codes, errors as sentences. Imports target.
+"""What all commands share: the program, its exit codes, errors as sentences. Imports target, output.
 
 `Commands` is the one way to make a command: it gives it both, and the options that say where.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from devbox_secrets.cli.output import note
 from devbox_secrets.cli.target import Place, Target
 from devbox_secrets.errors import ClusterError, DevboxSecretsError
 
@@ -95,7 +96,7 @@ def errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             raise  # typer's to end quietly
         except (DevboxSecretsError, OSError) as error:
-            typer.echo(f"devbox-secrets: {_sentence(error)}", err=True)
+            note(_sentence(error))
             raise typer.Exit(Exit.FAILED) from None
 
     return wrapped

@@ -149,7 +149,7 @@ def _print_all(account: str, tallies: list[_Tally]) -> None:
     rows = [
         [
             tally.secret.variable,
-            _synced(tally.secret),
+            tally.secret.synced_text,
             age(tally.secret.status.changed_at, now),
             *(str(tally.devboxes[has]) for has in ("present", "older", "none")),
         ]
@@ -166,7 +166,7 @@ def _print_one(tally: _Tally) -> None:
     facts = [
         ["variable", secret.variable],
         ["AccountSecret", f"{secret.account}/{secret.name}"],
-        ["synced", f"{_synced(secret)}, {data['message']}"],
+        ["synced", f"{secret.synced_text}, {data['message']}"],
         ["changed", f"{age(secret.status.changed_at, now)} ago" if secret.status.changed_at else "never yet"],
         ["devboxes", counts or "none has it"],
     ]
@@ -183,7 +183,3 @@ def _print_one(tally: _Tally) -> None:
         ]
         print_table(["DEVBOX", "VALUE", "RUNNING FOR"], rows)
         typer.echo("\nA devbox has the present value once its containers are started again.")
-
-
-def _synced(secret: "AccountSecret") -> str:
-    return "not yet" if secret.ready is None else "yes" if secret.synced else f"no: {secret.ready.reason}"

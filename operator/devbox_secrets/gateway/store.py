@@ -11,11 +11,9 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api import (
     GATEWAY_MANAGER,
-    GROUP,
-    PLURAL,
     PUBLIC_KEYS_CONFIGMAP,
-    VERSION,
     AccountSecretSpec,
+    account_secrets_path,
     check_value,
     check_variable,
 )
@@ -222,7 +220,7 @@ class Store:
         body: Body | None = None,
         headers: dict[str, str] | None = None,
     ) -> Body:
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{caller.account}/{PLURAL}" + (f"/{name}" if name else "")
+        path = account_secrets_path(caller.account, name)
         return await self._upstream.ask(caller.token, method, path, query=query, body=body, headers=headers)
 
 
