@@ -41,14 +41,15 @@ def gateway(
     controlplane: ControlPlane, server: str | None = None, verify: ssl.SSLContext | None = None, **settings: str
 ) -> Iterator[Gateway]:
     """Run the gateway in front of a control plane where the chart is installed, and end it; `verify` is for TLS."""
-    with reserved_port() as port:
-        pass  # found free; the gateway binds it alone
+    with reserved_port() as port, reserved_port() as metrics_port:
+        pass  # found free; the gateway binds them alone
     url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
     authority = controlplane.folder / f"ca-{port}.crt"
     authority.write_bytes(controlplane.authority.pem)
     env = {
         **{name: value for name, value in os.environ.items() if name != "KUBECONFIG"},
         "DEVBOX_SECRETS_PORT": str(port),
+        "DEVBOX_SECRETS_METRICS_PORT": str(metrics_port),
         "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
         "DEVBOX_SECRETS_API_SERVER": server or controlplane.url,
         "DEVBOX_SECRETS_API_SERVER_CA": str(authority),

@@ -18,15 +18,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from devbox_secrets.errors import ClusterError, DevboxSecretsError, InvalidValue
-from devbox_secrets.gateway.answers import (
-    CODES,
-    RETRY_AFTER_SECONDS,
-    Declined,
-    bad_request,
-    declined_by_the_cluster,
-)
+from devbox_secrets.gateway import calls
+from devbox_secrets.gateway.answers import CODES, Declined, bad_request, declined_by_the_cluster
 from devbox_secrets.gateway.bodies import Creation, Nothing, Update, read_body
 from devbox_secrets.gateway.callers import ACCOUNT_HEADER, Caller, Callers
+from devbox_secrets.gateway.rates import Rates
 from devbox_secrets.gateway.record import Record
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
@@ -36,29 +32,54 @@ DEFAULT_LIMIT = 20
 MAX_LIMIT = 5000
 
 
-def application(upstream: Upstream, store: Store, body_seconds: float) -> ASGIApp:
-    """Give the gateway as an ASGI application."""
+def application(
+    upstream: Upstream, store: Store, body_seconds: float, rates: Rates, audit: logging.Logger | None
+) -> ASGIApp:
+    """Give the gateway as an ASGI application; calls within the rates are let in, and each has its line in `audit`."""
     app = FastAPI(title="devbox-secrets", openapi_url=None, redirect_slashes=False)
-    callers = Callers(upstream)
+
+    def meet(user: str) -> None:
+        calls.met(user)
+        rates.take(user)
+
+    callers = Callers(upstream, meet)
 
     async def find_caller(request: Request) -> Caller:
-        return await callers.find(request.headers.get("authorization"), request.headers.get(ACCOUNT_HEADER))
+        caller = await callers.find(request.headers.get("authorization"), request.headers.get(ACCOUNT_HEADER))
+        if caller.at_home:
+            calls.in_account(caller.account)
+        return caller
 
     who = Depends(find_caller)
     _probes(app)
     _all(app, store, who, body_seconds)
     # By id before by name. POST /v1/secrets/id/delete is by name all the same, since it has one part less.
-    _one(app, ("/v1/secrets/id/{key}", "/update"), store, store.by_id, who, body_seconds)
-    _one(app, ("/v1/secrets/{key}", ""), store, store.by_name, who, body_seconds)
+    _one(app, ("/v1/secrets/id/{key}", "/update"), store, _noting(store.by_id), who, body_seconds)
+    _one(app, ("/v1/secrets/{key}", ""), store, _noting(store.by_name), who, body_seconds)
     _errors(app)
-    return _Guard(app)
+    return calls.Calls(_Guard(app), audit)
+
+
+def _noting(find: Callable[[Caller, str], Awaitable[Record]]) -> Callable[[Caller, str], Awaitable[Record]]:
+    """Have the audit log name what is found."""
+
+    async def noted(caller: Caller, key: str) -> Record:
+        return _note(caller, await find(caller, key))
+
+    return noted
+
+
+def _note(caller: Caller, record: Record) -> Record:
+    calls.in_account(caller.account)
+    calls.found(record.variable, str(record.id))
+    return record
 
 
 def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # noqa: ANN401 - fastapi's own
     @app.post("/v1/secrets")
     async def create(request: Request, caller: Annotated[Caller, who]) -> Response:
         body = await read_body(request, Creation, body_seconds)
-        return _view(await store.create(caller, body.name, _bytes(body.value), _request_id(request)))
+        return _view(_note(caller, await store.create(caller, body.name, _bytes(body.value), _request_id(request))))
 
     @app.get("/v1/secrets")
     async def page(
@@ -67,6 +88,8 @@ def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # 
         starting_after: str | None = None,
     ) -> Response:
         found = await store.page(caller, limit, starting_after)
+        if found.total:  # an account that has secrets is one
+            calls.in_account(caller.account)
         views = [record.view for record in found.records]
         return JSONResponse({"secrets": views, "has_more": found.more, "total_count": found.total})
 
@@ -168,8 +191,7 @@ def _where(error: BaseException) -> str:
 def _answer(declined: Declined, headers: Any = None) -> Response:  # noqa: ANN401 - starlette's own
     code = CODES.get(declined.status, declined.status.phrase.title().replace(" ", ""))
     content = {"message": str(declined), "code": code}
-    more = {"Retry-After": str(RETRY_AFTER_SECONDS)} if declined.status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return JSONResponse(content, declined.status, {**(headers or {}), **more})
+    return JSONResponse(content, declined.status, {**(headers or {}), **declined.headers})
 
 
 def _view(record: Record) -> Response:
