@@ -34,10 +34,11 @@ def run(settings: GatewaySettings) -> None:
 
 
 async def _run(settings: GatewaySettings) -> None:
-    authority, certificate = _authority(settings), None
+    certificate = None
     if settings.certificate:
         certificate = Certificate(settings.certificate, alpn=ALPN, tell_end=metrics.CERTIFICATE_END.set)
         metrics.GATEWAY_REGISTRY.register(metrics.CERTIFICATE_END)
+    authority = _authority(settings)
     limits = Limits(settings.body_seconds, settings.answer_seconds, settings.idle_seconds, settings.connections)
     rates = Rates(settings.rate_per_second, settings.rate_burst)
     audit = logs.records(f"{__name__}.audit") if settings.audit else None

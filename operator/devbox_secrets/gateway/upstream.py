@@ -59,9 +59,11 @@ class Upstream:
         """Send one request and give the answer's body.
 
         Raises:
-            ClusterError: there was no answer, or a refusal. Its text names the request, no more.
+            ClusterError: there was no answer, or a refusal. Its text names the request's method and group, no more.
         """
         sent = {"Accept": JSON, "Content-Type": JSON, **(headers or {}), "Authorization": f"Bearer {token}"}
+        # Without the account and the name: one that the request named might be anything.
+        asked = f"{method} {path.partition('/namespaces/')[0]}"
         data = None if body is None else json.dumps(body).encode()
         try:
             # The context of now: connections are shared by those that have the same.
@@ -77,20 +79,20 @@ class Upstream:
                 raw = await response.read()
         except TimeoutError:
             _count("late")
-            raise Late(f"{method} {path}: no answer in {self._seconds:g} seconds", self._seconds) from None
+            raise Late(f"{asked}: no answer in {self._seconds:g} seconds", self._seconds) from None
         except (aiohttp.ClientError, OSError) as error:
             _count("none")
-            raise ClusterError(f"{method} {path}: {type(error).__name__}") from None
+            raise ClusterError(f"{asked}: {type(error).__name__}") from None
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
             _count("429")
-            raise Busy(f"{method} {path}: {response.status}", _seconds(response.headers.get("Retry-After", "")))
+            raise Busy(f"{asked}: {response.status}", _seconds(response.headers.get("Retry-After", "")))
         _count(f"{response.status // 100}xx")
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise ClusterError(f"{method} {path}: {response.status}", response.status)
+            raise ClusterError(f"{asked}: {response.status}", response.status)
         try:
             found: Body = json.loads(raw)
         except ValueError:
-            raise ClusterError(f"{method} {path}: the answer isn't JSON") from None
+            raise ClusterError(f"{asked}: the answer isn't JSON") from None
         return found
 
 
