@@ -65,17 +65,24 @@ class Calls:
         if scope["type"] != "http" or scope["path"] in _PROBES:
             await self._app(scope, receive, send)
             return
-        known, status, started = Call(), 0, time.monotonic()
+        known, status, started, here = Call(), 0, time.monotonic(), True
+
+        async def heard() -> Message:
+            nonlocal here
+            message = await receive()
+            here = here and message["type"] != "http.disconnect"
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            if here:  # what is said to nobody is no answer
+                status = message.get("status", status)
             await send(message)
 
         before = _CALL.set(known)
         try:
             with metrics.CALLS_IN_FLIGHT.track_inprogress():
-                await self._app(scope, receive, watched)
+                await self._app(scope, heard, watched)
         finally:
             _CALL.reset(before)
             self._keep(known, scope, status, time.monotonic() - started)

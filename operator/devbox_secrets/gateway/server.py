@@ -94,9 +94,11 @@ class _Connection(TCPServer):
     #: All that are open; those without a request stand in the order in which they began to be idle.
     _open: ClassVar[dict["_Connection", None]] = {}
     idle = True
+    _task: asyncio.Task[Any] | None = None
 
     async def run(self) -> None:
         """Serve it."""
+        self._task = asyncio.current_task()
         self._open[self] = None
         try:
             if len(self._open) > self.most:
@@ -114,18 +116,24 @@ class _Connection(TCPServer):
                 self._open[self] = None
         await super().protocol_send(event)
 
+    def abort(self) -> None:
+        """End it at once, whatever it waits for: pipelined requests for their turn, for instance, which never comes."""
+        self._open.pop(self, None)
+        self.writer.transport.abort()
+        if self._task:
+            self._task.cancel()
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()  # or a client that went would be remembered until it would have been idle
+
     async def _close(self) -> None:
-        self.loop.call_later(_CLOSING_SECONDS, self.writer.transport.abort)
+        self.loop.call_later(_CLOSING_SECONDS, self.abort)
         await super()._close()
 
     async def _initiate_server_close(self) -> None:
-        self.loop.call_later(_CLOSING_SECONDS, self.writer.transport.abort)
+        self.loop.call_later(_CLOSING_SECONDS, self.abort)
         await super()._initiate_server_close()
-
-    def abort(self) -> None:
-        """End it at once."""
-        self._open.pop(self, None)
-        self.writer.transport.abort()
 
 
 class _Protocol2(H2Protocol):
