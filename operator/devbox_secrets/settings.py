@@ -102,5 +102,6 @@ class GatewaySettings(_Settings):
     idle_seconds: float = Field(default=75, gt=0)
     """How long a connection may be without a request; more than load balancers keep theirs, or they would send into
     a closed one."""
-    connections: int = Field(default=2000, ge=1)
-    """How many there may be: from then on, for a new one, the one that was idle for longest goes."""
+    connections: int = Field(default=1000, ge=1)
+    """How many there may be, of which one with TLS takes 0.3 MB: from then on, for a new one, the one that was idle
+    for longest goes."""

@@ -137,10 +137,10 @@ def test_the_service_monitor_finds_every_service_s_metrics_and_nothing_else() ->
 
 
 def test_a_rate_limit_and_the_audit_log_are_what_the_values_say() -> None:
-    values = "gateway.audit=false,gateway.rateLimit.requestsPerSecond=2.5,gateway.rateLimit.burst=10"
+    values = '{"audit": false, "rateLimit": {"requestsPerSecond": 2.5, "burst": 10}}'
     for options, settings in (
         ((), ("true", "0", "20")),
-        ((f"--set={values}",), ("false", "2.5", "10")),
+        ((f"--set-json=gateway={values}",), ("false", "2.5", "10")),
     ):
         (container,) = by_name(*options)["Deployment", NAME]["template"]["spec"]["containers"]
         env = {each["name"]: each.get("value") for each in container["env"]}
