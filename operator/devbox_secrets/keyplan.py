@@ -157,5 +157,6 @@ def why_not_removable(
     more = f" and {len(by) - NAMED} more" if len(by) > NAMED else ""
     return (
         f"{key_id} opens {len(by)} AccountSecret{'s' * (len(by) > 1)}: {', '.join(by[:NAMED])}{more};"
-        " seal their values again first: devbox-secrets seal NAME"
+        " seal their values again first: those in files with devbox-secrets reseal, others with"
+        " devbox-secrets update NAME; the operator does so with the gateway's"
     )

@@ -189,7 +189,7 @@ def test_the_newest_key_stays() -> None:
         (1, "opens 1 AccountSecret: a/00;"),
         (2, "opens 2 AccountSecrets: a/00, a/01;"),
         (10, "opens 10 AccountSecrets: a/00, a/01, a/02, a/03, a/04, a/05, a/06, a/07, a/08, a/09;"),
-        (12, "a/09 and 2 more; seal their values again first: devbox-secrets seal NAME"),
+        (12, "a/09 and 2 more; seal their values again first: those in files with devbox-secrets reseal"),
     ],
 )
 def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
