@@ -50,7 +50,7 @@ class Resealer:
 
     async def round(self) -> set[str]:
         """Seal some values anew, if there are any; give their accounts, whose statuses follow."""
-        changed: set[str] = set()
+        changed: list[str] = []
         failures: list[ClusterError] = []
         # A list, since the cache changes while requests are on their way.
         for secret, sealed in list(islice(self._anew(), ROUND)):
@@ -69,12 +69,12 @@ class Resealer:
                 metrics.RESEALS.labels("resealed").inc()
                 self._waiting.pop(secret.uid, None)
                 self._cache.take_account_secret(body)
-                changed.add(secret.namespace)
+                changed.append(secret.namespace)
         if changed:
-            LOG.info("values of %d accounts are sealed anew with the newest key", len(changed))
+            LOG.info("values sealed anew with the newest key: %d", len(changed))
         if failures:
             LOG.warning("values that can't be sealed anew now: %d; the first: %s", len(failures), failures[0])
-        return changed
+        return set(changed)
 
     def forget(self) -> None:
         """Drop what is known of AccountSecrets that are gone."""
