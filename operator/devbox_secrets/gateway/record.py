@@ -1,4 +1,4 @@
-"""An AccountSecret as the contract sees it, read from an object or from a table's row. Pure; imports api, ids.
+"""An AccountSecret as the contract sees it, read from an object or from a table's row. Pure; imports api, ids, views.
 
 Kubernetes keeps times to the second. What the gateway writes it annotates with milliseconds; what someone else
 wrote has the time that the API server noted.
@@ -20,6 +20,7 @@ from devbox_secrets.api import (
     GATEWAY_UPDATED_ANNOTATION,
 )
 from devbox_secrets.gateway.ids import SecretId
+from devbox_secrets.gateway.views import SecretView
 
 Body = dict[str, Any]
 
@@ -45,14 +46,14 @@ class Record:
     """Marks of the requests that wrote it, the newest last."""
 
     @property
-    def view(self) -> Body:
-        """Give the contract's SecretView."""
-        return {
-            "id": str(self.id),
-            "name": self.variable,
-            "create_time_ms": self.id.created_ms,
-            "update_time_ms": self.updated_ms,
-        }
+    def view(self) -> SecretView:
+        """Give what the contract shows of it."""
+        return SecretView(
+            id=str(self.id),
+            name=self.variable,
+            create_time_ms=self.id.created_ms,
+            update_time_ms=self.updated_ms,
+        )
 
 
 def read_object(body: Body) -> Record:
