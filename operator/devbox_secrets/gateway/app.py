@@ -5,11 +5,13 @@ Nothing that was sent is repeated in an answer or a log, since anything in a req
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import Depends, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
@@ -52,6 +54,7 @@ from devbox_secrets.gateway.views import Problem, SecretListView, SecretView
 LOG = logging.getLogger(__name__)
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 5000
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 
 
 def application(upstream: Upstream, store: Store, body_seconds: float) -> ASGIApp:
@@ -211,6 +214,10 @@ class _Guard:
             started = started or message["type"] == "http.response.start"
             await send(message)
 
+        if b"%2f" in scope.get("raw_path", b"").lower():
+            # A slash that is encoded belongs to a name: A%2Fdelete is no deletion of A.
+            raw = scope["raw_path"].decode("latin-1")
+            scope = {**scope, "path": unquote(_ENCODED_SLASH.sub("%252F", raw))}
         try:
             await self._app(scope, receive, watched)
         except ClientDisconnect:

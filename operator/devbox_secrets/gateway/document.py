@@ -29,6 +29,13 @@ _DESCRIPTION = (
 )
 _BODIES: tuple[type[BaseModel], ...] = (Creation, Update, Nothing)
 
+#: With which call a secret that was made is handled further, by its name and by its id.
+_LINKS = {
+    f"{call}{suffix}": {"operationId": f"{call}{suffix}", "parameters": {key: f"$response.body#/{key}"}}
+    for call in ("getSecret", "updateSecret", "deleteSecret")
+    for key, suffix in (("name", ""), ("id", "ById"))
+}
+
 _ERRORS = MappingProxyType(
     {
         HTTPStatus.BAD_REQUEST: "Something in the request is malformed, reserved or too long, or the name is taken.",
@@ -42,9 +49,7 @@ _ERRORS = MappingProxyType(
 )
 _HEADERS = MappingProxyType(
     {
-        HTTPStatus.UNAUTHORIZED: {
-            "WWW-Authenticate": {"description": "The scheme: Bearer.", "schema": {"type": "string"}}
-        },
+        HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": {"description": "Bearer.", "schema": {"type": "string"}}},
         HTTPStatus.SERVICE_UNAVAILABLE: {
             "Retry-After": {
                 "description": "When to come again, in seconds.",
@@ -128,6 +133,7 @@ def document(app: FastAPI) -> Json:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         routes=app.routes,
     )
+    found["paths"]["/v1/secrets"]["post"]["responses"]["200"]["links"] = _LINKS
     schemas = found["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):  # fastapi's own errors, which ours replace
         schemas.pop(name, None)
