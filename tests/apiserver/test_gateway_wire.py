@@ -74,7 +74,7 @@ NO_REQUEST = {
 @pytest.mark.parametrize("what", NO_REQUEST)
 def test_the_server_declines(what: str, rest: Gateway, key: str) -> None:
     line, header, status = NO_REQUEST[what]
-    (answer,) = exchange(rest, key, line, header, body=BODY)
+    (answer,) = exchange(rest, key, line, header, body=BODY + b"\r\n")
     assert answer.status_code == status
 
 
