@@ -20,13 +20,18 @@ ID_PATTERN = f"^{_PREFIX}[0-9a-v]+$"
 ID_MAX_LENGTH = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class SecretId:
-    """Which AccountSecret; sorts as they were made."""
+    """Which AccountSecret."""
 
     created_ms: int
     uid: UUID
     name: str
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sorts as they were made."""
+        return self.created_ms, self.uid.int, self.name
 
     def __str__(self) -> str:
         """Give the id as the contract has it."""
