@@ -11,7 +11,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -50,8 +50,8 @@ class Call:
     name: str
     ours: Sequence[Request]
     theirs: Sequence[Request]
-    accept: str = "application/json"
-    """What the API server is asked for."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What the API server gets with each."""
     once: bool = False
     """Whether a request can be sent only once."""
 
@@ -84,9 +84,9 @@ def main() -> None:
                 say(call.name)
                 seconds = None if call.once else it.seconds
                 before = Usage.of(running.component.pid)
-                ours = pool.submit(load, Target(running.url, key), call.ours, "application/json", seconds).result()
+                ours = pool.submit(load, Target(running.url, key), call.ours, {}, seconds).result()
                 after = Usage.of(running.component.pid)
-                theirs = pool.submit(load, api, call.theirs, call.accept, seconds).result()
+                theirs = pool.submit(load, api, call.theirs, call.headers, seconds).result()
                 cpu = (after.cpu_seconds - before.cpu_seconds) / len(ours.times)
                 rows.append(
                     (
@@ -125,17 +125,18 @@ def calls(key: SealingKey, account: str, other: str, count: int) -> Iterator[Cal
     )
     yield Call("get", [Request("GET", f"/v1/secrets/{name}") for name in names], [Request("GET", at) for at in own])
     metadata = Request("GET", f"{path(account)}?includeObject=Metadata")
+    as_table = {"Accept": TABLE, "Accept-Encoding": "identity"}
     few, all_of_them = (Request("GET", f"/v1/secrets?limit={limit}") for limit in (_PAGE, count))
-    yield Call(f"list {_PAGE} of {count:,}; their metadata", [few], [metadata], TABLE)
+    yield Call(f"list {_PAGE} of {count:,}; their metadata", [few], [metadata], as_table)
     yield Call(f"list {count:,} of {count:,}; their objects", [all_of_them], [Request("GET", path(account))])
 
 
-def load(to: Target, requests: Sequence[Request], accept: str, seconds: float | None) -> Measured:
+def load(to: Target, requests: Sequence[Request], headers: Mapping[str, str], seconds: float | None) -> Measured:
     """Send requests, so many at a time, once or over and over for some seconds."""
-    return asyncio.run(_load(to, requests, accept, seconds))
+    return asyncio.run(_load(to, requests, headers, seconds))
 
 
-async def _load(to: Target, requests: Sequence[Request], accept: str, seconds: float | None) -> Measured:
+async def _load(to: Target, requests: Sequence[Request], headers: Mapping[str, str], seconds: float | None) -> Measured:
     times: list[float] = []
     waiting = iter(requests) if seconds is None else cycle(requests)
     context = ssl.create_default_context(cafile=to.ca) if to.ca else True
@@ -143,7 +144,7 @@ async def _load(to: Target, requests: Sequence[Request], accept: str, seconds: f
     async with aiohttp.ClientSession(
         to.url,
         connector=aiohttp.TCPConnector(limit=_UNDER_WAY, ssl=context),
-        headers={"Authorization": f"Bearer {to.token}", "Accept": accept},
+        headers={"Authorization": f"Bearer {to.token}", **headers},
     ) as session:
 
         async def sender() -> None:

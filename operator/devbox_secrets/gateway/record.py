@@ -34,7 +34,7 @@ _REQUESTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One AccountSecret, without its value. What a list isn't sorted by is read when it's asked for."""
+    """One AccountSecret, without its value. What a list isn't sorted by is read when it is asked for."""
 
     id: SecretId
     variable: str
