@@ -234,6 +234,13 @@ class AccountSecretStatus(_Model):
         """Whether it says that the value is older than `rotateAfter` allows."""
         return self.rotation_due is not None and self.rotation_due.holds
 
+    def decided(self, generation: int) -> Condition | None:
+        """The condition Ready, once it speaks of this generation or a later one and time alone doesn't change it."""
+        ready = self.ready
+        if ready is None or (self.observed_generation or 0) < generation:
+            return None
+        return None if ready.reason == Reason.NOT_WRITTEN else ready  # that is tried again and again
+
     def _condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)
 

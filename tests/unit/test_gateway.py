@@ -65,6 +65,7 @@ def metadata(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - as Kubernetes has
         "name": "token",
         "uid": UID,
         "resourceVersion": "1",
+        "generation": 1,
         "creationTimestamp": "2026-01-01T00:00:10Z",
         **more,
     }

@@ -19,6 +19,7 @@ CODES = MappingProxyType(
         HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailable",
     }
 )
+ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
 #: When to come again, in seconds; the SDKs wait that long before they do.
 RETRY_AFTER_SECONDS = 2
 
@@ -39,6 +40,15 @@ def bad_request(message: str) -> Declined:
 def not_found() -> Declined:
     """Decline what speaks of a secret that isn't there; a name isn't repeated, since it may be a value."""
     return Declined(HTTPStatus.NOT_FOUND, "the account has no such secret")
+
+
+def not_the_home(home: str) -> Declined:
+    """Decline what a policy of ours refused, since its namespace belongs to another account by a label."""
+    return Declined(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"a label gives this namespace to the account {home}, and secrets are made there alone: name it in the header"
+        f" {ACCOUNT_HEADER}, with a token whose user has the role devbox-secrets-edit in {home}",
+    )
 
 
 def later(message: str) -> Declined:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from devbox_secrets.errors import ClusterError, DevboxSecretsError, InvalidValue
 from devbox_secrets.gateway.answers import (
+    ACCOUNT_HEADER,
     CODES,
     RETRY_AFTER_SECONDS,
     Declined,
@@ -26,19 +27,22 @@ from devbox_secrets.gateway.answers import (
     declined_by_the_cluster,
 )
 from devbox_secrets.gateway.bodies import Creation, Nothing, Update, read_body
-from devbox_secrets.gateway.callers import ACCOUNT_HEADER, Caller, Callers
+from devbox_secrets.gateway.callers import Caller, Callers
 from devbox_secrets.gateway.record import Record
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
+from devbox_secrets.gateway.waiting import Hold, Waiting, hold_of, refuse_wait
 
 LOG = logging.getLogger(__name__)
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 5000
+Holds = Annotated[Hold, Depends(hold_of)]
 
 
-def application(upstream: Upstream, store: Store, body_seconds: float) -> ASGIApp:
+def application(upstream: Upstream, store: Store, waiting: Waiting, body_seconds: float) -> ASGIApp:
     """Give the gateway as an ASGI application."""
     app = FastAPI(title="devbox-secrets", openapi_url=None, redirect_slashes=False)
+    app.state.waiting = waiting
     callers = Callers(upstream)
 
     async def find_caller(request: Request) -> Caller:
@@ -56,9 +60,10 @@ def application(upstream: Upstream, store: Store, body_seconds: float) -> ASGIAp
 
 def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # noqa: ANN401 - fastapi's own
     @app.post("/v1/secrets")
-    async def create(request: Request, caller: Annotated[Caller, who]) -> Response:
+    async def create(request: Request, caller: Annotated[Caller, who], hold: Holds) -> Response:
         body = await read_body(request, Creation, body_seconds)
-        return _view(await store.create(caller, body.name, _bytes(body.value), _request_id(request)))
+        made = await store.create(caller, body.name, _bytes(body.value), _request_id(request))
+        return _view(await hold(caller, made))
 
     @app.get("/v1/secrets")
     async def page(
@@ -87,13 +92,15 @@ def _one(
         return _view(await find(caller, key))
 
     @app.post(place + update_below)
-    async def update(request: Request, key: str, caller: Annotated[Caller, who]) -> Response:
+    async def update(request: Request, key: str, caller: Annotated[Caller, who], hold: Holds) -> Response:
         body = await read_body(request, Update, body_seconds)
         value, request_id = _bytes(body.value), _request_id(request)
-        return _view(await store.update(caller, partial(find, caller, key), value, request_id))
+        updated = await store.update(caller, partial(find, caller, key), value, request_id)
+        return _view(await hold(caller, updated))
 
     @app.post(f"{place}/delete")
     async def delete(request: Request, key: str, caller: Annotated[Caller, who]) -> Response:
+        refuse_wait(request)
         await read_body(request, Nothing, body_seconds)
         return _view(await store.delete(caller, partial(find, caller, key)))
 

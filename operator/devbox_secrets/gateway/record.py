@@ -41,6 +41,7 @@ class Record:
     variable: str
     updated_ms: int
     resource_version: str
+    generation: int
     requests: tuple[str, ...]
     """Marks of the requests that wrote it, the newest last."""
 
@@ -98,6 +99,7 @@ def _read(metadata: Body, variable: str) -> Record:
         variable=variable,
         updated_ms=max(created, _updated(metadata, notes)),
         resource_version=metadata["resourceVersion"],
+        generation=metadata["generation"],
         requests=tuple(notes.get(GATEWAY_REQUESTS_ANNOTATION, "").split()),
     )
 
