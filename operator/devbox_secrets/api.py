@@ -58,6 +58,8 @@ SEALED_PATTERN = "^dbs1[.][0-9a-f]{16}[.][A-Za-z0-9_-]+$"
 #: with AES-GCM's tag (16 bytes).
 SEALED_MIN_LENGTH = 22 + 1515
 DESCRIPTION_MAX_LENGTH = 1024
+#: What names most objects (RFC 1123's subdomain, and a little more); it becomes a part of a URL.
+OBJECT_NAME_PATTERN = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 #: What names a namespace (RFC 1123's label).
 ACCOUNT_PATTERN = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"

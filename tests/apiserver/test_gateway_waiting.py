@@ -160,7 +160,7 @@ def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(
     controlplane: ControlPlane, running: Operator, account: Account, api: httpx.Client
 ) -> None:
     policy = json.dumps({"apiVersion": "v1", "kind": "List", "items": closed_to("", "secrets")})
-    controlplane.kubectl("apply", "-f", "-", input=policy)
+    controlplane.kubectl("apply", "--server-side", "-f", "-", input=policy)
     controlplane.kubectl("label", "namespace", account.name, "closed=true")
     create_secret = ("create", "secret", "generic", "another", "-n", account.name, "--dry-run=server")
     until("the policy holds", lambda: controlplane.kubectl(*create_secret, check=False).returncode)
@@ -170,6 +170,7 @@ def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(
         controlplane.kubectl("label", "namespace", account.name, "closed-")
         assert answer.result(30).status_code == 200
     assert account.data() == {"TOKEN": b"v"}
+    controlplane.kubectl("delete", "-f", "-", input=policy)
 
 
 # --- With fewer rights
