@@ -206,7 +206,7 @@ class ServiceAccount:
         except ClusterError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
-            if "clusterroles" in str(error):  # who may not read those learns only here that there is none
+            if role.cluster_role in str(error):  # who may not read it learns only here that it isn't there
                 raise missing from None
             raise NotFound(f"there is no namespace {self.account}") from None
 
