@@ -175,7 +175,7 @@ def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> No
 
 def test_without_a_service_account_it_is_told_how_to_make_one(account: Account) -> None:
     assert sentence(run(account, "ci")) == (
-        f"the account {account.name} has no ServiceAccount ci: make it, and bind its role, with --create"
+        f"the account {account.name} has no ServiceAccount ci; --create makes it, and binds its role"
     )
 
 

@@ -71,8 +71,8 @@ class ServiceAccount:
         async with _sentences(
             {
                 HTTPStatus.NOT_FOUND: NotFound(
-                    f"the account {self.account} has no ServiceAccount {self.name}: make it, and bind its role, with"
-                    " --create"
+                    f"the account {self.account} has no ServiceAccount {self.name}; --create makes it, and binds its"
+                    " role"
                 ),
                 HTTPStatus.FORBIDDEN: ClusterError(
                     f"you may not make tokens of ServiceAccounts in {self.account}: have someone do it who has"

@@ -62,7 +62,7 @@ def declined_by_the_cluster(error: ClusterError) -> Declined:
         case HTTPStatus.UNAUTHORIZED:
             return Declined(
                 HTTPStatus.UNAUTHORIZED,
-                "the cluster doesn't know this token, or its time is over: make another with kubectl create token",
+                "the cluster doesn't know this token, or its time is over: make another with devbox-secrets token",
             )
         case HTTPStatus.FORBIDDEN:
             return Declined(

@@ -51,7 +51,7 @@ class Callers:
         if not found:
             raise Declined(
                 HTTPStatus.UNAUTHORIZED,
-                "the request has no bearer token: send the header Authorization with one that kubectl create token"
+                "the request has no bearer token: send the header Authorization with one that devbox-secrets token"
                 " prints (the SDKs' API key)",
             )
         token = found.group(1)
