@@ -15,7 +15,7 @@ from apiserver.account import SECRET, Account
 from apiserver.chart import ACCOUNT, closed_to, until
 from apiserver.gateway import Gateway, gateway, new_account, token
 from apiserver.product import Operator
-from apiserver.test_gateway import create, declined
+from apiserver.test_gateway import create, declined, objects
 from cluster.controlplane import ControlPlane
 
 WAIT = {"wait": "true"}
@@ -165,6 +165,7 @@ def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(
     create_secret = ("create", "secret", "generic", "another", "-n", account.name, "--dry-run=server")
     until("the policy holds", lambda: controlplane.kubectl(*create_secret, check=False).returncode)
     with in_background(lambda: made(api, "TOKEN")) as answer:
+        until("it is stored", lambda: objects(account))
         account.is_ready("token", "NotWritten")
         assert not answer.done()
         controlplane.kubectl("label", "namespace", account.name, "closed-")

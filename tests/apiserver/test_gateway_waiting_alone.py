@@ -11,8 +11,8 @@ import pytest
 from runloop_api_client import Runloop
 
 from apiserver.account import Account
-from apiserver.chart import until
-from apiserver.gateway import Gateway, gateway, new_account, token
+from apiserver.chart import install, until
+from apiserver.gateway import Gateway, gateway, new_account, publish_key, token
 from apiserver.product import operator
 from apiserver.test_gateway import declined, objects
 from apiserver.test_gateway_waiting import WAIT, in_background, made
@@ -159,3 +159,21 @@ def test_what_is_deleted_meanwhile_is_not_there(
         until("it is waited for", lambda: watches(controlplane) == 1)
         account.delete("token")
         declined(answer.result(30), 404, "NotFound")
+
+
+def test_a_wait_survives_the_api_server() -> None:
+    with ControlPlane.start() as it:
+        install(it)
+        publish_key(it)
+        account = Account.of(it, new_account(it))
+        with gateway(it, wait_seconds="100") as door, door.client(token(it, account.name)) as api:
+            api.timeout = httpx.Timeout(120)
+            with in_background(lambda: made(api, "TOKEN")) as answer:
+                until("it is waited for", lambda: watches(it) == 1)
+                it.apiserver.kill()
+                it.apiserver.start()
+                it.apiserver.wait_ready()
+                until("it is waited for again", lambda: watches(it) == 1)
+                with operator(it):
+                    assert answer.result(60).status_code == 200
+                    assert account.data() == {"TOKEN": b"v"}

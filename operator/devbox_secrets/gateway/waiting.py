@@ -21,8 +21,8 @@ from devbox_secrets.gateway.upstream import Body, Upstream
 
 #: Between two looks where there is no watch: what is synced at all is synced within a second, mostly.
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
-#: How many may wait at one replica: each has a connection to the API server, about 100 KiB here.
-_MOST = 1000
+#: How many may wait at one replica: each has a connection to the API server, a third of a MiB here.
+_MOST = 500
 
 #: Gives the record when it may be answered.
 Hold = Callable[[Caller, Record], Awaitable[Record]]
