@@ -138,6 +138,7 @@ def test_what_is_refused_is_told_at_once_in_the_condition_s_words_and_stays(
     row.prepare(account)
     settings = {name: text.format(account=account.name) for name, text in row.settings}
     with gateway(controlplane, None, None, **settings) as it, it.client(key) as api:
+        api.timeout = httpx.Timeout(60)
         message = declined(made(api, row.variable, row.value), 422, "UnprocessableEntity")
         told = account.is_ready(row.variable.lower(), row.reason)["message"]
         assert message == f"the secret is there, but devboxes don't get this value: {told}"
@@ -194,6 +195,7 @@ def test_a_role_without_watch_is_enough_and_one_that_sees_nothing_is_told(
     run("create", "role", "narrow", here, f"--verb={verbs}", "--resource=accountsecrets.devbox-secrets.dev")
     run("create", "rolebinding", "narrow", here, "--role=narrow", f"--serviceaccount={account.name}:narrow")
     with rest.client(token(controlplane, account.name, "narrow")) as api:
+        api.timeout = httpx.Timeout(60)
         answer = made(api, "TOKEN")
         assert answer.status_code == status, answer.text
         if status == 200:

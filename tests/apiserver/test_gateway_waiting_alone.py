@@ -173,7 +173,6 @@ def test_a_wait_survives_the_api_server() -> None:
                 it.apiserver.kill()
                 it.apiserver.start()
                 it.apiserver.wait_ready()
-                until("it is waited for again", lambda: watches(it) == 1)
                 with operator(it):
                     assert answer.result(60).status_code == 200
                     assert account.data() == {"TOKEN": b"v"}

@@ -26,6 +26,7 @@ _MOST = 500
 
 #: Gives the record when it may be answered.
 Hold = Callable[[Caller, Record], Awaitable[Record]]
+_See = Callable[[str, Body], Condition | None]
 
 
 async def hold_of(request: Request) -> Hold:
@@ -96,32 +97,42 @@ class Waiting:
 
     async def _decided(self, caller: Caller, record: Record) -> Condition:
         """Give the condition Ready once it is about the record's generation and stays."""
+        known = False
+
+        def see(kind: str, body: Body) -> Condition | None:
+            nonlocal known
+            known = True
+            return _seen(kind, body, record)
+
         look = self._watch
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             try:
-                if ready := await look(caller, record):
+                if ready := await look(caller, record, see):
                     return ready
             except ClusterError as error:
-                if error.status == HTTPStatus.FORBIDDEN:
-                    if look == self._read:
+                # Who has seen it may: an API server that starts knows neither tokens, roles nor kinds for a moment.
+                match error.status:
+                    case HTTPStatus.FORBIDDEN if not known and look == self._watch:
+                        look = self._read  # a role without `watch`
+                        continue
+                    case HTTPStatus.FORBIDDEN if not known:
                         raise _unseen() from None
-                    look = self._read  # a role without `watch`
-                    continue
-                if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND}:
-                    raise
+                    case HTTPStatus.UNAUTHORIZED | HTTPStatus.NOT_FOUND if not known:
+                        raise
+                    case HTTPStatus.NOT_FOUND if look == self._read:
+                        raise
             # The API server is away, or ended the watch, or there is none.
             await asyncio.sleep(pause)
         raise AssertionError  # the pauses don't end
 
-    async def _watch(self, caller: Caller, record: Record) -> Condition | None:
+    async def _watch(self, caller: Caller, record: Record, see: _See) -> Condition | None:
         # Without a resourceVersion: first comes what is there, which for a retry may be all that ever comes.
         query = {"fieldSelector": f"metadata.name={record.id.name}", "timeoutSeconds": "60"}
-        path = account_secrets_path(caller.account)
-        return await self._upstream.watch(caller.token, path, query, lambda kind, body: _seen(kind, body, record))
+        return await self._upstream.watch(caller.token, account_secrets_path(caller.account), query, see)
 
-    async def _read(self, caller: Caller, record: Record) -> Condition | None:
+    async def _read(self, caller: Caller, record: Record, see: _See) -> Condition | None:
         path = account_secrets_path(caller.account, record.id.name)
-        return _seen("MODIFIED", await self._upstream.ask(caller.token, "GET", path), record)
+        return see("MODIFIED", await self._upstream.ask(caller.token, "GET", path))
 
 
 def _wants_wait(request: Request) -> bool:
