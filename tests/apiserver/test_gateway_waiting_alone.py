@@ -90,6 +90,7 @@ def test_another_gateway_goes_on_with_the_same_request_id(
     with gateway(controlplane, wait_seconds="0.5") as it, it.client(key) as api:
         declined(api.post("/v1/secrets", params=WAIT, json=body, headers=again), 503, "ServiceUnavailable")
     with operator(controlplane), rest.client(key) as api:
+        api.timeout = httpx.Timeout(60)
         account.is_ready("token")  # there is nothing more to come by then
         assert api.post("/v1/secrets", params=WAIT, json=body, headers=again).status_code == 200
 
