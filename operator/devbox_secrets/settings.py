@@ -89,3 +89,5 @@ class GatewaySettings(_Settings):
     """How often it's looked whether they are others."""
     body_seconds: float = Field(default=10, gt=0)
     """How long a request's body may take to come."""
+    leave_seconds: float = Field(default=10, ge=0)
+    """How long requests are still answered after SIGTERM."""

@@ -1,4 +1,4 @@
-"""The gateway's process: one port on which HTTP/1.1 and HTTP/2 are served. Imports app.
+"""The gateway's process: one port on which HTTP/1.1 and HTTP/2 are served. Imports app and leaving.
 
 On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the TypeScript SDK speaks nothing else.
 """
@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import sys
+from functools import partial
 from typing import Any
 
 from hypercorn.asyncio import serve
@@ -16,6 +17,7 @@ from hypercorn.config import Config
 from devbox_secrets.certificate import Certificate
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.app import application
+from devbox_secrets.gateway.leaving import LeavingConfig
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
 from devbox_secrets.settings import GatewaySettings
@@ -49,7 +51,7 @@ def run(settings: GatewaySettings) -> None:
     asyncio.run(_run(settings))
 
 
-class _Config(Config):
+class _Config(LeavingConfig):
     """hypercorn's configuration, with a certificate that may change while it serves."""
 
     def __init__(self, certificate: Certificate | None) -> None:
@@ -77,7 +79,9 @@ async def _run(settings: GatewaySettings) -> None:
     async with Upstream.connect(settings.api_server, settings.api_server_ca, settings.api_server_seconds) as upstream:
         store = Store(upstream, settings.namespace, settings.reserved_names)
         followed = asyncio.create_task(_follow(certificate, settings.certificate_seconds))
-        await serve(application(upstream, store, settings.body_seconds), config)  # type: ignore[arg-type]
+        app = application(upstream, store, settings.body_seconds)
+        leave = partial(config.until_left, settings.leave_seconds)
+        await serve(app, config, shutdown_trigger=leave)  # type: ignore[arg-type]
         followed.cancel()
     LOG.info("stopped")
 
