@@ -32,6 +32,4 @@ def test_cert_manager_takes(whose: str, controlplane: ControlPlane, namespace: s
     (certificate,) = (each for each in objects if each and each["kind"] == "Certificate")
     assert certificate["metadata"].pop("namespace") == NAMESPACE
     body = yaml.safe_dump(certificate)
-    controlplane.kubectl(
-        "create", "--validate=strict", f"--namespace={namespace}", "--filename=-", input=body
-    )
+    controlplane.kubectl("create", "--validate=strict", f"--namespace={namespace}", "--filename=-", input=body)

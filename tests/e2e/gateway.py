@@ -91,7 +91,14 @@ def replicas(cluster: Cluster) -> list[str]:
 @contextmanager
 def one_replica(door: Door, pod: str) -> Iterator[Door]:
     """Reach one replica alone."""
-    command = [tool("kubectl"), f"--kubeconfig={door.cluster.kubeconfig}", "port-forward", f"-n{NAMESPACE}", pod, ":http"]
+    command = [
+        tool("kubectl"),
+        f"--kubeconfig={door.cluster.kubeconfig}",
+        "port-forward",
+        f"-n{NAMESPACE}",
+        pod,
+        ":http",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -44,7 +44,7 @@ class LeavingConfig(Config):
         await told.wait()
         self.leaving = True
         LOG.info("told to stop: requests are answered for another %.0f s", seconds)
-        # Until the Service has forgotten this replica, new connections still come here, also from those that are sent away.
+        # Until the Service has forgotten this replica, new connections still come here, also of who was sent away.
         await asyncio.sleep(seconds)
         for connection in list(self.connections):
             await connection.go_away()
@@ -57,6 +57,9 @@ class _LeavingH2Protocol(H2Protocol):
     config: LeavingConfig
 
     async def initiate(self, *settings: Any, **more: Any) -> None:  # noqa: ANN401 - hypercorn's own
+        # Node.js answers a GOAWAY with its own and waits for its answers, on which hypercorn would close. There is no
+        # public way to be told and go on: the client closes the connection when it has them.
+        self.connection._frame_dispatch_table[GoAwayFrame] = lambda _: ([], [])  # noqa: SLF001
         await super().initiate(*settings, **more)
         self.config.connections.add(self)
 
