@@ -57,7 +57,7 @@ def sessions(markdown: str) -> list[list[Step]]:
 
 def run(commands: Iterable[str], folder: Path, env: Mapping[str, str]) -> list[Ran]:
     """Run commands one after the other in one shell, which ends what it left in the background."""
-    steps = [f'{{ {command}\n}}; code=$?; echo; echo "{_END}$code"; (exit $code)' for command in commands]
+    steps = [f"{{ {command}\n}}; code=$?; echo; echo '{_END}'$code; (exit $code)" for command in commands]
     done = subprocess.run(
         ["bash", "-o", "pipefail"],
         input="\n".join(["trap 'kill $(jobs -p) 2>/dev/null' EXIT", *steps]),

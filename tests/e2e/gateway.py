@@ -111,7 +111,7 @@ def one_replica(door: Door, pod: str) -> Iterator[Door]:
 
 @contextmanager
 def clients(door: Door, key: str, typescript: TypeScript) -> Iterator[Callable[[], int]]:
-    """Let each of Runloop's SDKs make, read, change and delete secrets all the while, with the retries that it comes with.
+    """Let each of Runloop's SDKs make, read, change and delete secrets all the while, with its own retries.
 
     At the end each must have done so several times, and no call may have failed. Gives who tells how many
     secrets have come and gone by Python.

@@ -4,15 +4,13 @@ import asyncio
 import base64
 import json
 import re
-import socket
-import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
-from runloop_api_client import APIConnectionError, NotFoundError, Runloop
+from runloop_api_client import APIConnectionError, BadRequestError, NotFoundError
 
 from cluster import release
 from cluster.components import reserved_port
@@ -92,6 +90,10 @@ def publish(cluster: Cluster, authority: Authority) -> bytes:
     return pair.certificate
 
 
+def test_check_says_nothing_of_a_gateway_that_is_not_installed(cluster: Cluster) -> None:
+    assert checked(cluster) is None
+
+
 # --- As the document tells it.
 
 
@@ -152,6 +154,7 @@ def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, account
     assert [it["id"] for it in listed] == made
 
 
+@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
 def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_deleted(
     door: Door, program: TypeScript, account: Account
 ) -> None:
@@ -216,9 +219,66 @@ def test_a_pod_reaches_it_by_the_services_name_with_its_own_service_account(
     until("the account's Secret holds it", lambda: written(account) == {"FROM_A_POD": VALUE})
 
 
+@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
+def test_who_doesn_t_trust_its_authority_sends_nothing(door: Door) -> None:
+    with replace(door, authority=None).runloop("none", max_retries=0) as api, pytest.raises(APIConnectionError):
+        api.secrets.list()
+
+
+@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
+def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: Account) -> None:
+    with door.runloop(key_of(account)) as api:
+        api.secrets.create(name="TOKEN", value=VALUE)
+        api.secrets.update("TOKEN", value=f"{VALUE}-2")
+        for body in ({"name": "OTHER", "value": [VALUE]}, {VALUE: VALUE}):
+            with pytest.raises(BadRequestError):
+                api.post("/v1/secrets", body=body, cast_to=object)
+        until("the account's Secret holds it", lambda: written(account) == {"TOKEN": f"{VALUE}-2"})
+        api.secrets.delete("TOKEN")
+    logs = ("logs", "--all-containers", "--prefix", "--tail=-1")
+    texts = {
+        "the gateway": account.cluster.kubectl(*logs, *PODS),
+        "the operator": account.cluster.kubectl(*logs, f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets"),
+        "the API server": account.cluster.kubectl(*logs, "-nkube-system", "-lcomponent=kube-apiserver"),
+        "Events": account.cluster.kubectl("get", "events", "-A", "-ojson"),
+        "AccountSecrets": account.cluster.kubectl("get", "accountsecrets", "-A", "-ojson"),
+    }
+    encoded = base64.b64encode(VALUE.encode()).decode().rstrip("=")
+    assert [where for where, text in texts.items() if VALUE in text or encoded in text] == []
+    assert "devbox_secrets" in texts["the operator"]
+    assert "Running on" in texts["the gateway"]
+
+
+# --- What `check` says of it.
+
+
+@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
+def test_check_tells_whether_it_serves(door: Door) -> None:
+    gateway = (f"deployment/{NAME}", f"-n{NAMESPACE}")
+    assert checked(door.cluster) == ["ok", "2 of 2 replicas are ready"]
+    door.cluster.kubectl("scale", *gateway, "--replicas=0")
+    assert checked(door.cluster) == ["warning", "has 0 replicas: its clients get no answer"]
+    door.cluster.kubectl("set", "image", *gateway, "gateway=not-there:1")
+    door.cluster.kubectl("scale", *gateway, "--replicas=2")
+    door.cluster.kubectl("wait", *gateway, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
+    assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    door.cluster.kubectl("rollout", "undo", *gateway)
+    door.cluster.kubectl("rollout", "status", *gateway, "--timeout=60s")
+
+
+def checked(cluster: Cluster) -> list[str] | None:
+    """Give the level and the text of the gateway's line, if there is one."""
+    command = [COMMAND, "check", "--kubeconfig", cluster.kubeconfig, "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
+    assert lines["operator"][0] == "ok"
+    return lines.get("gateway")
+
+
 # --- Two replicas, as one.
 
 
+@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
 def test_a_retry_that_comes_to_the_other_replica_is_known_there(door: Door, account: Account) -> None:
     key = key_of(account)
     first, second = replicas(account.cluster)
@@ -245,20 +305,15 @@ def test_a_retry_that_comes_to_the_other_replica_is_known_there(door: Door, acco
     assert written(account) == {}
 
 
-def test_no_call_fails_while_one_replica_is_deleted(door: Door, program: TypeScript, account: Account) -> None:
-    with clients(door, key_of(account), program) as count:
-        until("the clients are at it", lambda: count() > 5)
-        account.cluster.kubectl("delete", replicas(account.cluster)[0], f"-n{NAMESPACE}", "--timeout=60s")
-        since = count()
-        until("they go on", lambda: count() > since + 5)
-
-
-def test_no_call_fails_while_helm_replaces_both(door: Door, program: TypeScript, account: Account) -> None:
+@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
+def test_no_call_fails_while_a_replica_is_deleted_and_helm_replaces_both(
+    door: Door, program: TypeScript, account: Account
+) -> None:
     before = replicas(account.cluster)
     with clients(door, key_of(account), program) as count:
         until("the clients are at it", lambda: count() > 5)
-        options = (*OPTIONS, TLS) if door.authority else OPTIONS
-        release.install(account.cluster, *options, "--set=gateway.resources.requests.cpu=60m")
+        account.cluster.kubectl("delete", before[0], f"-n{NAMESPACE}", "--wait=false")
+        release.install(account.cluster, *OPTIONS, TLS, "--set=gateway.resources.requests.cpu=60m")
         account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
         since = count()
         until("they go on", lambda: count() > since + 5)
