@@ -136,8 +136,8 @@ def clients(door: Door, key: str, typescript: TypeScript) -> Iterator[Callable[[
                 await api.secrets.delete_by_id(made.id)
                 done[1] += 1
 
-    address = {"url": door.url, "key": key, "authority": door.authority}
-    with typescript.start("steady", **address) as node, ThreadPoolExecutor() as threads:
+    node = typescript.start("steady", url=door.url, key=key, authority=door.authority)
+    with node, ThreadPoolExecutor() as threads:
         running = [threads.submit(synchronous), threads.submit(asyncio.run, asynchronous())]
         try:
             yield lambda: sum(done)

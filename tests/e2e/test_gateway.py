@@ -268,7 +268,7 @@ def test_check_tells_whether_it_serves(door: Door) -> None:
 
 def checked(cluster: Cluster) -> list[str] | None:
     """Give the level and the text of the gateway's line, if there is one."""
-    command = [COMMAND, "check", "--kubeconfig", cluster.kubeconfig, "-o", "json"]
+    command: list[str | Path] = [COMMAND, "check", "--kubeconfig", cluster.kubeconfig, "-o", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
     assert lines["operator"][0] == "ok"

@@ -30,7 +30,7 @@ class TypeScript:
         if authority:
             env["NODE_EXTRA_CA_CERTS"] = str(authority)
         pipe = subprocess.PIPE
-        command = ["node", self.folder / f"{program}.mjs", *arguments]
+        command: list[str | Path] = ["node", self.folder / f"{program}.mjs", *arguments]
         return subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def run(

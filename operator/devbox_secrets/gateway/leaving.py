@@ -74,4 +74,5 @@ class _LeavingH2Protocol(H2Protocol):
             await self.send(_GO_AWAY)
 
 
-hypercorn.protocol.H2Protocol = _LeavingH2Protocol  # type: ignore[misc]  # there is no other way to choose it
+# There is no other way to choose it.
+hypercorn.protocol.H2Protocol = _LeavingH2Protocol  # type: ignore[attr-defined]
