@@ -254,16 +254,17 @@ def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: A
 
 @pytest.mark.parametrize("door", ["without TLS"], indirect=True)
 def test_check_tells_whether_it_serves(door: Door) -> None:
-    gateway = (f"deployment/{NAME}", f"-n{NAMESPACE}")
     assert checked(door.cluster) == ["ok", "2 of 2 replicas are ready"]
-    door.cluster.kubectl("scale", *gateway, "--replicas=0")
-    assert checked(door.cluster) == ["warning", "has 0 replicas: its clients get no answer"]
-    door.cluster.kubectl("set", "image", *gateway, "gateway=not-there:1")
-    door.cluster.kubectl("scale", *gateway, "--replicas=2")
-    door.cluster.kubectl("wait", *gateway, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
-    assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
-    door.cluster.kubectl("rollout", "undo", *gateway)
-    door.cluster.kubectl("rollout", "status", *gateway, "--timeout=60s")
+    quota = ("quota", "no-pods", f"-n{NAMESPACE}")
+    door.cluster.kubectl("create", *quota, "--hard=pods=0")
+    try:
+        door.cluster.kubectl("delete", *replicas(door.cluster), f"-n{NAMESPACE}", "--wait=false")
+        deployment = (f"deployment/{NAME}", f"-n{NAMESPACE}")
+        door.cluster.kubectl("wait", *deployment, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
+        assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    finally:
+        door.cluster.kubectl("delete", *quota)
+    door.cluster.kubectl("rollout", "status", *deployment, "--timeout=60s")
 
 
 def checked(cluster: Cluster) -> list[str] | None:
