@@ -91,7 +91,7 @@ def replicas(cluster: Cluster) -> list[str]:
 @contextmanager
 def one_replica(door: Door, pod: str) -> Iterator[Door]:
     """Reach one replica alone."""
-    command = [
+    command: list[str | Path] = [
         tool("kubectl"),
         f"--kubeconfig={door.cluster.kubeconfig}",
         "port-forward",

@@ -21,6 +21,13 @@ CODES = MappingProxyType(
 )
 #: When to come again, in seconds; the SDKs wait that long before they do.
 RETRY_AFTER_SECONDS = 2
+#: What goes with a status besides its sentence.
+MORE_HEADERS = MappingProxyType(
+    {
+        HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+        HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_SECONDS)},
+    }
+)
 
 
 class Declined(DevboxSecretsError):
