@@ -93,3 +93,5 @@ class GatewaySettings(_Settings):
     """How long a request's body may take to come."""
     wait_seconds: float = Field(default=20, gt=0)
     """How long an answer may wait, with wait=true, until devboxes' Secret holds the value."""
+    leave_seconds: float = Field(default=10, ge=0)
+    """How long requests are still answered after SIGTERM."""

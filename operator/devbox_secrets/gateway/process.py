@@ -1,11 +1,10 @@
-"""The gateway's process: one port on which HTTP/1.1 and HTTP/2 are served. Imports app.
+"""The gateway's process: one port on which HTTP/1.1 and HTTP/2 are served. Imports app and leaving.
 
 On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the TypeScript SDK speaks nothing else.
 """
 
 import asyncio
 import logging
-import signal
 import socket
 import ssl
 import sys
@@ -18,6 +17,7 @@ from hypercorn.config import Config
 from devbox_secrets.certificate import Certificate
 from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.app import application
+from devbox_secrets.gateway.leaving import LeavingConfig
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
 from devbox_secrets.gateway.waiting import Waiting
@@ -52,7 +52,7 @@ def run(settings: GatewaySettings) -> None:
     asyncio.run(_run(settings))
 
 
-class _Config(Config):
+class _Config(LeavingConfig):
     """hypercorn's configuration, with a certificate that may change while it serves."""
 
     def __init__(self, certificate: Certificate | None) -> None:
@@ -82,18 +82,10 @@ async def _run(settings: GatewaySettings) -> None:
         followed = asyncio.create_task(_follow(certificate, settings.certificate_seconds))
         waiting = Waiting(upstream, settings.wait_seconds)
         app = application(upstream, store, waiting, settings.body_seconds)
-        await serve(app, config, shutdown_trigger=partial(_end, waiting))  # type: ignore[arg-type]
+        leave = partial(config.until_left, settings.leave_seconds, waiting.stop)
+        await serve(app, config, shutdown_trigger=leave)  # type: ignore[arg-type]
         followed.cancel()
     LOG.info("stopped")
-
-
-async def _end(waiting: Waiting) -> None:
-    """Return when the process is told to stop; those who wait are told to come again, to another replica."""
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, told.set)
-    await told.wait()
-    waiting.stop()
 
 
 async def _follow(certificate: Certificate | None, seconds: float) -> None:
