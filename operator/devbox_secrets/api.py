@@ -4,9 +4,10 @@ The CRD is generated from these models (crd.py), so what they say is what the AP
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes
 from pydantic.alias_generators import to_camel
@@ -241,6 +242,13 @@ class AccountSecretStatus(_Model):
 def account_secrets_path(account: str, name: str = "") -> str:
     """Give the API server's path of an account's AccountSecrets, or of one of them."""
     return f"/apis/{GROUP}/{VERSION}/namespaces/{account}/{PLURAL}" + (f"/{name}" if name else "")
+
+
+def holders_of_sealed(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Give those entries of an AccountSecret's managedFields that hold `spec.sealed`."""
+    for entry in metadata.get("managedFields") or ():
+        if "f:sealed" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}):
+            yield entry
 
 
 def check_variable(name: str) -> None:

@@ -18,6 +18,7 @@ from devbox_secrets.api import (
     GATEWAY_MANAGER,
     GATEWAY_REQUESTS_ANNOTATION,
     GATEWAY_UPDATED_ANNOTATION,
+    holders_of_sealed,
 )
 from devbox_secrets.gateway.ids import SecretId
 from devbox_secrets.gateway.views import SecretView
@@ -116,9 +117,7 @@ def _updated(metadata: Body) -> int:
     What the operator owns it has re-sealed: the value is still the one that the gateway took.
     """
     owners = [
-        (_milliseconds(entry["time"]), entry["manager"])
-        for entry in metadata.get("managedFields") or ()
-        if "f:sealed" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}) and "time" in entry
+        (_milliseconds(entry["time"]), entry["manager"]) for entry in holders_of_sealed(metadata) if "time" in entry
     ]
     written, owner = max(owners, default=(0, ""))
     noted = _noted(metadata, GATEWAY_UPDATED_ANNOTATION)
