@@ -4,6 +4,7 @@ On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the Type
 """
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -77,7 +78,11 @@ async def _run(settings: GatewaySettings) -> None:
     async with Upstream.connect(settings.api_server, settings.api_server_ca, settings.api_server_seconds) as upstream:
         store = Store(upstream, settings.namespace, settings.reserved_names)
         followed = asyncio.create_task(_follow(certificate, settings.certificate_seconds))
-        await serve(application(upstream, store, settings.body_seconds), config)  # type: ignore[arg-type]
+        app = application(upstream, store, settings.body_seconds)
+        # A list makes many objects: what stays for the process's life isn't looked at each time the garbage is.
+        gc.collect()
+        gc.freeze()
+        await serve(app, config)  # type: ignore[arg-type]
         followed.cancel()
     LOG.info("stopped")
 
