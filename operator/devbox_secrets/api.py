@@ -59,6 +59,8 @@ SEALED_PATTERN = "^dbs1[.][0-9a-f]{16}[.][A-Za-z0-9_-]+$"
 #: with AES-GCM's tag (16 bytes).
 SEALED_MIN_LENGTH = 22 + 1515
 DESCRIPTION_MAX_LENGTH = 1024
+#: What names most objects (RFC 1123's subdomain, and a little more); it becomes a part of a URL.
+OBJECT_NAME_PATTERN = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 #: What names a namespace (RFC 1123's label).
 ACCOUNT_PATTERN = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"
@@ -234,6 +236,13 @@ class AccountSecretStatus(_Model):
     def overdue(self) -> bool:
         """Whether it says that the value is older than `rotateAfter` allows."""
         return self.rotation_due is not None and self.rotation_due.holds
+
+    def decided(self, generation: int) -> Condition | None:
+        """The condition Ready, once it speaks of this generation or a later one and time alone doesn't change it."""
+        ready = self.ready
+        if ready is None or (self.observed_generation or 0) < generation:
+            return None
+        return None if ready.reason == Reason.NOT_WRITTEN else ready  # that is tried again and again
 
     def _condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)

@@ -91,3 +91,5 @@ class GatewaySettings(_Settings):
     """How often it's looked whether they are others."""
     body_seconds: float = Field(default=10, gt=0)
     """How long a request's body may take to come."""
+    wait_seconds: float = Field(default=20, gt=0)
+    """How long an answer may wait, with wait=true, until devboxes' Secret holds the value."""

@@ -17,6 +17,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 SECONDS = 240  # alone it takes 15
 
 
+@pytest.mark.usefixtures("running")  # some requests wait for the operator
 def test_the_gateway_keeps_to_its_document(controlplane: ControlPlane, rest: Gateway, tmp_path: Path) -> None:
     account = new_account(controlplane)
     # Where the document says that any account may be named, it is one that the token's user may use.

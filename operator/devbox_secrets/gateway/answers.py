@@ -19,6 +19,7 @@ CODES = MappingProxyType(
         HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailable",
     }
 )
+ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
 #: When to come again, in seconds; the SDKs wait that long before they do.
 RETRY_AFTER_SECONDS = 2
 #: What goes with a status besides its sentence.
@@ -48,6 +49,15 @@ def not_found() -> Declined:
     return Declined(HTTPStatus.NOT_FOUND, "the account has no such secret")
 
 
+def not_the_home(home: str) -> Declined:
+    """Decline what a policy of ours refused, since its namespace belongs to another account by a label."""
+    return Declined(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"a label gives this namespace to the account {home}, and secrets are made there alone: name it in the header"
+        f" {ACCOUNT_HEADER}, with a token whose user has the role devbox-secrets-edit in {home}",
+    )
+
+
 def later(message: str) -> Declined:
     """Decline for now."""
     return Declined(HTTPStatus.SERVICE_UNAVAILABLE, f"{message}; try again in {RETRY_AFTER_SECONDS} seconds")
@@ -59,7 +69,7 @@ def declined_by_the_cluster(error: ClusterError) -> Declined:
         case HTTPStatus.UNAUTHORIZED:
             return Declined(
                 HTTPStatus.UNAUTHORIZED,
-                "the cluster doesn't know this token, or its time is over: make another with kubectl create token",
+                "the cluster doesn't know this token, or its time is over: make another with devbox-secrets token",
             )
         case HTTPStatus.FORBIDDEN:
             return Declined(

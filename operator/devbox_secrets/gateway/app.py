@@ -50,21 +50,24 @@ from devbox_secrets.gateway.record import Record
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
 from devbox_secrets.gateway.views import Problem, SecretListView, SecretView
+from devbox_secrets.gateway.waiting import Hold, Waiting, hold_of, refuse_wait
 
 LOG = logging.getLogger(__name__)
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 5000
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+Holds = Annotated[Hold, Depends(hold_of)]
 
 
-def application(upstream: Upstream, store: Store, body_seconds: float) -> ASGIApp:
+def application(upstream: Upstream, store: Store, waiting: Waiting, body_seconds: float) -> ASGIApp:
     """Give the gateway as an ASGI application."""
-    return _Guard(endpoints(upstream, store, body_seconds))
+    return _Guard(endpoints(upstream, store, waiting, body_seconds))
 
 
-def endpoints(upstream: Upstream, store: Store, body_seconds: float) -> FastAPI:
+def endpoints(upstream: Upstream, store: Store, waiting: Waiting, body_seconds: float) -> FastAPI:
     """Give the endpoints, and those that describe them."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.state.waiting = waiting
     callers = Callers(upstream)
 
     async def find_caller(
@@ -86,10 +89,14 @@ def endpoints(upstream: Upstream, store: Store, body_seconds: float) -> FastAPI:
 def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # noqa: ANN401 - fastapi's own
     @app.post("/v1/secrets", **told("createSecret", "Create a secret", WRITING, answer=SecretView, body=Creation))
     async def create(
-        request: Request, caller: Annotated[Caller, who], request_id: Annotated[str | None, REQUEST_ID] = None
+        request: Request,
+        caller: Annotated[Caller, who],
+        hold: Holds,
+        request_id: Annotated[str | None, REQUEST_ID] = None,
     ) -> Response:
         body = await read_body(request, Creation, body_seconds)
-        return _view(await store.create(caller, body.name, _bytes(body.value), request_id))
+        made = await store.create(caller, body.name, _bytes(body.value), request_id)
+        return _view(await hold(caller, made))
 
     @app.get("/v1/secrets", **told("listSecrets", "List secrets, the newest first", READING, answer=SecretListView))
     async def page(
@@ -134,13 +141,16 @@ def _one(
         request: Request,
         key: Annotated[str, place.key],
         caller: Annotated[Caller, who],
+        hold: Holds,
         request_id: Annotated[str | None, REQUEST_ID] = None,
     ) -> Response:
         body = await read_body(request, Update, body_seconds)
-        return _view(await store.update(caller, partial(find, caller, key), _bytes(body.value), request_id))
+        updated = await store.update(caller, partial(find, caller, key), _bytes(body.value), request_id)
+        return _view(await hold(caller, updated))
 
     @app.post(f"{place.path}/delete", **one("deleteSecret", "Delete a secret", WRITING, Nothing))
     async def delete(request: Request, key: Annotated[str, place.key], caller: Annotated[Caller, who]) -> Response:
+        refuse_wait(request)
         await read_body(request, Nothing, body_seconds)
         return _view(await store.delete(caller, partial(find, caller, key)))
 

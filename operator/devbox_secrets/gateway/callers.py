@@ -13,10 +13,9 @@ from http import HTTPStatus
 
 from devbox_secrets.api import check_account
 from devbox_secrets.errors import InvalidAccount
-from devbox_secrets.gateway.answers import Declined, bad_request
+from devbox_secrets.gateway.answers import ACCOUNT_HEADER, Declined, bad_request
 from devbox_secrets.gateway.upstream import Upstream
 
-ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
 #: How long it's remembered whose token it is. Its rights are looked at with each request.
 REMEMBERED_SECONDS = 60
 _REMEMBERED = 4096
@@ -52,7 +51,7 @@ class Callers:
         if not found:
             raise Declined(
                 HTTPStatus.UNAUTHORIZED,
-                "the request has no bearer token: send the header Authorization with one that kubectl create token"
+                "the request has no bearer token: send the header Authorization with one that devbox-secrets token"
                 " prints (the SDKs' API key)",
             )
         token = found.group(1)

@@ -1,6 +1,6 @@
 """What the OpenAPI document says of the endpoints, beside their types.
 
-Imports answers, bodies, callers, ids, views.
+Imports answers, bodies, ids, views.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,8 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from devbox_secrets.api import ACCOUNT_PATTERN, VARIABLE_MAX_LENGTH, VARIABLE_PATTERN
-from devbox_secrets.gateway.answers import RETRY_AFTER_SECONDS
+from devbox_secrets.gateway.answers import ACCOUNT_HEADER, RETRY_AFTER_SECONDS
 from devbox_secrets.gateway.bodies import MAX_BYTES, Creation, Nothing, Update
-from devbox_secrets.gateway.callers import ACCOUNT_HEADER
 from devbox_secrets.gateway.ids import ID_MAX_LENGTH, ID_PATTERN
 from devbox_secrets.gateway.views import Problem
 
@@ -43,8 +42,8 @@ _ERRORS = MappingProxyType(
         HTTPStatus.FORBIDDEN: "The token's user may not do this in this account, or a quota forbids it.",
         HTTPStatus.NOT_FOUND: "The account has no such secret, or there is no such account.",
         HTTPStatus.REQUEST_TIMEOUT: "The body came too slowly.",
-        HTTPStatus.UNPROCESSABLE_ENTITY: "A policy of the cluster refuses the object.",
-        HTTPStatus.SERVICE_UNAVAILABLE: "The API server is away or slow, or there is no sealing key yet.",
+        HTTPStatus.UNPROCESSABLE_ENTITY: "A policy of the cluster refuses the object, or devboxes don't get its value.",
+        HTTPStatus.SERVICE_UNAVAILABLE: "The API server is away, there is no sealing key yet, or a wait took too long.",
     }
 )
 _HEADERS = MappingProxyType(

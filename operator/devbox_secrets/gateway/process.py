@@ -6,9 +6,11 @@ On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the Type
 import asyncio
 import gc
 import logging
+import signal
 import socket
 import ssl
 import sys
+from functools import partial
 from typing import Any
 
 from hypercorn.asyncio import serve
@@ -19,6 +21,7 @@ from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.app import application
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
+from devbox_secrets.gateway.waiting import Waiting
 from devbox_secrets.settings import GatewaySettings
 
 LOG = logging.getLogger(__name__)
@@ -78,13 +81,23 @@ async def _run(settings: GatewaySettings) -> None:
     async with Upstream.connect(settings.api_server, settings.api_server_ca, settings.api_server_seconds) as upstream:
         store = Store(upstream, settings.namespace, settings.reserved_names)
         followed = asyncio.create_task(_follow(certificate, settings.certificate_seconds))
-        app = application(upstream, store, settings.body_seconds)
+        waiting = Waiting(upstream, settings.wait_seconds)
+        app = application(upstream, store, waiting, settings.body_seconds)
         # A list makes many objects: what stays for the process's life isn't looked at each time the garbage is.
         gc.collect()
         gc.freeze()
-        await serve(app, config)  # type: ignore[arg-type]
+        await serve(app, config, shutdown_trigger=partial(_end, waiting))  # type: ignore[arg-type]
         followed.cancel()
     LOG.info("stopped")
+
+
+async def _end(waiting: Waiting) -> None:
+    """Return when the process is told to stop; those who wait are told to come again, to another replica."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, told.set)
+    await told.wait()
+    waiting.stop()
 
 
 async def _follow(certificate: Certificate | None, seconds: float) -> None:

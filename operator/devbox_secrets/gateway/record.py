@@ -57,6 +57,11 @@ class Record:
         return str(self.metadata["resourceVersion"])
 
     @property
+    def generation(self) -> int:
+        """The state of its spec that was read."""
+        return int(self.metadata["generation"])
+
+    @property
     def requests(self) -> tuple[str, ...]:
         """Marks of the requests that wrote it, the newest last."""
         return tuple(_notes(self.metadata).get(GATEWAY_REQUESTS_ANNOTATION, "").split())

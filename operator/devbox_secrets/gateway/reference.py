@@ -13,13 +13,14 @@ from devbox_secrets.gateway.app import endpoints
 from devbox_secrets.gateway.document import document
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
+from devbox_secrets.gateway.waiting import Waiting
 
 
 async def reference() -> str:
     """Give the text of docs/openapi.json."""
     async with aiohttp.ClientSession() as session:  # nobody is asked
         upstream = Upstream(session)
-        app = endpoints(upstream, Store(upstream, "", ()), 0)
+        app = endpoints(upstream, Store(upstream, "", ()), Waiting(upstream, 0), 0)
     return json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,27 +1,35 @@
-"""The API server, asked in a caller's name: one request, and what became of it. Imports errors alone.
+"""The API server, asked in a caller's name: one request, and what became of it. Imports answers.
 
 The gateway has no token of its own. One session serves all callers, so nothing that one was given (a cookie) may
 go with another's request.
 """
 
 import json
+import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from devbox_secrets.errors import ClusterError
+from devbox_secrets.errors import ClusterError, DevboxSecretsError
+from devbox_secrets.gateway.answers import not_the_home
 
 Body = dict[str, Any]
+T = TypeVar("T")
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 #: A table's rows have an object's metadata and columns, without the rest of it.
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+#: What the chart's policy says of an AccountSecret outside of its account's home.
+_HOME = re.compile(
+    r"ValidatingAdmissionPolicy 'devbox-secrets-homes' with binding 'devbox-secrets-homes' denied request:"
+    r" the namespace [a-z0-9-]{1,63} belongs to the account ([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?) by its label "
+)
 
 
 class Upstream:
@@ -65,19 +73,61 @@ class Upstream:
         Raises:
             ClusterError: there was no answer, or a refusal. Its text names the request, no more.
         """
-        sent = {"Accept": JSON, "Content-Type": JSON, **(headers or {}), "Authorization": f"Bearer {token}"}
         data = None if body is None else json.dumps(body).encode()
+        async with self._answer(token, method, path, headers or {}, params=query, data=data) as response:
+            return _json(f"{method} {path}", await response.read())
+
+    async def watch(
+        self, token: str, path: str, query: Mapping[str, str], see: Callable[[str, Body], T | None]
+    ) -> T | None:
+        """Read a watch's events until `see` makes something of one, by its type and object; None if it ended before.
+
+        Raises:
+            ClusterError: as `ask` does.
+        """
+        rest = b""
+        # No answer's time: there may be nothing to tell for long.
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=self._session.timeout.total)
+        async with self._answer(token, "GET", path, {}, params={**query, "watch": "true"}, timeout=limit) as response:
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for event in (_json(f"watch {path}", line) for line in lines):
+                    if event["type"] == "ERROR":
+                        status = event["object"].get("code", 0)
+                        raise ClusterError(f"watch {path}: {status}", status)
+                    if seen := see(event["type"], event["object"]):
+                        return seen
+        return None
+
+    @asynccontextmanager
+    async def _answer(
+        self,
+        token: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        **options: Any,  # noqa: ANN401 - aiohttp's own
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        sent = {"Accept": JSON, "Content-Type": JSON, **headers, "Authorization": f"Bearer {token}"}
         try:
-            async with self._session.request(
-                method, path, params=query, data=data, headers=sent, allow_redirects=False
-            ) as response:
-                raw = await response.read()
+            async with self._session.request(method, path, headers=sent, allow_redirects=False, **options) as response:
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise refusal(f"{method} {path}", response.status, await response.read())
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterError(f"{method} {path}: {type(error).__name__}") from None
-        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise ClusterError(f"{method} {path}: {response.status}", response.status)
-        try:
-            found: Body = json.loads(raw)
-        except ValueError:
-            raise ClusterError(f"{method} {path}: the answer isn't JSON") from None
-        return found
+
+
+def refusal(request: str, status: int, raw: bytes) -> DevboxSecretsError:
+    """Make an error of an answer. Of its text nothing is passed on but the home that a policy of ours names."""
+    if home := _HOME.search(raw.decode(errors="replace")):
+        return not_the_home(home.group(1))
+    return ClusterError(f"{request}: {status}", status)
+
+
+def _json(request: str, raw: bytes) -> Body:
+    try:
+        found: Body = json.loads(raw)
+    except ValueError:
+        raise ClusterError(f"{request}: the answer isn't JSON") from None
+    return found
