@@ -4,6 +4,7 @@ On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the Type
 """
 
 import asyncio
+import gc
 import logging
 import socket
 import ssl
@@ -82,6 +83,9 @@ async def _run(settings: GatewaySettings) -> None:
         followed = asyncio.create_task(_follow(certificate, settings.certificate_seconds))
         waiting = Waiting(upstream, settings.wait_seconds)
         app = application(upstream, store, waiting, settings.body_seconds)
+        # A list makes many objects: what stays for the process's life isn't looked at each time the garbage is.
+        gc.collect()
+        gc.freeze()
         leave = partial(config.until_left, settings.leave_seconds, waiting.stop)
         await serve(app, config, shutdown_trigger=leave)  # type: ignore[arg-type]
         followed.cancel()
