@@ -145,7 +145,11 @@ def test_two_hundred_who_wait_hold_back_no_other_call(
 def test_when_the_process_ends_who_waits_is_told_to_come_again(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
-    with gateway(controlplane) as it, it.client(key) as api, in_background(lambda: made(api, "TOKEN")) as answer:
+    with (
+        gateway(controlplane, leave_seconds="0") as it,
+        it.client(key) as api,
+        in_background(lambda: made(api, "TOKEN")) as answer,
+    ):
         until("it is waited for", lambda: watches(controlplane) == 1)
         started = time.monotonic()
         assert it.component.stop() == 0
