@@ -1,7 +1,8 @@
-"""A server's certificate, followed while it changes. Imports nothing of ours."""
+"""Certificates in files, followed while they change: a server's own, and those of a CA. Imports nothing of ours."""
 
 import logging
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,39 @@ from cryptography import x509
 LOG = logging.getLogger(__name__)
 
 
-class Certificate:
+class _Followed(ABC):
+    """Files, and what was made of them."""
+
+    _said: tuple[str, str]
+    """What to say of files that can't be used, and of new ones."""
+
+    def __init__(self, *files: Path) -> None:
+        self._files = files
+        self._state = self._look()  # before: what changes meanwhile is seen the next time
+        self._load()
+
+    def refresh(self) -> None:
+        """Take what is in the files now; what can't be used doesn't replace what can."""
+        try:
+            if (state := self._look()) == self._state:
+                return
+            self._load()
+            self._state = state
+        except (OSError, ValueError) as error:
+            LOG.warning("%s: %s", self._said[0], error)
+        else:
+            LOG.info("%s", self._said[1])
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Make of the files what is to be made of them."""
+
+    def _look(self) -> object:
+        """Say what differs when the files do; no key is kept in memory for it."""
+        return [(it.st_ino, it.st_mtime_ns, it.st_size) for it in (file.stat() for file in self._files)]
+
+
+class Certificate(_Followed):
     """A certificate and its key in a folder, as a Secret is mounted: each new connection gets the present one.
 
     `alpn` are the protocols to choose from; `tell_end` hears when it ends, in seconds since 1970.
@@ -19,38 +52,31 @@ class Certificate:
         OSError, ValueError: the files can't be read, or don't belong together.
     """
 
+    _said = (
+        "the new certificate can't be used, so the former one stays",
+        "new connections get the new certificate",
+    )
+
     def __init__(
         self, folder: Path, *, alpn: Sequence[str] = (), tell_end: Callable[[float], object] = lambda _: None
     ) -> None:
         self._alpn = alpn
         self._tell_end = tell_end
         self.file, self.key = folder / "tls.crt", folder / "tls.key"
-        self._state, self._present = self._load()
+        super().__init__(self.file, self.key)
         self.context = self._new_context()
         self.context.sni_callback = self._choose
-
-    def refresh(self) -> None:
-        """Take what is in the folder now; what can't be used doesn't replace what can."""
-        try:
-            if self._look() == self._state:
-                return
-            self._state, self._present = self._load()
-        except (OSError, ValueError) as error:
-            LOG.warning("the new certificate can't be used, so the former one stays: %s", error)
-        else:
-            LOG.info("new connections get the new certificate")
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
         # Called for each handshake, also for one that names no server.
         connection.context = self._present
 
-    def _load(self) -> tuple[object, ssl.SSLContext]:
-        state = self._look()
+    def _load(self) -> None:
         context = self._new_context()
         context.load_cert_chain(self.file, self.key)
         ends = x509.load_pem_x509_certificate(self.file.read_bytes()).not_valid_after_utc
+        self._present = context
         self._tell_end(ends.timestamp())
-        return state, context
 
     def _new_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -58,6 +84,21 @@ class Certificate:
             context.set_alpn_protocols(self._alpn)
         return context
 
-    def _look(self) -> object:
-        """Say what differs when the files do; no key is kept in memory for it."""
-        return [(it.st_ino, it.st_mtime_ns, it.st_size) for it in (self.file.stat(), self.key.stat())]
+
+class Authority(_Followed):
+    """The certificates of a CA, and a context for connections to servers that it vouches for.
+
+    Raises:
+        OSError: they can't be read.
+    """
+
+    _said = (
+        "the new certificates of the API server's CA can't be used, so the former ones stay",
+        "new connections to the API server trust the CA's new certificates",
+    )
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+
+    def _load(self) -> None:
+        self.context = ssl.create_default_context(cafile=str(self._files[0]))

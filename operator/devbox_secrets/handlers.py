@@ -5,12 +5,12 @@ in its annotations. A handler returns nothing, since what it returns is written 
 """
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import kopf
 
+from devbox_secrets import logs
 from devbox_secrets.api import ACCOUNT_SECRET, GROUP, PLURAL, VERSION
 from devbox_secrets.cache import Cache
 
@@ -73,7 +73,5 @@ def log(level: str) -> None:
 
     At DEBUG kopf logs whole bodies; at INFO a line for each event.
     """
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("kopf", "aiohttp", "asyncio", "kubernetes", "urllib3"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    logs.log(level, ("kopf", "aiohttp", "asyncio", "kubernetes", "urllib3"))
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

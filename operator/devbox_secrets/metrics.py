@@ -7,6 +7,8 @@ REGISTRY = CollectorRegistry()
 """What the operator shows."""
 WEBHOOK_REGISTRY = CollectorRegistry()
 """What the webhook shows, which is another process."""
+GATEWAY_REGISTRY = CollectorRegistry()
+"""What the gateway shows, which is yet another."""
 
 ACCOUNT_SECRETS = Gauge(
     "devbox_secrets_accountsecrets",
@@ -74,6 +76,37 @@ REVIEWS = Counter(
 )
 CERTIFICATE_END = Gauge(
     "devbox_secrets_certificate_end_seconds",
-    "When the webhook's certificate ends, in seconds since 1970",
+    "When the server's certificate ends, in seconds since 1970",
     registry=WEBHOOK_REGISTRY,
+)
+"""The gateway's as well, where it has one: without one there is no time to show."""
+
+CALLS = Counter(
+    "devbox_secrets_gateway_calls",
+    "Calls by endpoint, method and class of status",
+    ["endpoint", "method", "status"],
+    registry=GATEWAY_REGISTRY,
+)
+CALL_SECONDS = Histogram(
+    "devbox_secrets_gateway_call_seconds",
+    "From a call's head until its answer was sent",
+    ["endpoint", "method"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=GATEWAY_REGISTRY,
+)
+CALLS_IN_FLIGHT = Gauge(
+    "devbox_secrets_gateway_calls_in_flight", "Calls that aren't answered yet", registry=GATEWAY_REGISTRY
+)
+CONNECTIONS = Gauge("devbox_secrets_gateway_connections", "Connections of clients", registry=GATEWAY_REGISTRY)
+UPSTREAM = Counter(
+    "devbox_secrets_gateway_upstream_requests",
+    "Requests to the API server by its answer: the class of its status, 429, late or none",
+    ["answer"],
+    registry=GATEWAY_REGISTRY,
+)
+TURNED_AWAY = Counter(
+    "devbox_secrets_gateway_turned_away",
+    "Calls told to come again because there are too many, by whose",
+    ["whose"],
+    registry=GATEWAY_REGISTRY,
 )

@@ -27,7 +27,7 @@ class _Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     port: int = Field(default=8080, ge=1, le=65535)
-    """Where /healthz, /readyz and /metrics are served."""
+    """Where /healthz, /readyz and, but for the gateway, /metrics are served."""
 
 
 class Settings(_Settings):
@@ -88,10 +88,26 @@ class GatewaySettings(_Settings):
     certificate: Path | None = None
     """The folder of tls.crt and tls.key; without one there is no TLS."""
     certificate_seconds: float = Field(default=10, gt=0)
-    """How often it's looked whether they are others."""
+    """How often it's looked whether they, or those of the CA, are others."""
+    metrics_port: int = Field(default=9090, ge=1, le=65535)
+    """Where /metrics is served: not to everyone who may call."""
+    audit: bool = True
+    """Whether each call leaves a line on standard output."""
+    rate_per_second: float = Field(default=0, ge=0)
+    """How many calls a user may make in the long run, in this process; 0 is without a limit."""
+    rate_burst: int = Field(default=20, ge=1)
+    """How many at once."""
     body_seconds: float = Field(default=10, gt=0)
     """How long a request's body may take to come."""
     wait_seconds: float = Field(default=20, gt=0)
     """How long an answer may wait, with wait=true, until devboxes' Secret holds the value."""
     leave_seconds: float = Field(default=10, ge=0)
     """How long requests are still answered after SIGTERM."""
+    answer_seconds: float = Field(default=30, gt=0)
+    """How long a client may take to read its answer."""
+    idle_seconds: float = Field(default=75, gt=0)
+    """How long a connection may be without a request; more than load balancers keep theirs, or they would send into
+    a closed one."""
+    connections: int = Field(default=1000, ge=1)
+    """How many there may be, of which one with TLS takes 0.3 MB: from then on, for a new one, the one that was idle
+    for longest goes."""

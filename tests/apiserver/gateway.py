@@ -1,5 +1,6 @@
 """The gateway as its users run it: its process, from the wheel, and a token of an account. Imports product, chart."""
 
+import json
 import os
 import ssl
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from apiserver.chart import NAMESPACE, Json, until
-from apiserver.product import COMMAND, operator
+from apiserver.product import COMMAND, Process, operator
 from cluster.components import reserved_port
 from cluster.controlplane import ControlPlane
 from cluster.process import Component
@@ -22,11 +23,22 @@ class Gateway:
 
     component: Component
     url: str
+    measured: Process
     verify: ssl.SSLContext | bool = True
 
     @property
     def log(self) -> str:
         return self.component.log.read_text()
+
+    @property
+    def audit(self) -> list[Json]:
+        """The lines of the calls so far."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = httpx.URL(self.url)
+        return url.host, url.port or 0
 
     def client(self, token: str, account: str | None = None, *, http2: bool = False) -> httpx.Client:
         """Give a plain client with a token, and with an account that it names."""
@@ -41,14 +53,15 @@ def gateway(
     controlplane: ControlPlane, server: str | None = None, verify: ssl.SSLContext | None = None, **settings: str
 ) -> Iterator[Gateway]:
     """Run the gateway in front of a control plane where the chart is installed, and end it; `verify` is for TLS."""
-    with reserved_port() as port:
-        pass  # found free; the gateway binds it alone
+    with reserved_port() as port, reserved_port() as metrics_port:
+        pass  # found free; the gateway binds them alone
     url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
     authority = controlplane.folder / f"ca-{port}.crt"
     authority.write_bytes(controlplane.authority.pem)
     env = {
         **{name: value for name, value in os.environ.items() if name != "KUBECONFIG"},
         "DEVBOX_SECRETS_PORT": str(port),
+        "DEVBOX_SECRETS_METRICS_PORT": str(metrics_port),
         "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
         "DEVBOX_SECRETS_API_SERVER": server or controlplane.url,
         "DEVBOX_SECRETS_API_SERVER_CA": str(authority),
@@ -60,7 +73,7 @@ def gateway(
     component.start()
     try:
         component.wait_ready()
-        yield Gateway(component, url, verify or True)
+        yield Gateway(component, url, Process(component, f"http://127.0.0.1:{metrics_port}"), verify or True)
     finally:
         component.kill()
 

@@ -63,7 +63,7 @@ def test_an_api_server_that_is_silent_is_not_waited_for_long(controlplane: Contr
         started = time.monotonic()
         declined(api.get("/v1/secrets"), 503, "ServiceUnavailable")
         assert time.monotonic() - started < 5
-        assert "TimeoutError" in it.log
+        assert "no answer in 0.5 seconds" in it.log
 
 
 def test_a_server_with_another_authority_gets_no_token(controlplane: ControlPlane, key: str, tmp_path: Path) -> None:

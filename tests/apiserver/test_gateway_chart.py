@@ -10,6 +10,7 @@ from apiserver.test_rights import rights
 from cluster.controlplane import ControlPlane
 
 NAME = "devbox-secrets-gateway"
+METRICS = f"{NAME}-metrics"
 USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 
 
@@ -117,5 +118,59 @@ def test_its_pods_are_the_gateway_s_alone(rendered: dict[str, Json]) -> None:
         for selector in [each["spec"]["selector"]]
     }
     chosen = {what for what, selector in selectors.items() if selector.items() <= labels.items()}
-    assert len(selectors) == 4
-    assert chosen == {("Deployment", NAME), ("Service", NAME)}
+    assert len(selectors) == 5
+    assert chosen == {("Deployment", NAME), ("Service", NAME), ("Service", METRICS)}
+
+
+# --- Metrics: on a port of their own, to which the Service that callers use doesn't lead
+
+
+def by_name(*options: str) -> dict[tuple[str, str], Json]:
+    """Every object's spec by kind and name."""
+    objects = filter(None, yaml.safe_load_all(render("--set=gateway.enabled=true", *options).stdout))
+    return {(each["kind"], each["metadata"]["name"]): each.get("spec", {}) for each in objects}
+
+
+def test_its_service_leads_to_its_calls_alone() -> None:
+    (port,) = by_name("--set=metrics.service.enabled=true")["Service", NAME]["ports"]
+    assert port["targetPort"] == "http"
+
+
+def test_without_a_service_for_metrics_nobody_reaches_them() -> None:
+    found = by_name()
+    assert ("Service", METRICS) not in found
+    assert [rule["ports"] for rule in found["NetworkPolicy", NAME]["ingress"]] == [[{"protocol": "TCP", "port": 8080}]]
+
+
+def test_with_one_the_cluster_s_pods_do() -> None:
+    found = by_name("--set=metrics.service.enabled=true")
+    assert [port["targetPort"] for port in found["Service", METRICS]["ports"]] == ["metrics"]
+    _, rule = found["NetworkPolicy", NAME]["ingress"]
+    assert rule == {"ports": [{"protocol": "TCP", "port": 9090}], "from": [{"namespaceSelector": {}}]}
+
+
+def test_the_service_monitor_finds_every_service_s_metrics_and_nothing_else() -> None:
+    options = (
+        "--set=metrics.service.enabled=true,metrics.serviceMonitor.enabled=true,injection.method=webhook",
+        "--api-versions=monitoring.coreos.com/v1",
+    )
+    found = by_name(*options)
+    (endpoint,) = found["ServiceMonitor", "devbox-secrets"]["endpoints"]
+    targets = {
+        name: {port["name"]: port["port"] for port in spec["ports"]}.get(endpoint["port"])
+        for (kind, name), spec in found.items()
+        if kind == "Service"
+    }
+    webhook = "devbox-secrets-webhook"
+    assert targets == {NAME: None, METRICS: 9090, webhook: 8080, "devbox-secrets-metrics": 8080}
+
+
+def test_a_rate_limit_and_the_audit_log_are_what_the_values_say() -> None:
+    values = '{"audit": false, "rateLimit": {"requestsPerSecond": 2.5, "burst": 10}}'
+    for options, settings in (
+        ((), ("true", "0", "20")),
+        ((f"--set-json=gateway={values}",), ("false", "2.5", "10")),
+    ):
+        (container,) = by_name(*options)["Deployment", NAME]["template"]["spec"]["containers"]
+        env = {each["name"]: each.get("value") for each in container["env"]}
+        assert tuple(env[f"DEVBOX_SECRETS_{it}"] for it in ("AUDIT", "RATE_PER_SECOND", "RATE_BURST")) == settings

@@ -20,7 +20,7 @@ import yaml
 
 from cluster.tools import TOOLS
 from devbox_secrets.api import Reason
-from devbox_secrets.metrics import REGISTRY, WEBHOOK_REGISTRY
+from devbox_secrets.metrics import GATEWAY_REGISTRY, REGISTRY, WEBHOOK_REGISTRY
 
 ROOT = Path(__file__).parents[2]
 CONCEPTS = ROOT / "docs" / "concepts.md"
@@ -138,7 +138,7 @@ def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
 def test_each_metric_has_its_row_and_no_other() -> None:
     text = section(OPERATIONS, "## Probes, metrics and logs")
     told = {(re.split(r"[`{]", row[0])[1], row[1]) for row in rows(text) if row[0].startswith("`devbox_secrets_")}
-    metrics = [*REGISTRY.collect(), *WEBHOOK_REGISTRY.collect()]
+    metrics = [each for them in (REGISTRY, WEBHOOK_REGISTRY, GATEWAY_REGISTRY) for each in them.collect()]
     exposed = {(f"{it.name}_total" if it.type == "counter" else it.name, it.type) for it in metrics}
     assert told == exposed
 

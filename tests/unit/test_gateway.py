@@ -228,7 +228,7 @@ class _Reviews:
 
 def test_whose_token_it_is_is_asked_once_a_minute() -> None:
     reviews, now = _Reviews(), [0.0]
-    callers = Callers(reviews, lambda: now[0])  # type: ignore[arg-type]
+    callers = Callers(reviews, clock=lambda: now[0])  # type: ignore[arg-type]
 
     def account(token: str) -> str:
         return asyncio.run(callers.find(f"Bearer {token}", None)).account

@@ -23,13 +23,8 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from devbox_secrets.errors import ClusterError, DevboxSecretsError, InvalidValue
-from devbox_secrets.gateway.answers import (
-    CODES,
-    MORE_HEADERS,
-    Declined,
-    bad_request,
-    declined_by_the_cluster,
-)
+from devbox_secrets.gateway import calls
+from devbox_secrets.gateway.answers import CODES, Declined, bad_request, declined_by_the_cluster
 from devbox_secrets.gateway.bodies import Creation, Nothing, Update, read_body
 from devbox_secrets.gateway.callers import Caller, Callers
 from devbox_secrets.gateway.document import (
@@ -46,6 +41,7 @@ from devbox_secrets.gateway.document import (
     told,
 )
 from devbox_secrets.gateway.page import POLICY, page_of
+from devbox_secrets.gateway.rates import Rates
 from devbox_secrets.gateway.record import Record
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
@@ -59,31 +55,61 @@ _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 Holds = Annotated[Hold, Depends(hold_of)]
 
 
-def application(upstream: Upstream, store: Store, waiting: Waiting, body_seconds: float) -> ASGIApp:
-    """Give the gateway as an ASGI application."""
-    return _Guard(endpoints(upstream, store, waiting, body_seconds))
+def application(
+    upstream: Upstream,
+    store: Store,
+    waiting: Waiting,
+    body_seconds: float,
+    rates: Rates,
+    audit: logging.Logger | None,
+) -> ASGIApp:
+    """Give the gateway as an ASGI application; calls within the rates are let in, and each has its line in `audit`."""
+    return calls.Calls(_Guard(endpoints(upstream, store, waiting, body_seconds, rates)), audit)
 
 
-def endpoints(upstream: Upstream, store: Store, waiting: Waiting, body_seconds: float) -> FastAPI:
+def endpoints(upstream: Upstream, store: Store, waiting: Waiting, body_seconds: float, rates: Rates) -> FastAPI:
     """Give the endpoints, and those that describe them."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.state.waiting = waiting
-    callers = Callers(upstream)
+
+    def meet(user: str) -> None:
+        calls.met(user)
+        rates.take(user)
+
+    callers = Callers(upstream, meet)
 
     async def find_caller(
         request: Request, _: Annotated[object, BEARER], account: Annotated[str | None, ACCOUNT] = None
     ) -> Caller:
-        return await callers.find(request.headers.get("authorization"), account)
+        caller = await callers.find(request.headers.get("authorization"), account)
+        if caller.at_home:
+            calls.in_account(caller.account)
+        return caller
 
     who = Depends(find_caller)
     _all(app, store, who, body_seconds)
     # By id before by name. POST /v1/secrets/id/delete is by name all the same, since it has one part less.
-    _one(app, _Place("/v1/secrets/id/{id}", "/update", ID, "ById"), store, store.by_id, who, body_seconds)
-    _one(app, _Place("/v1/secrets/{name}", "", NAME, ""), store, store.by_name, who, body_seconds)
+    _one(app, _Place("/v1/secrets/id/{id}", "/update", ID, "ById"), store, _noting(store.by_id), who, body_seconds)
+    _one(app, _Place("/v1/secrets/{name}", "", NAME, ""), store, _noting(store.by_name), who, body_seconds)
     _probes(app)
     _description(app)
     _errors(app)
     return app
+
+
+def _noting(find: Callable[[Caller, str], Awaitable[Record]]) -> Callable[[Caller, str], Awaitable[Record]]:
+    """Have the audit log name what is found."""
+
+    async def noted(caller: Caller, key: str) -> Record:
+        return _note(caller, await find(caller, key))
+
+    return noted
+
+
+def _note(caller: Caller, record: Record) -> Record:
+    calls.in_account(caller.account)
+    calls.found(record.variable, str(record.id))
+    return record
 
 
 def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # noqa: ANN401 - fastapi's own
@@ -95,7 +121,7 @@ def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # 
         request_id: Annotated[str | None, REQUEST_ID] = None,
     ) -> Response:
         body = await read_body(request, Creation, body_seconds)
-        made = await store.create(caller, body.name, _bytes(body.value), request_id)
+        made = _note(caller, await store.create(caller, body.name, _bytes(body.value), request_id))
         return _view(await hold(caller, made))
 
     @app.get("/v1/secrets", **told("listSecrets", "List secrets, the newest first", READING, answer=SecretListView))
@@ -105,6 +131,8 @@ def _all(app: FastAPI, store: Store, who: Any, body_seconds: float) -> None:  # 
         starting_after: Annotated[str | None, STARTING_AFTER] = None,
     ) -> Response:
         found = await store.page(caller, limit, starting_after)
+        if found.total:  # an account that has secrets is one
+            calls.in_account(caller.account)
         views = [record.view for record in found.records]
         return _json(SecretListView(secrets=views, has_more=found.more, total_count=found.total))
 
@@ -246,7 +274,7 @@ def _where(error: BaseException) -> str:
 
 def _answer(declined: Declined, headers: Mapping[str, str] | None = None) -> Response:
     problem = Problem(message=str(declined), code=CODES[declined.status])
-    return _json(problem, declined.status, {**(headers or {}), **MORE_HEADERS.get(declined.status, {})})
+    return _json(problem, declined.status, {**(headers or {}), **declined.headers})
 
 
 def _view(record: Record) -> Response:

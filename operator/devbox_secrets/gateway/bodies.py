@@ -16,8 +16,6 @@ from devbox_secrets.gateway.answers import Declined, bad_request
 
 #: The largest value with each of its bytes escaped (\u0001), and what stands around it.
 MAX_BYTES = 1 << 20
-#: So much is still read and dropped, so that a client that sends first and reads then gets its answer.
-_DRAIN_BYTES = 1 << 24
 
 
 # What a name and a value may be, for the OpenAPI document alone: api.py checks it, and has the sentences.
@@ -100,15 +98,11 @@ def parse_body(raw: bytes, model: type[B]) -> B:
 
 
 async def _receive(request: Request) -> bytes:
-    raw, size = bytearray(), 0
+    raw = bytearray()
     async for chunk in request.stream():
-        size += len(chunk)
-        if size > _DRAIN_BYTES:
-            break
-        if size <= MAX_BYTES:
-            raw += chunk
-    if size > MAX_BYTES:
-        raise bad_request(f"the request's body is over {MAX_BYTES:,} bytes")
+        raw += chunk
+        if len(raw) > MAX_BYTES:
+            raise bad_request(f"the request's body is over {MAX_BYTES:,} bytes")
     return bytes(raw)
 
 

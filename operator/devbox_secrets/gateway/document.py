@@ -43,18 +43,25 @@ _ERRORS = MappingProxyType(
         HTTPStatus.NOT_FOUND: "The account has no such secret, or there is no such account.",
         HTTPStatus.REQUEST_TIMEOUT: "The body came too slowly.",
         HTTPStatus.UNPROCESSABLE_ENTITY: "A policy of the cluster refuses the object, or devboxes don't get its value.",
+        HTTPStatus.TOO_MANY_REQUESTS: "The token's user makes too many calls, or the API server has too many requests.",
         HTTPStatus.SERVICE_UNAVAILABLE: "The API server is away, there is no sealing key yet, or a wait took too long.",
     }
 )
+_AGAIN = {
+    "Retry-After": {
+        "description": "When to come again, in seconds.",
+        "schema": {"type": "integer", "example": RETRY_AFTER_SECONDS},
+    },
+    "Retry-After-Ms": {
+        "description": "The same in milliseconds.",
+        "schema": {"type": "integer", "example": RETRY_AFTER_SECONDS * 1000},
+    },
+}
 _HEADERS = MappingProxyType(
     {
         HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": {"description": "Bearer.", "schema": {"type": "string"}}},
-        HTTPStatus.SERVICE_UNAVAILABLE: {
-            "Retry-After": {
-                "description": "When to come again, in seconds.",
-                "schema": {"type": "integer", "example": RETRY_AFTER_SECONDS},
-            }
-        },
+        HTTPStatus.TOO_MANY_REQUESTS: _AGAIN,
+        HTTPStatus.SERVICE_UNAVAILABLE: _AGAIN,
     }
 )
 #: What any request with a token may get, one for a secret that is there, and one that writes.
@@ -62,6 +69,7 @@ READING = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 READING_ONE = (*READING, HTTPStatus.NOT_FOUND)

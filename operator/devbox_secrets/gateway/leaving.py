@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-import hypercorn.protocol
 from hypercorn.config import Config
 from hypercorn.events import RawData
 from hypercorn.protocol.events import StreamClosed
@@ -30,7 +29,7 @@ class LeavingConfig(Config):
     def __init__(self) -> None:
         super().__init__()
         self.leaving = False
-        self.connections: WeakSet[_LeavingH2Protocol] = WeakSet()
+        self.connections: WeakSet[LeavingH2Protocol] = WeakSet()
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         """Give what each response carries: HTTP/1.1 says in a header that it was the connection's last."""
@@ -53,12 +52,13 @@ class LeavingConfig(Config):
         await asyncio.sleep(_ON_THEIR_WAY_SECONDS)
 
 
-class _LeavingH2Protocol(H2Protocol):
+class LeavingH2Protocol(H2Protocol):
     """HTTP/2 whose connections end as the RFC has it, since hypercorn's own GOAWAY ends the answers, too."""
 
     config: LeavingConfig
 
     async def initiate(self, *settings: Any, **more: Any) -> None:  # noqa: ANN401 - hypercorn's own
+        """Begin a connection."""
         # Node.js answers a GOAWAY with its own and waits for its answers, on which hypercorn would close. There is no
         # public way to be told and go on: the client closes the connection when it has them.
         self.connection._frame_dispatch_table[GoAwayFrame] = lambda _: ([], [])  # noqa: SLF001
@@ -66,6 +66,7 @@ class _LeavingH2Protocol(H2Protocol):
         self.config.connections.add(self)
 
     async def stream_send(self, event: Any) -> None:  # noqa: ANN401 - hypercorn's own
+        """Send a part of an answer; when the server leaves, its end is the connection's."""
         await super().stream_send(event)
         if self.config.leaving and isinstance(event, StreamClosed):
             await self.go_away()
@@ -74,7 +75,3 @@ class _LeavingH2Protocol(H2Protocol):
         """Have the client make no other request on this connection."""
         if not self.closed:
             await self.send(_GO_AWAY)
-
-
-# There is no other way to choose it.
-hypercorn.protocol.H2Protocol = _LeavingH2Protocol  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ import aiohttp
 
 from devbox_secrets.gateway.app import endpoints
 from devbox_secrets.gateway.document import document
+from devbox_secrets.gateway.rates import Rates
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
 from devbox_secrets.gateway.waiting import Waiting
@@ -19,8 +20,8 @@ from devbox_secrets.gateway.waiting import Waiting
 async def reference() -> str:
     """Give the text of docs/openapi.json."""
     async with aiohttp.ClientSession() as session:  # nobody is asked
-        upstream = Upstream(session)
-        app = endpoints(upstream, Store(upstream, "", ()), Waiting(upstream, 0), 0)
+        upstream = Upstream(session, None, 0)  # type: ignore[arg-type]
+        app = endpoints(upstream, Store(upstream, "", ()), Waiting(upstream, 0), 0, Rates(0, 1))
     return json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
 
 

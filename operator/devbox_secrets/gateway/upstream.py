@@ -1,4 +1,4 @@
-"""The API server, asked in a caller's name: one request, and what became of it. Imports answers.
+"""The API server, asked in a caller's name: one request, and what became of it. Imports answers, certificate.
 
 The gateway has no token of its own. One session serves all callers, so nothing that one was given (a cookie) may
 go with another's request.
@@ -6,17 +6,17 @@ go with another's request.
 
 import json
 import re
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
 
+from devbox_secrets import metrics
+from devbox_secrets.certificate import Authority
 from devbox_secrets.errors import ClusterError, DevboxSecretsError
-from devbox_secrets.gateway.answers import not_the_home
+from devbox_secrets.gateway.answers import Busy, Late, not_the_home
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -35,28 +35,22 @@ _HOME = re.compile(
 class Upstream:
     """One API server, for whoever has a token."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, authority: Authority, seconds: float) -> None:
         self._session = session
+        self._authority = authority
+        self._seconds = seconds
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, server: str, ca: Path, seconds: float) -> AsyncIterator[Self]:
-        """Open the session; an answer may take so many seconds.
-
-        Raises:
-            ClusterError: the CA's certificates can't be read.
-        """
-        try:
-            context = ssl.create_default_context(cafile=str(ca))
-        except OSError as error:  # SSLError is one
-            raise ClusterError(f"{ca}: the certificates of the API server's CA can't be read: {error}") from None
+    async def connect(cls, server: str, authority: Authority, seconds: float) -> AsyncIterator[Self]:
+        """Open the session; an answer may take so many seconds."""
         async with aiohttp.ClientSession(
             base_url=server,
-            connector=aiohttp.TCPConnector(ssl=context, limit=0),
+            connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=seconds),
         ) as session:
-            yield cls(session)
+            yield cls(session, authority, seconds)
 
     async def ask(
         self,
@@ -71,11 +65,11 @@ class Upstream:
         """Send one request and give the answer's body.
 
         Raises:
-            ClusterError: there was no answer, or a refusal. Its text names the request, no more.
+            ClusterError: there was no answer, or a refusal. Its text names the request's method and group, no more.
         """
         data = None if body is None else json.dumps(body).encode()
         async with self._answer(token, method, path, headers or {}, params=query, data=data) as response:
-            return _json(f"{method} {path}", await response.read())
+            return _json(_asked(method, path), await response.read())
 
     async def watch(
         self, token: str, path: str, query: Mapping[str, str], see: Callable[[str, Body], T | None]
@@ -85,16 +79,16 @@ class Upstream:
         Raises:
             ClusterError: as `ask` does.
         """
-        rest = b""
+        rest, asked = b"", _asked("watch", path)
         # No answer's time: there may be nothing to tell for long.
         limit = aiohttp.ClientTimeout(total=None, sock_connect=self._session.timeout.total)
         async with self._answer(token, "GET", path, {}, params={**query, "watch": "true"}, timeout=limit) as response:
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
-                for event in (_json(f"watch {path}", line) for line in lines):
+                for event in (_json(asked, line) for line in lines):
                     if event["type"] == "ERROR":
                         status = event["object"].get("code", 0)
-                        raise ClusterError(f"watch {path}: {status}", status)
+                        raise ClusterError(f"{asked}: {status}", status)
                     if seen := see(event["type"], event["object"]):
                         return seen
         return None
@@ -109,13 +103,32 @@ class Upstream:
         **options: Any,  # noqa: ANN401 - aiohttp's own
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         sent = {"Accept": JSON, "Content-Type": JSON, **headers, "Authorization": f"Bearer {token}"}
+        asked, answer = _asked(method, path), "none"
         try:
-            async with self._session.request(method, path, headers=sent, allow_redirects=False, **options) as response:
+            # The context of now: connections are shared by those that have the same.
+            async with self._session.request(
+                method, path, headers=sent, allow_redirects=False, ssl=self._authority.context, **options
+            ) as response:
+                answer = f"{response.status // 100}xx"
+                if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    answer = "429"
+                    raise Busy(f"{asked}: {response.status}", _seconds(response.headers.get("Retry-After", "")))
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise refusal(f"{method} {path}", response.status, await response.read())
+                    raise refusal(asked, response.status, await response.read())
                 yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterError(f"{method} {path}: {type(error).__name__}") from None
+        except TimeoutError:
+            answer = "late"
+            raise Late(f"{asked}: no answer in {self._seconds:g} seconds", self._seconds) from None
+        except (aiohttp.ClientError, OSError) as error:
+            answer = "none"
+            raise ClusterError(f"{asked}: {type(error).__name__}") from None
+        finally:
+            metrics.UPSTREAM.labels(answer).inc()
+
+
+def _asked(method: str, path: str) -> str:
+    """Name a request without the account and the name: one that the caller named might be anything."""
+    return f"{method} {path.partition('/namespaces/')[0]}"
 
 
 def refusal(request: str, status: int, raw: bytes) -> DevboxSecretsError:
@@ -131,3 +144,8 @@ def _json(request: str, raw: bytes) -> Body:
     except ValueError:
         raise ClusterError(f"{request}: the answer isn't JSON") from None
     return found
+
+
+def _seconds(header: str) -> int:
+    """Read when to come again: the API server says seconds."""
+    return int(header) if re.fullmatch("[0-9]{1,4}", header, re.ASCII) else 1
