@@ -75,9 +75,10 @@ class Ground:
         return server(self.controlplane)
 
     @contextmanager
-    def operator(self) -> Iterator[Operator]:
-        """Run the operator with its usual settings."""
-        with operator(self.controlplane, log_level="INFO", keys_seconds="15") as it:
+    def operator(self, **settings: str) -> Iterator[Operator]:
+        """Run the operator with its usual settings, unless others are given."""
+        usual = {"log_level": "INFO", "keys_seconds": "15"}
+        with operator(self.controlplane, self.controlplane.folder, **usual | settings) as it:
             yield it
 
 
@@ -139,11 +140,14 @@ class Client:
 
 
 @contextmanager
-def ground(older_keys: int = 0) -> Iterator[Ground]:
-    """Start a control plane of its own with the chart, and a key so that values can be sealed at once."""
+def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
+    """Start a control plane of its own with the chart, and a key so that values can be sealed at once.
+
+    `values` are arguments for the chart, such as --set.
+    """
     say("starting a control plane")
     with ControlPlane.start() as controlplane:
-        install(controlplane)
+        install(controlplane, *values)
         now = datetime.now(UTC)
         keys = [OpeningKey.generate(now - timedelta(days=number)) for number in range(1 + older_keys)]
         key = keys[0]

@@ -130,11 +130,11 @@ def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seco
     return Synced(created, took, cpu, after.peak_mib, it.metric(SECRET_WRITES))
 
 
-def restart(ground: Ground, accounts: int, seconds: float) -> Restarted:
+def restart(ground: Ground, accounts: int, seconds: float, **settings: str) -> Restarted:
     """Start the operator where everything is as it should be, and wait until it's idle."""
     say("restarting the operator")
     start = time.perf_counter()
-    with ground.operator() as it:
+    with ground.operator(**settings) as it:
         ready = time.perf_counter() - start
         wait(
             "the queue is empty",

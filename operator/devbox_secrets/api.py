@@ -4,9 +4,10 @@ The CRD is generated from these models (crd.py), so what they say is what the AP
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes
 from pydantic.alias_generators import to_camel
@@ -58,6 +59,8 @@ SEALED_PATTERN = "^dbs1[.][0-9a-f]{16}[.][A-Za-z0-9_-]+$"
 #: with AES-GCM's tag (16 bytes).
 SEALED_MIN_LENGTH = 22 + 1515
 DESCRIPTION_MAX_LENGTH = 1024
+#: What names most objects (RFC 1123's subdomain, and a little more); it becomes a part of a URL.
+OBJECT_NAME_PATTERN = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 #: What names a namespace (RFC 1123's label).
 ACCOUNT_PATTERN = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"
@@ -234,6 +237,13 @@ class AccountSecretStatus(_Model):
         """Whether it says that the value is older than `rotateAfter` allows."""
         return self.rotation_due is not None and self.rotation_due.holds
 
+    def decided(self, generation: int) -> Condition | None:
+        """The condition Ready, once it speaks of this generation or a later one and time alone doesn't change it."""
+        ready = self.ready
+        if ready is None or (self.observed_generation or 0) < generation:
+            return None
+        return None if ready.reason == Reason.NOT_WRITTEN else ready  # that is tried again and again
+
     def _condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
@@ -241,6 +251,13 @@ class AccountSecretStatus(_Model):
 def account_secrets_path(account: str, name: str = "") -> str:
     """Give the API server's path of an account's AccountSecrets, or of one of them."""
     return f"/apis/{GROUP}/{VERSION}/namespaces/{account}/{PLURAL}" + (f"/{name}" if name else "")
+
+
+def holders_of_sealed(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Give those entries of an AccountSecret's managedFields that hold `spec.sealed`."""
+    for entry in metadata.get("managedFields") or ():
+        if "f:sealed" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}):
+            yield entry
 
 
 def check_variable(name: str) -> None:

@@ -1,6 +1,6 @@
 """What the operator knows of the cluster: objects in, accounts to look at out. No input or output.
 
-Imports api and plan. Three sources fill it: a list at start and now and then, kopf's watches, and
+Imports api, plan and keyplan. Three sources fill it: a list at start and now and then, kopf's watches, and
 the API server's answers to our own writes. They overtake one another, so of two states of an
 object the one with the higher resourceVersion stays (comparable since Kubernetes 1.35, KEP-5504).
 """
@@ -22,7 +22,9 @@ from devbox_secrets.api import (
     SECRET_TYPE,
     AccountSecretSpec,
     AccountSecretStatus,
+    holders_of_sealed,
 )
+from devbox_secrets.keyplan import is_without_copy
 from devbox_secrets.plan import Found, Member, account_of
 
 Body = Mapping[str, Any]
@@ -43,6 +45,8 @@ class AccountSecret:
     resource_version: str
     spec: AccountSecretSpec
     status: AccountSecretStatus
+    without_copy: bool
+    """Whether its sealed value is nowhere else, such as in Git."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +235,7 @@ def read_account_secret(body: Body) -> AccountSecret:
         resource_version=metadata["resourceVersion"],
         spec=AccountSecretSpec.model_validate(body["spec"]),
         status=_only_one(AccountSecretStatus.model_validate(body.get("status") or {})),
+        without_copy=is_without_copy({entry.get("manager") for entry in holders_of_sealed(metadata)}),
     )
 
 

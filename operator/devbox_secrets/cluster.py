@@ -137,6 +137,13 @@ class Cluster(Connection):
         path = f"{account_secrets_path(namespace, name)}/status"
         return await self.request("PATCH", path, body=body, media_type=_MERGE)
 
+    async def write_sealed(self, namespace: str, name: str, sealed: str, resource_version: str) -> Body:
+        """Replace an AccountSecret's sealed value, if it's still in that state (else ClusterError 409)."""
+        body = {"metadata": {"resourceVersion": resource_version}, "spec": {"sealed": sealed}}
+        query = {"fieldManager": FIELD_MANAGER}
+        path = account_secrets_path(namespace, name)
+        return await self.request("PATCH", path, query=query, body=body, media_type=_MERGE, quote=True)
+
     async def post_event(self, regarding: Mapping[str, str], news: News, time: str, reporter: str) -> None:
         """Post an Event about an object, in its namespace; nothing where the same one is there already.
 

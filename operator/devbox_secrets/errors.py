@@ -57,6 +57,14 @@ class NotConfirmed(DevboxSecretsError):
     """What can't be undone needs a yes, and there was nobody to ask."""
 
 
+class KeyTooWide(DevboxSecretsError):
+    """An API key would allow more than was asked for."""
+
+
+class NotOurs(DevboxSecretsError):
+    """What is there was made by someone else, for something else, and is left as it is."""
+
+
 class NotSealed(DevboxSecretsError):
     """The text isn't a sealed value: another version, or no envelope at all."""
 

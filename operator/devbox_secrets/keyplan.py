@@ -1,6 +1,6 @@
-"""The rules of the sealing keys' life: when the next is made, which are published, which may go.
+"""The rules of the sealing keys' life: when the next is made, which are published, what is sealed anew, which may go.
 
-Pure; imports sealing. No clock, no input or output: a test of a rule is a table.
+Pure; imports api and sealing. No clock, no input or output: a test of a rule is a table.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from devbox_secrets.api import FIELD_MANAGER, GATEWAY_MANAGER
 from devbox_secrets.sealing import Keyring, SealingKey
 
 #: How far the clock of who asks for a new key may be ahead of the operator's.
@@ -67,6 +68,24 @@ def dated(requested: datetime | None, now: datetime) -> datetime:
 def published(keyring: Keyring) -> list[SealingKey]:
     """Choose the public keys that people get to see: the newest."""
     return [key.public for key in keyring.newest_first()[:PUBLISHED]]
+
+
+def older(keyring: Keyring) -> frozenset[str]:
+    """Name the keys from which values move on: all but the newest. A key that isn't here may be a newer one."""
+    return frozenset(keyring.keys() - {keyring.newest.public.id}) if keyring else frozenset()
+
+
+def is_behind(sealed: str, older_keys: Collection[str]) -> bool:
+    """Tell whether a value is sealed with one of these keys, by its text alone: of very many it is asked often."""
+    return sealed.partition(".")[2].partition(".")[0] in older_keys
+
+
+def is_without_copy(holders: Collection[str | None]) -> bool:
+    """Tell by the field managers that hold a sealed value whether nobody else has it and would put it back.
+
+    The gateway throws it away; what the operator holds it has sealed anew. Everyone else may have it in a file.
+    """
+    return bool(holders) and set(holders) <= {GATEWAY_MANAGER, FIELD_MANAGER}
 
 
 class KeyState(StrEnum):
@@ -138,5 +157,6 @@ def why_not_removable(
     more = f" and {len(by) - NAMED} more" if len(by) > NAMED else ""
     return (
         f"{key_id} opens {len(by)} AccountSecret{'s' * (len(by) > 1)}: {', '.join(by[:NAMED])}{more};"
-        " seal their values again first: devbox-secrets seal NAME"
+        " seal their values again first: those in files with devbox-secrets reseal, others with"
+        " devbox-secrets update NAME; the operator does so with the gateway's"
     )

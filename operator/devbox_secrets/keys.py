@@ -35,6 +35,11 @@ class KeyStore:
         self._lost = False
         self._refused: str | None = None
 
+    @property
+    def stored(self) -> Keyring:
+        """The keys that the Secret holds: none while it has lost them, and those in memory may be the last."""
+        return Keyring(()) if self._lost else self.keyring
+
     async def refresh(self, *, write: bool) -> bool:
         """Read the keys; tell whether there are new ones.
 

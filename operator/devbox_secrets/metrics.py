@@ -28,6 +28,12 @@ DRIFT_REPAIRS = Counter(
     registry=REGISTRY,
 )
 OPENS = Counter("devbox_secrets_opens", "Sealed values opened", registry=REGISTRY)
+RESEALS = Counter(
+    "devbox_secrets_reseals",
+    "Attempts to seal a value from the gateway anew with the newest key, by what came of it",
+    ["outcome"],
+    registry=REGISTRY,
+)
 FAILURES = Counter("devbox_secrets_failures", "Accounts put off because of an error", registry=REGISTRY)
 QUEUE_DEPTH = Gauge("devbox_secrets_queue_depth", "Accounts that wait to be looked at", registry=REGISTRY)
 QUEUE_SECONDS = Histogram(

@@ -29,11 +29,14 @@ from devbox_secrets.herald import Herald
 from devbox_secrets.keys import KeyStore
 from devbox_secrets.lease import Lease
 from devbox_secrets.reconcile import Reconciler
+from devbox_secrets.reseal import Resealer
 from devbox_secrets.settings import Settings
 from devbox_secrets.workqueue import WorkQueue
 
 LOG = logging.getLogger(__name__)
 _STUCK_SECONDS = 120
+#: After some values were sealed anew, before the next: what people do goes first.
+_RESEAL_PAUSE_SECONDS = 1.0
 
 
 def run(settings: Settings) -> None:
@@ -105,6 +108,13 @@ class Operator:
             reserved=settings.reserved_names,
             clock=_now,
         )
+        self._resealer = Resealer(
+            cluster,
+            self.cache,
+            lambda: self._keys.stored,
+            self._reconciler.opened,
+            first_delay=settings.lookout_seconds,
+        )
 
     def mark(self, accounts: set[str]) -> None:
         """Put accounts before the workers; who takes the Lease over looks at every account anyway."""
@@ -126,7 +136,9 @@ class Operator:
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
         """Give what runs for as long as the process does."""
         workers = [self._work(small=number == 0) for number in range(self._settings.workers + 1)]
-        return [self.lease.keep(), self._lead(), *workers, self._resync(), self._follow_keys(), self._follow_time()]
+        reseal = [self._reseal()] if self._settings.reseal_gateway_values else []
+        follow = [self._resync(), self._follow_keys(), self._follow_time(), *reseal]
+        return [self.lease.keep(), self._lead(), *workers, *follow]
 
     async def unready(self) -> str | None:
         """Say what is missing until everything was read and it's known who writes."""
@@ -197,6 +209,7 @@ class Operator:
             except ClusterError as error:
                 LOG.warning("listing failed, next in %.0f s: %s", self._settings.resync_seconds, error)
             self._reconciler.forget()
+            self._resealer.forget()
 
     async def _follow_keys(self) -> None:
         while True:
@@ -213,6 +226,17 @@ class Operator:
             if self._leading.is_set():
                 self.mark(self._herald.fallen_due())
                 await self._herald.tell_of_namespaces()
+
+    async def _reseal(self) -> None:
+        while True:
+            await self._leading.wait()
+            changed: set[str] = set()
+            try:
+                changed = await self._resealer.round()
+            except Exception as error:  # noqa: BLE001 - all else goes on without it
+                LOG.error("values can't be sealed anew now: %s", type(error).__name__)
+            self.mark(changed)
+            await asyncio.sleep(_RESEAL_PAUSE_SECONDS if changed else self._settings.lookout_seconds)
 
     async def _list(self) -> set[str]:
         term = self.lease.term

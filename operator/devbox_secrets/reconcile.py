@@ -125,6 +125,11 @@ class Reconciler:
         )
         _raise_first([*outcomes, *statuses])
 
+    def opened(self, secret: AccountSecret) -> SecretBytes | None:
+        """Give an AccountSecret's value if it was opened already, as it is sealed now."""
+        sealed, value = self._opened.get(secret.uid, (None, None))
+        return value if sealed == secret.spec.sealed else None
+
     def forget(self) -> None:
         """Drop the values of AccountSecrets that are gone."""
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
@@ -180,8 +185,8 @@ class Reconciler:
         sealed, key_id = secret.spec.sealed, None
         try:
             key_id = key_id_of(sealed)
-            known, value = self._opened.get(secret.uid, (None, None))
-            if known != sealed or value is None:
+            value = self.opened(secret)
+            if value is None:
                 value = self._keyring().open(sealed, account=secret.namespace, name=secret.spec.name)
                 self._opened[secret.uid] = sealed, value
                 metrics.OPENS.inc()

@@ -184,7 +184,8 @@ class Keyring(Mapping[str, OpeningKey]):
 
     def newest_first(self) -> list[OpeningKey]:
         """Give the keys in the order in which they were made, the last one first."""
-        return sorted(self._keys.values(), key=lambda key: (key.created, key.public.id), reverse=True)
+        order = sorted(((key.created, key_id) for key_id, key in self._keys.items()), reverse=True)
+        return [self._keys[key_id] for _, key_id in order]
 
     def open(self, sealed: str, *, account: str, name: str) -> SecretBytes:
         """Open what `SealingKey.seal` gave, with the key that it names: no other is tried.

@@ -43,8 +43,10 @@ class Settings(_Settings):
     """How often the sealing keys are read anew: one request each time."""
     rotate_keys: Annotated[timedelta | None, BeforeValidator(_period)] = timedelta(days=90)
     """How old the newest sealing key becomes before the next is made, such as 90d; `never` switches that off."""
+    reseal_gateway_values: bool = False
+    """Whether the gateway's values are sealed anew with each new key, which needs the right to patch AccountSecrets."""
     lookout_seconds: float = Field(default=15, gt=0)
-    """How often it's looked for what time alone changes, such as a rotation that falls due."""
+    """How often it's looked for what no change announces, such as a rotation that falls due."""
     workers: int = Field(default=4, ge=1)
     """How many accounts are worked on at once, beside one with few changes."""
 
@@ -97,6 +99,10 @@ class GatewaySettings(_Settings):
     """How many at once."""
     body_seconds: float = Field(default=10, gt=0)
     """How long a request's body may take to come."""
+    wait_seconds: float = Field(default=20, gt=0)
+    """How long an answer may wait, with wait=true, until devboxes' Secret holds the value."""
+    leave_seconds: float = Field(default=10, ge=0)
+    """How long requests are still answered after SIGTERM."""
     answer_seconds: float = Field(default=30, gt=0)
     """How long a client may take to read its answer."""
     idle_seconds: float = Field(default=75, gt=0)

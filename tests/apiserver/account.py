@@ -7,9 +7,9 @@ from uuid import uuid4
 
 from pydantic import SecretBytes
 
-from apiserver.chart import ACCOUNT, NAMESPACE, Json, get, until
+from apiserver.chart import ACCOUNT, NAMESPACE, Json, until
 from cluster.controlplane import ControlPlane
-from devbox_secrets.api import AccountSecretSpec
+from devbox_secrets.api import AccountSecretSpec, account_secrets_path
 from devbox_secrets.manifest import manifest
 from devbox_secrets.sealing import SealingKey
 
@@ -27,9 +27,9 @@ class Account:
     @classmethod
     def of(cls, controlplane: ControlPlane, name: str) -> "Account":
         """Give the account of a namespace; the operator must have published its key."""
-        read = ("get", "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE, "-o=jsonpath={.data.newest}")
-        newest = until("a key is published", lambda: controlplane.kubectl(*read).stdout)
-        return cls(controlplane, SealingKey.parse(newest), name)
+        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/devbox-secrets-public-keys"
+        keys: dict[str, str] = until("a key is published", lambda: (controlplane.read(path) or {}).get("data") or {})
+        return cls(controlplane, SealingKey.parse(keys["newest"]), name)
 
     def manifest(self, variable: str, value: bytes, name: str | None = None, *, sealed_for: str | None = None) -> Json:
         sealed = self.key.seal(SecretBytes(value), account=sealed_for or self.name, name=variable)
@@ -51,7 +51,8 @@ class Account:
         """Give the Ready condition once it speaks of the present generation."""
 
         def ask() -> Json:
-            body = get(self.controlplane, "accountsecret", name, "-n", self.name)
+            body = self.controlplane.read(account_secrets_path(self.name, name))
+            assert body, f"there is no AccountSecret {name}"
             for condition in body.get("status", {}).get("conditions", []):
                 if condition["type"] == "Ready" and condition["observedGeneration"] == body["metadata"]["generation"]:
                     return dict(condition)
@@ -65,12 +66,10 @@ class Account:
 
     def data(self, namespace: str | None = None) -> dict[str, bytes] | None:
         """Give what the account Secret holds, None where there is none."""
-        done = self.controlplane.kubectl("get", "secret", SECRET, "-n", namespace or self.name, "-o=json", check=False)
-        if done.returncode:
-            assert "NotFound" in done.stderr
+        secret = self.controlplane.read(f"/api/v1/namespaces/{namespace or self.name}/secrets/{SECRET}")
+        if secret is None:
             return None
-        data = json.loads(done.stdout).get("data") or {}
-        return {name: base64.b64decode(value) for name, value in data.items()}
+        return {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
 
     def holds(self, wanted: dict[str, bytes] | None, namespace: str | None = None) -> None:
         until(f"the account Secret holds {sorted(wanted or {})}", lambda: self.data(namespace) == wanted)

@@ -50,9 +50,11 @@ def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
     return done.stdout
 
 
-def install(controlplane: ControlPlane) -> None:
-    """Apply install.yaml, and wait until the API server acts on the policies."""
+def install(controlplane: ControlPlane, *arguments: str) -> None:
+    """Apply install.yaml, and what the chart makes of arguments such as --set; wait until the policies are acted on."""
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
+    if arguments:
+        controlplane.kubectl("apply", "--filename=-", input=render(*arguments).stdout)
     settle(controlplane)
 
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from apiserver.account import Account
-from apiserver.chart import install
+from apiserver.chart import install, until
 from apiserver.fallback import Fallback, without_policy
 from apiserver.gateway import Gateway, gateway, publish_key
 from apiserver.product import Operator, operator
@@ -35,7 +35,8 @@ def namespace(controlplane: ControlPlane) -> Iterator[str]:
     """A new namespace in which pods can be created; its deletion is not waited for."""
     name = f"test-{uuid4().hex[:8]}"
     controlplane.kubectl("create", "namespace", name)
-    controlplane.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}")
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    until("it has a ServiceAccount", lambda: controlplane.read(account))
     yield name
     controlplane.kubectl("delete", "namespace", name, "--wait=false")
 

@@ -76,6 +76,14 @@ def newest(controlplane: ControlPlane) -> str:
     return SealingKey.parse(text).id if text else ""
 
 
+def rotate(controlplane: ControlPlane) -> str:
+    """Have the operator make a new key, and give its id."""
+    before = newest(controlplane)
+    annotate(controlplane, datetime.now(UTC).isoformat())
+    until("a new key is published", lambda: newest(controlplane) != before)
+    return newest(controlplane)
+
+
 def is_published(controlplane: ControlPlane, ids: Iterable[str]) -> None:
     """Wait until these keys are published, and no others."""
     wanted = {*ids, "newest"}

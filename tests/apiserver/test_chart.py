@@ -69,6 +69,24 @@ REFUSED = {
         ["--set-json", "gateway.networkPolicy.apiServerPorts=[]"],
         "at '/gateway/networkPolicy/apiServerPorts': minItems: got 0, want 1",
     ),
+    "a gateway's certificate from two places": (
+        ["--set", "gateway.tls.secretName=own,gateway.tls.issuerRef.name=ca"],
+        (
+            "gateway.tls.secretName names a certificate that is there, gateway.tls.issuerRef who issues one:"
+            " remove one of them"
+        ),
+    ),
+    "names for a certificate that nobody issues": (
+        ["--set", "gateway.tls.dnsNames[0]=secrets.example"],
+        (
+            "gateway.tls.dnsNames are for a certificate that cert-manager issues: set gateway.tls.issuerRef.name,"
+            " or remove them"
+        ),
+    ),
+    "an issuer by its name alone": (
+        ["--set", "gateway.tls.issuerRef=ca"],
+        "at '/gateway/tls/issuerRef': got string, want object",
+    ),
     "the chart's own label": (
         ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
         "podLabels sets app.kubernetes.io/name, which is the chart's own: remove it",

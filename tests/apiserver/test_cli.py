@@ -213,7 +213,7 @@ def test_delete_takes_the_variable_away(account: Account) -> None:
 def test_nothing_is_deleted_where_nobody_can_be_asked(account: Account) -> None:
     account.put("TOKEN", b"one")
     sentence = refused(account, "delete", "TOKEN")
-    assert sentence == "nobody can be asked whether to delete TOKEN: say so with --yes"
+    assert sentence == "there is no terminal to ask at: say --yes to delete TOKEN"
     assert stored(account, "token")
 
 

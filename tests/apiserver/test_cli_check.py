@@ -15,7 +15,7 @@ from apiserver.product import Operator, command, operator
 from cluster.controlplane import ControlPlane
 
 WELL = {
-    "API server", "AccountSecrets", "injection", "annotations", "accounts", "operator", "versions", "lease",
+    "API server", "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "versions", "lease",
     "sealing key", "key readers", "synced", "namespaces", "devboxes",
 }  # fmt: skip
 
@@ -91,6 +91,7 @@ def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
         (("mutatingadmissionpolicybindings", "--all"), "injection"),
         (("validatingadmissionpolicy", "devbox-secrets-annotations"), "annotations"),
         (("validatingadmissionpolicybinding", "devbox-secrets-accounts"), "accounts"),
+        (("validatingadmissionpolicy", "devbox-secrets-homes"), "homes"),
     ],
 )
 def test_a_policy_that_is_not_there_or_not_bound_is_an_error(
@@ -233,5 +234,5 @@ def test_a_cluster_without_us_has_nothing_that_is_well(tmp_path: Path) -> None:
     with ControlPlane.start() as empty:
         found = check(empty, code=3)
     assert levels(found, "error") == {
-        "AccountSecrets", "injection", "annotations", "accounts", "operator", "lease", "sealing key",
+        "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "lease", "sealing key",
     }  # fmt: skip

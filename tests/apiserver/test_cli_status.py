@@ -38,10 +38,15 @@ def devbox(account: Account, name: str, started: timedelta, annotations: dict[st
     run_devbox(account.controlplane, account.name, name, started, annotations)
 
 
-def update(account: Account, name: str, value: bytes) -> None:
-    """Give a secret another value, in a later second than anything before: the API server's times have no fractions."""
-    body = get(account.controlplane, "accountsecret", name, "-n", account.name)
+def await_next_second() -> None:
+    """Wait until what comes has another time than what was: the API server's have no fractions."""
     time.sleep(1 - time.time() % 1)
+
+
+def update(account: Account, name: str, value: bytes) -> None:
+    """Give a secret another value, in a later second than anything before."""
+    body = get(account.controlplane, "accountsecret", name, "-n", account.name)
+    await_next_second()
     account.put(body["spec"]["name"], value, name)
     account.is_ready(name)
 
@@ -62,6 +67,7 @@ def test_status_counts_devboxes_by_the_value_that_they_have(account: Account) ->
 
 def test_status_of_one_names_the_devboxes_that_have_an_older_value(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"1"))
+    await_next_second()
     devbox(account, "between", timedelta())
     update(account, "token", b"2")
     devbox(account, "new", NEW)

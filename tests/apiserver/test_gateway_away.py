@@ -106,3 +106,13 @@ def test_before_there_is_a_sealing_key_a_creation_is_told_to_come_again(
             answer = api.post("/v1/secrets", json={"name": "A", "value": CANARY})
             assert sentence in declined(answer, 503, "ServiceUnavailable")
             controlplane.kubectl("create", "configmap", keys, there, check=False)
+
+
+def test_a_cluster_that_does_not_know_account_secrets_is_no_empty_account() -> None:
+    with ControlPlane.start() as bare:
+        bare.kubectl("create", "serviceaccount", "admin")
+        admin = ("--clusterrole=cluster-admin", "--serviceaccount=default:admin")
+        bare.kubectl("create", "clusterrolebinding", "admin", *admin)
+        with gateway(bare) as it, it.client(token(bare, "default", "admin")) as api:
+            for method, path in (("GET", "/v1/secrets"), ("GET", "/v1/secrets/A")):
+                assert "CRD" in declined(api.request(method, path), 503, "ServiceUnavailable")

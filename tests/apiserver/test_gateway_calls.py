@@ -51,12 +51,12 @@ CALLS = {
     "create": "POST /v1/secrets",
     "list": "GET /v1/secrets",
     "list after": "GET /v1/secrets",
-    "get": "GET /v1/secrets/{key}",
-    "update": "POST /v1/secrets/{key}",
-    "delete": "POST /v1/secrets/{key}/delete",
-    "get by id": "GET /v1/secrets/id/{key}",
-    "update by id": "POST /v1/secrets/id/{key}/update",
-    "delete by id": "POST /v1/secrets/id/{key}/delete",
+    "get": "GET /v1/secrets/{name}",
+    "update": "POST /v1/secrets/{name}",
+    "delete": "POST /v1/secrets/{name}/delete",
+    "get by id": "GET /v1/secrets/id/{id}",
+    "update by id": "POST /v1/secrets/id/{id}/update",
+    "delete by id": "POST /v1/secrets/id/{id}/delete",
 }
 
 
@@ -147,7 +147,7 @@ def counted(method: str, endpoint: str, status: str) -> str:
 def test_calls_are_counted_by_endpoint_method_and_status(it: Gateway, api: httpx.Client) -> None:
     for method, path, endpoint, label, status in (
         ("GET", "/v1/secrets", "/v1/secrets", "GET", "2xx"),
-        ("GET", "/v1/secrets/ABSENT", "/v1/secrets/{key}", "GET", "4xx"),
+        ("GET", "/v1/secrets/ABSENT", "/v1/secrets/{name}", "GET", "4xx"),
         ("GET", "/elsewhere", "none", "GET", "4xx"),
         ("BREW", "/v1/secrets", "/v1/secrets", "other", "4xx"),
     ):

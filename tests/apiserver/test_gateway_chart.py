@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from apiserver.chart import NAMESPACE, Json, dry_run, install, render
+from apiserver.chart import CHART, NAMESPACE, Json, dry_run, helm, install, render
 from apiserver.test_rights import rights
 from cluster.controlplane import ControlPlane
 
@@ -56,6 +56,35 @@ def test_with_a_certificate_it_is_asked_over_tls_by_the_kubelet_too() -> None:
     assert folder["value"] in [mount["mountPath"] for mount in container["volumeMounts"]]
     for probe in ("readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["scheme"] == "HTTPS"
+
+
+def test_cert_manager_is_asked_for_a_certificate_of_the_services_names_and_more() -> None:
+    options = "--set=gateway.enabled=true,gateway.tls.issuerRef.name=ca,gateway.tls.dnsNames[0]=secrets.example"
+    done = render(options)
+    assert done.returncode == 0, done.stderr
+    objects = {(it["kind"], it["metadata"]["name"]): it for it in filter(None, yaml.safe_load_all(done.stdout))}
+    asked = objects["Certificate", NAME]["spec"]
+    assert asked["dnsNames"] == ["secrets.example", f"{NAME}.{NAMESPACE}", f"{NAME}.{NAMESPACE}.svc"]
+    assert asked["issuerRef"] == {"name": "ca", "kind": "Issuer", "group": "cert-manager.io"}
+    volumes = objects["Deployment", NAME]["spec"]["template"]["spec"]["volumes"]
+    assert [it["secret"]["secretName"] for it in volumes if "secret" in it] == [asked["secretName"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ("", "http://devbox-secrets-gateway.devbox-secrets.svc"),
+        (",gateway.service.port=8000", "http://devbox-secrets-gateway.devbox-secrets.svc:8000"),
+        (",gateway.tls.secretName=own,gateway.service.port=443", "https://devbox-secrets-gateway.devbox-secrets.svc"),
+        (",gateway.tls.issuerRef.name=ca", "https://devbox-secrets-gateway.devbox-secrets.svc:80"),
+    ],
+)
+def test_its_notes_tell_where_it_is_and_how_one_gets_a_key(values: str, url: str) -> None:
+    options = (f"--namespace={NAMESPACE}", "--dry-run=client", f"--set=gateway.enabled=true{values}")
+    shown = helm("install", NAMESPACE, str(CHART), *options).stdout
+    assert f"  export RUNLOOP_BASE_URL={url}\n" in shown
+    assert "$(devbox-secrets token ci --create -n ACCOUNT)" in shown
+    assert ("values pass in the clear" in shown) is url.startswith("http:")
 
 
 @pytest.mark.usefixtures("installed")

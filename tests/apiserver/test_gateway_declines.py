@@ -186,7 +186,7 @@ def test_without_a_token_that_the_cluster_knows_there_is_nothing(what: str, rest
     answer = httpx.get(f"{rest.url}/v1/secrets", headers=TOKENS[what], trust_env=False)
     message = declined(answer, 401, "Unauthorized")
     assert CANARY not in message
-    assert "kubectl create token" in message
+    assert "devbox-secrets token" in message
 
 
 READS = {"list", "list after", "get", "get by id"}

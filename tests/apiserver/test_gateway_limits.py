@@ -45,9 +45,7 @@ def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
     assert counted == sum(answer.status_code == 429 for answer in answers)
 
 
-def test_another_token_of_the_same_user_has_no_calls_of_its_own(
-    controlplane: ControlPlane, account: Account
-) -> None:
+def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: ControlPlane, account: Account) -> None:
     with gateway(controlplane, rate_per_second="0.01", rate_burst="1") as it:
         first, second = (token(controlplane, account.name) for _ in range(2))
         with it.client(first) as api, it.client(second) as again:
@@ -73,9 +71,7 @@ def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
 
         async with (
             httpx.AsyncClient(event_hooks={"response": [note]}, trust_env=False) as client,
-            AsyncRunloop(
-                base_url=limited.url, bearer_token=token(controlplane, name), http_client=client
-            ) as api,
+            AsyncRunloop(base_url=limited.url, bearer_token=token(controlplane, name), http_client=client) as api,
         ):
             made = await asyncio.gather(*(api.secrets.create(name=f"S{n}", value="v") for n in range(many)))
             return sorted(secret.name for secret in made), retries
@@ -103,9 +99,7 @@ def test_a_token_that_was_refused_costs_the_api_server_nothing_for_a_while(
     assert 1 <= asked <= 3  # again after five seconds
 
 
-def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(
-    controlplane: ControlPlane, account: Account
-) -> None:
+def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: ControlPlane, account: Account) -> None:
     async def flood(it: Gateway, stop: asyncio.Event) -> set[int]:
         limits = httpx.Limits(max_connections=400)
         seen = set()

@@ -40,7 +40,7 @@ def key(controlplane: ControlPlane, account: Account) -> str:
 def it(controlplane: ControlPlane, account: Account) -> Iterator[Gateway]:
     """A gateway with little patience."""
     seconds = {f"{what}_seconds": "1" for what in ("body", "answer", "idle")}
-    with gateway(controlplane, connections=str(MOST), **seconds) as own:
+    with gateway(controlplane, None, None, connections=str(MOST), **seconds) as own:
         yield own
 
 
@@ -115,8 +115,8 @@ def test_a_body_that_comes_too_slowly_ends_its_connection(
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
 def test_who_sends_first_and_reads_then_gets_the_answer(it: Gateway, api: httpx.Client, size: int) -> None:
     with closing(connect(it)) as eager:
-        head = f"POST /v1/secrets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {CANARY}\r\nContent-Length: {size}\r\n\r\n"
-        eager.sendall(head.encode() + b"v" * size)
+        head = f"POST /v1/secrets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {CANARY}\r\nContent-Length: {size}"
+        eager.sendall(f"{head}\r\n\r\n".encode() + b"v" * size)
         answer = eager.recv(65536)
         assert answer.startswith(b"HTTP/1.1 401 ")
     assert served(api)
@@ -175,7 +175,8 @@ class Http2:
     def begin(self, key: str, method: str = "POST", path: str = "/v1/secrets", *, end: bool = False) -> int:
         """Send a request's head."""
         stream = self.protocol.get_next_available_stream_id()
-        head = {":method": method, ":path": path, ":scheme": "http", ":authority": "a", "authorization": f"Bearer {key}"}
+        head = {":method": method, ":path": path, ":scheme": "http", ":authority": "a"}
+        head["authorization"] = f"Bearer {key}"
         self.protocol.send_headers(stream, list(head.items()), end_stream=end)
         self.flush()
         return stream
@@ -200,7 +201,7 @@ class Http2:
         while True:
             for event in self.hear():
                 if isinstance(event, h2.events.ResponseReceived) and event.stream_id == stream:
-                    return dict(event.headers or [])[":status"]
+                    return str(dict(event.headers or [])[":status"])  # type: ignore[index]  # by its config they are text
 
 
 def test_streams_without_end_are_answered_and_hold_back_no_other_stream(
@@ -236,7 +237,7 @@ def test_streams_that_nobody_reads_are_reset(it: Gateway, api: httpx.Client, key
         client = Http2(connection, window=0)
         unread = {client.begin(key, "GET", "/v1/secrets?limit=5000", end=True) for _ in range(10)}
         assert served(api)
-        reset = set()
+        reset: set[int | None] = set()
         while reset != unread:
             reset |= {event.stream_id for event in client.hear() if isinstance(event, h2.events.StreamReset)}
 
@@ -268,6 +269,6 @@ def test_a_client_that_breaks_off_leaves_nothing(it: Gateway, api: httpx.Client,
         with closing(connect(it)) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no farewell
             body = json.dumps({"name": "A", "value": CANARY})[:-5]
-            head = f"POST /v1/secrets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: 9999\r\n\r\n"
-            connection.sendall((head + body).encode())
+            head = f"POST /v1/secrets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: 9999"
+            connection.sendall(f"{head}\r\n\r\n{body}".encode())
     assert served(api)

@@ -230,8 +230,10 @@ def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_does(c
             empty(controlplane)
             await keys.refresh(write=False)
             assert list(keys.keyring) == [only.public.id]
+            assert not keys.stored  # so that nothing is sealed with what memory alone holds
             assert stored(controlplane) == {}
             await keys.refresh(write=True)
+            assert list(keys.stored) == [only.public.id]
 
     asyncio.run(life())
     assert stored(controlplane) == {only.public.id: only}

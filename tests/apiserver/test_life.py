@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from apiserver.chart import ACCOUNT, NAMESPACE, Json, get, install, until
+from apiserver.gateway import bind, gateway, token
 from apiserver.product import Operator, operator, seal
-from apiserver.test_rights import AT_HOME
+from apiserver.sealingkeys import rotate
+from apiserver.test_rights import AT_HOME_WITH_GATEWAY
 from cluster.controlplane import ControlPlane
 
 USER = f"system:serviceaccount:{NAMESPACE}:devbox-secrets"
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
-CANARIES = [f"canary-{number}-in-the-cage" for number in range(4)]
+CANARIES = [f"canary-{number}-in-the-cage" for number in range(5)]
 POLICY = """
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -42,10 +44,10 @@ class Life:
 
 @pytest.fixture(scope="module")
 def life() -> Iterator[Life]:
-    """Install, seal, apply, update, damage, repair, delete; two accounts and a member namespace."""
+    """Install, seal, apply, update, damage, repair, delete, rotate; two accounts and a member namespace."""
     with ControlPlane.start(audit_policy=POLICY) as it:
-        install(it)
-        with operator(it) as running:
+        install(it, "--set=gateway.enabled=true")
+        with operator(it, reseal_gateway_values="true", lookout_seconds="0.2") as running:
             _live(it, running)
             texts = {
                 "the operator's log at DEBUG": running.log,
@@ -82,11 +84,23 @@ def _live(it: ControlPlane, running: Operator) -> None:
     until("two is repaired", lambda: "STRAY" not in get(it, "secret", SECRET, "-n", "two")["data"])
     it.kubectl("delete", "accountsecrets", "--all", "-n", "two")
     until("two's is gone", lambda: it.kubectl("get", "secret", SECRET, "-n", "two", check=False).returncode == 1)
+    _take_through_the_gateway(it, "two", CANARIES[4])
+    until("two has its value", lambda: _holds(it, "two", CANARIES[4]))
+    newest = rotate(it)
+    of_key = ("get", "accountsecret", "token", "-n", "two", "-o", "jsonpath={.status.keyId}")
+    until("the gateway's value is sealed anew", lambda: it.kubectl(*of_key).stdout == newest)
     until("all is told", lambda: 'reason="CannotOpen"} 1.0' in running.get("/metrics"))
 
 
 def _apply(it: ControlPlane, account: str, name: str, value: str) -> None:
     it.kubectl("apply", "-f", "-", input=seal(it, name, value.encode(), account).stdout)
+
+
+def _take_through_the_gateway(it: ControlPlane, account: str, value: str) -> None:
+    it.kubectl("create", "serviceaccount", "editor", "-n", account)
+    bind(it, account, f"{account}:editor", "edit")
+    with gateway(it) as rest, rest.client(token(it, account)) as api:
+        assert api.post("/v1/secrets", json={"name": "TOKEN", "value": value}).is_success
 
 
 def _holds(it: ControlPlane, namespace: str, value: str) -> bool:
@@ -121,7 +135,9 @@ def test_every_right_of_the_operator_was_used(life: Life) -> None:
         # A server-side apply that creates needs both rights, and is logged as a patch that created.
         for verb in [event["verb"]] + ["create"] * (event["responseStatus"]["code"] == 201)
     }
-    assert used == {(resource, names, verb) for resource, names, verbs in AT_HOME for verb in verbs.split()}
+    assert used == {
+        (resource, names, verb) for resource, names, verbs in AT_HOME_WITH_GATEWAY for verb in verbs.split()
+    }
 
 
 def _right(reference: Json, verb: str) -> tuple[str, str, str]:

@@ -20,11 +20,15 @@ EVERYWHERE = {
     ("events.events.k8s.io", "", "create"),
     ("secrets", ACCOUNT_SECRET, "create delete get list patch watch"),
 }
-AT_HOME = EVERYWHERE | {
+OWN = {
     ("secrets", "devbox-secrets-keys", "get patch"),
     ("configmaps", "devbox-secrets-public-keys", "get patch"),
     ("leases.coordination.k8s.io", "devbox-secrets", "get patch"),
 }
+AT_HOME = EVERYWHERE | OWN
+# With the gateway, so that what it took can be sealed anew.
+EVERYWHERE_WITH_GATEWAY = EVERYWHERE - {(ACCOUNTSECRETS, "", "list watch")} | {(ACCOUNTSECRETS, "", "list patch watch")}
+AT_HOME_WITH_GATEWAY = EVERYWHERE_WITH_GATEWAY | OWN
 
 # What Kubernetes gives to everyone who is logged in: system:basic-user, system:discovery,
 # system:public-info-viewer, system:cluster-trust-bundle-discovery, and to service accounts
@@ -69,6 +73,7 @@ OPERATOR_MAY_NOT = {
         ACCOUNT_SECRET,
         "--dry-run=server",
     ),
+    "change an AccountSecret": ("patch", ACCOUNTSECRETS, "token", "--type=merge", "--patch={}", "--dry-run=server"),
     "delete its keys": (
         "delete",
         "secret",

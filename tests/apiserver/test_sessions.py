@@ -1,9 +1,6 @@
 """docs/sessions.md as it says: its commands are run, and print what stands below them."""
 
-import json
-import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,12 +11,11 @@ import pytest
 
 from apiserver.chart import NAMESPACE, get, install, until
 from apiserver.kubelet import make_ready, run_devbox
-from apiserver.product import COMMAND, operator
+from apiserver.product import operator
+from cluster import shell
 from cluster.controlplane import ControlPlane
-from cluster.tools import tool
 
 SESSIONS = Path(__file__).parents[2] / "docs" / "sessions.md"
-END = "--- end of a command ---"
 FILES = {
     "token": "ghp_canary_1\n",
     "new-token": "ghp_canary_2",
@@ -47,34 +43,17 @@ class Desk:
 
     controlplane: ControlPlane
     folder: Path
+    env: dict[str, str]
 
     def run(self, commands: list[str]) -> list[str]:
         """Run commands one after the other in one shell, and give what each prints."""
-        env = {
-            **os.environ,
-            "PATH": f"{COMMAND.parent}:{Path(tool('kubectl')).parent}:{os.environ['PATH']}",
-            "KUBECONFIG": str(self.folder / "kubeconfig"),
-            "HOME": str(self.folder),
-        }
-        steps = [f"{{ {command}\n}}; code=$?; echo; echo '{END}'; (exit $code)" for command in commands]
-        done = subprocess.run(
-            ["bash"], input="\n".join(steps), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env,
-            cwd=self.folder, check=False,
-        )  # fmt: skip
-        return [output.strip("\n") for output in done.stdout.split(f"{END}\n")[:-1]]
+        return [ran.output for ran in shell.run(commands, self.folder, self.env)]
 
 
-def sessions() -> dict[str, list[tuple[str, str]]]:
+def sessions() -> dict[str, list[shell.Step]]:
     """Give the commands of each section, with what stands below each."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for section in SESSIONS.read_text().split("\n## ")[1:]:
-        title, _, text = section.partition("\n")
-        blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-        steps = [step for block in blocks for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-        found[title] = [
-            (command, output.strip("\n")) for command, _, output in (step.partition("\n") for step in steps)
-        ]
-    return found
+    sections = (section.partition("\n") for section in SESSIONS.read_text().split("\n## ")[1:])
+    return {title: [step for block in shell.sessions(text) for step in block] for title, _, text in sections}
 
 
 def same(text: str) -> str:
@@ -92,14 +71,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         controlplane.kubectl("create", "namespace", "team-a")
         controlplane.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=team-a")
         folder = tmp_path_factory.mktemp("desk")
-        config = json.loads(controlplane.kubeconfig.read_text())
-        config["contexts"][0]["context"]["namespace"] = "team-a"
-        for name, text in {**FILES, "kubeconfig": json.dumps(config)}.items():
+        env = shell.environment(folder, controlplane.kubeconfig)
+        shell.run(["kubectl config set-context --current --namespace team-a"], folder, env)
+        for name, text in FILES.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o600)
         with operator(controlplane, keys_seconds="0.5"):
             make_ready(controlplane, NAMESPACE, NAMESPACE)
-            yield Desk(controlplane, folder)
+            yield Desk(controlplane, folder, env)
 
 
 def _devboxes_around_the_update(desk: Desk) -> None:
@@ -126,14 +105,14 @@ def test_the_sessions_are_as_they_are_told(desk: Desk) -> None:
         assert steps, title
         if title in BEFORE:
             BEFORE[title](desk)
-        shown = desk.run([command for command, _ in steps])
-        for (command, expected), output in zip(steps, shown, strict=True):
-            assert "canary" not in output, command
-            assert (title, command, same(output)) == (title, command, same(expected))
+        shown = desk.run([step.command for step in steps])
+        for step, output in zip(steps, shown, strict=True):
+            assert "canary" not in output, step.command
+            assert (title, step.command, same(output)) == (title, step.command, same(step.shown))
 
 
 def test_every_command_has_a_session() -> None:
     reference = (SESSIONS.parent / "cli.md").read_text()
     commands = set(re.findall(r"^## ([a-z ]+)$", reference, re.MULTILINE))
-    used = {command for steps in sessions().values() for command, _ in steps}
+    used = {step.command for steps in sessions().values() for step in steps}
     assert {name for name in commands if not any(f"devbox-secrets {name}" in each for each in used)} == set()

@@ -1,8 +1,6 @@
-"""The main job, shown: each command is run by a shell as it is printed; imports kind, image and run."""
+"""The main job, shown: each command is run by a shell as it is printed; imports kind, image, shell and run."""
 
-import os
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from cluster import image
 from cluster.components import write_private
 from cluster.kind import Cluster
 from cluster.run import ClusterError
-from cluster.tools import tool
+from cluster.shell import environment
 
 _FIRST, _SECOND = "ghp_the-first-value", "ghp_the-second-value"
 
@@ -78,13 +76,7 @@ def run(cluster: Cluster, namespace: str = "demo") -> None:
         write_private(Path(folder, "token"), f"{_FIRST}\n".encode())
         write_private(Path(folder, "new-token"), f"{_SECOND}\n".encode())
         Path(folder, "mistake.yaml").write_text(_MISTAKE)
-        kubeconfig = write_private(Path(folder, "kubeconfig"), cluster.kubeconfig.read_bytes())
-        env = {
-            **os.environ,
-            "PATH": f"{tool('kubectl').parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "KUBECONFIG": str(kubeconfig),
-            "DEVBOX_IMAGE": devbox,
-        }
+        env = environment(Path(folder), cluster.kubeconfig, DEVBOX_IMAGE=devbox)
         _show(_Step("", f"kubectl create namespace {namespace}"), folder, env)
         try:
             _show(_Step("", f"kubectl config set-context --current --namespace {namespace}"), folder, env)

@@ -87,7 +87,18 @@ def version(name: str) -> str:
 def source(name: str) -> Path:
     """Return the folder of the program's module in Go's module cache, downloaded if need be."""
     it = _find(name)
-    return Path(json.loads(_go(it.folder, "mod", "download", "-json", it.module))["Dir"])
+    return _downloaded(it.folder, it.module)
+
+
+def files(pin: str) -> Path:
+    """Return the folder of a module of which nothing is built; `pin` is the folder whose go.mod requires it alone."""
+    folder = _PINS / pin
+    (module,) = re.findall(r"^require (\S+) v", (folder / "go.mod").read_text(), re.MULTILINE)
+    return _downloaded(folder, module)
+
+
+def _downloaded(folder: Path, module: str) -> Path:
+    return Path(json.loads(_go(folder, "mod", "download", "-json", module))["Dir"])
 
 
 @cache

@@ -255,3 +255,22 @@ def test_no_model_shows_what_was_pasted_in_the_place_of_a_sealed_value() -> None
         AccountSecretSpec(name="A", sealed=pasted)
     assert "canary" not in str(caught.value)
     assert re.search("sealed", str(caught.value))
+
+
+DECIDED = {
+    "nothing told yet": (None, None, False),
+    "an older generation": (1, "Synced", False),
+    "this one": (2, "Synced", True),
+    "this one, refused": (2, "NameConflict", True),
+    "this one, tried again": (2, "NotWritten", False),
+    "a later one": (3, "Synced", True),
+}
+
+
+@pytest.mark.parametrize("what", DECIDED)
+def test_a_generation_is_decided_once_the_status_speaks_of_it_and_stays(what: str) -> None:
+    observed, reason, decided = DECIDED[what]
+    condition = {"type": "Ready", "status": "True", "reason": reason, "message": "", "lastTransitionTime": ""}
+    status = {"observedGeneration": observed, "conditions": [condition] if reason else []}
+    found = AccountSecretStatus.model_validate(status).decided(2)
+    assert (found.reason if found else None) == (reason if decided else None)

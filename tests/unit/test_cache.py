@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretBytes
 
-from devbox_secrets.api import ACCOUNT_LABEL, ACCOUNT_SECRET, FIELD_MANAGER, MANAGED_BY_LABEL, Reason
+from devbox_secrets.api import ACCOUNT_LABEL, ACCOUNT_SECRET, FIELD_MANAGER, GATEWAY_MANAGER, MANAGED_BY_LABEL, Reason
 from devbox_secrets.cache import Cache, Key, Table, read_account_secret
 from devbox_secrets.plan import Found, Member
 
@@ -411,3 +411,32 @@ def test_nothing_in_the_cache_prints_a_value() -> None:
     assert "canary-value" not in printed
     assert base64.b64encode(b"canary-value").decode() not in printed
     assert "sealed-2" not in printed
+
+
+def _holds(manager: str, **fields: Body) -> Body:
+    return {"manager": manager, "fieldsV1": {f"f:{name}": owned for name, owned in fields.items()}}
+
+
+GATEWAY = _holds(GATEWAY_MANAGER, spec={".": {}, "f:name": {}, "f:sealed": {}})
+
+
+@pytest.mark.parametrize(
+    ("managed_fields", "alone"),
+    [
+        ([GATEWAY], True),
+        ([GATEWAY, _holds("kubectl-patch", spec={"f:rotateAfter": {}}), _holds("x", metadata={"f:labels": {}})], True),
+        ([GATEWAY, {"manager": "kubectl", "fieldsV1": {"f:status": {"f:sealed": {}}}}], True),
+        ([GATEWAY, _holds("kubectl", spec={"f:sealed": {}})], False),
+        ([_holds(GATEWAY_MANAGER, spec={"f:name": {}}), _holds("kubectl", spec={"f:sealed": {}})], False),
+        ([_holds(GATEWAY_MANAGER, spec={"f:name": {}})], False),
+        ([{"manager": GATEWAY_MANAGER}], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_of_who_wrote_an_accountsecret_it_is_known_whether_its_value_is_nowhere_else(
+    managed_fields: list[Body] | None, alone: bool
+) -> None:
+    body = account_secret(1)
+    body["metadata"]["managedFields"] = managed_fields
+    assert read_account_secret(body).without_copy is alone

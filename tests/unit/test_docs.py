@@ -169,7 +169,7 @@ def test_each_dependency_has_its_reason_and_no_other() -> None:
 
 def test_each_program_of_the_cluster_has_its_reason_and_no_other() -> None:
     table = rows(section(CONTRIBUTING, "### Programs of the cluster"))
-    assert {name for row in table for name in row[1].split(", ")} == set(TOOLS)
+    assert {name for row in table for name in row[1].split(", ") if name} == set(TOOLS)
     modules = {path.parent.name for path in (ROOT / "tests" / "cluster" / "tools").glob("*/go.mod")}
     assert {name.strip("`") for row in table for name in row[0].split(", ") if name} == modules
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devbox_secrets.errors import ClusterError
 from devbox_secrets.gateway.answers import Declined
 from devbox_secrets.gateway.bodies import Creation, Nothing, Update, parse_body
 from devbox_secrets.gateway.callers import REMEMBERED_SECONDS, Callers
 from devbox_secrets.gateway.ids import SecretId
 from devbox_secrets.gateway.record import Record, mark_of, notes_of_creation, notes_of_update, read_object, read_table
+from devbox_secrets.gateway.upstream import refusal
 from devbox_secrets.manifest import object_names
 
 NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", fullmatch=True)
@@ -65,6 +67,7 @@ def metadata(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - as Kubernetes has
         "name": "token",
         "uid": UID,
         "resourceVersion": "1",
+        "generation": 1,
         "creationTimestamp": "2026-01-01T00:00:10Z",
         **more,
     }
@@ -269,3 +272,36 @@ def test_without_a_bearer_token_nobody_is_asked(header: str | None) -> None:
 def test_a_caller_s_token_is_never_shown() -> None:
     caller = asyncio.run(Callers(_Reviews()).find("bearer the-token", "team-a"))  # type: ignore[arg-type]
     assert (caller.token, "the-token" in repr(caller)) == ("the-token", False)
+
+
+# --- What the API server refused
+
+OURS = (
+    "is forbidden: ValidatingAdmissionPolicy 'devbox-secrets-homes' with binding 'devbox-secrets-homes' denied request:"
+    " the namespace box belongs to the account {} by its label devbox-secrets.dev/account; seal it there"
+)
+REFUSALS = {
+    "by our policy": (OURS.format("team-a"), "team-a"),
+    "by our policy for a name that no namespace has": (OURS.format("Team_A"), None),
+    "by our policy for a long one": (OURS.format("a" * 64), None),
+    "by another policy in our words": (OURS.format("team-a").replace("-homes' with", "-others' with"), None),
+    "by our policy's other binding": (
+        OURS.format("team-a").replace("'devbox-secrets-homes' denied", "'x' denied"),
+        None,
+    ),
+    "by a quota": ("exceeded quota: canary", None),
+    "in no words": ("", None),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_of_a_refusal_only_a_home_is_passed_on(what: str) -> None:
+    message, home = REFUSALS[what]
+    raw = json.dumps({"kind": "Status", "message": message, "code": 422}).encode() + b"\xff"
+    error = refusal("POST /path", 422, raw)
+    if home:
+        assert isinstance(error, Declined)
+        assert f"the account {home}, " in str(error)
+    else:
+        assert isinstance(error, ClusterError)
+        assert (str(error), error.status) == ("POST /path: 422", 422)

@@ -12,7 +12,10 @@ from devbox_secrets.keyplan import (
     KeyState,
     Request,
     dated,
+    is_behind,
     is_due,
+    is_without_copy,
+    older,
     overview,
     published,
     read_request,
@@ -186,8 +189,50 @@ def test_the_newest_key_stays() -> None:
         (1, "opens 1 AccountSecret: a/00;"),
         (2, "opens 2 AccountSecrets: a/00, a/01;"),
         (10, "opens 10 AccountSecrets: a/00, a/01, a/02, a/03, a/04, a/05, a/06, a/07, a/08, a/09;"),
-        (12, "a/09 and 2 more; seal their values again first: devbox-secrets seal NAME"),
+        (12, "a/09 and 2 more; seal their values again first: those in files with devbox-secrets reseal"),
     ],
 )
 def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
     assert said in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))
+
+
+def test_values_move_on_from_all_keys_but_the_newest() -> None:
+    newest, *others = (OpeningKey.generate(ago(days)) for days in (1, 2, 3))
+    assert older(Keyring([others[0], newest, others[1]])) == {key.public.id for key in others}
+    assert older(Keyring([newest])) == older(Keyring([])) == set()
+
+
+@pytest.mark.parametrize(
+    ("sealed", "behind"),
+    [
+        ("dbs1.00000000000000aa.x", True),
+        ("dbs1.00000000000000bb.x", True),
+        ("dbs1.00000000000000cc.x", False),  # the newest, or one that isn't here
+        ("dbs1.00000000000000a.x", False),
+        ("dbs1..x", False),
+        ("00000000000000aa", False),
+        ("", False),
+    ],
+)
+def test_a_sealed_value_is_behind_when_its_text_names_an_older_key(sealed: str, behind: bool) -> None:
+    assert is_behind(sealed, {"00000000000000aa", "00000000000000bb"}) is behind
+
+
+@pytest.mark.parametrize(
+    ("holders", "alone"),
+    [
+        ({"devbox-secrets-gateway"}, True),
+        ({"devbox-secrets"}, True),
+        ({"devbox-secrets", "devbox-secrets-gateway"}, True),
+        ({"devbox-secrets-gateway", "kubectl"}, False),
+        ({"devbox-secrets", "argocd-controller"}, False),
+        ({"devbox-secrets-cli"}, False),
+        ({"kubectl-client-side-apply"}, False),
+        ({None}, False),
+        (set(), False),
+    ],
+)
+def test_a_sealed_value_is_without_a_copy_when_the_gateway_and_the_operator_alone_hold_it(
+    holders: set[str | None], alone: bool
+) -> None:
+    assert is_without_copy(holders) is alone

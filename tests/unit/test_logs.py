@@ -1,29 +1,35 @@
-"""How our processes log, each in a process of its own: the test's own has handlers already."""
+"""How our processes log."""
 
-import subprocess
-import sys
+import logging
 
 import pytest
 
-PROGRAM = """
-import logging, sys
 from devbox_secrets import logs
-logs.log(sys.argv[1], ["chatty"])
-logs.records("records").info("%s", '{"a": 1}')
-for name in ("ours", "chatty"):
-    for level in ("DEBUG", "INFO", "ERROR"):
-        logging.getLogger(name).log(getattr(logging, level), "said")
-"""
 
 
-@pytest.mark.parametrize(
-    ("level", "ours", "chatty"),
-    [("DEBUG", ["DEBUG", "INFO", "ERROR"], ["INFO", "ERROR"]), ("ERROR", ["ERROR"], ["ERROR"])],
-)
-def test_what_we_stand_on_never_logs_at_debug_and_records_are_no_part_of_the_log(
-    level: str, ours: list[str], chatty: list[str]
+def as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the root logger as it is in a new process; not by a fixture, after which pytest adds handlers of its own."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+
+
+@pytest.mark.parametrize(("level", "others"), [("DEBUG", "INFO"), ("INFO", "INFO"), ("ERROR", "ERROR")])
+def test_what_we_stand_on_never_logs_at_debug(
+    level: str, others: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, level], capture_output=True, text=True, check=True)
-    assert done.stdout == '{"a": 1}\n'
-    said = [line.split(" ", 2)[2] for line in done.stderr.splitlines()]
-    assert said == [f"{each} ours: said" for each in ours] + [f"{each} chatty: said" for each in chatty]
+    as_new(monkeypatch)
+    logs.log(level, ["chatty"])
+    assert logging.getLogger("chatty").getEffectiveLevel() == getattr(logging, others)
+    logging.getLogger("ours").log(getattr(logging, level), "said")
+    out, err = capsys.readouterr()
+    assert (out, err.endswith(f" {level} ours: said\n")) == ("", True)
+
+
+def test_records_are_lines_of_standard_output_at_every_level_and_no_part_of_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_new(monkeypatch)
+    logs.log("ERROR", [])
+    logs.records("records").info("%s", '{"a": 1}')
+    assert capsys.readouterr() == ('{"a": 1}\n', "")

@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from fcntl import ioctl
 
 import pytest
+import typer
 
-from devbox_secrets.cli.output import age, note, print_table, progress
+from devbox_secrets.cli.output import age, confirm, note, print_table, progress
+from devbox_secrets.errors import NotConfirmed
 
 HEADS = ["VARIABLE", "READY", "DESCRIPTION"]
 
@@ -126,3 +128,40 @@ def test_at_a_terminal_progress_is_shown_after_a_second(monkeypatch: pytest.Monk
 def test_a_note_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     note("something besides")
     assert capsys.readouterr() == ("", "devbox-secrets: something besides\n")
+
+
+# --- The one question
+
+
+def test_what_was_said_by_an_option_isn_t_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    confirm("Go on?", yes=True, unasked="say --yes")
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO("y\n")])
+def test_where_nobody_can_be_asked_the_option_is_named(
+    monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO | None
+) -> None:
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(NotConfirmed, match="there is no terminal to ask at: say --yes"):
+        confirm("Go on?", yes=False, unasked="say --yes")
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"),
+    [("y", True), ("YES ", True), ("n", False), ("", False), ("yesterday", False)],
+)
+def test_only_a_yes_is_one_and_results_stay_alone_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, *, goes_on: bool
+) -> None:
+    master, slave = pty.openpty()
+    os.write(master, f"{answer}\n".encode())
+    with os.fdopen(slave) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        if goes_on:
+            confirm("Go on?", yes=False, unasked="say --yes")
+        else:
+            with pytest.raises(typer.Abort):
+                confirm("Go on?", yes=False, unasked="say --yes")
+    os.close(master)
+    assert capfd.readouterr() == ("", "Go on? [y/N]: ")

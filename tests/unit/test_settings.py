@@ -27,6 +27,7 @@ def test_nothing_has_to_be_set() -> None:
     assert settings.keys_seconds == 15
     assert settings.rotate_keys == timedelta(days=90)
     assert settings.workers == 4
+    assert not settings.reseal_gateway_values  # it takes a right that the operator has not by itself
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_nothing_has_to_be_set() -> None:
         ("ROTATE_KEYS", "12h", "rotate_keys", timedelta(hours=12)),
         ("ROTATE_KEYS", "never", "rotate_keys", None),
         ("WORKERS", "1", "workers", 1),
+        ("RESEAL_GATEWAY_VALUES", "true", "reseal_gateway_values", True),
     ],
 )
 def test_each_has_its_environment_variable(
@@ -69,6 +71,7 @@ def test_each_has_its_environment_variable(
         ("ROTATE_KEYS", "P90D"),
         ("ROTATE_KEYS", "Never"),
         ("WORKERS", "0"),
+        ("RESEAL_GATEWAY_VALUES", ""),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:

@@ -16,6 +16,11 @@ app.kubernetes.io/name: devbox-secrets
 app.kubernetes.io/name: devbox-secrets-gateway
 {{- end }}
 
+{{/* The Secret of the gateway's certificate, if it has one. */}}
+{{- define "devbox-secrets.gatewaySecret" -}}
+{{ .Values.gateway.tls.secretName | default (ternary "devbox-secrets-gateway-issued" "" (ne .Values.gateway.tls.issuerRef.name "")) }}
+{{- end }}
+
 {{- define "devbox-secrets.image" -}}
 {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | replace ":@" "@" | quote }}
 {{- end }}
@@ -112,6 +117,14 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- if and (ne .certificate "secret") (or .secretName .caBundle) }}
 {{- fail "webhook.secretName and webhook.caBundle are for webhook.certificate secret: set that, or remove them" }}
+{{- end }}
+{{- end }}
+{{- with .Values.gateway.tls }}
+{{- if and .secretName .issuerRef.name }}
+{{- fail "gateway.tls.secretName names a certificate that is there, gateway.tls.issuerRef who issues one: remove one of them" }}
+{{- end }}
+{{- if and .dnsNames (not .issuerRef.name) }}
+{{- fail "gateway.tls.dnsNames are for a certificate that cert-manager issues: set gateway.tls.issuerRef.name, or remove them" }}
 {{- end }}
 {{- end }}
 {{- range $label, $_ := include "devbox-secrets.labels" . | fromYaml }}

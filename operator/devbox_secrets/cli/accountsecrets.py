@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from devbox_secrets.api import (
     GROUP,
     KIND,
+    OBJECT_NAME_PATTERN,
     VARIABLE_PATTERN,
     AccountSecretSpec,
     AccountSecretStatus,
@@ -30,7 +31,6 @@ FIELD_MANAGER = "devbox-secrets-cli"
 #: For these, devboxes aren't given the value of this AccountSecret, whatever it was before.
 _NOT_GIVEN = {Reason.NAME_CONFLICT, Reason.RESERVED_NAME, Reason.NOT_A_HOME}
 _CONFLICT = "Apply failed with "
-_OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ async def find(cluster: "Cluster", account: str, name: str) -> AccountSecret:
     """
     if re.fullmatch(VARIABLE_PATTERN, name, re.ASCII) and (found := await by_variable(cluster, account, name)):
         return found
-    if re.fullmatch(_OBJECT_NAME, name):
+    if re.fullmatch(OBJECT_NAME_PATTERN, name, re.ASCII):
         try:
             return AccountSecret(await cluster.request("GET", account_secrets_path(account, name)))
         except ClusterError as error:

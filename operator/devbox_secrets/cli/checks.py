@@ -57,6 +57,7 @@ async def refusals(look: Look) -> list[Finding]:
     for name, refuses in (
         ("annotations", "wrong annotations"),
         ("accounts", "labels that join someone else's account"),
+        ("homes", "AccountSecrets outside of their account's home"),
     ):
         policy = f"{NAME}-{name}"
         there = await look.get(f"{ADMISSION}/validatingadmissionpolicies/{policy}")

@@ -1,6 +1,5 @@
 """`keys`: what the keeper of the sealing keys does. Imports its neighbours at once, the rest when called."""
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devbox_secrets.cli.keyfile import PassphraseFile, read_backup, read_passphrase, refuse_present, write_new
-from devbox_secrets.cli.output import Format, Output, note, print_table, show
+from devbox_secrets.cli.output import Format, Output, Yes, confirm, note, print_table, show
 from devbox_secrets.cli.program import Commands, Exit
 from devbox_secrets.cli.target import Place
-from devbox_secrets.errors import NotConfirmed
 
 if TYPE_CHECKING:
     from devbox_secrets.keyplan import KeyRow
@@ -109,7 +107,7 @@ def prune(
         typer.Argument(metavar="KEY", help="The keys to remove; without any, all that nothing needs."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> None:  # fmt: skip
     """Remove sealing keys with which no AccountSecret is sealed. The newest stays.
 
@@ -126,23 +124,13 @@ def prune(
         note("no key can go: AccountSecrets need each of them, or it's the newest")
     if dry_run or not chosen:
         return
-    if not yes:
-        _confirm(len(chosen))
+    confirm(
+        f"Remove {_count(len(chosen))}? Values in Git that were sealed so can't be opened any more.",
+        yes=yes,
+        unasked="look with --dry-run, then say --yes",
+    )
     at.ask(lambda cluster: keeper.prune(cluster, namespace, list(chosen)))
     note(f"removed {_count(len(chosen))}")
-
-
-def _confirm(count: int) -> None:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise NotConfirmed("there is no terminal to ask at: look with --dry-run, then say --yes")
-    typer.echo(
-        f"Remove {_count(count)}? Values in Git that were sealed so can't be opened any more. [y/N]: ",
-        nl=False,
-        err=True,
-    )
-    # Not click's own: that one writes a space to standard output, where the ids are.
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise typer.Abort
 
 
 def _data(row: "KeyRow") -> dict[str, object]:

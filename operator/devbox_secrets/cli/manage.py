@@ -1,16 +1,14 @@
 """`list`, `get`, `update`, `delete`: an account's AccountSecrets. Imports its neighbours; the rest when called."""
 
-import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from devbox_secrets.cli.output import Format, Output, age, print_table, show
+from devbox_secrets.cli.output import Format, Output, Yes, age, confirm, print_table, show
 from devbox_secrets.cli.program import Commands, Name
 from devbox_secrets.cli.target import ForceConflicts, Target
 from devbox_secrets.cli.values import TAKES_A_VALUE, Exact, FromFile, read_value, refuse_more_arguments
-from devbox_secrets.errors import InvalidValue
 
 if TYPE_CHECKING:
     from devbox_secrets.cli.accountsecrets import AccountSecret
@@ -78,18 +76,15 @@ def update(
 def delete(
     at: Target,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete a secret. New devboxes don't have it then; those that run keep it until they end."""
     from devbox_secrets.cli import accountsecrets
 
     account = at.home()
     found = at.ask(lambda cluster: accountsecrets.find(cluster, account, name))
-    if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise InvalidValue(f"nobody can be asked whether to delete {found.variable}: say so with --yes")
-        question = f"Delete {found.variable} ({found.name}) of the account {account}?"
-        typer.confirm(question, abort=True, err=True)
+    question = f"Delete {found.variable} ({found.name}) of the account {account}?"
+    confirm(question, yes=yes, unasked=f"say --yes to delete {found.variable}")
     at.ask(lambda cluster: accountsecrets.delete(cluster, found))
     typer.echo(f"{found.full_name} deleted in {account}: {found.variable}")
 

@@ -1,4 +1,4 @@
-"""What a command prints: a table for people, YAML or JSON for programs. Imports nothing of ours.
+"""What a command prints: a table for people, YAML or JSON for programs; and the one question. Imports errors alone.
 
 rich is imported when a table is printed, yaml when YAML is.
 """
@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+
+from devbox_secrets.errors import NotConfirmed
 
 #: The colours of words that say how something is, where they begin a cell of these columns.
 _STYLED = {"LEVEL", "READY", "SYNCED", "VALUE", "WHAT"}
@@ -36,6 +38,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="A table for people, or data for programs.")]
 
 
@@ -90,6 +93,23 @@ def _print_styled(columns: list[tuple[str, ...]], *, err: bool) -> None:
 def note(text: str) -> None:
     """Say something besides the result, on standard error."""
     typer.echo(f"devbox-secrets: {text}", err=True)
+
+
+def confirm(question: str, *, yes: bool, unasked: str) -> None:
+    """Go on with what can't be undone only where someone says yes: by the option, or at the terminal.
+
+    Raises:
+        NotConfirmed: nobody can be asked; `unasked` says which option to give.
+        Abort: they said no.
+    """
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise NotConfirmed(f"there is no terminal to ask at: {unasked}")
+    typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+    # Not click's own: that one writes a space to standard output, where results are.
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise typer.Abort
 
 
 @contextmanager

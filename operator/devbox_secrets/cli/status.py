@@ -110,8 +110,7 @@ async def _decided(cluster: "Cluster", account: str, name: str | None, seconds: 
 
 
 def _is_decided(secret: "AccountSecret") -> bool:
-    # What can't be written is tried again by itself; any other refusal stays until someone acts.
-    return secret.ready is not None and secret.ready.reason != "NotWritten"
+    return secret.status.decided(secret.body["metadata"]["generation"]) is not None
 
 
 def _seconds(duration: str) -> float:

@@ -21,6 +21,7 @@ CODES = MappingProxyType(
         HTTPStatus.SERVICE_UNAVAILABLE: "ServiceUnavailable",
     }
 )
+ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
 #: When to come again, in seconds; the SDKs wait that long before they do.
 RETRY_AFTER_SECONDS = 2
 #: A longer time the SDKs wouldn't wait, but come at once.
@@ -53,7 +54,9 @@ class Declined(DevboxSecretsError):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Say when to come again, if that helps: in seconds, and to the millisecond for the SDKs."""
+        """Say what to come with, or when to come again: in seconds, and to the millisecond for the SDKs."""
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": "Bearer"}
         wait = self._retry_seconds
         return {"Retry-After": str(ceil(wait)), "Retry-After-Ms": str(ceil(wait * 1000))} if wait else {}
 
@@ -66,6 +69,15 @@ def bad_request(message: str) -> Declined:
 def not_found() -> Declined:
     """Decline what speaks of a secret that isn't there; a name isn't repeated, since it may be a value."""
     return Declined(HTTPStatus.NOT_FOUND, "the account has no such secret")
+
+
+def not_the_home(home: str) -> Declined:
+    """Decline what a policy of ours refused, since its namespace belongs to another account by a label."""
+    return Declined(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"a label gives this namespace to the account {home}, and secrets are made there alone: name it in the header"
+        f" {ACCOUNT_HEADER}, with a token whose user has the role devbox-secrets-edit in {home}",
+    )
 
 
 def later(message: str) -> Declined:
@@ -88,7 +100,7 @@ def declined_by_the_cluster(error: ClusterError) -> Declined:
         case HTTPStatus.UNAUTHORIZED:
             return Declined(
                 HTTPStatus.UNAUTHORIZED,
-                "the cluster doesn't know this token, or its time is over: make another with kubectl create token",
+                "the cluster doesn't know this token, or its time is over: make another with devbox-secrets token",
             )
         case HTTPStatus.FORBIDDEN:
             return Declined(

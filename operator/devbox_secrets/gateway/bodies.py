@@ -1,4 +1,4 @@
-"""Reads a request's body as the contract has it, and says what is wrong with it. Imports answers.
+"""Reads a request's body as the contract has it, and says what is wrong with it. Imports api, answers.
 
 A message names the contract's own fields alone: what else stands in a body may be a value.
 """
@@ -6,15 +6,34 @@ A message names the contract's own fields alone: what else stands in a body may 
 import asyncio
 import json
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from starlette.requests import Request
 
+from devbox_secrets.api import VARIABLE_MAX_BYTES, VARIABLE_MAX_LENGTH, VARIABLE_PATTERN
 from devbox_secrets.gateway.answers import Declined, bad_request
 
 #: The largest value with each of its bytes escaped (\u0001), and what stands around it.
 MAX_BYTES = 1 << 20
+
+
+# What a name and a value may be, for the OpenAPI document alone: api.py checks it, and has the sentences.
+Name = Annotated[
+    str,
+    Field(
+        description="The environment variable's name, unique in the account. Some names are reserved.",
+        json_schema_extra={"pattern": VARIABLE_PATTERN, "minLength": 1, "maxLength": VARIABLE_MAX_LENGTH},
+    ),
+]
+Value = Annotated[
+    SecretStr,
+    Field(
+        description=f"The value, without a NUL. `NAME=value` in UTF-8 with the NUL after it can have"
+        f" {VARIABLE_MAX_BYTES:,} bytes.",
+        json_schema_extra={"pattern": r"^[^\u0000]*$", "maxLength": VARIABLE_MAX_BYTES - len("A=") - len("\0")},
+    ),
+]
 
 
 class _Body(BaseModel):
@@ -24,14 +43,14 @@ class _Body(BaseModel):
 class Creation(_Body):
     """A new secret."""
 
-    name: str
-    value: SecretStr
+    name: Name
+    value: Value
 
 
 class Update(_Body):
     """A secret's new value."""
 
-    value: SecretStr
+    value: Value
 
 
 class Nothing(_Body):

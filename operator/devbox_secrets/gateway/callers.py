@@ -16,10 +16,9 @@ from typing import TypeVar
 from devbox_secrets import metrics
 from devbox_secrets.api import check_account
 from devbox_secrets.errors import ClusterError, InvalidAccount
-from devbox_secrets.gateway.answers import Declined, bad_request, too_many
+from devbox_secrets.gateway.answers import ACCOUNT_HEADER, Declined, bad_request, too_many
 from devbox_secrets.gateway.upstream import Upstream
 
-ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
 #: How long it's remembered whose token it is. Its rights are looked at with each request.
 REMEMBERED_SECONDS = 60
 #: How long that the cluster doesn't know a token: who tries one again and again costs the API server nothing.
@@ -76,7 +75,7 @@ class Callers:
         if not found:
             raise Declined(
                 HTTPStatus.UNAUTHORIZED,
-                "the request has no bearer token: send the header Authorization with one that kubectl create token"
+                "the request has no bearer token: send the header Authorization with one that devbox-secrets token"
                 " prints (the SDKs' API key)",
             )
         token = found.group(1)

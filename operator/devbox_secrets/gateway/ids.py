@@ -15,16 +15,23 @@ _TIME_BYTES = 6
 _UID_BYTES = 16
 # An object's name (RFC 1123 subdomain): it becomes a part of a URL.
 _NAME = re.compile(rb"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_LONGEST = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
+#: What an id looks like, for clients, who make nothing of it.
+ID_PATTERN = f"^{_PREFIX}[0-9a-v]+$"
+ID_MAX_LENGTH = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class SecretId:
-    """Which AccountSecret; sorts as they were made."""
+    """Which AccountSecret."""
 
     created_ms: int
     uid: UUID
     name: str
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sorts as they were made."""
+        return self.created_ms, self.uid.int, self.name
 
     def __str__(self) -> str:
         """Give the id as the contract has it."""
@@ -35,7 +42,7 @@ class SecretId:
     def parse(cls, text: str) -> "SecretId | None":
         """Read an id; None where it can't be one of ours."""
         digits = text.removeprefix(_PREFIX)
-        if digits == text or len(text) > _LONGEST:
+        if digits == text or len(text) > ID_MAX_LENGTH:
             return None
         try:
             raw = base64.b32hexdecode(digits.upper() + "=" * (-len(digits) % 8))

@@ -1,6 +1,7 @@
 """The gateway's process: two servers, for callers and for Prometheus, and the files it follows. Imports app, server."""
 
 import asyncio
+import gc
 import logging
 
 from prometheus_client import generate_latest
@@ -13,6 +14,7 @@ from devbox_secrets.gateway.rates import Rates
 from devbox_secrets.gateway.server import ALPN, Limits, serve
 from devbox_secrets.gateway.store import Store
 from devbox_secrets.gateway.upstream import Upstream
+from devbox_secrets.gateway.waiting import Waiting
 from devbox_secrets.settings import GatewaySettings
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +41,13 @@ async def _run(settings: GatewaySettings) -> None:
         certificate = Certificate(settings.certificate, alpn=ALPN, tell_end=metrics.CERTIFICATE_END.set)
         metrics.GATEWAY_REGISTRY.register(metrics.CERTIFICATE_END)
     authority = _authority(settings)
-    limits = Limits(settings.body_seconds, settings.answer_seconds, settings.idle_seconds, settings.connections)
+    limits = Limits(
+        body_seconds=settings.body_seconds,
+        answer_seconds=settings.answer_seconds,
+        idle_seconds=settings.idle_seconds,
+        leave_seconds=settings.leave_seconds,
+        connections=settings.connections,
+    )
     rates = Rates(settings.rate_per_second, settings.rate_burst)
     audit = logs.records(f"{__name__}.audit") if settings.audit else None
     measured = await probes.serve(
@@ -51,8 +59,12 @@ async def _run(settings: GatewaySettings) -> None:
     async with Upstream.connect(settings.api_server, authority, settings.api_server_seconds) as upstream:
         store = Store(upstream, settings.namespace, settings.reserved_names)
         followed = asyncio.create_task(_follow(settings.certificate_seconds, authority, certificate))
-        app = application(upstream, store, settings.body_seconds, rates, audit)
-        await serve(app, settings.port, certificate, limits)
+        waiting = Waiting(upstream, settings.wait_seconds)
+        app = application(upstream, store, waiting, settings.body_seconds, rates, audit)
+        # A list makes many objects: what stays for the process's life isn't looked at each time the garbage is.
+        gc.collect()
+        gc.freeze()
+        await serve(app, settings.port, certificate, limits, leaves=waiting.stop)
         followed.cancel()
     await measured.cleanup()
     LOG.info("stopped")

@@ -1,4 +1,4 @@
-"""An AccountSecret as the contract sees it, read from an object or from a table's row. Pure; imports api, ids.
+"""An AccountSecret as the contract sees it, read from an object or from a table's row. Pure; imports api, ids, views.
 
 Kubernetes keeps times to the second. What the gateway writes it annotates with milliseconds; what someone else
 wrote has the time that the API server noted.
@@ -7,7 +7,7 @@ wrote has the time that the API server noted.
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,10 @@ from devbox_secrets.api import (
     GATEWAY_MANAGER,
     GATEWAY_REQUESTS_ANNOTATION,
     GATEWAY_UPDATED_ANNOTATION,
+    holders_of_sealed,
 )
 from devbox_secrets.gateway.ids import SecretId
+from devbox_secrets.gateway.views import SecretView
 
 Body = dict[str, Any]
 
@@ -33,26 +35,46 @@ _REQUESTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One AccountSecret, without its value."""
+    """One AccountSecret, without its value. What a list isn't sorted by is read when it is asked for."""
 
     id: SecretId
-    age: tuple[str, str]
-    """Sorts the oldest first, as plan.py does for those that share a variable."""
     variable: str
-    updated_ms: int
-    resource_version: str
-    requests: tuple[str, ...]
-    """Marks of the requests that wrote it, the newest last."""
+    metadata: Body = field(repr=False)
 
     @property
-    def view(self) -> Body:
-        """Give the contract's SecretView."""
-        return {
-            "id": str(self.id),
-            "name": self.variable,
-            "create_time_ms": self.id.created_ms,
-            "update_time_ms": self.updated_ms,
-        }
+    def age(self) -> tuple[str, str]:
+        """Sorts the oldest first, as plan.py does for those that share a variable."""
+        return self.metadata["creationTimestamp"], self.metadata["uid"]
+
+    @property
+    def updated_ms(self) -> int:
+        """When the value was last written."""
+        return max(self.id.created_ms, _updated(self.metadata))
+
+    @property
+    def resource_version(self) -> str:
+        """The state that was read."""
+        return str(self.metadata["resourceVersion"])
+
+    @property
+    def generation(self) -> int:
+        """The state of its spec that was read."""
+        return int(self.metadata["generation"])
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """Marks of the requests that wrote it, the newest last."""
+        return tuple(_notes(self.metadata).get(GATEWAY_REQUESTS_ANNOTATION, "").split())
+
+    @property
+    def view(self) -> SecretView:
+        """Give what the contract shows of it."""
+        return SecretView(
+            id=str(self.id),
+            name=self.variable,
+            create_time_ms=self.id.created_ms,
+            update_time_ms=self.updated_ms,
+        )
 
 
 def read_object(body: Body) -> Record:
@@ -87,39 +109,33 @@ def notes_of_update(now_ms: int, requests: tuple[str, ...], mark: str | None) ->
 
 
 def _read(metadata: Body, variable: str) -> Record:
-    notes = metadata.get("annotations") or {}
     created = _milliseconds(metadata["creationTimestamp"])
-    noted = _noted(notes, GATEWAY_CREATED_ANNOTATION)
+    noted = _noted(metadata, GATEWAY_CREATED_ANNOTATION)
     if noted is not None and abs(noted - created) <= _SKEW_MS:
         created = noted
-    return Record(
-        id=SecretId(created, UUID(metadata["uid"]), metadata["name"]),
-        age=(metadata["creationTimestamp"], metadata["uid"]),
-        variable=variable,
-        updated_ms=max(created, _updated(metadata, notes)),
-        resource_version=metadata["resourceVersion"],
-        requests=tuple(notes.get(GATEWAY_REQUESTS_ANNOTATION, "").split()),
-    )
+    return Record(SecretId(created, UUID(metadata["uid"]), metadata["name"]), variable, metadata)
 
 
-def _updated(metadata: Body, notes: dict[str, str]) -> int:
+def _updated(metadata: Body) -> int:
     """Tell when the value was last written, by who owns it now.
 
     What the operator owns it has re-sealed: the value is still the one that the gateway took.
     """
     owners = [
-        (_milliseconds(entry["time"]), entry["manager"])
-        for entry in metadata.get("managedFields") or ()
-        if "f:sealed" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}) and "time" in entry
+        (_milliseconds(entry["time"]), entry["manager"]) for entry in holders_of_sealed(metadata) if "time" in entry
     ]
     written, owner = max(owners, default=(0, ""))
-    noted = _noted(notes, GATEWAY_UPDATED_ANNOTATION)
+    noted = _noted(metadata, GATEWAY_UPDATED_ANNOTATION)
     return noted if noted is not None and owner in {GATEWAY_MANAGER, FIELD_MANAGER} else written
 
 
-def _noted(notes: dict[str, str], name: str) -> int | None:
+def _notes(metadata: Body) -> dict[str, str]:
+    return metadata.get("annotations") or {}
+
+
+def _noted(metadata: Body, name: str) -> int | None:
     """Read milliseconds; people can write there what they like."""
-    text = notes.get(name, "")
+    text = _notes(metadata).get(name, "")
     return int(text) if re.fullmatch("[0-9]{1,14}", text, re.ASCII) else None
 
 

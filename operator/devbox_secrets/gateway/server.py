@@ -1,4 +1,4 @@
-"""The server, hypercorn, and what it lacks against slow and greedy clients. Imports patience, metrics.
+"""The server, hypercorn, and what it lacks against slow and greedy clients. Imports leaving, patience, metrics.
 
 Every time that a client takes is bounded: to begin a request, to send it, to read its answer; and so is what it
 holds. A client that goes over a bound loses its own connection.
@@ -9,8 +9,10 @@ import logging
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import hypercorn.asyncio.run
@@ -20,11 +22,11 @@ from h2.exceptions import ProtocolError
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Event, Updated
-from hypercorn.protocol.h2 import H2Protocol
 from starlette.types import ASGIApp
 
 from devbox_secrets import metrics
 from devbox_secrets.certificate import Certificate
+from devbox_secrets.gateway.leaving import LeavingConfig, LeavingH2Protocol
 from devbox_secrets.gateway.patience import Patient
 
 LOG = logging.getLogger(__name__)
@@ -38,16 +40,19 @@ _CLOSING_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may take."""
+    """What clients may take, and for how long they are still served when the process is told to stop."""
 
     body_seconds: float
     answer_seconds: float
     idle_seconds: float
+    leave_seconds: float
     connections: int
 
 
-async def serve(app: ASGIApp, port: int, certificate: Certificate | None, limits: Limits) -> None:
-    """Serve HTTP/1.1 and HTTP/2 on a port until the process is told to stop.
+async def serve(
+    app: ASGIApp, port: int, certificate: Certificate | None, limits: Limits, leaves: Callable[[], None]
+) -> None:
+    """Serve HTTP/1.1 and HTTP/2 on a port until the process is told to stop, of which `leaves` hears at once.
 
     On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the TypeScript SDK speaks nothing else.
 
@@ -69,10 +74,11 @@ async def serve(app: ASGIApp, port: int, certificate: Certificate | None, limits
     vars(hypercorn.asyncio.run)["TCPServer"] = _Connection
     vars(hypercorn.protocol)["H2Protocol"] = _Protocol2
     patient = Patient(app, limits.body_seconds, limits.answer_seconds)
-    await hypercorn.asyncio.serve(patient, config)  # type: ignore[arg-type]
+    leave = partial(config.until_left, limits.leave_seconds, leaves)
+    await hypercorn.asyncio.serve(patient, config, shutdown_trigger=leave)  # type: ignore[arg-type]
 
 
-class _Config(Config):
+class _Config(LeavingConfig):
     """hypercorn's configuration, with a certificate that may change while it serves."""
 
     def __init__(self, certificate: Certificate | None) -> None:
@@ -136,7 +142,7 @@ class _Connection(TCPServer):
         await super()._initiate_server_close()
 
 
-class _Protocol2(H2Protocol):
+class _Protocol2(LeavingH2Protocol):
     """hypercorn's HTTP/2, in which what a stream's client does stays that stream's."""
 
     def __init__(self, *args: Any) -> None:  # noqa: ANN401 - hypercorn's own

@@ -1,4 +1,4 @@
-// What Runloop's TypeScript SDK and its command line do with secrets; prints what they got, as JSON.
+// What Runloop's TypeScript SDK can do with secrets, by name and by id; prints what it got, as JSON.
 import Runloop from "@runloop/api-client";
 
 const api = new Runloop({ maxRetries: 1 }); // RUNLOOP_BASE_URL and RUNLOOP_API_KEY say where and who
@@ -15,11 +15,14 @@ do {
 
 const updated = await api.secrets.update("SECOND", { value: "w" });
 const found = await api.secrets.retrieve("SECOND");
+// The SDK has no methods by id.
 const byId = await api.get(`/v1/secrets/id/${found.id}`);
+const updatedById = await api.post(`/v1/secrets/id/${found.id}/update`, { body: { value: "x" } });
 const refused = await api.secrets.create({ name: "FIRST", value: "v" }).catch((error) => [error.status, error.error]);
-const deleted = [];
-for (const name of ["FIRST", "SECOND", "THIRD"]) deleted.push(await api.secrets.delete(name, {}));
+const deleted = [await api.secrets.delete("FIRST", {})];
+deleted.push(await api.post(`/v1/secrets/id/${found.id}/delete`));
+deleted.push(await api.secrets.delete("THIRD"));
 const missing = await api.secrets.retrieve("FIRST").catch((error) => error.status);
 const left = await api.secrets.list();
 
-console.log(JSON.stringify({ made, pages, updated, found, byId, refused, deleted, missing, left }));
+console.log(JSON.stringify({ made, pages, updated, found, byId, updatedById, refused, deleted, missing, left }));

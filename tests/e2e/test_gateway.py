@@ -1,0 +1,321 @@
+"""The gateway on a real cluster: real Services, real pods behind it, and devboxes that have what came through it."""
+
+import asyncio
+import base64
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from runloop_api_client import APIConnectionError, BadRequestError, NotFoundError
+
+from cluster import release
+from cluster.components import reserved_port
+from cluster.kind import Cluster
+from cluster.pki import Authority
+from cluster.release import NAMESPACE
+from cluster.shell import environment, run, sessions
+from e2e.accounts import COMMAND, SECRET, Account, until
+from e2e.gateway import NAME, PODS, Door, clients, key_of, one_replica, replicas
+from runloop import typescript
+from runloop.typescript import TypeScript
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "gateway.md"
+CERTIFICATE = "gateway-certificate"
+HOST = f"{NAME}.{NAMESPACE}.svc"
+OPTIONS = ("--set=logLevel=DEBUG", "--set=gateway.enabled=true,gateway.service.type=NodePort")
+TLS = f"--set=gateway.tls.secretName={CERTIFICATE},gateway.service.port=443"
+VALUE = "canary-through-the-gateway"
+#: What a pod does that uses its own ServiceAccount as its API key.
+PROGRAM = """
+import json, os, ssl, urllib.request
+key = open("/var/run/secrets/kubernetes.io/serviceaccount/token").read()
+trust = ssl.create_default_context(cadata=os.environ["CA"]) if "CA" in os.environ else None
+body = json.dumps({"name": "FROM_A_POD", "value": os.environ["VALUE"]}).encode()
+headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+asked = urllib.request.Request(os.environ["URL"] + "/v1/secrets", body, headers)
+print(urllib.request.urlopen(asked, context=trust, timeout=20).read().decode())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_it_afterwards(cluster: Cluster) -> Iterator[None]:
+    yield
+    release.install(cluster, "--set=logLevel=DEBUG")
+    cluster.kubectl("delete", "secret", CERTIFICATE, f"-n{NAMESPACE}", "--ignore-not-found")
+
+
+@pytest.fixture(scope="module", name="program")
+def _program(tmp_path_factory: pytest.TempPathFactory) -> TypeScript:
+    return typescript.installed(tmp_path_factory.mktemp("typescript"))
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority.create("test")
+
+
+@pytest.fixture(scope="module", params=["without TLS", "with TLS"])
+def door(
+    request: pytest.FixtureRequest, cluster: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Door:
+    """The gateway by the chart, two replicas behind a Service that a node's port leads to."""
+    if request.param == "without TLS":
+        release.install(cluster, *OPTIONS)
+        return Door.at_a_node(cluster, None)
+    file = tmp_path_factory.mktemp("authority") / "ca.crt"
+    file.write_bytes(authority.pem)
+    publish(cluster, authority)
+    release.install(cluster, *OPTIONS, TLS)
+    return Door.at_a_node(cluster, file)
+
+
+def publish(cluster: Cluster, authority: Authority) -> bytes:
+    """Write a new certificate into the Secret, and give it."""
+    nodes = cluster.get("nodes")["items"][0]["status"]["addresses"]
+    addresses = [it["address"] for it in nodes if it["type"] == "InternalIP"]
+    pair = authority.server(HOST, addresses=["127.0.0.1", *addresses])
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": CERTIFICATE, "namespace": NAMESPACE},
+        "data": {name: base64.b64encode(content).decode() for name, content in data.items()},
+    }
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body))
+    return pair.certificate
+
+
+def test_check_says_nothing_of_a_gateway_that_is_not_installed(cluster: Cluster) -> None:
+    assert checked(cluster) is None
+
+
+# --- As the document tells it.
+
+
+def test_the_session_of_the_document_prints_what_it_says(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    (tmp_path / "charts").symlink_to(DOCUMENT.parents[1] / "charts")
+    (tmp_path / "secret.json").write_text(json.dumps({"name": "GITHUB_TOKEN", "value": VALUE}))
+    steps = sessions(DOCUMENT.read_text())[0]
+    with reserved_port() as port:
+        pass  # found free
+    wait = {
+        "port-forward": " > forwarded 2>&1 & until grep Forwarding forwarded > seen; do kill -0 $! && sleep 0.1; done",
+        "get accountsecrets": f"kubectl wait --for condition=Ready accountsecret --all -n {namespace} > ready && ",
+    }
+
+    def here(text: str) -> str:
+        """Put this test's namespace and a free port in the place of the document's."""
+        text = text.replace("team-a", namespace).replace("8080", str(port)).removesuffix(" &")
+        text += wait["port-forward"] if "port-forward" in text else ""
+        return wait["get accountsecrets"] + text if "get accountsecrets" in text else text
+
+    quiet = 'helm() { command helm "$@" > helm; }; curl() { command curl --silent --show-error "$@"; }'
+    commands = [quiet, *[here(step.command) for step in steps]]
+    _, *shown = run(commands, tmp_path, environment(tmp_path, cluster.kubeconfig))
+    for step, ran in zip(steps, shown, strict=True):
+        assert ran.code == 0, f"{step.command}: {ran.output}"
+        assert not step.shown or same(ran.output) == same(step.shown.replace("team-a", namespace))
+
+
+def same(text: str) -> list[str]:
+    """Give the words of a text without what varies: an id, times, a key, an age."""
+    return re.sub(r"sec_\w+…?|\b\d{13}\b|\b[0-9T:-]{19}Z|\b[0-9a-f]{16}\b|\b\d+s\b", "…", text).split()
+
+
+# --- Everyone's clients, through both doors.
+
+
+def test_the_typescript_sdk_does_all_that_it_can(door: Door, program: TypeScript, account: Account) -> None:
+    program.session(door.url, key_of(account), door.authority)
+
+
+def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, account: Account) -> None:
+    key = key_of(account)
+    with door.runloop(key) as api:
+        made = [api.secrets.create(name=f"S{number}", value="v").id for number in range(5)][::-1]
+        found: list[str] = []
+        more = True
+        while more:
+            page = api.secrets.list(limit=2, extra_query={"starting_after": found[-1]} if found else None)
+            found, more = found + [it.id for it in page.secrets], page.has_more
+    assert found == made
+
+    async def after(last: str) -> list[str]:
+        async with door.asynchronous(key) as api:
+            return [it.id for it in (await api.secrets.list(extra_query={"starting_after": last})).secrets]
+
+    assert asyncio.run(after(made[1])) == made[2:]
+    listed = json.loads(program.run("rli", "list", url=door.url, key=key, authority=door.authority))
+    assert [it["id"] for it in listed] == made
+
+
+@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
+def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_deleted(
+    door: Door, program: TypeScript, account: Account
+) -> None:
+    key = key_of(account)
+    names = ("BY_NAME", "BY_ID", "BY_RLI")
+
+    def rli(verb: str, stdin: str = "") -> dict[str, str]:
+        it: dict[str, str] = json.loads(
+            program.run("rli", verb, "BY_RLI", url=door.url, key=key, authority=door.authority, stdin=stdin)
+        )
+        return it
+
+    async def by_id(call: str, **fields: str) -> str:
+        async with door.asynchronous(key) as api:
+            return (await getattr(api.secrets, call)(**fields)).id  # type: ignore[no-any-return]
+
+    def devbox(name: str, *values: str) -> None:
+        """A devbox that starts now prints these values."""
+        until("the account's Secret is written", lambda: written(account) == dict(zip(names, values, strict=False)))
+        show = 'echo "${BY_NAME-none} ${BY_ID-none} ${BY_RLI-none}"'
+        printed = account.run(name, account.spec(account.container("main", command=["sh", "-c", show])))
+        assert printed.split() == list(values or ["none"] * 3)
+
+    with door.runloop(key) as api:
+        api.secrets.create(name="BY_NAME", value=f"{VALUE}-1")
+        made = asyncio.run(by_id("create", name="BY_ID", value=f"{VALUE}-2"))
+        assert rli("create", f"{VALUE}-3") == rli("get")
+        devbox("new", *[f"{VALUE}-{number}" for number in (1, 2, 3)])
+        api.secrets.update("BY_NAME", value=f"{VALUE}-4")
+        assert asyncio.run(by_id("update_by_id", id=made, value=f"{VALUE}-5")) == made
+        assert asyncio.run(by_id("retrieve_by_id", id=made)) == made
+        rli("update", f"{VALUE}-6")
+        devbox("changed", *[f"{VALUE}-{number}" for number in (4, 5, 6)])
+        api.secrets.delete("BY_NAME")
+        asyncio.run(by_id("delete_by_id", id=made))
+        rli("delete")
+        devbox("gone")
+
+
+def written(account: Account) -> dict[str, str]:
+    """Give what the account Secret holds; nothing where there is none."""
+    listed = account.cluster.get("secrets", f"-n{account.name}", f"--field-selector=metadata.name={SECRET}")["items"]
+    return {name: base64.b64decode(value).decode() for each in listed for name, value in each["data"].items()}
+
+
+def test_a_pod_reaches_it_by_the_services_name_with_its_own_service_account(
+    door: Door, authority: Authority, account: Account
+) -> None:
+    key_of(account)
+    deployment = account.cluster.get("deployment", NAME, f"-n{NAMESPACE}")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    secure = {"URL": f"https://{HOST}", "CA": authority.pem.decode()}
+    env = {"VALUE": VALUE, **(secure if door.authority else {"URL": f"http://{HOST}"})}
+    container = {
+        "name": "main",
+        "image": image,
+        "command": ["python3", "-c", PROGRAM],
+        "env": [{"name": name, "value": value} for name, value in env.items()],
+    }
+    made = json.loads(account.run("client", account.spec(container, serviceAccountName="ci"), labels={}))
+    assert made["name"] == "FROM_A_POD"
+    until("the account's Secret holds it", lambda: written(account) == {"FROM_A_POD": VALUE})
+
+
+@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
+def test_who_doesn_t_trust_its_authority_sends_nothing(door: Door) -> None:
+    with replace(door, authority=None).runloop("none", max_retries=0) as api, pytest.raises(APIConnectionError):
+        api.secrets.list()
+
+
+@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
+def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: Account) -> None:
+    with door.runloop(key_of(account)) as api:
+        api.secrets.create(name="TOKEN", value=VALUE)
+        api.secrets.update("TOKEN", value=f"{VALUE}-2")
+        for body in ({"name": "OTHER", "value": [VALUE]}, {VALUE: VALUE}):
+            with pytest.raises(BadRequestError):
+                api.post("/v1/secrets", body=body, cast_to=object)
+        until("the account's Secret holds it", lambda: written(account) == {"TOKEN": f"{VALUE}-2"})
+        api.secrets.delete("TOKEN")
+    logs = ("logs", "--all-containers", "--prefix", "--tail=-1")
+    texts = {
+        "the gateway": account.cluster.kubectl(*logs, *PODS),
+        "the operator": account.cluster.kubectl(*logs, f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets"),
+        "the API server": account.cluster.kubectl(*logs, "-nkube-system", "-lcomponent=kube-apiserver"),
+        "Events": account.cluster.kubectl("get", "events", "-A", "-ojson"),
+        "AccountSecrets": account.cluster.kubectl("get", "accountsecrets", "-A", "-ojson"),
+    }
+    encoded = base64.b64encode(VALUE.encode()).decode().rstrip("=")
+    assert [where for where, text in texts.items() if VALUE in text or encoded in text] == []
+    assert "devbox_secrets" in texts["the operator"]
+    assert "Running on" in texts["the gateway"]
+
+
+# --- What `check` says of it.
+
+
+@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
+def test_check_tells_whether_it_serves(door: Door) -> None:
+    assert checked(door.cluster) == ["ok", "2 of 2 replicas are ready"]
+    quota = ("quota", "no-pods", f"-n{NAMESPACE}")
+    door.cluster.kubectl("create", *quota, "--hard=pods=0")
+    try:
+        door.cluster.kubectl("delete", *replicas(door.cluster), f"-n{NAMESPACE}", "--wait=false")
+        deployment = (f"deployment/{NAME}", f"-n{NAMESPACE}")
+        door.cluster.kubectl("wait", *deployment, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
+        assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    finally:
+        door.cluster.kubectl("delete", *quota)
+    door.cluster.kubectl("rollout", "status", *deployment, "--timeout=60s")
+
+
+def checked(cluster: Cluster) -> list[str] | None:
+    """Give the level and the text of the gateway's line, if there is one."""
+    command: list[str | Path] = [COMMAND, "check", "--kubeconfig", cluster.kubeconfig, "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
+    assert lines["operator"][0] == "ok"
+    return lines.get("gateway")
+
+
+# --- Two replicas, as one.
+
+
+@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
+def test_a_retry_that_comes_to_the_other_replica_is_known_there(door: Door, account: Account) -> None:
+    key = key_of(account)
+    first, second = replicas(account.cluster)
+    with (
+        one_replica(door, first) as here,
+        one_replica(door, second) as there,
+        here.runloop(key) as one,
+        there.runloop(key) as other,
+    ):
+
+        def both(call: Callable[..., object], request_id: str) -> list[object]:
+            return [call(api, extra_headers={"x-request-id": request_id}) for api in (one, other)]
+
+        made, again = both(lambda api, **more: api.secrets.create(name="TOKEN", value="v", **more), "creation")
+        assert made == again
+        assert one.secrets.list() == other.secrets.list()
+        updated, again = both(lambda api, **more: api.secrets.update("TOKEN", value="w", **more), "update")
+        assert updated == again
+        newer = other.secrets.update("TOKEN", value="newer")
+        assert one.secrets.update("TOKEN", value="w", extra_headers={"x-request-id": "update"}) == newer
+        assert one.secrets.delete("TOKEN") == newer
+        with pytest.raises(NotFoundError):
+            other.secrets.retrieve("TOKEN")
+    assert written(account) == {}
+
+
+@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
+def test_no_call_fails_while_a_replica_is_deleted_and_helm_replaces_both(
+    door: Door, program: TypeScript, account: Account
+) -> None:
+    before = replicas(account.cluster)
+    with clients(door, key_of(account), program) as count:
+        until("the clients are at it", lambda: count() > 5)
+        account.cluster.kubectl("delete", before[0], f"-n{NAMESPACE}", "--wait=false")
+        release.install(account.cluster, *OPTIONS, TLS, "--set=gateway.resources.requests.cpu=60m")
+        account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
+        since = count()
+        until("they go on", lambda: count() > since + 5)
+    assert not set(before) & set(replicas(account.cluster))
