@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -108,7 +109,8 @@ def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: 
             async def come(number: int) -> None:
                 while not stop.is_set():
                     key = {"Authorization": f"Bearer unknown-{number}-{time.monotonic_ns()}"}
-                    seen.add((await client.get("/v1/secrets", headers=key)).status_code)
+                    with suppress(httpx.ReadError):  # on a machine that can't keep up; only what the others see counts
+                        seen.add((await client.get("/v1/secrets", headers=key)).status_code)
 
             await asyncio.gather(*(come(number) for number in range(400)))
         return seen
