@@ -48,6 +48,8 @@ def it(controlplane: ControlPlane, account: Account) -> Iterator[Gateway]:
 def api(it: Gateway, key: str) -> Iterator[httpx.Client]:
     """Someone else, who is served throughout; and afterwards nothing is left of the others, nor logged of them."""
     with it.client(key) as client:
+        # A connection for each call: one that is kept may be idle for too long in the very moment it is used.
+        client.headers["Connection"] = "close"
         assert client.get("/v1/secrets").status_code == 200
         yield client
         assert client.get("/v1/secrets").status_code == 200

@@ -3,6 +3,7 @@
 import os
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,30 @@ def test_a_certificate_that_isn_t_there_is_named(controlplane: ControlPlane, res
     done = subprocess.run([COMMAND, "gateway"], env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert str(tmp_path / "tls.crt") in done.stderr
+
+
+def test_a_new_ca_of_the_cluster_is_trusted_and_the_former_is_not_without_a_restart(
+    controlplane: ControlPlane, rest: Gateway, authority: Authority, tmp_path: Path
+) -> None:
+    ca, new = tmp_path / "ca.crt", tmp_path / "new"
+    key = token(controlplane, new_account(controlplane))
+
+    def write(pem: bytes) -> None:
+        new.write_bytes(pem)
+        new.rename(ca)
+
+    write(authority.pem)
+    with gateway(controlplane, api_server_ca=str(ca), certificate_seconds="0.1") as it, it.client(key) as api:
+        assert api.get("/v1/secrets").status_code == 503
+        write(controlplane.authority.pem)
+        until("it is trusted", lambda: api.get("/v1/secrets").status_code == 200)
+        write(b"no certificate")
+        until("it says so", lambda: "the former ones stay" in it.log)
+        assert api.get("/v1/secrets").status_code == 200
+        write(authority.pem)
+        until("it is trusted no more", lambda: api.get("/v1/secrets").status_code == 503)
+
+
+def test_the_end_of_the_certificate_is_measured_where_there_is_one(secure: Gateway, rest: Gateway) -> None:
+    assert secure.measured.metric("devbox_secrets_certificate_end_seconds") > time.time()
+    assert "certificate_end" not in rest.measured.get("/metrics")

@@ -108,6 +108,30 @@ def test_each_of_the_webhook_has_its_environment_variable(
     assert getattr(WebhookSettings(), field) == value
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("METRICS_PORT", "9091", "metrics_port", 9091),
+        ("AUDIT", "false", "audit", False),
+        ("RATE_PER_SECOND", "2.5", "rate_per_second", 2.5),
+        ("RATE_BURST", "5", "rate_burst", 5),
+        ("ANSWER_SECONDS", "1", "answer_seconds", 1),
+        ("IDLE_SECONDS", "1", "idle_seconds", 1),
+        ("CONNECTIONS", "5", "connections", 5),
+    ],
+)
+def test_each_of_the_gateway_has_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    assert getattr(GatewaySettings(), field) == value
+
+
+def test_the_gateway_has_no_rate_limit_and_an_audit_log_unless_it_is_told() -> None:
+    settings = GatewaySettings()
+    assert (settings.rate_per_second, settings.audit, settings.metrics_port) == (0, True, 9090)
+
+
 def test_other_variables_of_the_prefix_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVBOX_SECRETS_SERVICE_HOST", "10.0.0.1")
     assert Settings() == Settings.model_construct()
