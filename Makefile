@@ -12,7 +12,7 @@ SOURCES := $(shell find operator -name '*.py' -o -name py.typed) pyproject.toml 
 CRD := accountsecrets.devbox-secrets.dev.yaml
 PYTEST := $(BIN)/pytest -p no:cacheprovider
 # Two clusters at a time; see tests/conftest.py.
-TWO := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+TWO := --numprocesses 2 --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help

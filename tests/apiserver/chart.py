@@ -139,11 +139,11 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
 
 
 def closed_to(group: str, resource: str) -> list[Json]:
-    """Return a policy, and its binding, by which namespaces with the label closed=true refuse new objects of a kind."""
+    """Return a policy, and its binding, by which namespaces with the label closed=RESOURCE refuse new ones."""
     name = f"no-{resource}"
     rule = {"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": ["CREATE"]}
     policy = {
-        "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": "true"}}, "resourceRules": [rule]},
+        "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": resource}}, "resourceRules": [rule]},
         "validations": [{"expression": "false", "message": f"no {resource} here"}],
     }
     binding = {"policyName": name, "validationActions": ["Deny"]}

@@ -71,7 +71,7 @@ def test_an_event_that_is_refused_holds_nothing_back(account: Account, running: 
     kubectl = account.controlplane.kubectl
     for body in closed_to("events.k8s.io", "events"):
         kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
-    kubectl("label", "namespace", account.name, "closed=true")
+    kubectl("label", "namespace", account.name, "closed=events")
     event = json.dumps(
         {
             "apiVersion": "events.k8s.io/v1",

@@ -259,7 +259,7 @@ def closed(controlplane: ControlPlane) -> Iterator[str]:
         {"apiVersion": "v1", "kind": "List", "items": closed_to("devbox-secrets.dev", "accountsecrets")}
     )
     controlplane.kubectl("create", "-f", "-", input=policy)
-    controlplane.kubectl("label", "namespace", name, "closed=true")
+    controlplane.kubectl("label", "namespace", name, "closed=accountsecrets")
     yield name
     controlplane.kubectl("delete", "-f", "-", input=policy)
 

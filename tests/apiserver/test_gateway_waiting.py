@@ -162,7 +162,7 @@ def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(
 ) -> None:
     policy = json.dumps({"apiVersion": "v1", "kind": "List", "items": closed_to("", "secrets")})
     controlplane.kubectl("apply", "--server-side", "-f", "-", input=policy)
-    controlplane.kubectl("label", "namespace", account.name, "closed=true")
+    controlplane.kubectl("label", "namespace", account.name, "closed=secrets")
     create_secret = ("create", "secret", "generic", "another", "-n", account.name, "--dry-run=server")
     until("the policy holds", lambda: controlplane.kubectl(*create_secret, check=False).returncode)
     with in_background(lambda: made(api, "TOKEN")) as answer:

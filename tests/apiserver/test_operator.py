@@ -248,7 +248,7 @@ def test_a_member_with_a_secret_of_someone_else_holds_back_no_other(account: Acc
 
 
 def test_a_member_whose_policy_refuses_the_secret_is_told_and_holds_back_no_other(account: Account) -> None:
-    closed = account.member(closed="true")
+    closed = account.member(closed="secrets")
     for body in closed_to("", "secrets"):
         account.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
     create = ("create", "secret", "generic", "any", "-n", closed.name, "--dry-run=server")

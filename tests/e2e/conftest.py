@@ -10,7 +10,7 @@ from cluster.kind import Cluster
 from e2e.accounts import Account
 
 
-@pytest.fixture(scope="session", name="cluster")
+@pytest.fixture(scope="package", name="cluster")
 def _cluster() -> Iterator[Cluster]:
     """One cluster for all tests, with the operator of this tree at its most talkative."""
     with kind.cluster() as it:
@@ -25,7 +25,7 @@ def _cluster() -> Iterator[Cluster]:
                 release.uninstall(it)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def devbox_image(cluster: Cluster) -> str:
     """The name of an image with sh, sleep and printenv."""
     return image.devbox_image(cluster)
