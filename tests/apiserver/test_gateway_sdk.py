@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 from runloop_api_client import (
     APIStatusError,
@@ -198,3 +201,42 @@ def test_a_value_is_in_no_log_and_no_object_but_the_account_secret(running: Runn
             assert [where for where, text in texts.items() if form in text] == []
     assert running.key not in running.gateway.log
     assert len(get(it, "accountsecrets", "-n", running.account.name)["items"]) == len(CANARIES)
+
+
+def test_what_an_ingress_in_front_of_it_logs_holds_no_value(running: Running) -> None:
+    lines: list[str] = []
+
+    class Ingress(BaseHTTPRequestHandler):
+        """Passes calls on, and has an access log in the combined format."""
+
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            url, headers = f"{running.gateway.url}{self.path}", dict(self.headers.items())
+            answer = httpx.request(self.command, url, headers=headers, content=body, trust_env=False)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST  # noqa: N815 - http.server's own
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            agent, referer = (self.headers.get(name, "-") for name in ("User-Agent", "Referer"))
+            lines.append(f'{self.client_address[0]} - "{self.requestline}" {int(code)} {size} "{referer}" "{agent}"')
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ingress) as ingress:
+        Thread(target=ingress.serve_forever).start()
+        with Runloop(base_url=f"http://127.0.0.1:{ingress.server_port}", bearer_token=running.key) as api:
+            made = api.secrets.create(name="THROUGH", value=CANARIES[0])
+            api.secrets.update("THROUGH", value=CANARIES[1])
+            api.secrets.update_by_id(made.id, value=CANARIES[2])
+            with pytest.raises(BadRequestError):
+                api.secrets.create(name="THROUGH", value=CANARIES[3])
+            api.secrets.list(extra_query={"starting_after": made.id})
+            api.secrets.delete("THROUGH")
+        ingress.shutdown()
+    assert [line.split('"')[1].split()[0] for line in lines] == ["POST"] * 4 + ["GET", "POST"]
+    assert [line for line in lines for canary in CANARIES if canary in line] == []

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from runloop_api_client import AsyncRunloop, DefaultAsyncHttpxClient, DefaultHttpxClient, Runloop
+from runloop_api_client import AsyncRunloop, DefaultAsyncHttpxClient, DefaultHttpxClient, NotFoundError, Runloop
 
 from cluster.kind import Cluster
 from cluster.release import NAMESPACE
@@ -125,7 +125,8 @@ def clients(door: Door, key: str, typescript: TypeScript) -> Iterator[Callable[[
                 made = api.secrets.create(name=name, value="v")
                 api.secrets.update(name, value="w")
                 assert made.id in {it.id for it in api.secrets.list(limit=5000).secrets}
-                api.secrets.delete(name)
+                with suppress(NotFoundError):  # what a retry finds where the first try was done and not answered
+                    api.secrets.delete(name)
                 done[0] += 1
 
     async def asynchronous() -> None:
@@ -133,7 +134,8 @@ def clients(door: Door, key: str, typescript: TypeScript) -> Iterator[Callable[[
             while not stop.is_set():
                 made = await api.secrets.create(name=f"ASYNC_{done[1]}", value="v")
                 await asyncio.gather(*[api.secrets.retrieve_by_id(made.id) for _ in range(3)])
-                await api.secrets.delete_by_id(made.id)
+                with suppress(NotFoundError):
+                    await api.secrets.delete_by_id(made.id)
                 done[1] += 1
 
     node = typescript.start("steady", url=door.url, key=key, authority=door.authority)
