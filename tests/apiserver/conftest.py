@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from apiserver.account import Account
 from apiserver.chart import install, until
 from apiserver.fallback import Fallback, without_policy
-from apiserver.gateway import Gateway, gateway, publish_key
+from apiserver.gateway import Gateway, gateway, new_account, publish_key, token
 from apiserver.product import Operator, operator
 from cluster.controlplane import ControlPlane
 
@@ -68,4 +69,23 @@ def rest(controlplane: ControlPlane) -> Iterator[Gateway]:
     install(controlplane)
     publish_key(controlplane)
     with gateway(controlplane) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def tenant(controlplane: ControlPlane, rest: Gateway) -> Account:
+    """An account of this module's own, with the ServiceAccounts `editor` and `viewer`."""
+    return Account.of(controlplane, new_account(controlplane))
+
+
+@pytest.fixture(scope="module")
+def key(controlplane: ControlPlane, tenant: Account) -> str:
+    """Its editor's API key."""
+    return token(controlplane, tenant.name)
+
+
+@pytest.fixture
+def api(rest: Gateway, key: str) -> Iterator[httpx.Client]:
+    """A client of the gateway with that key."""
+    with rest.client(key) as it:
         yield it

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from apiserver.account import Account
-from apiserver.gateway import ENDPOINTS, Gateway, endpoints, gateway, new_account, token
+from apiserver.gateway import ENDPOINTS, Gateway, endpoints, gateway, token
 from apiserver.test_gateway import declined
 from cluster.components import reserved_port
 from cluster.controlplane import ControlPlane
@@ -20,16 +20,6 @@ from cluster.pki import Authority
 from devbox_secrets.gateway.ids import SecretId
 
 CANARY = "canary_in_the_cage"
-
-
-@pytest.fixture(scope="module")
-def account(controlplane: ControlPlane, rest: Gateway) -> Account:
-    return Account.of(controlplane, new_account(controlplane))
-
-
-@pytest.fixture(scope="module")
-def key(controlplane: ControlPlane, account: Account) -> str:
-    return token(controlplane, account.name)
 
 
 @contextmanager
@@ -93,15 +83,15 @@ def test_a_server_with_another_authority_gets_no_token(controlplane: ControlPlan
 
 
 def test_before_there_is_a_sealing_key_a_creation_is_told_to_come_again(
-    controlplane: ControlPlane, rest: Gateway, account: Account, key: str
+    controlplane: ControlPlane, rest: Gateway, tenant: Account, key: str
 ) -> None:
-    keys, there = "devbox-secrets-public-keys", f"--namespace={account.name}"
+    keys, there = "devbox-secrets-public-keys", f"--namespace={tenant.name}"
     controlplane.kubectl(
         "create", "role", "keys", there, "--verb=get", "--resource=configmaps", f"--resource-name={keys}"
     )
-    user = f"--serviceaccount={account.name}:editor"
+    user = f"--serviceaccount={tenant.name}:editor"
     controlplane.kubectl("create", "rolebinding", "keys", there, "--role=keys", user)
-    with gateway(controlplane, namespace=account.name) as it, it.client(key) as api:
+    with gateway(controlplane, namespace=tenant.name) as it, it.client(key) as api:
         for sentence in ("no public keys", "no sealing key yet"):
             answer = api.post("/v1/secrets", json={"name": "A", "value": CANARY})
             assert sentence in declined(answer, 503, "ServiceUnavailable")

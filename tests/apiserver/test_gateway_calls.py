@@ -19,17 +19,7 @@ CANARIES = [f"canary{number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def account(controlplane: ControlPlane, rest: Gateway) -> Account:
-    return Account.of(controlplane, new_account(controlplane))
-
-
-@pytest.fixture(scope="module")
-def key(controlplane: ControlPlane, account: Account) -> str:
-    return token(controlplane, account.name)
-
-
-@pytest.fixture(scope="module")
-def it(controlplane: ControlPlane, account: Account) -> Iterator[Gateway]:
+def it(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
     """A gateway that nobody else calls."""
     with gateway(controlplane) as own:
         yield own
@@ -63,7 +53,7 @@ CALLS = {
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_each_call_has_a_line_that_says_who_did_what(
-    endpoint: str, it: Gateway, account: Account, key: str, *, http2: bool
+    endpoint: str, it: Gateway, tenant: Account, key: str, *, http2: bool
 ) -> None:
     with it.client(key, http2=http2) as api:
         secret = create(api, "TOKEN")
@@ -75,8 +65,8 @@ def test_each_call_has_a_line_that_says_who_did_what(
     about = answer.json() if "list" not in endpoint else {"name": None, "id": None}
     assert line == {
         "time": line["time"],
-        "who": f"system:serviceaccount:{account.name}:editor",
-        "account": account.name,
+        "who": f"system:serviceaccount:{tenant.name}:editor",
+        "account": tenant.name,
         "call": CALLS[endpoint],
         "secret": about["name"],
         "id": about["id"],
@@ -90,17 +80,17 @@ def test_each_call_has_a_line_that_says_who_did_what(
 
 
 def test_a_call_that_is_declined_has_its_line_with_the_secret_once_it_was_found(
-    controlplane: ControlPlane, it: Gateway, api: httpx.Client, account: Account
+    controlplane: ControlPlane, it: Gateway, api: httpx.Client, tenant: Account
 ) -> None:
     create(api, "FOUND")
-    with it.client(token(controlplane, account.name, "viewer")) as viewer:
+    with it.client(token(controlplane, tenant.name, "viewer")) as viewer:
         refused = viewer.post("/v1/secrets/FOUND/delete", headers={"x-request-id": "refused"})
     api.post("/v1/secrets/FOUND/delete")
     line = line_of(it, refused)
     assert (line["status"], line["secret"], line["who"]) == (
         403,
         "FOUND",
-        f"system:serviceaccount:{account.name}:viewer",
+        f"system:serviceaccount:{tenant.name}:viewer",
     )
 
 
@@ -111,10 +101,10 @@ def test_a_call_without_a_token_that_the_cluster_knows_is_nobody_s(it: Gateway) 
 
 
 def test_an_account_that_the_request_names_is_in_the_line_once_there_is_something_in_it(
-    controlplane: ControlPlane, it: Gateway, account: Account, key: str
+    controlplane: ControlPlane, it: Gateway, tenant: Account, key: str
 ) -> None:
     other = new_account(controlplane)
-    bind(controlplane, other, f"{account.name}:editor", "edit")
+    bind(controlplane, other, f"{tenant.name}:editor", "edit")
     with it.client(key, other) as api:
         until("the binding is known", lambda: api.get("/v1/secrets").status_code == 200)
         nothing = api.get("/v1/secrets", headers={"x-request-id": "nothing there"})
@@ -132,7 +122,7 @@ def test_probes_have_no_line_and_are_not_counted(it: Gateway) -> None:
     assert "z" not in "".join(re.findall(r'endpoint="/(.*?)"', it.measured.get("/metrics")))
 
 
-def test_without_the_audit_log_there_are_no_lines(controlplane: ControlPlane, account: Account, key: str) -> None:
+def test_without_the_audit_log_there_are_no_lines(controlplane: ControlPlane, tenant: Account, key: str) -> None:
     with gateway(controlplane, audit="false") as it, it.client(key) as api:
         assert api.get("/v1/secrets").status_code == 200
         assert it.measured.metric(counted("GET", "/v1/secrets", "2xx")) == 1
@@ -164,7 +154,7 @@ def test_the_public_port_has_no_metrics(it: Gateway) -> None:
     assert httpx.get(f"{it.url}/metrics", trust_env=False).status_code == 404
 
 
-def test_nothing_that_was_sent_is_kept_of_any_call(it: Gateway, account: Account, key: str) -> None:
+def test_nothing_that_was_sent_is_kept_of_any_call(it: Gateway, tenant: Account, key: str) -> None:
     canary = iter(CANARIES)
     with it.client(key) as api, it.client(next(canary)) as nobody, it.client(key, next(canary)) as elsewhere:
         sent = [
@@ -187,11 +177,11 @@ def test_nothing_that_was_sent_is_kept_of_any_call(it: Gateway, account: Account
     kept = {"the log at DEBUG, with the audit log": it.log, "metrics": it.measured.get("/metrics")}
     for text in [*CANARIES, key]:
         assert [where for where, found in kept.items() if text.lower() in found.lower()] == []
-    assert account.name in kept["the log at DEBUG, with the audit log"]
+    assert tenant.name in kept["the log at DEBUG, with the audit log"]
 
 
 def test_of_an_account_that_the_request_names_nothing_is_logged_when_the_api_server_is_away(
-    controlplane: ControlPlane, it: Gateway, account: Account, key: str
+    controlplane: ControlPlane, it: Gateway, tenant: Account, key: str
 ) -> None:
     with it.client(key, CANARIES[0]) as api:
         assert api.get("/v1/secrets").status_code == 403  # the token is remembered

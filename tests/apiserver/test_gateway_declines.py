@@ -21,22 +21,6 @@ LARGEST = 131_072 - len("A=") - len("\0")
 LIMIT = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def account(controlplane: ControlPlane, rest: Gateway) -> Account:
-    return Account.of(controlplane, new_account(controlplane))
-
-
-@pytest.fixture(scope="module")
-def key(controlplane: ControlPlane, account: Account) -> str:
-    return token(controlplane, account.name)
-
-
-@pytest.fixture
-def api(rest: Gateway, key: str) -> Iterator[httpx.Client]:
-    with rest.client(key) as it:
-        yield it
-
-
 # --- What can't be right
 
 BODIES = {
@@ -238,10 +222,10 @@ def test_a_viewer_reads_and_changes_nothing_with(
 
 
 def test_who_may_use_several_accounts_names_one(
-    controlplane: ControlPlane, rest: Gateway, account: Account, key: str
+    controlplane: ControlPlane, rest: Gateway, tenant: Account, key: str
 ) -> None:
     other = new_account(controlplane)
-    bind(controlplane, other, f"{account.name}:editor", "edit")
+    bind(controlplane, other, f"{tenant.name}:editor", "edit")
     with rest.client(key, other) as api:
         until("the binding is known", lambda: api.get("/v1/secrets").status_code == 200)
         create(api, "THERE")

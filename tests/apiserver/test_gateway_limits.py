@@ -21,20 +21,15 @@ PER_SECOND, BURST = 5.0, 3
 
 
 @pytest.fixture(scope="module")
-def account(controlplane: ControlPlane, rest: Gateway) -> Account:
-    return Account.of(controlplane, new_account(controlplane))
-
-
-@pytest.fixture(scope="module")
-def limited(controlplane: ControlPlane, account: Account) -> Iterator[Gateway]:
+def limited(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
     with gateway(controlplane, rate_per_second=str(PER_SECOND), rate_burst=str(BURST)) as it:
         yield it
 
 
 def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
-    controlplane: ControlPlane, limited: Gateway, account: Account
+    controlplane: ControlPlane, limited: Gateway, tenant: Account
 ) -> None:
-    busy, other = (token(controlplane, account.name, user) for user in ("editor", "viewer"))
+    busy, other = (token(controlplane, tenant.name, user) for user in ("editor", "viewer"))
     with limited.client(busy) as api, limited.client(other) as quiet:
         answers = [api.get("/v1/secrets") for _ in range(BURST + 3)]
         assert quiet.get("/v1/secrets").status_code == 200
@@ -46,9 +41,9 @@ def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
     assert counted == sum(answer.status_code == 429 for answer in answers)
 
 
-def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: ControlPlane, account: Account) -> None:
+def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: ControlPlane, tenant: Account) -> None:
     with gateway(controlplane, rate_per_second="0.01", rate_burst="1") as it:
-        first, second = (token(controlplane, account.name) for _ in range(2))
+        first, second = (token(controlplane, tenant.name) for _ in range(2))
         with it.client(first) as api, it.client(second) as again:
             assert api.get("/v1/secrets").status_code == 200
             refused = again.get("/v1/secrets")
@@ -58,7 +53,7 @@ def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: Co
 
 
 def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
-    controlplane: ControlPlane, limited: Gateway, account: Account
+    controlplane: ControlPlane, limited: Gateway, tenant: Account
 ) -> None:
     name = new_account(controlplane)
     many = 15
@@ -85,13 +80,13 @@ def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
     assert max(retries) <= 2  # each has a time of its own to come again
 
 
-def test_without_a_limit_nobody_is_turned_away(rest: Gateway, controlplane: ControlPlane, account: Account) -> None:
-    with rest.client(token(controlplane, account.name)) as api:
+def test_without_a_limit_nobody_is_turned_away(rest: Gateway, controlplane: ControlPlane, tenant: Account) -> None:
+    with rest.client(token(controlplane, tenant.name)) as api:
         assert {api.get("/v1/secrets").status_code for _ in range(50)} == {200}
 
 
 def test_a_token_that_was_refused_costs_the_api_server_nothing_for_a_while(
-    controlplane: ControlPlane, account: Account
+    controlplane: ControlPlane, tenant: Account
 ) -> None:
     with gateway(controlplane) as it, it.client("made-up") as nobody:
         for _ in range(20):
@@ -100,7 +95,7 @@ def test_a_token_that_was_refused_costs_the_api_server_nothing_for_a_while(
     assert 1 <= asked <= 3  # again after five seconds
 
 
-def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: ControlPlane, account: Account) -> None:
+def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: ControlPlane, tenant: Account) -> None:
     async def flood(it: Gateway, stop: asyncio.Event) -> set[int]:
         limits = httpx.Limits(max_connections=400)
         seen = set()
@@ -118,7 +113,7 @@ def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: 
     async def call(it: Gateway) -> tuple[set[int], list[int]]:
         stop = asyncio.Event()
         async with httpx.AsyncClient(base_url=it.url, trust_env=False, timeout=60) as client:
-            key = {"Authorization": f"Bearer {token(controlplane, account.name)}"}
+            key = {"Authorization": f"Bearer {token(controlplane, tenant.name)}"}
             await client.get("/v1/secrets", headers=key)
             flooding = asyncio.create_task(flood(it, stop))
             known = [(await client.get("/v1/secrets", headers=key)).status_code for _ in range(20)]
@@ -133,7 +128,7 @@ def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: 
 
 
 @pytest.fixture
-def jailed(controlplane: ControlPlane, account: Account) -> Iterator[str]:
+def jailed(controlplane: ControlPlane, tenant: Account) -> Iterator[str]:
     """A key of a user for whom the API server has hardly a place, by its priority and fairness."""
     kinds = {"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "metadata": {"name": "jail"}}
     level: Json = {
@@ -146,7 +141,7 @@ def jailed(controlplane: ControlPlane, account: Account) -> Iterator[str]:
         "rules": [
             {
                 "subjects": [
-                    {"kind": "ServiceAccount", "serviceAccount": {"name": "viewer", "namespace": account.name}}
+                    {"kind": "ServiceAccount", "serviceAccount": {"name": "viewer", "namespace": tenant.name}}
                 ],
                 "resourceRules": [
                     {
@@ -165,7 +160,7 @@ def jailed(controlplane: ControlPlane, account: Account) -> Iterator[str]:
     ]
     body = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     controlplane.kubectl("apply", "--filename=-", input=body)
-    yield token(controlplane, account.name, "viewer")
+    yield token(controlplane, tenant.name, "viewer")
     controlplane.kubectl("delete", "--filename=-", input=body)
 
 

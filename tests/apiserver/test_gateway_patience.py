@@ -16,7 +16,7 @@ import pytest
 
 from apiserver.account import Account
 from apiserver.chart import until
-from apiserver.gateway import Gateway, gateway, new_account, token
+from apiserver.gateway import Gateway, gateway
 from apiserver.test_gateway import create
 from cluster.controlplane import ControlPlane
 
@@ -27,17 +27,7 @@ GET = "GET /v1/secrets?limit=5000 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {
 
 
 @pytest.fixture(scope="module")
-def account(controlplane: ControlPlane, rest: Gateway) -> Account:
-    return Account.of(controlplane, new_account(controlplane))
-
-
-@pytest.fixture(scope="module")
-def key(controlplane: ControlPlane, account: Account) -> str:
-    return token(controlplane, account.name)
-
-
-@pytest.fixture(scope="module")
-def it(controlplane: ControlPlane, account: Account) -> Iterator[Gateway]:
+def it(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
     """A gateway with little patience."""
     seconds = {f"{what}_seconds": "1" for what in ("body", "answer", "idle")}
     with gateway(controlplane, None, None, connections=str(MOST), **seconds) as own:

@@ -8,24 +8,12 @@ from contextlib import closing
 import httpx
 import pytest
 
-from apiserver.gateway import Gateway, new_account, token
+from apiserver.gateway import Gateway
 from apiserver.test_gateway import create, declined
-from cluster.controlplane import ControlPlane
 
 CANARY = b"canary_in_the_cage"
 BODY = b'{"name": "A", "value": "%s"}' % CANARY
 CHUNKED = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:5], BODY[5:], b""))
-
-
-@pytest.fixture(scope="module")
-def key(controlplane: ControlPlane, rest: Gateway) -> str:
-    return token(controlplane, new_account(controlplane))
-
-
-@pytest.fixture
-def api(rest: Gateway, key: str) -> Iterator[httpx.Client]:
-    with rest.client(key) as it:
-        yield it
 
 
 def exchange(rest: Gateway, key: str, line: bytes, *headers: bytes, body: bytes = b"") -> list[httpx.Response]:

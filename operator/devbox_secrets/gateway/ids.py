@@ -1,4 +1,4 @@
-"""A secret's id: `sec_` and, in base32, what finds its AccountSecret again without an index. Pure; imports nothing.
+"""A secret's id: `sec_` and, in base32, what finds its AccountSecret again without an index. Pure; imports api.
 
 It holds the time of creation, the object's uid and its name, in this order: ids sort as their secrets were made,
 a page can begin after an id whose secret is gone, and an object that was made anew under the same name is another.
@@ -10,11 +10,12 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
+from devbox_secrets.api import OBJECT_NAME_PATTERN
+
 _PREFIX = "sec_"
 _TIME_BYTES = 6
 _UID_BYTES = 16
-# An object's name (RFC 1123 subdomain): it becomes a part of a URL.
-_NAME = re.compile(rb"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_NAME = re.compile(OBJECT_NAME_PATTERN.encode())
 #: What an id looks like, for clients, who make nothing of it.
 ID_PATTERN = f"^{_PREFIX}[0-9a-v]+$"
 ID_MAX_LENGTH = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
