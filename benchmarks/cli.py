@@ -16,10 +16,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from apiserver.account import Account
-from apiserver.chart import DEVBOX, Json, container, pod
-from apiserver.product import COMMAND
-from harness import APPLY, BenchmarkError, Client, Ground, Request, Server, arguments, ground, say, table
+from integration.support.account import Account
+from integration.support.chart import DEVBOX, Json, container, pod
+from integration.support.processes import COMMAND
+from support import APPLY, BenchmarkError, Client, Ground, Request, Server, arguments, ground, say, table
 
 _NAMESPACE = "default"
 _PODS = f"/api/v1/namespaces/{_NAMESPACE}/pods"

@@ -21,13 +21,13 @@ from pathlib import Path
 import aiohttp
 from pydantic import SecretBytes
 
-from apiserver.gateway import bind, gateway, new_account, publish_key, token
-from devbox_secrets.api import AccountSecretSpec
-from devbox_secrets.gateway.record import notes_of_creation
-from devbox_secrets.gateway.upstream import TABLE
-from devbox_secrets.manifest import manifest, object_names
-from devbox_secrets.sealing import SealingKey
-from harness import MERGE, BenchmarkError, Request, Usage, arguments, ground, milliseconds, say, table
+from devbox_secrets.api.manifest import manifest, object_names
+from devbox_secrets.api.models import AccountSecretSpec
+from devbox_secrets.crypto.envelope import PublicKey
+from devbox_secrets.gateway.backend.record import creation_annotations
+from devbox_secrets.gateway.backend.upstream import TABLE
+from integration.support.gateway import bind, gateway, new_account, publish_key, token
+from support import MERGE, BenchmarkError, Request, Usage, arguments, ground, milliseconds, say, table
 from workload import VALUE, path, variables
 
 _UNDER_WAY = 16
@@ -102,7 +102,7 @@ def main() -> None:
     table(f"One gateway before the API server alone, {_UNDER_WAY} requests under way", header, rows)
 
 
-def calls(key: SealingKey, account: str, other: str, count: int) -> Iterator[Call]:
+def calls(key: PublicKey, account: str, other: str, count: int) -> Iterator[Call]:
     """Make the calls, to an account that the first one fills."""
     names = variables(count)
     own = [path(account, object_names(name)[0]) for name in names]
@@ -178,10 +178,10 @@ def _post(where: str, body: object) -> Request:
     return Request("POST", where, json.dumps(body).encode())
 
 
-def _object(key: SealingKey, account: str, variable: str) -> dict[str, object]:
+def _object(key: PublicKey, account: str, variable: str) -> dict[str, object]:
     sealed = key.seal(SecretBytes(VALUE), account=account, name=variable)
     body = manifest(account, AccountSecretSpec(name=variable, sealed=sealed))
-    body["metadata"]["annotations"] = notes_of_creation(time.time_ns() // 1_000_000, None)
+    body["metadata"]["annotations"] = creation_annotations(time.time_ns() // 1_000_000, None)
     return body
 
 

@@ -5,7 +5,7 @@
 Each size has a control plane and an operator of its own.
 """
 
-from harness import Usage, arguments, ground, table
+from support import Usage, arguments, ground, table
 from workload import Synced, make_accounts, sync
 
 _SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)

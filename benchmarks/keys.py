@@ -8,7 +8,7 @@ many, many, one, and the table has their means. The values are sealed with the n
 
 from statistics import mean
 
-from harness import arguments, ground, say, table
+from support import arguments, ground, say, table
 from workload import Restarted, Synced, make_accounts, restart, sync
 
 _EACH = 100

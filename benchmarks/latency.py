@@ -18,12 +18,13 @@ from multiprocessing import get_context
 
 from pydantic import SecretBytes
 
-from apiserver.chart import Json
-from apiserver.product import Operator
-from devbox_secrets.api import ACCOUNT_SECRET, AccountSecretSpec
-from devbox_secrets.manifest import manifest
-from devbox_secrets.sealing import SealingKey
-from harness import (
+from devbox_secrets.api.manifest import manifest
+from devbox_secrets.api.models import AccountSecretSpec
+from devbox_secrets.api.names import ACCOUNT_SECRET
+from devbox_secrets.crypto.envelope import PublicKey
+from integration.support.chart import Json
+from integration.support.processes import Operator
+from support import (
     APPLY,
     SYNCED,
     Client,
@@ -80,7 +81,7 @@ def main() -> None:
     table(f"From one apply in an account of {_EACH} to its account Secret", header, rows)
 
 
-def applies(key: SealingKey, account: str) -> Iterator[Apply]:
+def applies(key: PublicKey, account: str) -> Iterator[Apply]:
     """Make values for one variable of an account after the other, without end and no two alike."""
     names = variables(_EACH)
     for number in count():

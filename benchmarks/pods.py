@@ -12,10 +12,10 @@ import json
 import time
 from contextlib import AsyncExitStack
 
-from apiserver.chart import DEVBOX, container, pod
-from apiserver.fallback import without_policy
-from cluster.controlplane import ControlPlane
-from harness import Client, Request, Server, Usage, arguments, ground, milliseconds, say, server, table
+from harness.controlplane import ControlPlane
+from integration.support.chart import DEVBOX, container, pod
+from integration.support.webhook import without_policy
+from support import Client, Request, Server, Usage, arguments, ground, milliseconds, say, server, table
 
 _PATH = "/api/v1/namespaces/default/pods?dryRun=All"
 _WARM_UP = 200
@@ -28,7 +28,7 @@ def main() -> None:
     with (
         ground() as here,
         ControlPlane.start() as bare,
-        without_policy(log_level="INFO", certificate_seconds="10") as fallback,
+        without_policy(log_level="INFO", certificate_refresh_seconds="10") as fallback,
     ):
         controlplanes = {"nothing": bare, "policy": here.controlplane, "webhook": fallback.controlplane}
         say(f"creating {it.count:,} pods of each kind")

@@ -11,11 +11,11 @@ import time
 from dataclasses import replace
 from itertools import islice
 
-from apiserver.product import Operator
-from apiserver.sealingkeys import rotate
-from devbox_secrets.api import GATEWAY_MANAGER
-from harness import SECRET_WRITES, SYNCED, Usage, arguments, ground, milliseconds, say, table, wait, wait_idle
+from devbox_secrets.api.names import GATEWAY_FIELD_MANAGER
+from integration.support.processes import Operator
+from integration.support.sealing_keys import rotate
 from latency import applies, measure
+from support import SECRET_WRITES, SYNCED, Usage, arguments, ground, milliseconds, say, table, wait, wait_idle
 from workload import creates, make_accounts, restart, send_all, sync
 
 _EACH = 100
@@ -33,7 +33,8 @@ def main() -> None:
             say(f"taking {it.count:,} values")
             requests = creates(here.key.public, accounts, it.count // it.accounts)
             send_all(
-                here.server, [replace(each, path=f"{each.path}?fieldManager={GATEWAY_MANAGER}") for each in requests]
+                here.server,
+                [replace(each, path=f"{each.path}?fieldManager={GATEWAY_FIELD_MANAGER}") for each in requests],
             )
             wait("all are Ready", it.seconds, lambda: running.metric(SYNCED) >= it.count + _EACH, every=1)
             pid = running.component.pid

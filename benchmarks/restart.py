@@ -3,7 +3,7 @@
 PYTHONPATH=tests python benchmarks/restart.py
 """
 
-from harness import arguments, ground, table
+from support import arguments, ground, table
 from workload import make_accounts, restart, sync
 
 

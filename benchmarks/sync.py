@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from pydantic import SecretBytes
 
-from apiserver.chart import get
-from cluster.controlplane import ControlPlane
-from devbox_secrets.api import PLURAL
-from devbox_secrets.plan import Entry
-from devbox_secrets.sealing import SealingKey
-from devbox_secrets.status import next_status
-from harness import MERGE, Client, Ground, Request, Server, arguments, ground, say, table
+from devbox_secrets.api.names import PLURAL
+from devbox_secrets.controller.rules.plan import Entry
+from devbox_secrets.controller.rules.status import next_status
+from devbox_secrets.crypto.envelope import PublicKey
+from harness.controlplane import ControlPlane
+from integration.support.chart import get
+from support import MERGE, Client, Ground, Request, Server, arguments, ground, say, table
 from workload import VALUE, creates, make_accounts, path, sync
 
 _FLOOR = "floor.devbox-secrets.dev"
@@ -87,7 +87,7 @@ def floor(here: Ground, accounts: Sequence[str], each: int) -> Floor:
     return asyncio.run(_floor(here.server, here.key.public, accounts, each))
 
 
-async def _floor(server: Server, key: SealingKey, accounts: Sequence[str], each: int) -> Floor:
+async def _floor(server: Server, key: PublicKey, accounts: Sequence[str], each: int) -> Floor:
     requests = creates(key, accounts, each, _FLOOR)
     async with Client.connect(server) as client:
         start = time.perf_counter()
@@ -106,7 +106,7 @@ def _status(created: bytes, key_id: str) -> Request:
     account, name = metadata["namespace"], metadata["name"]
     now = metadata["creationTimestamp"]
     entry = Entry(metadata["uid"], account, name, variable, now, metadata["generation"], key_id, SecretBytes(VALUE))
-    status = next_status(entry, None, None, now).model_dump(by_alias=True, exclude_none=True, mode="json")
+    status = next_status(entry, None, now).model_dump(by_alias=True, exclude_none=True, mode="json")
     patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
     return Request("PATCH", path(account, name, _FLOOR) + "/status", json.dumps(patch).encode(), MERGE)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from pydantic import SecretBytes
 
-from apiserver.product import Operator
-from devbox_secrets.api import GROUP, PLURAL, VERSION, AccountSecretSpec
-from devbox_secrets.manifest import manifest
-from devbox_secrets.sealing import SealingKey
-from harness import (
+from devbox_secrets.api.manifest import manifest
+from devbox_secrets.api.models import AccountSecretSpec
+from devbox_secrets.api.names import GROUP, PLURAL, VERSION
+from devbox_secrets.crypto.envelope import PublicKey
+from integration.support.processes import Operator
+from support import (
     QUEUE_DEPTH,
     RECONCILED,
     SECRET_WRITES,
@@ -68,12 +69,12 @@ def variables(count: int) -> list[str]:
     return [f"VARIABLE_{number}" for number in range(count)]
 
 
-def creates(key: SealingKey, accounts: Sequence[str], each: int, group: str = GROUP) -> list[Request]:
+def creates(key: PublicKey, accounts: Sequence[str], each: int, group: str = GROUP) -> list[Request]:
     """Make the requests that create AccountSecrets, those of one account far from one another."""
     return list(_creates(key, accounts, each, group))
 
 
-def _creates(key: SealingKey, accounts: Sequence[str], each: int, group: str) -> Iterator[Request]:
+def _creates(key: PublicKey, accounts: Sequence[str], each: int, group: str) -> Iterator[Request]:
     for variable in variables(each):
         for account in accounts:
             sealed = key.seal(SecretBytes(VALUE), account=account, name=variable)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.kind import Cluster
+from harness.kind import Cluster
 
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}

@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from cluster import image, kind, release
-from cluster.kind import Cluster
 from e2e.accounts import Account
+from harness import image, kind, release
+from harness.kind import Cluster
 
 
 @pytest.fixture(scope="package", name="cluster")

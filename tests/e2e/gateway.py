@@ -18,10 +18,10 @@ import httpx
 import pytest
 from runloop_api_client import AsyncRunloop, DefaultAsyncHttpxClient, DefaultHttpxClient, NotFoundError, Runloop
 
-from cluster.kind import Cluster
-from cluster.release import NAMESPACE
-from cluster.tools import tool
 from e2e.accounts import Account
+from harness.kind import Cluster
+from harness.release import NAMESPACE
+from harness.tools import tool
 from runloop.typescript import TypeScript
 
 NAME = "devbox-secrets-gateway"

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from cluster.run import ClusterError
 from e2e.accounts import DEVBOX, Account, Json, until
+from harness.run import ClusterError
 
 INJECT, ENV, MOUNT = (f"devbox-secrets.dev/{name}" for name in ("inject", "env", "mount"))
 PATH = "/run/secrets/account"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster import demo
-from cluster.kind import Cluster
+from harness import demo
+from harness.kind import Cluster
 
 
 def test_the_demo_shows_the_main_job(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,10 @@
 import json
 import time
 
-from cluster.kind import Cluster
-from cluster.release import NAMESPACE
-from cluster.run import ClusterError
 from e2e.accounts import DEVBOX, PRINT, SANDBOX, SECRET, Account, until
+from harness.kind import Cluster
+from harness.release import NAMESPACE
+from harness.run import ClusterError
 
 
 def test_a_devbox_started_a_second_after_the_apply_has_the_value(account: Account) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from runloop_api_client import APIConnectionError, BadRequestError, NotFoundError
 
-from cluster import release
-from cluster.components import reserved_port
-from cluster.kind import Cluster
-from cluster.pki import Authority
-from cluster.release import NAMESPACE
-from cluster.shell import environment, run, sessions
 from e2e.accounts import COMMAND, SECRET, Account, until
 from e2e.gateway import NAME, PODS, Door, clients, key_of, one_replica, replicas
+from harness import release
+from harness.components import reserved_port
+from harness.kind import Cluster
+from harness.pki import Authority
+from harness.release import NAMESPACE
+from harness.shell import environment, run, sessions
 from runloop import typescript
 from runloop.typescript import TypeScript
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from cluster.kind import Cluster
-from cluster.shell import environment, run, sessions
+from harness.kind import Cluster
+from harness.shell import environment, run, sessions
 
 README = Path(__file__).parents[2] / "README.md"
 #: What differs from one run to the next: a key's id, an age, a token's end.

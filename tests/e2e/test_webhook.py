@@ -6,10 +6,10 @@ from threading import Event
 
 import pytest
 
-from cluster import release
-from cluster.kind import Cluster
-from cluster.release import DEVBOX, NAMESPACE
 from e2e.accounts import Account
+from harness import release
+from harness.kind import Cluster
+from harness.release import DEVBOX, NAMESPACE
 
 WEBHOOK = "deployment/devbox-secrets-webhook"
 TALKATIVE = "--set=logLevel=DEBUG"
@@ -29,7 +29,7 @@ def test_a_devbox_has_its_variables(account: Account) -> None:
     own = [{"name": "NAME", "value": "main"}, {"name": "OWN", "value": VALUE}]
     assert account.run("box", account.spec(account.container("main", env=own))) == f"main: {VALUE}\n"
     log = account.cluster.kubectl("logs", WEBHOOK, f"-n{NAMESPACE}", "--all-pods=true")
-    assert "INFO devbox_secrets.webhook: ready" in log
+    assert "INFO devbox_secrets.webhook.server: ready" in log
     assert VALUE not in log
 
 

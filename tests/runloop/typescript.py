@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run import CACHE, lock, run, step
+from harness.run import CACHE, lock, run, step
 
 _HERE = Path(__file__).parent
 _PACKAGES = ("package.json", "package-lock.json")

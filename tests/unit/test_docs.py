@@ -18,9 +18,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from cluster.tools import TOOLS
-from devbox_secrets.api import Reason
-from devbox_secrets.metrics import GATEWAY_REGISTRY, REGISTRY, WEBHOOK_REGISTRY
+from devbox_secrets.api.models import Reason
+from devbox_secrets.controller import metrics as controller_metrics
+from devbox_secrets.gateway import metrics as gateway_metrics
+from devbox_secrets.webhook import metrics as webhook_metrics
+from harness.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
 CONCEPTS = ROOT / "docs" / "concepts.md"
@@ -138,7 +140,9 @@ def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
 def test_each_metric_has_its_row_and_no_other() -> None:
     text = section(OPERATIONS, "## Probes, metrics and logs")
     told = {(re.split(r"[`{]", row[0])[1], row[1]) for row in rows(text) if row[0].startswith("`devbox_secrets_")}
-    metrics = [each for them in (REGISTRY, WEBHOOK_REGISTRY, GATEWAY_REGISTRY) for each in them.collect()]
+    metrics = [
+        each for them in (controller_metrics, webhook_metrics, gateway_metrics) for each in them.REGISTRY.collect()
+    ]
     exposed = {(f"{it.name}_total" if it.type == "counter" else it.name, it.type) for it in metrics}
     assert told == exposed
 
@@ -170,7 +174,7 @@ def test_each_dependency_has_its_reason_and_no_other() -> None:
 def test_each_program_of_the_cluster_has_its_reason_and_no_other() -> None:
     table = rows(section(CONTRIBUTING, "### Programs of the cluster"))
     assert {name for row in table for name in row[1].split(", ") if name} == set(TOOLS)
-    modules = {path.parent.name for path in (ROOT / "tests" / "cluster" / "tools").glob("*/go.mod")}
+    modules = {path.parent.name for path in (ROOT / "tests" / "harness" / "tools").glob("*/go.mod")}
     assert {name.strip("`") for row in table for name in row[0].split(", ") if name} == modules
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import archive, image, runtime
-from cluster.kind import Cluster
-from cluster.run import ClusterError, is_locked, lock, run
+from harness import archive, image, runtime
+from harness.kind import Cluster
+from harness.run import ClusterError, is_locked, lock, run
 
 
 def image_of(program: Path) -> archive.Image:
@@ -84,7 +84,7 @@ def test_the_runtime_asks_runc_for_what_the_machine_has(
 
 def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    holding = f"from pathlib import Path; from cluster.run import lock\nwith lock(Path({str(path)!r})): input()"
+    holding = f"from pathlib import Path; from harness.run import lock\nwith lock(Path({str(path)!r})): input()"
     environment = {**os.environ, "PYTHONPATH": str(Path(archive.__file__).parents[1])}
     with subprocess.Popen([sys.executable, "-c", holding], env=environment, stdin=subprocess.PIPE) as holder:
         while not is_locked(path):

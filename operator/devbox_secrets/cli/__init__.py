@@ -1,13 +1,13 @@
-"""The command line: a module for each family of commands, put together here. Imports its own modules alone.
+"""The command line: registers the commands of each family, in the order of the help.
 
-Who adds a family writes a module with `commands = Commands()` and names it below; their order is that of the help.
-What a command needs beyond its options is imported when it is called, so that each starts at once.
+To add a family, write a module with `commands = Commands()` in `commands/` and name it below. Import what a command
+needs beyond its options inside the command, so that each one starts at once.
 """
 
-from devbox_secrets.cli import apikey, check, importing, keys, manage, reseal, seal, status, usage
-from devbox_secrets.cli.program import Commands, Exit, app
+from devbox_secrets.cli.commands import check, import_, keys, manage, reseal, seal, status, token, usage
+from devbox_secrets.cli.kit.app import Commands, Exit, app
 
 __all__ = ["Commands", "Exit", "app"]
 
-for _family in (seal, importing, manage, status, usage, reseal, apikey, keys, check):
+for _family in (seal, import_, manage, status, usage, reseal, token, keys, check):
     app.add_typer(_family.commands)

@@ -1,4 +1,4 @@
-"""The REST gateway: Runloop's contract for account secrets, in front of the API server. `app` puts it together.
+"""The REST gateway: Runloop's contract for account secrets, in front of the API server.
 
-It can seal and not open. What it asks of the API server it asks in the caller's name, with the caller's token.
+It can seal but not open. Every request to the API server carries the caller's token.
 """

@@ -1,21 +1,23 @@
-"""The gateway's process: two servers, for callers and for Prometheus, and the files it follows. Imports app, server."""
+"""The gateway's process: two servers, for callers and for Prometheus, and the certificates that it reloads."""
 
 import asyncio
 import gc
 import logging
 
-from prometheus_client import generate_latest
+from prometheus_client import disable_created_metrics, generate_latest
 
-from devbox_secrets import logs, metrics, probes
-from devbox_secrets.certificate import Authority, Certificate
-from devbox_secrets.errors import ClusterError
-from devbox_secrets.gateway.app import application
-from devbox_secrets.gateway.rates import Rates
-from devbox_secrets.gateway.server import ALPN, Limits, serve
-from devbox_secrets.gateway.store import Store
-from devbox_secrets.gateway.upstream import Upstream
-from devbox_secrets.gateway.waiting import Waiting
-from devbox_secrets.settings import GatewaySettings
+from devbox_secrets.errors import ConfigError
+from devbox_secrets.gateway import metrics
+from devbox_secrets.gateway.backend.auth import Authenticator
+from devbox_secrets.gateway.backend.store import Store
+from devbox_secrets.gateway.backend.sync_wait import SyncWaiter
+from devbox_secrets.gateway.backend.upstream import Upstream
+from devbox_secrets.gateway.http.rate_limit import RateLimiter
+from devbox_secrets.gateway.http.server import ALPN, Limits, serve
+from devbox_secrets.gateway.routes import Services, application
+from devbox_secrets.gateway.settings import GatewaySettings
+from devbox_secrets.serving import health, logs
+from devbox_secrets.serving.tls import Authority, Certificate
 
 LOG = logging.getLogger(__name__)
 
@@ -24,67 +26,76 @@ def run(settings: GatewaySettings) -> None:
     """Run the gateway until it's told to stop.
 
     Raises:
-        ClusterError: it isn't known where the API server is, or its CA's certificates can't be read.
+        ConfigError: it isn't known where the API server is, or its CA's certificates can't be read.
         OSError: the gateway's own certificate can't be used, or a port is taken.
     """
     if not settings.api_server:
-        raise ClusterError(
+        raise ConfigError(
             "there is no API server to ask: run this in a pod, or set DEVBOX_SECRETS_API_SERVER to its address"
         )
-    logs.log(settings.log_level, ("hpack", "h2", "hypercorn", "aiohttp", "asyncio"))
+    logs.configure(settings.log_level)
+    disable_created_metrics()  # a second series for each counter, which nobody asks for
     asyncio.run(_run(settings))
 
 
 async def _run(settings: GatewaySettings) -> None:
     certificate = None
-    if settings.certificate:
-        certificate = Certificate(settings.certificate, alpn=ALPN, tell_end=metrics.CERTIFICATE_END.set)
-        metrics.GATEWAY_REGISTRY.register(metrics.CERTIFICATE_END)
+    if settings.certificate_dir:
+        certificate = Certificate(settings.certificate_dir, alpn=ALPN, on_expiration=metrics.CERTIFICATE_EXPIRATION.set)
+        metrics.REGISTRY.register(metrics.CERTIFICATE_EXPIRATION)
     authority = _authority(settings)
     limits = Limits(
-        body_seconds=settings.body_seconds,
-        answer_seconds=settings.answer_seconds,
-        idle_seconds=settings.idle_seconds,
-        leave_seconds=settings.leave_seconds,
-        connections=settings.connections,
+        body_timeout_seconds=settings.body_timeout_seconds,
+        response_timeout_seconds=settings.response_timeout_seconds,
+        idle_timeout_seconds=settings.idle_timeout_seconds,
+        drain_seconds=settings.drain_seconds,
+        max_connections=settings.max_connections,
     )
-    rates = Rates(settings.rate_per_second, settings.rate_burst)
-    audit = logs.records(f"{__name__}.audit") if settings.audit else None
-    measured = await probes.serve(
+    audit_log = logs.records(f"{__name__}.audit") if settings.audit else None
+    probes = await health.serve(
         settings.metrics_port,
-        unready=_well,
-        unhealthy=_well,
-        measure=lambda: generate_latest(metrics.GATEWAY_REGISTRY),
+        unready=_no_problem,
+        unhealthy=_no_problem,
+        measure=lambda: generate_latest(metrics.REGISTRY),
     )
-    async with Upstream.connect(settings.api_server, authority, settings.api_server_seconds) as upstream:
-        store = Store(upstream, settings.namespace, settings.reserved_names)
-        followed = asyncio.create_task(_follow(settings.certificate_seconds, authority, certificate))
-        waiting = Waiting(upstream, settings.wait_seconds)
-        app = application(upstream, store, waiting, settings.body_seconds, rates, audit)
-        # A list makes many objects: what stays for the process's life isn't looked at each time the garbage is.
+    async with Upstream.connect(settings.api_server, authority, settings.api_server_timeout_seconds) as upstream:
+        refresh = asyncio.create_task(_refresh(settings.certificate_refresh_seconds, authority, certificate))
+        services = _services(settings, upstream)
+        app = application(services, audit_log)
+        # A list makes many objects: the garbage collector needn't look at what lives as long as the process.
         gc.collect()
         gc.freeze()
-        await serve(app, settings.port, certificate, limits, leaves=waiting.stop)
-        followed.cancel()
-    await measured.cleanup()
+        await serve(app, settings.port, certificate, limits, on_drain=services.sync_waiter.stop)
+        refresh.cancel()
+    await probes.cleanup()
     LOG.info("stopped")
+
+
+def _services(settings: GatewaySettings, upstream: Upstream) -> Services:
+    return Services(
+        authenticator=Authenticator(upstream),
+        rate_limiter=RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst),
+        store=Store(upstream, settings.namespace, settings.reserved_names),
+        sync_waiter=SyncWaiter(upstream, settings.sync_wait_timeout_seconds),
+        body_timeout_seconds=settings.body_timeout_seconds,
+    )
 
 
 def _authority(settings: GatewaySettings) -> Authority:
     try:
         return Authority(settings.api_server_ca)
     except OSError as error:  # SSLError is one
-        raise ClusterError(
+        raise ConfigError(
             f"{settings.api_server_ca}: the certificates of the API server's CA can't be read: {error}"
         ) from None
 
 
-async def _follow(seconds: float, *files: Authority | Certificate | None) -> None:
+async def _refresh(seconds: float, *files: Authority | Certificate | None) -> None:
     while True:
         await asyncio.sleep(seconds)
         for file in filter(None, files):
             file.refresh()
 
 
-async def _well() -> None:
-    """Nothing is wrong that a restart or other replicas would mend: while the API server is away calls say so."""
+async def _no_problem() -> None:
+    """Report no problem: a restart mends none, and while the API server is away the responses say so."""

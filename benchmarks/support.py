@@ -1,0 +1,238 @@
+"""What every benchmark stands on: a control plane with the chart, a plain client, a table. Imports apiserver, cluster.
+
+Everything runs on one machine and shares its cores, so what counts is a ratio within one run.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from pathlib import Path
+
+import aiohttp
+
+from devbox_secrets.crypto.envelope import KeyPair
+from harness.components import write_private
+from harness.controlplane import ControlPlane
+from integration.support.chart import NAMESPACE, Json, install
+from integration.support.processes import Operator, operator
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+SYNCED = 'devbox_secrets_accountsecrets{reason="Synced"}'
+SECRET_WRITES = 'devbox_secrets_writes_total{resource="secret"}'  # noqa: S105 - a metric's name
+STATUS_WRITES = 'devbox_secrets_writes_total{resource="status"}'
+QUEUE_DEPTH = "devbox_secrets_workqueue_depth"
+RECONCILED = "devbox_secrets_reconcile_duration_seconds_count"
+
+_CONNECTIONS = 32
+_POLL_SECONDS = 0.25
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class BenchmarkError(Exception):
+    """A benchmark didn't get to its figures; the message says where it stopped."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent, made before the clock starts."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    media_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to reach an API server as its administrator; can be given to another process."""
+
+    url: str
+    ca: Path
+    certificate: Path
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A control plane where the chart is installed, and the sealing key of its operator."""
+
+    controlplane: ControlPlane
+    key: KeyPair
+
+    @property
+    def server(self) -> Server:
+        """The API server, for a plain client."""
+        return server(self.controlplane)
+
+    @contextmanager
+    def operator(self, **settings: str) -> Iterator[Operator]:
+        """Run the operator with its usual settings, unless others are given."""
+        usual = {"log_level": "INFO", "keys_refresh_seconds": "15"}
+        with operator(self.controlplane, self.controlplane.folder, **usual | settings) as it:
+            yield it
+
+
+class Client:
+    """The plainest client there is, so that what it reaches is the API server's own rate."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, to: Server) -> AsyncIterator["Client"]:
+        """Connect with a bounded number of connections."""
+        context = ssl.create_default_context(cafile=to.ca)
+        context.load_cert_chain(to.certificate)
+        connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=context)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield cls(session, to.url)
+
+    async def send(self, request: Request) -> bytes:
+        """Send a request and give the answer's body."""
+        async with self._session.request(
+            request.method,
+            self._url + request.path,
+            data=request.body or None,
+            headers={"Content-Type": request.media_type},
+        ) as answer:
+            body = await answer.read()
+            if not answer.ok:
+                raise BenchmarkError(f"{request.method} {request.path}: {answer.status} {body.decode()}")
+            return body
+
+    async def send_all(self, requests: Sequence[Request]) -> list[bytes]:
+        """Send requests in their order, as fast as the API server takes them; give the answers."""
+        answers = [b""] * len(requests)
+        waiting = iter(enumerate(requests))
+
+        async def sender() -> None:
+            for number, request in waiting:
+                answers[number] = await self.send(request)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CONNECTIONS):
+                group.create_task(sender())
+        return answers
+
+    async def get(self, path: str) -> Json:
+        """Give what is at a path."""
+        found: Json = json.loads(await self.send(Request("GET", path)))
+        return found
+
+    async def watch(self, path: str) -> AsyncIterator[Json]:
+        """Give the objects of a watch's events as they come."""
+        async with self._session.get(self._url + path, timeout=aiohttp.ClientTimeout(), read_bufsize=1 << 24) as events:
+            async for line in events.content:
+                found: Json = json.loads(line)["object"]
+                yield found
+
+
+@contextmanager
+def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
+    """Start a control plane of its own with the chart, and a key so that values can be sealed at once.
+
+    `values` are arguments for the chart, such as --set.
+    """
+    say("starting a control plane")
+    with ControlPlane.start() as controlplane:
+        install(controlplane, *values)
+        now = datetime.now(UTC)
+        keys = [KeyPair.generate(now - timedelta(days=number)) for number in range(1 + older_keys)]
+        key = keys[0]
+        data = {each.public.id: base64.b64encode(each.dump()).decode() for each in keys}
+        patch = json.dumps({"data": data})
+        controlplane.kubectl("patch", "secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}", "-p", patch)
+        yield Ground(controlplane, key)
+
+
+def server(controlplane: ControlPlane) -> Server:
+    """Give a control plane's API server, for a plain client."""
+    pair = controlplane.authority.client("benchmark", "system:masters")
+    path = write_private(controlplane.folder / "benchmark.pem", pair.certificate + pair.key)
+    return Server(controlplane.url, controlplane.folder / "ca.crt", path)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process took so far."""
+
+    cpu_seconds: float
+    peak_mib: float
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage":
+        """Read it from /proc (proc(5): utime and stime; VmHWM)."""
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = Path(f"/proc/{pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
+        return cls((int(stat[11]) + int(stat[12])) / _TICKS, int(peak) / 1024)
+
+
+def wait(awaited: str, seconds: float, ask: Callable[[], bool], every: float = _POLL_SECONDS) -> None:
+    """Ask until it is so.
+
+    Raises:
+        BenchmarkError: it took longer than that.
+    """
+    deadline = time.monotonic() + seconds
+    while not ask():
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"waited {seconds:.0f} s, but not: {awaited}")
+        time.sleep(every)
+
+
+def wait_idle(pid: int, seconds: float) -> None:
+    """Wait until a process has next to nothing to do for a second."""
+    history = [Usage.of(pid).cpu_seconds]
+
+    def idle() -> bool:
+        history.append(Usage.of(pid).cpu_seconds)
+        second = history[-round(1 / _POLL_SECONDS) :]
+        return len(second) * _POLL_SECONDS >= 1 and second[-1] - second[0] <= 0.05  # noqa: PLR2004 - 5 %
+
+    wait(f"process {pid} is idle", seconds, idle)
+
+
+def milliseconds(times: Sequence[float]) -> tuple[str, str, str]:
+    """Give the p50, p99 and maximum of times in seconds, as a table has them."""
+    if not times:
+        raise BenchmarkError("there was nothing to measure; try larger sizes")
+    ordered = sorted(times)
+    quantiles = (ordered[ceil(len(times) * part) - 1] for part in (0.50, 0.99, 1))
+    p50, p99, longest = (f"{seconds * 1e3:.1f}" for seconds in quantiles)
+    return p50, p99, longest
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a benchmark's one table: the first column is text, the others are figures."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    print(f"\n{title}")
+    for row in (header, ["-" * width for width in widths], *rows):
+        figures = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *figures]).rstrip())
+    print(flush=True)
+
+
+def say(what: str) -> None:
+    """Tell on stderr what is being done."""
+    print(f"{Path(sys.argv[0]).stem}: {what} …", file=sys.stderr, flush=True)
+
+
+def arguments(text: str | None, sizes: Mapping[str, int]) -> argparse.Namespace:
+    """Read a benchmark's sizes from the command line: --NAME NUMBER, each with its default."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{default:,} unless given")
+    return parser.parse_args()

@@ -1,0 +1,1 @@
+"""The AccountSecret: names, models, validation. Pure."""

@@ -1,0 +1,42 @@
+"""`check`: whether an installation is healthy and safe, line by line."""
+
+from typing import Annotated
+
+import typer
+
+from devbox_secrets.cli.kit.app import Commands, Exit
+from devbox_secrets.cli.kit.options import AccountOptions
+from devbox_secrets.cli.kit.output import Format, Output, print_table, show
+
+commands = Commands()
+
+
+@commands.command()
+async def check(
+    at: AccountOptions,
+    output: Output = Format.TEXT,
+    strict: Annotated[bool, typer.Option("--strict", help="Let a warning count as an error does.")] = False,
+) -> None:
+    """Check whether the installation is healthy and safe; each line is ok, warning or error.
+
+    It reads, with your own rights; what those don't show is a warning. AccountSecrets and devboxes
+    are those of the whole cluster, or of the --account.
+
+    Exit codes: 0, no line is an error; 3, one is, or with --strict a warning.
+    """
+    import asyncio
+
+    from devbox_secrets.cli.health.checks import CHECKS
+    from devbox_secrets.cli.health.key_readers import key_readers
+    from devbox_secrets.cli.health.probe import Probe, findings
+
+    async with at.connect() as client:
+        probe = Probe(client, at.operator_namespace, at.home() if at.account else None)
+        checks = {**CHECKS, "key readers": key_readers}
+        groups = await asyncio.gather(*(findings(probe, name, each) for name, each in checks.items()))
+    found = [finding for group in groups for finding in group]
+    data = [{"level": each.level.value, "check": each.check, "text": each.text} for each in found]
+    rows = [[each.level.value, each.check, each.text] for each in found]
+    show(output, data, lambda: print_table(["LEVEL", "CHECK", "FOUND"], rows))
+    if any(each.level == "error" or (strict and each.level == "warning") for each in found):
+        raise typer.Exit(Exit.UNHEALTHY)

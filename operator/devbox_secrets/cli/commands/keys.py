@@ -1,0 +1,167 @@
+"""`keys`: lists, rotates, backs up, restores and prunes the sealing keys."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from devbox_secrets.cli.kit.app import Commands, Exit
+from devbox_secrets.cli.kit.options import ClusterOptions
+from devbox_secrets.cli.kit.output import Format, Output, Yes, confirm, note, print_table, show
+from devbox_secrets.cli.kit.passphrase_input import (
+    PassphraseFile,
+    read_backup,
+    read_passphrase,
+    refuse_existing,
+    write_new,
+)
+
+if TYPE_CHECKING:
+    from devbox_secrets.cli.resources.sealing_keys import KeyRow
+
+commands = Commands(
+    name="keys", help="List, rotate, back up, restore and prune the sealing keys.", no_args_is_help=True
+)
+
+
+@commands.command("list")
+async def list_keys(at: ClusterOptions, output: Output = Format.TEXT) -> None:
+    """List the sealing keys: when each was made, and how many AccountSecrets are sealed with it."""
+    from devbox_secrets.cli.resources import sealing_keys
+
+    async with at.connect() as client:
+        keys = await sealing_keys.visible(client, at.operator_namespace)
+    for sentence in keys.unseen:
+        note(sentence)
+    show(output, [_data(row) for row in keys.rows], lambda: _print(keys.rows))
+
+
+@commands.command()
+async def rotate(
+    at: ClusterOptions,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new key is published.")] = True,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait.")] = 60,  # noqa: ASYNC109 - an option
+) -> None:  # fmt: skip
+    """Have the operator make a new sealing key, and print its id.
+
+    Older keys stay and open what was sealed with them. Nothing has to be sealed again.
+    """
+    from devbox_secrets.cli.resources import sealing_keys
+
+    async with at.connect() as client:
+        key_id = await sealing_keys.rotate(client, at.operator_namespace, timeout if wait else None)
+    if key_id:
+        typer.echo(key_id)
+    elif wait:
+        note(
+            f"no new key within {timeout:g} s; the request stays. Does the operator run, and what does it say?"
+            f" kubectl logs deployment/devbox-secrets -n {at.operator_namespace}"
+        )
+        raise typer.Exit(Exit.TIMEOUT)
+
+
+@commands.command()
+async def backup(
+    at: ClusterOptions,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that isn't there yet; - is standard output.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Write every sealing key to an encrypted file, which `keys restore` reads.
+
+    A passphrase opens it, of at least 12 characters: keep it apart from the file.
+    """
+    from devbox_secrets.cli.resources import sealing_keys
+    from devbox_secrets.crypto.backup import Backup
+
+    refuse_existing(file)
+    async with at.connect() as client:
+        keyring = await sealing_keys.read(client, at.operator_namespace)
+    keys = keyring.newest_first()
+    text = Backup.encrypt(keys, read_passphrase(passphrase_file, new=True), datetime.now(UTC)).dump()
+    write_new(file, text)
+    note(f"backed up {_count(len(keys))}, the newest {keys[0].public.id}")
+
+
+@commands.command()
+async def restore(
+    at: ClusterOptions,
+    # Not exists=True: with that, typer looks for a file named -.
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup; - is standard input.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:  # fmt: skip
+    """Put the sealing keys of a backup back into the cluster, beside those that are there.
+
+    The operator picks them up by itself. In a new cluster, restore before it starts: then it makes no key of its own.
+    """
+    from devbox_secrets.cli.resources import sealing_keys
+
+    keys = read_backup(file).decrypt(read_passphrase(passphrase_file, new=False))
+    async with at.connect() as client:
+        added = await sealing_keys.restore(client, at.operator_namespace, keys)
+    for key in keys:
+        typer.echo(
+            f"{key.public.id} {'restored' if key.public.id in added else 'was there'}, made {_time(key.created)}"
+        )
+
+
+@commands.command()
+async def prune(
+    at: ClusterOptions,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY", help="The keys to remove; without any, all that nothing needs."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    yes: Yes = False,
+) -> None:  # fmt: skip
+    """Remove sealing keys with which no AccountSecret is sealed. The newest stays.
+
+    Values that are not in the cluster, in Git for instance, and sealed with such a key can't be opened any more.
+    """
+    from devbox_secrets.cli.resources import sealing_keys
+
+    namespace = at.operator_namespace
+    async with at.connect() as client:
+        chosen = await sealing_keys.choose(client, namespace, keys or [])
+        for key_id, created in chosen.items():
+            made = f"made {_time(created)}" if created else "which can't be read"
+            typer.echo(f"{key_id} {'would go' if dry_run else 'goes'}, {made}")
+        if not chosen:
+            note("no key can go: AccountSecrets need each of them, or it's the newest")
+        if dry_run or not chosen:
+            return
+        confirm(
+            f"Remove {_count(len(chosen))}? Values in Git that were sealed so can't be opened any more.",
+            yes=yes,
+            unasked="look with --dry-run, then say --yes",
+        )
+        await sealing_keys.prune(client, namespace, list(chosen))
+    note(f"removed {_count(len(chosen))}")
+
+
+def _data(row: "KeyRow") -> dict[str, object]:
+    created = _time(row.created) if row.created else None
+    return {"id": row.id, "state": str(row.state), "created": created, "accountSecrets": row.used_by}
+
+
+def _print(rows: "Sequence[KeyRow]") -> None:
+    cells = [
+        [
+            row.id,
+            row.state,
+            _time(row.created) if row.created else "",
+            "" if row.used_by is None else f"{row.used_by:,}",
+        ]
+        for row in rows
+    ]
+    print_table(["KEY", "STATE", "MADE", "ACCOUNTSECRETS"], cells)
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _count(keys: int) -> str:
+    return "1 key" if keys == 1 else f"{keys} keys"

@@ -1,0 +1,141 @@
+"""`reseal`: opens the sealed values in files and seals them again with the newest key; applies nothing."""
+
+import difflib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from devbox_secrets.cli.kit.app import Commands, Exit
+from devbox_secrets.cli.kit.options import AccountOptions
+from devbox_secrets.cli.kit.output import note, print_table, progress
+from devbox_secrets.errors import DevboxSecretsError
+
+if TYPE_CHECKING:
+    from devbox_secrets.cli.formats.yaml_edit import Sealed
+    from devbox_secrets.crypto.envelope import Keyring
+
+commands = Commands()
+_SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+@dataclass
+class _Results:
+    """What became of the sealed values so far."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    current: int = 0
+    """How many have the newest key already."""
+    failed: bool = False
+
+    def add(self, path: Path, line: int, variable: str, what: str, why: str = "") -> None:
+        self.rows.append([f"{path}:{line}" if line else str(path), variable, what, why])
+        self.failed |= what == "refused"
+
+
+@commands.command()
+async def reseal(
+    at: AccountOptions,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, or folders of them.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show the difference.")] = False,
+) -> None:
+    """Seal the values in manifests anew, with the newest sealing key.
+
+    In YAML and JSON files the sealed strings of AccountSecrets are changed, and nothing else.
+    What is sealed with the newest key is left alone. It needs your own right to read the Secret
+    of the sealing keys, and the values are opened on this machine.
+
+    A manifest without a namespace is of the --account. With one that can't be opened the exit code is 3.
+
+    Example: devbox-secrets reseal clusters/ --dry-run
+    """
+    from devbox_secrets.cli.resources import sealing_keys
+
+    async with at.connect() as client:
+        keyring = await sealing_keys.read(client, at.operator_namespace)
+    results = _Results()
+    with progress("files") as count:
+        for path in _files(paths):
+            _reseal(path, keyring, at, results, dry_run=dry_run)
+            count(1)
+    if results.rows:
+        print_table(["WHERE", "VARIABLE", "WHAT", "WHY"], results.rows, err=dry_run)
+    changed = sum(row[2] == "resealed" for row in results.rows)
+    newest = keyring.newest.public.id
+    note(f"{changed} {'would be ' if dry_run else ''}resealed, {results.current} had the newest key {newest} already")
+    if results.failed:
+        raise typer.Exit(Exit.UNHEALTHY)
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(each for each in path.rglob("*") if each.suffix in _SUFFIXES and each.is_file())
+        else:
+            yield path
+
+
+def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Results, *, dry_run: bool) -> None:
+    import yaml
+
+    from devbox_secrets.api.names import KIND
+    from devbox_secrets.cli.formats import yaml_edit
+
+    raw = path.read_bytes()
+    if KIND.encode() not in raw:
+        return
+    try:
+        text = raw.decode()
+        sealed_values = yaml_edit.find(text)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        # A template, perhaps. What the parser quotes isn't repeated: it may be anything.
+        results.add(path, mark.line + 1 if mark else 0, "", "refused", "it isn't YAML that can be read")
+        return
+    changes = {}
+    for each in sealed_values:
+        if new := _resealed(path, each, keyring, at, results):
+            changes[each.start] = (each, new)
+    after = yaml_edit.replaced(text, changes)
+    if dry_run:
+        lines = (text.splitlines(keepends=True), after.splitlines(keepends=True))
+        typer.echo("".join(difflib.unified_diff(*lines, f"a/{path}", f"b/{path}")), nl=False)
+    elif changes:
+        _replace(path, after.encode())
+
+
+def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptions, results: _Results) -> str:
+    """Seal a value again, and give the new text; empty where nothing changes."""
+    from devbox_secrets.crypto.envelope import key_id_of
+
+    newest = keyring.newest.public
+    try:
+        if key_id_of(before.sealed) == newest.id:
+            results.current += 1
+            return ""
+        account = before.account or at.home()
+        value = keyring.open(before.sealed, account=account, name=before.variable)
+        new = newest.seal(value, account=account, name=before.variable)
+    except DevboxSecretsError as error:
+        results.add(path, before.line, before.variable, "refused", str(error))
+        return ""
+    results.add(path, before.line, before.variable, "resealed", f"{key_id_of(before.sealed)} → {newest.id}")
+    return new
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file's content in one step; its mode stays."""
+    target = path.resolve()  # a link stays one
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(target.stat().st_mode & 0o7777)
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

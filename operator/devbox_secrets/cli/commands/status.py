@@ -1,0 +1,209 @@
+"""`status`: whether secrets are synced, and which devboxes run an older value.
+
+It only reads, with the caller's own rights; what those don't show is noted.
+"""
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from devbox_secrets.cli.kit.app import Commands, Exit
+from devbox_secrets.cli.kit.options import AccountOptions
+from devbox_secrets.cli.kit.output import Format, Output, age, note, print_table, progress, show
+from devbox_secrets.cli.resources.name_argument import complete_names
+from devbox_secrets.errors import InvalidDuration
+
+if TYPE_CHECKING:
+    from devbox_secrets.api.models import AccountSecret
+    from devbox_secrets.cli.resources.devboxes import Delivery, Devbox, Has
+    from devbox_secrets.kube.client import Client
+
+commands = Commands()
+_POLL_SECONDS = 0.5
+#: The order in which devboxes are counted in words.
+_ORDER = ("starting", "current", "older", "none")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass
+class _Tally:
+    """A secret, and how many devboxes have which value of it."""
+
+    secret: "AccountSecret"
+    delivery: "Delivery | None"
+    devboxes: Counter[str] = field(default_factory=Counter)
+    behind: "list[tuple[Devbox, Has]]" = field(default_factory=list)
+    """Those without the current value, where only one secret was asked about."""
+
+    def count(self, devbox: "Devbox", *, detailed: bool) -> None:
+        if has := devbox.has(self.delivery):
+            self.devboxes[has] += 1
+            if detailed and has != "current":
+                self.behind.append((devbox, has))
+
+
+@commands.command()
+async def status(
+    at: AccountOptions,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="The variable, or the AccountSecret's own name; else all.",
+            autocompletion=complete_names,
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the operator has decided about the current values.")
+    ] = False,
+    timeout: Annotated[  # noqa: ASYNC109 - an option
+        str, typer.Option(metavar="60s", help="How long to wait: seconds, or as in 90s, 5m.")
+    ] = "60s",
+    output: Output = Format.TEXT,
+) -> None:
+    """Show whether secrets are synced, since when, and which devboxes still run an older value.
+
+    A container has the value of the moment in which it started; files follow.
+
+    Exit codes: 0, all that is shown is synced; 3, something isn't, and NAME or the table says why; 4, the
+    operator hasn't decided in time.
+    """
+    from devbox_secrets.cli.resources.account_secrets import is_synced
+
+    seconds = _seconds(timeout) if wait else 0.0
+    account = at.home()
+    async with at.connect() as client:
+        secrets = await _decided(client, account, name, seconds)
+        tallies = await _tallies(client, account, secrets, detailed=bool(name))
+    data = [_data(tally, detailed=bool(name)) for tally in tallies]
+    show(output, data[0] if name else data, lambda: _print_one(tallies[0]) if name else _print_all(account, tallies))
+    if wait and any(not _is_decided(tally.secret) for tally in tallies):
+        note(f"the operator hasn't decided within {timeout}: kubectl get pods -n {at.operator_namespace}")
+        raise typer.Exit(Exit.TIMEOUT)
+    if any(not is_synced(tally.secret) for tally in tallies):
+        raise typer.Exit(Exit.UNHEALTHY)
+
+
+async def _decided(client: "Client", account: str, name: str | None, seconds: float) -> "list[AccountSecret]":
+    """Read the secrets until the operator has decided about all of them or time is up."""
+    import asyncio
+
+    from devbox_secrets.cli.resources import account_secrets
+
+    end = time.monotonic() + seconds
+    while True:
+        if name:
+            secrets = [await account_secrets.find(client, account, name)]
+        else:
+            secrets = await account_secrets.list_all(client, account)
+        if all(map(_is_decided, secrets)) or time.monotonic() >= end:
+            return secrets
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _is_decided(secret: "AccountSecret") -> bool:
+    return secret.status.decided(secret.generation) is not None
+
+
+async def _tallies(client: "Client", account: str, secrets: "list[AccountSecret]", *, detailed: bool) -> list[_Tally]:
+    """Count the account's devboxes for each secret."""
+    from devbox_secrets.cli.resources import devboxes
+
+    tallies = [_Tally(secret, devboxes.delivery_of(secret)) for secret in secrets]
+
+    def take(devbox: "Devbox") -> None:
+        for tally in tallies:
+            tally.count(devbox, detailed=detailed)
+
+    if tallies:
+        with progress("pods") as count:
+            namespaces = await devboxes.members(client, account, note)
+            await devboxes.read(client, namespaces, take, note, count)
+    return tallies
+
+
+def _seconds(duration: str) -> float:
+    match = re.fullmatch(r"(\d{1,7})([smh]?)", duration)
+    if match is None:
+        raise InvalidDuration(f"{duration!r} isn't a time to wait, such as 90s, 5m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _data(tally: _Tally, *, detailed: bool) -> dict[str, Any]:
+    from devbox_secrets.cli.resources.account_secrets import is_synced, ready
+
+    secret, condition = tally.secret, ready(tally.secret)
+    data: dict[str, Any] = {
+        "variable": secret.spec.name,
+        "name": secret.name,
+        "account": secret.namespace,
+        "synced": is_synced(secret),
+        "reason": condition.reason if condition else "Pending",
+        "message": condition.message if condition else "the operator hasn't looked at it yet",
+        "changedAt": secret.status.changed_at,
+        "devboxes": {has: tally.devboxes[has] for has in ("current", "older", "none", "starting")},
+    }
+    if detailed:
+        data["behind"] = [
+            {
+                "namespace": devbox.namespace,
+                "name": devbox.name,
+                "since": devbox.since(secret.spec.name),
+                "value": str(has),
+            }
+            for devbox, has in tally.behind
+        ]
+    return data
+
+
+def _print_all(account: str, tallies: list[_Tally]) -> None:
+    from devbox_secrets.cli.resources.account_secrets import synced_text
+
+    if not tallies:
+        typer.echo(f"The account {account} has no secrets.")
+        return
+    now = datetime.now(UTC)
+    rows = [
+        [
+            tally.secret.spec.name,
+            synced_text(tally.secret),
+            age(tally.secret.status.changed_at, now),
+            *(str(tally.devboxes[has]) for has in ("current", "older", "none")),
+        ]
+        for tally in tallies
+    ]
+    print_table(["VARIABLE", "SYNCED", "CHANGED", "CURRENT", "OLDER", "NONE"], rows)
+    typer.echo("\nCURRENT, OLDER, NONE: how many devboxes have that value of it. Which: devbox-secrets status NAME")
+
+
+def _print_one(tally: _Tally) -> None:
+    from devbox_secrets.cli.resources.account_secrets import synced_text
+
+    secret, now = tally.secret, datetime.now(UTC)
+    counts = ", ".join(f"{tally.devboxes[has]} {has}" for has in _ORDER if tally.devboxes[has])
+    data = _data(tally, detailed=False)
+    facts = [
+        ["variable", secret.spec.name],
+        ["AccountSecret", f"{secret.namespace}/{secret.name}"],
+        ["synced", f"{synced_text(secret)}, {data['message']}"],
+        ["changed", f"{age(secret.status.changed_at, now)} ago" if secret.status.changed_at else "never yet"],
+        ["devboxes", counts or "none has it"],
+    ]
+    print_table(["", ""], facts)
+    if tally.behind:
+        typer.echo()
+        rows = [
+            [
+                f"{devbox.namespace}/{devbox.name}",
+                has,
+                "" if has == "starting" else age(devbox.since(secret.spec.name), now),
+            ]
+            for devbox, has in tally.behind
+        ]
+        print_table(["DEVBOX", "VALUE", "RUNNING FOR"], rows)
+        typer.echo("\nA devbox has the current value once its containers are started again.")

@@ -1,0 +1,238 @@
+"""The checks that `check` runs."""
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+
+from devbox_secrets.api.accounts import account_of, is_home
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.names import (
+    ACCOUNT_LABEL,
+    GROUP,
+    INJECT_ANNOTATION,
+    LEASE,
+    PLURAL,
+    PUBLIC_KEYS_CONFIGMAP,
+    VERSION,
+)
+from devbox_secrets.cli.health.probe import ADMISSION, NAME, Finding, Level, Probe, first_few, selectors
+from devbox_secrets.cli.resources.account_secrets import is_synced, ready
+from devbox_secrets.cli.resources.devboxes import devbox_of
+from devbox_secrets.errors import APIError
+from devbox_secrets.kube.client import Body
+
+_OLDEST_MINOR = 30
+#: The chart's own, for callers who may not read the bindings.
+_SELECTORS = (f"{GROUP}/devbox=true", "agents.x-k8s.io/sandbox-name-hash")
+#: A holder renews every second; the rest allows for clock skew.
+_STALE_SECONDS = 60
+
+
+async def api_server(probe: Probe) -> list[Finding]:
+    """The API server is new enough, and knows AccountSecrets."""
+    body = await probe.get("/version") or {}
+    version = f"Kubernetes {body.get('gitVersion', 'of no known version')}"
+    found = [Finding(Level.OK, "API server", version)]
+    if int(re.sub(r"\D", "", body.get("minor", "")) or _OLDEST_MINOR) < _OLDEST_MINOR:
+        found = [Finding(Level.ERROR, "API server", f"{version} is too old: upgrade to 1.{_OLDEST_MINOR} or newer")]
+    if await probe.get(f"/apis/{GROUP}/{VERSION}"):
+        return [*found, Finding(Level.OK, "AccountSecrets", f"served as {GROUP}/{VERSION}")]
+    return [*found, Finding(Level.ERROR, "AccountSecrets", "the cluster doesn't know the kind: install the chart")]
+
+
+async def injection(probe: Probe) -> list[Finding]:
+    """What puts the account Secret into devboxes exists, and is bound to some pods."""
+    bound = await selectors(probe)
+    if bound:
+        return [Finding(Level.OK, "injection", f"bound to pods with {' or '.join(bound)}")]
+    text = f"nothing gives devboxes their secrets: install the chart again, for its policy {NAME} and the bindings"
+    return [Finding(Level.ERROR, "injection", text)]
+
+
+async def policies(probe: Probe) -> list[Finding]:
+    """The policies that refuse wrong annotations and labels exist, and are bound."""
+    found = []
+    bound = {
+        body["spec"]["policyName"]
+        async for body in probe.each(f"{ADMISSION}/validatingadmissionpolicybindings")
+        if "Deny" in body["spec"].get("validationActions", ())
+    }
+    for name, refuses in (
+        ("annotations", "wrong annotations"),
+        ("accounts", "labels that join someone else's account"),
+        ("homes", "AccountSecrets outside of their account's home"),
+    ):
+        policy = f"{NAME}-{name}"
+        exists = await probe.get(f"{ADMISSION}/validatingadmissionpolicies/{policy}")
+        if exists and policy in bound:
+            found.append(Finding(Level.OK, name, f"{refuses} are refused"))
+        else:
+            lacks = "isn't bound" if exists else "isn't there"
+            text = f"{refuses} aren't refused, since the policy {policy} {lacks}: install the chart again"
+            found.append(Finding(Level.ERROR, name, text))
+    return found
+
+
+async def operator(probe: Probe) -> list[Finding]:
+    """The operator's Deployment is ready, and has the version of this command."""
+    body = await probe.get(probe.own("/apis/apps/v1", "deployments"))
+    if body is None:
+        where = probe.operator_namespace
+        text = f"no Deployment {NAME} in {where}: install the chart, or name its --operator-namespace"
+        return [Finding(Level.ERROR, "operator", text)]
+    found = _replicas(probe, "operator", body, "paused with 0 replicas: devboxes keep the values that there are")
+    theirs, ours = body["metadata"].get("labels", {}).get("app.kubernetes.io/version"), package_version(NAME)
+    if theirs == ours:
+        return [found, Finding(Level.OK, "versions", f"command and installation are {ours}")]
+    text = f"the installation is {theirs}, this command {ours}: upgrade the older one"
+    return [found, Finding(Level.WARNING, "versions", text)]
+
+
+async def webhook_and_gateway(probe: Probe) -> list[Finding]:
+    """The Deployments of the webhook and of the gateway are ready, where they are installed."""
+    found = []
+    for what, paused in (("webhook", "no devbox can be created"), ("gateway", "its clients get no answer")):
+        body = await probe.get(probe.own("/apis/apps/v1", "deployments", f"{NAME}-{what}"))
+        if body is not None:
+            found.append(_replicas(probe, what, body, f"has 0 replicas: {paused}"))
+    return found
+
+
+def _replicas(probe: Probe, what: str, deployment: Body, paused: str) -> Finding:
+    wanted, available = deployment["spec"].get("replicas", 1), deployment.get("status", {}).get("readyReplicas", 0)
+    if wanted == 0:
+        return Finding(Level.WARNING, what, paused)
+    text = f"{available} of {wanted} replicas are ready"
+    if available >= wanted:
+        return Finding(Level.OK, what, text)
+    level = Level.WARNING if available else Level.ERROR
+    return Finding(level, what, f"{text}: kubectl get pods -n {probe.operator_namespace}")
+
+
+async def lease(probe: Probe) -> list[Finding]:
+    """One replica holds the Lease, and so writes."""
+    body = await probe.get(probe.own("/apis/coordination.k8s.io/v1", "leases", LEASE)) or {}
+    spec = body.get("spec") or {}
+    holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
+    if not holder or not renewed:
+        text = f"nobody holds the Lease {LEASE}, so nothing is written: kubectl get pods -n {probe.operator_namespace}"
+        return [Finding(Level.ERROR, "lease", text)]
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
+    if seconds > _STALE_SECONDS:
+        logs = f"kubectl logs {holder} -n {probe.operator_namespace}"
+        text = f"{holder} renewed the Lease {seconds:,.0f} s ago, so nothing is written: {logs}"
+        return [Finding(Level.ERROR, "lease", text)]
+    return [Finding(Level.OK, "lease", f"held by {holder}")]
+
+
+async def sealing_key(probe: Probe) -> list[Finding]:
+    """There is a key to seal with."""
+    body = await probe.get(probe.own("/api/v1", "configmaps", PUBLIC_KEYS_CONFIGMAP)) or {}
+    keys = body.get("data") or {}
+    if "newest" in keys:
+        newest = keys["newest"].split(".")[1]
+        return [Finding(Level.OK, "sealing key", f"{newest} is the newest of {len(keys) - 1}")]
+    text = f"none is published, so nothing can be sealed: kubectl logs deployment/{NAME} -n {probe.operator_namespace}"
+    return [Finding(Level.ERROR, "sealing key", text)]
+
+
+async def encryption(probe: Probe) -> list[Finding]:
+    """The API server encrypts Secrets at rest, as far as its pod tells."""
+    path = "/api/v1/namespaces/kube-system/pods"
+    pods = [pod async for pod in probe.each(path, labelSelector="component=kube-apiserver")]
+    words = [
+        word
+        for pod in pods
+        for each in pod["spec"]["containers"]
+        for word in (*each.get("command", ()), *each.get("args", ()))
+    ]
+    if any(word.startswith("--encryption-provider-config") for word in words):
+        return [
+            Finding(Level.OK, "encryption", "kube-apiserver has --encryption-provider-config; it should name secrets")
+        ]
+    reason = (
+        "kube-apiserver has no --encryption-provider-config" if pods else "can't be told: kube-apiserver is no pod here"
+    )
+    return [Finding(Level.WARNING, "encryption", f"{reason}; see to it that Secrets are encrypted at rest")]
+
+
+async def account_secrets(probe: Probe) -> list[Finding]:
+    """AccountSecrets are synced; the reasons where not."""
+    reasons: Counter[str] = Counter()
+    named: list[str] = []
+    due = 0
+    async for body in probe.each(probe.within(f"/apis/{GROUP}/{VERSION}", PLURAL)):
+        secret = AccountSecret.parse(body)
+        condition = ready(secret)
+        reasons[condition.reason if condition else "Pending"] += 1
+        due += secret.status.overdue
+        if not is_synced(secret):
+            named.append(f"{secret.namespace}/{secret.name}")
+    good = reasons.pop("Synced", 0)
+    found = [Finding(Level.OK, "synced", f"{good:,} AccountSecrets")]
+    if named:
+        why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        text = f"{why}: {first_few(named)}; why: devbox-secrets status NAME -n ACCOUNT"
+        found.append(Finding(Level.ERROR if set(reasons) - {"Pending"} else Level.WARNING, "not synced", text))
+    if due:
+        text = f"{due:,} AccountSecrets are older than their rotateAfter: devbox-secrets update NAME"
+        found.append(Finding(Level.WARNING, "rotation", text))
+    return found
+
+
+async def namespaces(probe: Probe) -> list[Finding]:
+    """Each account that a namespace's label names has a home."""
+    labels = {
+        body["metadata"]["name"]: body["metadata"].get("labels", {}) async for body in probe.each("/api/v1/namespaces")
+    }
+    homes = {name: account_of(name, of) for name, of in labels.items()}
+    wrong = [f"{name} → {home}" for name, home in homes.items() if not is_home(home, homes.get(home))]
+    if wrong:
+        text = f"labelled into an account that is no home: {first_few(wrong)}"
+        see = f"kubectl get namespaces -L {ACCOUNT_LABEL}"
+        return [Finding(Level.WARNING, "namespaces", f"{text}; see {see}")]
+    labelled = sum(bool(of.get(ACCOUNT_LABEL)) for of in labels.values())
+    return [Finding(Level.OK, "namespaces", f"{labelled:,} of {len(labels):,} name an account, each one that is there")]
+
+
+async def devboxes(probe: Probe) -> list[Finding]:
+    """Every devbox has its account's secrets, unless it opted out."""
+    try:
+        bound = await selectors(probe)
+    except APIError:
+        bound = list(_SELECTORS)
+    running: set[str] = set()
+    opted_out: set[str] = set()
+    without: set[str] = set()
+    for selector in bound:
+        query = {"labelSelector": selector, "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+        async for pod in probe.each(probe.within("/api/v1", "pods"), **query):
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            running.add(name)
+            if devbox_of(pod) is None:
+                annotations = pod["metadata"].get("annotations", {})
+                (opted_out if annotations.get(INJECT_ANNOTATION) == "false" else without).add(name)
+    text = f"{len(running):,} run" + (f", of which {len(opted_out):,} opted out" if opted_out else "")
+    found = [Finding(Level.OK, "devboxes", text)]
+    if without:
+        names = first_few(sorted(without))
+        text = f"{len(without):,} have no secrets: they were made before the injection was; start them anew: {names}"
+        found.append(Finding(Level.WARNING, "devboxes", text))
+    return found
+
+
+CHECKS: dict[str, Callable[[Probe], Awaitable[list[Finding]]]] = {
+    "API server": api_server,
+    "injection": injection,
+    "annotations, accounts": policies,
+    "operator": operator,
+    "webhook, gateway": webhook_and_gateway,
+    "lease": lease,
+    "sealing key": sealing_key,
+    "encryption": encryption,
+    "synced": account_secrets,
+    "namespaces": namespaces,
+    "devboxes": devboxes,
+}

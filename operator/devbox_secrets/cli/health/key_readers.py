@@ -1,0 +1,55 @@
+"""The check of who may read the Secret of the sealing keys, by RBAC.
+
+Cluster administrators and Kubernetes' own controllers may: they aren't listed. Neither is anyone who could become a
+reader, by a pod in the operator's namespace for instance.
+"""
+
+from collections.abc import Iterator
+
+from devbox_secrets.api.names import KEYS_SECRET
+from devbox_secrets.cli.health.probe import Finding, Level, Probe, first_few
+from devbox_secrets.kube.client import Body
+
+_RBAC = "/apis/rbac.authorization.k8s.io/v1"
+_DEFAULTS = ("kubernetes.io/bootstrapping", "rbac-defaults")
+_READ = {"get", "list", "watch", "*"}
+
+
+async def key_readers(probe: Probe) -> list[Finding]:
+    """Only the operator and the cluster's administrators may read the sealing keys."""
+    here = f"{_RBAC}/namespaces/{probe.operator_namespace}"
+    roles = {
+        (kind, body["metadata"]["name"])
+        for kind, path in (("ClusterRole", f"{_RBAC}/clusterroles"), ("Role", f"{here}/roles"))
+        async for body in probe.each(path)
+        if _reads_keys(body.get("rules") or [])
+    }
+    readers: list[str] = []
+    for kind, path in (("ClusterRoleBinding", f"{_RBAC}/clusterrolebindings"), ("RoleBinding", f"{here}/rolebindings")):
+        async for body in probe.each(path):
+            if (body["roleRef"]["kind"], body["roleRef"]["name"]) in roles:
+                readers += (f"{who} by the {kind} {body['metadata']['name']}" for who in _subjects(body, probe))
+    if not readers:
+        return [Finding(Level.OK, "key readers", "the operator and the cluster's administrators alone")]
+    text = f"may read {KEYS_SECRET} and so open everything: {first_few(readers)}; take that right away"
+    return [Finding(Level.WARNING, "key readers", text)]
+
+
+def _reads_keys(rules: list[Body]) -> bool:
+    return any(
+        {"", "*"} & set(rule.get("apiGroups", ()))
+        and {"secrets", "*"} & set(rule.get("resources", ()))
+        and _READ & set(rule.get("verbs", ()))
+        and (not rule.get("resourceNames") or KEYS_SECRET in rule["resourceNames"])
+        for rule in rules
+    )
+
+
+def _subjects(binding: Body, probe: Probe) -> Iterator[str]:
+    labels = binding["metadata"].get("labels") or {}
+    if labels.get(_DEFAULTS[0]) == _DEFAULTS[1] or binding["roleRef"]["name"] == "cluster-admin":
+        return
+    for subject in binding.get("subjects") or ():
+        kind, name, namespace = subject["kind"], subject["name"], subject.get("namespace")
+        if (kind, name, namespace) != ("ServiceAccount", "devbox-secrets", probe.operator_namespace):
+            yield f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"

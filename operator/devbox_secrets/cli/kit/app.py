@@ -1,0 +1,155 @@
+"""The program: how a command is defined and run, exit codes, and errors as sentences.
+
+`Commands` is the one way to define a command.
+"""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from enum import IntEnum
+from functools import wraps
+from importlib.metadata import version as package_version
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from devbox_secrets.cli.kit.options import ClusterOptions
+from devbox_secrets.cli.kit.output import note
+from devbox_secrets.errors import DevboxSecretsError, Unauthorized, Unreachable
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_T = TypeVar("_T")
+
+
+class Exit(IntEnum):
+    """How a command ended; the same for every command."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    UNHEALTHY = 3
+    TIMEOUT = 4
+
+
+MEANINGS = {
+    Exit.OK: "Done; or, where a command only looks: all is as it should be.",
+    Exit.ERROR: "What was asked for couldn't be done; a sentence on standard error says why, and what to do.",
+    Exit.USAGE: "No such command, option or argument; nothing was done.",
+    Exit.UNHEALTHY: "It was looked at, or done as far as it could be, and not all is as it should be.",
+    Exit.TIMEOUT: "What was waited for hasn't come.",
+}
+
+
+class Commands(typer.Typer):
+    """A family of commands.
+
+    A command is a function or a coroutine function. An error ends it with the error's text, not with a traceback,
+    which could show a value. A parameter of the type `ClusterOptions`, or `AccountOptions`, becomes those options.
+    """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own
+        super().__init__(pretty_exceptions_enable=False, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
+        """Make a function a command; the paragraphs of its docstring are its help, as wide as the terminal."""
+
+        def decorate(function: _Command) -> _Command:
+            paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+            text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+            register = super(Commands, self).command(name, **{"help": text, **settings})
+            register(_with_options(_errors_are_sentences(_synchronous(function))))
+            return function
+
+        return decorate
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine to its end."""
+    import asyncio
+
+    # Not Runner.run: on Ctrl-C it cancels the task, which a prompt that waits for input never notices.
+    with asyncio.Runner() as runner:
+        return runner.get_loop().run_until_complete(coroutine)
+
+
+def _synchronous(command: Callable[..., Any]) -> Callable[..., None]:
+    if not inspect.iscoroutinefunction(command):
+        return command
+
+    @wraps(command)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        run(command(*args, **kwargs))
+
+    return wrapped
+
+
+def _errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        try:
+            command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # typer ends quietly
+        except (DevboxSecretsError, OSError) as error:
+            note(_sentence(error))
+            raise typer.Exit(Exit.ERROR) from None
+
+    return wrapped
+
+
+def _sentence(error: Exception) -> str:
+    """Say what is wrong; and what to do next where the error, which servers raise as well, doesn't."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, Unauthorized):
+        return f"{error}; log in to the cluster again"
+    if isinstance(error, Unreachable):
+        return f"{error}; is the cluster up, and is it the right context?"
+    return str(error)
+
+
+def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace a parameter of the type `ClusterOptions` by its fields: typer makes an option of each."""
+    signature = inspect.signature(command)
+    own = list(signature.parameters.values())
+    group = next((each for each in own if _is_options(each.annotation)), None)
+    if group is None:
+        return command
+    fields = inspect.signature(group.annotation).parameters
+    options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in fields.values()]
+
+    @wraps(command)
+    def wrapped(**given: Any) -> None:  # noqa: ANN401 - the command's own
+        given[group.name] = group.annotation(**{name: given.pop(name) for name in fields})
+        command(**given)
+
+    parameters = [parameter for parameter in own if parameter is not group] + options
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return wrapped
+
+
+def _is_options(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, ClusterOptions)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(package_version("devbox-secrets"))
+        raise typer.Exit
+
+
+app = Commands(
+    name="devbox-secrets",
+    help="Account-level secrets for AI-agent devboxes on Kubernetes.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,98 @@
+"""The options that several commands have: which cluster, which account, which installation, which key."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from devbox_secrets.api.names import OPERATOR_NAMESPACE
+from devbox_secrets.api.validation import check_account
+from devbox_secrets.errors import InvalidKey
+
+if TYPE_CHECKING:
+    from devbox_secrets.crypto.envelope import PublicKey
+    from devbox_secrets.kube.client import Client
+
+ForceConflicts = Annotated[
+    bool, typer.Option("--force-conflicts", help="Take over what other field managers own, as kubectl apply does.")
+]
+PublicKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", exists=True, dir_okay=False,
+        help="Seal with the public key in this file, without asking the cluster.",
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Which cluster, and which installation. Each field is an option of the commands that take these options."""
+
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
+    ] = None
+    context: Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")] = None
+    operator_namespace: Annotated[str, typer.Option(help="Where devbox-secrets is installed.")] = OPERATOR_NAMESPACE
+
+    @asynccontextmanager
+    async def connect(self) -> "AsyncIterator[Client]":
+        """Connect to the cluster with the caller's own rights. A command does so once.
+
+        Raises:
+            ConfigError: there is no configuration to connect with.
+        """
+        from devbox_secrets.kube.client import Client
+
+        async with Client.connect(self.kubeconfig, self.context) as client:
+            yield client
+
+
+@dataclass(frozen=True)
+class AccountOptions(ClusterOptions):
+    """Which cluster, and which account there."""
+
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account", "--namespace", "-n",
+            help="The account: the namespace that owns the secret; without it, the current"
+            " context's namespace.",
+        ),
+    ] = None  # fmt: skip
+
+    def home(self) -> str:
+        """Give the account's namespace: the one asked for, else the one that kubectl would use.
+
+        Raises:
+            InvalidAccount: no namespace can have that name.
+            ConfigError: there is no kubeconfig to read it from.
+        """
+        account = self.account
+        if account is None:
+            from devbox_secrets.kube.config import current_namespace
+
+            account = current_namespace(self.kubeconfig, self.context)
+        check_account(account)
+        return account
+
+
+def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":
+    """Read the public key in a file.
+
+    Raises:
+        InvalidKey: the file holds none; the message says how to get one from the operator's namespace.
+    """
+    from devbox_secrets.crypto.envelope import PublicKey
+
+    try:
+        return PublicKey.parse(file.read_text())
+    except (InvalidKey, UnicodeDecodeError) as error:
+        raise InvalidKey(
+            f"{file}: {error}; get it with: kubectl get configmap devbox-secrets-public-keys"
+            f" -n {operator_namespace} -o jsonpath='{{.data.newest}}'"
+        ) from None

@@ -1,0 +1,97 @@
+"""Reads and writes the file of a backup, and reads its passphrase."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from devbox_secrets.errors import InvalidPassphrase
+
+if TYPE_CHECKING:
+    from pydantic import SecretBytes
+
+    from devbox_secrets.crypto.backup import Backup
+
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", metavar="FILE", exists=True, dir_okay=False,
+        help="Read the backup's passphrase from this file's first line; without it, you are asked for it.",
+    ),
+]  # fmt: skip
+_MOST_BYTES = 1 << 16
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse to write where a file already exists.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    if str(path) != "-" and os.path.lexists(path):
+        raise FileExistsError(f"{path} is there already; give the backup another name, or remove that file")
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a new file that only its owner may read, whole or not at all; `-` is standard output.
+
+    Raises:
+        FileExistsError: it already exists.
+    """
+    if str(path) == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    refuse_existing(path)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()
+            raise
+
+
+def read_backup(path: Path) -> "Backup":
+    """Read a backup without opening it; `-` is standard input.
+
+    Raises:
+        InvalidBackup: it isn't one.
+    """
+    from devbox_secrets.crypto.backup import MAX_BYTES, Backup
+
+    if str(path) == "-":
+        return Backup.parse(sys.stdin.buffer.read(MAX_BYTES + 1))
+    with path.open("rb") as file:
+        return Backup.parse(file.read(MAX_BYTES + 1))
+
+
+def read_passphrase(file: Path | None, *, new: bool) -> "SecretBytes":
+    """Read the passphrase from a file or at a hidden prompt, where a new one must be typed twice.
+
+    Raises:
+        InvalidPassphrase: there is nowhere to get it from; or it isn't text, or too short for a new one.
+    """
+    from devbox_secrets.crypto.backup import check_new, passphrase_from
+
+    passphrase = passphrase_from(_ask(confirm=new) if file is None else _first_line(file))
+    if new:
+        check_new(passphrase)
+    return passphrase
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        line = file.readline(_MOST_BYTES)
+    # What isn't UTF-8 is refused later, as it is when it's typed.
+    return line.rstrip(b"\r\n").decode(errors="surrogateescape")
+
+
+def _ask(*, confirm: bool) -> str:
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise InvalidPassphrase("there is no terminal to ask for the passphrase: give it with --passphrase-file")
+    typed: str = typer.prompt("Passphrase of the backup", hide_input=True, confirmation_prompt=confirm, err=True)
+    return typed

@@ -1,0 +1,178 @@
+"""Finds, applies and deletes AccountSecrets with the caller's own rights, and describes their state."""
+
+import re
+from collections.abc import Iterator
+
+from devbox_secrets.api.models import AccountSecret, Condition
+from devbox_secrets.api.names import CLI_FIELD_MANAGER, GROUP, KIND, account_secrets_path
+from devbox_secrets.api.validation import OBJECT_NAME_PATTERN, VARIABLE_PATTERN
+from devbox_secrets.crypto.envelope import key_id_of
+from devbox_secrets.errors import AmbiguousName, Conflict, NotFound, RequestTimeout, Unreachable
+from devbox_secrets.kube.client import APPLY, Body, Client
+
+#: The reason of a cause of a Conflict, in server-side apply (metav1.CauseTypeFieldManagerConflict).
+_FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
+
+
+async def list_all(client: Client, account: str, field_selector: str = "") -> list[AccountSecret]:
+    """List an account's AccountSecrets, by variable.
+
+    Raises:
+        NotFound: the cluster has no such kind.
+        APIError: they can't be read.
+    """
+    try:
+        secrets, _ = await client.list_all(account_secrets_path(account), AccountSecret.parse, field_selector)
+    except NotFound:
+        raise NotFound(
+            "this cluster knows no AccountSecrets: devbox-secrets isn't installed there, or it's another one"
+        ) from None
+    return sorted(secrets, key=lambda secret: (secret.spec.name, secret.name))
+
+
+async def by_variable(client: Client, account: str, variable: str) -> AccountSecret | None:
+    """Find the one AccountSecret of a variable, None where there is none.
+
+    Raises:
+        AmbiguousName: there are several.
+        APIError: they can't be read.
+    """
+    secrets = await list_all(client, account, f"spec.name={variable}")
+    if len(secrets) > 1:
+        names = ", ".join(secret.name for secret in secrets)
+        raise AmbiguousName(
+            f"{variable} has {len(secrets)} AccountSecrets in the account {account}: {names}; say which by that name"
+        )
+    return secrets[0] if secrets else None
+
+
+async def find(client: Client, account: str, name: str) -> AccountSecret:
+    """Find an AccountSecret by its variable, or else by its object's name.
+
+    Raises:
+        NotFound: there is none.
+        AmbiguousName: several have the variable.
+        APIError: they can't be read.
+    """
+    if re.fullmatch(VARIABLE_PATTERN, name, re.ASCII) and (secret := await by_variable(client, account, name)):
+        return secret
+    missing = NotFound(
+        f"the account {account} has no AccountSecret of that name; see those it has: devbox-secrets list -n {account}"
+    )
+    if not re.fullmatch(OBJECT_NAME_PATTERN, name, re.ASCII):
+        raise missing
+    try:
+        return AccountSecret.parse(await client.request("GET", account_secrets_path(account, name)))
+    except NotFound:
+        raise missing from None
+
+
+async def apply(client: Client, manifest: Body, *, resource_version: str = "", force: bool) -> AccountSecret:
+    """Apply a manifest on the server's side, and give what is stored then.
+
+    Args:
+        client: the connection.
+        manifest: the AccountSecret.
+        resource_version: the state that the manifest was made from; empty for any.
+        force: take over what other field managers own.
+
+    Raises:
+        Conflict: other managers own fields that would change, or the object is in another state by now.
+        APIError: it's refused.
+    """
+    return AccountSecret.parse(await _apply(client, manifest, resource_version, force=force))
+
+
+async def dry_run(client: Client, manifest: Body, *, resource_version: str = "", force: bool) -> None:
+    """Ask the API server whether it would take a manifest; the same as `apply`, but nothing is stored."""
+    await _apply(client, manifest, resource_version, force=force, dryRun="All")
+
+
+async def _apply(client: Client, manifest: Body, resource_version: str, *, force: bool, **options: str) -> Body:
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    query = {"fieldManager": CLI_FIELD_MANAGER, "fieldValidation": "Strict", **options}
+    if force:
+        query["force"] = "true"
+    if resource_version:
+        manifest = {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": resource_version}}
+    path = account_secrets_path(namespace, name)
+
+    async def send() -> Body:
+        # No value is in it: the server's own words can be repeated.
+        return await client.request("PATCH", path, query=query, body=manifest, media_type=APPLY, quote=True)
+
+    try:
+        try:
+            return await send()
+        except RequestTimeout:
+            raise
+        except Unreachable:
+            return await send()  # the connection may have been closed while a person typed the value
+    except Conflict as error:
+        if not (conflicts := _field_conflicts(error)):
+            raise
+        raise Conflict(
+            f"someone else manages {name}: {conflicts}; change it where they have it"
+            " from, such as Git, or take it over with --force-conflicts",
+            details=error.details,
+        ) from None
+
+
+def _field_conflicts(error: Conflict) -> str:
+    """Name the other field managers, each with the fields that it owns; empty where there are none."""
+    fields: dict[str, list[str]] = {}
+    for cause in error.details.get("causes") or ():
+        if cause.get("reason") == _FIELD_MANAGER_CONFLICT:
+            fields.setdefault(cause["message"], []).append(cause["field"])
+    return "; ".join(f"{manager}: {', '.join(owned)}" for manager, owned in fields.items())
+
+
+async def delete(client: Client, secret: AccountSecret) -> None:
+    """Delete an AccountSecret; not another one that has its name by now.
+
+    Raises:
+        APIError: it can't be deleted, or is another one.
+    """
+    body = {"preconditions": {"uid": secret.uid}}
+    await client.request("DELETE", account_secrets_path(secret.namespace, secret.name), body=body, quote=True)
+
+
+def ready(secret: AccountSecret) -> Condition | None:
+    """Give what the operator says of the current generation, None until it has."""
+    return secret.status.ready if secret.status.observed_generation == secret.generation else None
+
+
+def is_synced(secret: AccountSecret) -> bool:
+    """Tell whether new devboxes get the current value."""
+    return secret.status.is_synced(secret.generation)
+
+
+def synced_text(secret: AccountSecret) -> str:
+    """Tell the same in words, with the reason why not."""
+    condition = ready(secret)
+    return "not yet" if condition is None else "yes" if condition.holds else f"no: {condition.reason}"
+
+
+def full_name(secret: AccountSecret) -> str:
+    """Name it as kubectl does."""
+    return f"{KIND.lower()}.{GROUP}/{secret.name}"
+
+
+def changes(before: AccountSecret | None, after: AccountSecret) -> Iterator[str]:
+    """Say what became of an AccountSecret, one line each."""
+    new = after.spec
+    what = "created" if before is None else "changed" if before.spec != new else "unchanged"
+    yield f"{full_name(after)} {what} in {after.namespace}: {new.name}"
+    if before is None:
+        return
+    old = before.spec
+    if old.sealed != new.sealed:
+        yield f"  sealed: a new text, with the key {key_id_of(new.sealed)} (before: {key_id_of(old.sealed)})"
+    if old.description != new.description:
+        yield f"  description: {_quoted(old.description)} → {_quoted(new.description)}"
+    if old.rotate_after != new.rotate_after:
+        yield f"  rotateAfter: {_quoted(old.rotate_after)} → {_quoted(new.rotate_after)}"
+
+
+def _quoted(text: str | None) -> str:
+    return "none" if text is None else repr(text)

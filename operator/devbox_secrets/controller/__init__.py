@@ -1,0 +1,1 @@
+"""The operator: reconciles AccountSecrets and namespaces into one account Secret per member namespace."""

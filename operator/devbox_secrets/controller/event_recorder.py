@@ -1,0 +1,79 @@
+"""Records Events on AccountSecrets, and on namespaces whose account has no home.
+
+An Event is for people: one that can't be created is a line in the log, and holds nothing back.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.names import GROUP, KIND, VERSION
+from devbox_secrets.controller import metrics
+from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.rules.events import Event, namespace_event
+from devbox_secrets.controller.writes import Writer
+from devbox_secrets.errors import APIError
+
+LOG = logging.getLogger(__name__)
+
+
+class EventRecorder:
+    """Records Events."""
+
+    def __init__(self, writer: Writer, cache: Cache, identity: str, clock: Callable[[], datetime]) -> None:
+        self._writer = writer
+        self._cache = cache
+        self._identity = identity
+        self._clock = clock
+        # By namespace: what was wrong at the last scan, and what was recorded.
+        self._seen: dict[str, Event] = {}
+        self._recorded: dict[str, Event] = {}
+
+    async def record(self, secret: AccountSecret, event: Event) -> None:
+        """Record an Event on an AccountSecret."""
+        regarding = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "namespace": secret.namespace,
+            "name": secret.name,
+            "uid": secret.uid,
+            # Of the state that it's about: the same said of a later one is another Event.
+            "resourceVersion": secret.resource_version,
+        }
+        await self._create(regarding, event)
+
+    async def record_namespaces(self) -> None:
+        """Record an Event on each namespace whose account has no home.
+
+        Of what was so at the last scan already: whoever creates both namespaces at once creates one first.
+        """
+        found = self._without_home()
+        for namespace, event in found.items():
+            if self._seen.get(namespace) == event and self._recorded.get(namespace) != event:
+                # In the namespace itself, where those look who miss something there.
+                await self._create(
+                    {"apiVersion": "v1", "kind": "Namespace", "namespace": namespace, "name": namespace}, event
+                )
+                self._recorded[namespace] = event
+        self._seen = found
+        self._recorded = {namespace: event for namespace, event in self._recorded.items() if namespace in found}
+        metrics.NAMESPACES_WITHOUT_HOME.set(len(found))
+
+    def _without_home(self) -> dict[str, Event]:
+        found = {}
+        for namespace in self._cache.labeled():
+            home = namespace.account
+            home_account = self._cache.home_account(home) if self._cache.has_namespace(home) else None
+            if event := namespace_event(namespace.name, home, home_account):
+                found[namespace.name] = event
+        return found
+
+    async def _create(self, regarding: dict[str, str], event: Event) -> None:
+        time = self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        try:
+            await self._writer.create_event(regarding, event, time, self._identity)
+        except APIError as error:
+            LOG.info("an Event couldn't be created: %s", error)
+        else:
+            metrics.WRITES.labels("event").inc()

@@ -1,0 +1,67 @@
+"""The operator's Prometheus metrics. No label holds what a person wrote, or a secret."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+ACCOUNT_SECRETS = Gauge(
+    "devbox_secrets_accountsecrets",
+    "AccountSecrets by the reason of their Ready condition",
+    ["reason"],
+    registry=REGISTRY,
+)
+WRITES = Counter(
+    "devbox_secrets_writes",
+    "Writes to the API server by what was written",
+    ["resource"],
+    registry=REGISTRY,
+)
+DRIFT_REPAIRS = Counter(
+    "devbox_secrets_drift_repairs",
+    "Account Secrets that someone else had changed or deleted, and that were repaired",
+    registry=REGISTRY,
+)
+OPENS = Counter("devbox_secrets_opens", "Sealed values opened", registry=REGISTRY)
+RESEALS = Counter(
+    "devbox_secrets_reseals",
+    "Attempts to reseal a value from the gateway with the newest key, by outcome",
+    ["outcome"],
+    registry=REGISTRY,
+)
+RECONCILE_ERRORS = Counter(
+    "devbox_secrets_reconcile_errors", "Reconciliations of an account that failed and are retried", registry=REGISTRY
+)
+WORKQUEUE_DEPTH = Gauge("devbox_secrets_workqueue_depth", "Accounts that wait to be reconciled", registry=REGISTRY)
+WORKQUEUE_QUEUE_DURATION = Histogram(
+    "devbox_secrets_workqueue_queue_duration_seconds",
+    "How long an account waited to be reconciled",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120),
+    registry=REGISTRY,
+)
+RECONCILE_DURATION = Histogram(
+    "devbox_secrets_reconcile_duration_seconds",
+    "How long an account's reconciliation took",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30),
+    registry=REGISTRY,
+)
+SYNC_DURATION = Histogram(
+    "devbox_secrets_sync_duration_seconds",
+    "From the news of a change until the account Secrets that it concerns were written",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 120),
+    registry=REGISTRY,
+)
+ROTATION_DUE = Gauge(
+    "devbox_secrets_rotation_due", "AccountSecrets older than their rotateAfter allows", registry=REGISTRY
+)
+NAMESPACES_WITHOUT_HOME = Gauge(
+    "devbox_secrets_namespaces_without_home",
+    "Namespaces whose label names an account that has no home",
+    registry=REGISTRY,
+)
+LEADER = Gauge("devbox_secrets_leader", "Whether this replica is the leader, the one that writes", registry=REGISTRY)
+SEALING_KEYS = Gauge("devbox_secrets_sealing_keys", "Sealing keys that can be used", registry=REGISTRY)
+NEWEST_SEALING_KEY = Gauge(
+    "devbox_secrets_newest_sealing_key_timestamp_seconds",
+    "When the newest sealing key was created, in seconds since 1970",
+    registry=REGISTRY,
+)

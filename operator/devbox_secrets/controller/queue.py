@@ -1,0 +1,137 @@
+"""The queue of accounts to reconcile: no duplicates, the newest first, fair, with backoff.
+
+Newest first, so that what a person just applied isn't behind the backlog of a start; but an account
+with more changes than its fair share steps back, so that it isn't behind a flood elsewhere either
+(weighted fair queueing; Demers, Keshav and Shenker 1989). A worker that takes only what is within its
+fair share is free for it while all others are at large accounts. An account that failed comes back
+later, each time later than the time before, and alone: no other waits.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from heapq import heappop, heappush
+
+_FIRST_DELAY_SECONDS = 0.2
+_LONGEST_DELAY_SECONDS = 60.0
+#: Changes over its fair share that don't set a name back.
+_FREE_CHANGES = 3
+
+
+class WorkQueue:
+    """Names, without doubles; `get` gives each to one worker at a time."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, float] = {}
+        # By place, then the newest first. A name is in it once for each change; its last ticket counts.
+        self._row: list[tuple[float, int, str]] = []
+        self._tickets: dict[str, int] = {}
+        self._last_ticket = 0
+        # Counted in changes: what waits, what each name had since all was quiet, what would be its share.
+        self._changes: Counter[str] = Counter()
+        self._had: dict[str, float] = {}
+        self._share = 0.0
+        self._working: set[str] = set()
+        self._again: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+        self._later: dict[str, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+        self._wake_for_small = asyncio.Event()
+        self._moved = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, names: Iterable[str]) -> None:
+        """Put names in the row. One that is being worked on comes again after that."""
+        now = asyncio.get_running_loop().time()
+        for name in names:
+            self._changes[name] += 1
+            if name in self._working:
+                self._again.setdefault(name, now)
+            else:
+                self._wait(name, self._waiting.get(name, now))  # it has waited since it came first
+        if self._waiting:
+            self._wake.set()
+
+    async def get(self, *, small: bool = False) -> tuple[str, float]:
+        """Take the first name, waiting for one; and how long it had waited, in seconds.
+
+        With `small`, only one that is within its fair share.
+        """
+        wake = self._wake_for_small if small else self._wake
+        while not (self._waiting and (not small or self._first_is_small())):
+            if not self._waiting:
+                # Whatever each had, nobody missed it.
+                self._row.clear()
+                self._had.clear()
+                self._share = 0.0
+            wake.clear()
+            await wake.wait()
+        self._drop_former_tickets()
+        name = heappop(self._row)[2]
+        changes = self._changes.pop(name)
+        self._had[name] += changes
+        self._share += changes / (len(self._waiting) + len(self._working))
+        del self._tickets[name]
+        since = self._waiting.pop(name)
+        self._working.add(name)
+        if timer := self._later.pop(name, None):
+            timer.cancel()
+        self._moved = asyncio.get_running_loop().time()
+        return name, self._moved - since
+
+    def done(self, name: str) -> None:
+        """Tell that the work on a name went well."""
+        self._failures.pop(name, None)
+        self._release(name)
+
+    def failed(self, name: str) -> float:
+        """Tell that it didn't, so that it comes again later; give when, in seconds."""
+        count = self._failures[name] = self._failures.get(name, 0) + 1
+        delay: float = min(_FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), _LONGEST_DELAY_SECONDS)
+        loop = asyncio.get_running_loop()
+        self._later[name] = loop.call_later(delay, self._return, name)
+        self._release(name)
+        return delay
+
+    def failures(self, name: str) -> int:
+        """How often in a row the work on a name has failed."""
+        return self._failures.get(name, 0)
+
+    def stuck_seconds(self) -> float:
+        """How long nothing has been taken though something waits."""
+        if not self._waiting:
+            return 0.0
+        oldest = min(self._waiting.values())
+        return asyncio.get_running_loop().time() - max(oldest, self._moved)
+
+    def _first_is_small(self) -> bool:
+        self._drop_former_tickets()
+        return self._row[0][0] == 0
+
+    def _drop_former_tickets(self) -> None:
+        while self._tickets.get(self._row[0][2]) != self._row[0][1]:
+            heappop(self._row)
+
+    def _return(self, name: str) -> None:
+        self._later.pop(name, None)
+        self.add([name])
+
+    def _release(self, name: str) -> None:
+        self._working.discard(name)
+        if (since := self._again.pop(name, None)) is not None:
+            self._wait(name, since)
+            self._wake.set()
+
+    def _wait(self, name: str, since: float) -> None:
+        if name not in self._waiting:
+            self._waiting[name] = since
+            self._had[name] = max(self._share, self._had.get(name, 0))
+        place = self._had[name] + self._changes[name]
+        self._last_ticket -= 1
+        self._tickets[name] = self._last_ticket
+        small = place <= self._share + _FREE_CHANGES
+        heappush(self._row, (0 if small else place, self._last_ticket, name))
+        if small:
+            self._wake_for_small.set()

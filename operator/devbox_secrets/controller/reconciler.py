@@ -1,0 +1,239 @@
+"""Reconciles one account at a time: observe, plan, act, report.
+
+Nothing is decided here: `rules.plan` says what should be, and `rules.report` what people are told of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.controller import metrics
+from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.opener import Opener
+from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.controller.rules.plan import (
+    AccountPlan,
+    AccountState,
+    Action,
+    Entry,
+    Member,
+    current_values,
+    plan_account,
+)
+from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
+from devbox_secrets.controller.writes import Writer
+from devbox_secrets.errors import APIError, Conflict, NotFound
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+#: An account's requests at a time: however many it has, other accounts find a connection free, and
+#: none spends its time-out on waiting for one.
+_CONCURRENCY = 4
+#: Values opened before others have their turn: each may take a quarter of a millisecond.
+_OPENED_AT_ONCE = 20
+
+
+class Reconciler:
+    """Reconciles accounts."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        cache: Cache,
+        opener: Opener,
+        record: Callable[[AccountSecret, Event], Awaitable[None]],
+        *,
+        reserved: Sequence[str],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._writer = writer
+        self._cache = cache
+        self._opener = opener
+        self._record = record
+        self._reserved = reserved
+        self._clock = clock
+        # By uid: what devboxes had before the change that the status doesn't report yet, and whether they had
+        # another value since: a second try at reporting finds the new value in the account Secret already.
+        self._before: dict[str, tuple[SecretBytes | None, bool]] = {}
+        # By namespace: what its account Secret was seen to hold, or was made to. What differs from
+        # it while the same is wanted was changed by someone else.
+        self._held: dict[str, Mapping[str, SecretBytes]] = {}
+
+    async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
+        """Write what differs: the account Secrets first, then the AccountSecrets' statuses.
+
+        Args:
+            account: the account.
+            since: when the change was heard of, by the monotonic clock.
+            failures: how often it failed since it last went well.
+
+        Raises:
+            APIError: something couldn't be written; all the rest was.
+        """
+        secrets = {secret.uid: secret for secret in self._cache.account_secrets(account)}
+        state = await self._observe(account, list(secrets.values()))
+        plan = plan_account(state, self._reserved)
+        outcomes = await self._act(state, plan)
+        state = replace(state, home_exists=self._cache.has_namespace(account))  # it may be deleted meanwhile
+        if any(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items()):
+            metrics.SYNC_DURATION.observe(time.monotonic() - since)
+        now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        writes = report(state, plan, outcomes, failures, now)
+        written = await _each(lambda write: self._write_status(secrets[write.uid], write), writes)
+        _raise_worst([*outcomes.values(), *written])
+
+    def forget(self) -> None:
+        """Drop what is known of AccountSecrets and namespaces that are gone."""
+        alive = {secret.uid for secret in self._cache.all_account_secrets()}
+        self._opener.forget_all_but(alive)
+        self._before = {uid: before for uid, before in self._before.items() if uid in alive}
+        self._held = {name: held for name, held in self._held.items() if self._cache.has_namespace(name)}
+
+    async def _observe(self, account: str, secrets: Sequence[AccountSecret]) -> AccountState:
+        opened = []
+        for secret in secrets:
+            opened.append(self._opener.open(secret))
+            if len(opened) % _OPENED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # the probes and the watches have their turn
+        members = self._cache.members(account)
+        current = current_values(account, members)
+        return AccountState(
+            account=account,
+            home_account=self._cache.home_account(account),
+            home_exists=self._cache.has_namespace(account),
+            entries=[self._entry(secret, *each, current) for secret, each in zip(secrets, opened, strict=True)],
+            members=members,
+        )
+
+    def _entry(
+        self,
+        secret: AccountSecret,
+        key_id: str | None,
+        opened: SecretBytes | NotReady,
+        current: Mapping[str, SecretBytes],
+    ) -> Entry:
+        before, changed = self._before.get(secret.uid, (None, False))
+        if not secret.status.is_synced(secret.generation):
+            before, changed = self._value_before(secret, current.get(secret.spec.name))
+        return Entry(
+            uid=secret.uid,
+            account=secret.namespace,
+            name=secret.name,
+            variable=secret.spec.name,
+            created=secret.created,
+            generation=secret.generation,
+            key_id=key_id,
+            opened=opened,
+            rotate_after=secret.spec.rotate_after,
+            status=secret.status,
+            before=before,
+            changed=changed,
+        )
+
+    def _value_before(self, secret: AccountSecret, current: SecretBytes | None) -> tuple[SecretBytes | None, bool]:
+        before, changed = self._before.get(secret.uid, (current, False))
+        self._before[secret.uid] = before, changed or before != current
+        return self._before[secret.uid]
+
+    async def _act(self, state: AccountState, plan: AccountPlan) -> Outcomes:
+        async def act(member: Member) -> None:
+            await self._write_secret(state.account, member, plan)
+
+        failures = await _each(act, state.members)
+        return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
+
+    async def _write_secret(self, account: str, member: Member, plan: AccountPlan) -> None:
+        """Do in one namespace what is planned for its account Secret."""
+        action, namespace = plan.actions[member.namespace], member.namespace
+        version = member.secret.resource_version if member.secret else None
+        if action in (Action.DELETE, Action.REPLACE) and version:
+            await self._writer.delete_account_secret(namespace, version)
+            _note(namespace, "deleted")
+            version = None
+        if action in (Action.APPLY, Action.REPLACE):
+            await self._apply(account, namespace, plan.values, version or await self._create(account, namespace))
+            if self._held.get(namespace) == plan.values:
+                metrics.DRIFT_REPAIRS.inc()
+        if action is Action.DELETE:
+            self._held.pop(namespace, None)
+        elif action is not Action.SKIP_FOREIGN:
+            self._held[namespace] = plan.values
+
+    async def _create(self, account: str, namespace: str) -> str:
+        """Create the account Secret and give the version that it's to be filled at."""
+        body, new = await self._writer.create_account_secret(namespace)
+        if not new:
+            self._learn(account, body)
+            raise Conflict(f"namespace {namespace}: a Secret came up")
+        version: str = body["metadata"]["resourceVersion"]
+        return version
+
+    async def _apply(self, account: str, namespace: str, values: Mapping[str, SecretBytes], version: str) -> None:
+        body = await self._writer.apply_account_secret(namespace, values, version)
+        _note(namespace, f"written, variables: {len(values)}")
+        strange = sorted(set(body.get("data") or {}) - set(values))
+        if strange:
+            # Apply leaves alone what another manager put there.
+            version = body["metadata"]["resourceVersion"]
+            body = await self._writer.remove_account_secret_keys(namespace, strange, version)
+            _note(namespace, f"freed of what isn't the account's, keys: {len(strange)}")
+        self._learn(account, body)
+
+    def _learn(self, account: str, body: Mapping[str, Any]) -> None:
+        """Take our write's response into the cache, unless the namespace went to another account meanwhile.
+
+        Then its event is left to enqueue that account, which has to undo what was written.
+        """
+        if self._cache.home_account(body["metadata"]["namespace"]) == account:
+            self._cache.upsert_secret(body)
+
+    async def _write_status(self, secret: AccountSecret, write: StatusWrite) -> None:
+        version = secret.resource_version
+        try:
+            body = await self._writer.write_status(secret.namespace, secret.name, write.status, version)
+        except NotFound:  # deleted meanwhile: its event is on the way
+            return
+        metrics.WRITES.labels("status").inc()
+        self._cache.upsert_account_secret(body)
+        if write.status.ready and write.status.ready.holds:
+            self._before.pop(secret.uid, None)
+        for event in write.events:
+            log = LOG.warning if event.type == "Warning" else LOG.info
+            log("account %s: %s: %s", secret.namespace, secret.name, event.reason)
+            await self._record(secret, event)
+
+
+def _note(namespace: str, what: str) -> None:
+    metrics.WRITES.labels("secret").inc()
+    LOG.info("namespace %s: account Secret %s", namespace, what)
+
+
+async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T]) -> list[Exception | None]:
+    """Do a job for each item, a few at a time; give what failed for each, None where it was done."""
+    failures: dict[int, Exception | None] = {}
+    todo = iter(enumerate(items))
+
+    async def work() -> None:
+        for number, item in todo:
+            failures[number] = None
+            try:
+                await job(item)
+            except Exception as error:  # noqa: BLE001 - the caller's to judge, when all are done
+                failures[number] = error
+
+    await asyncio.gather(*(work() for _ in range(min(_CONCURRENCY, len(items)))))
+    return [failures[number] for number in range(len(items))]
+
+
+def _raise_worst(outcomes: Sequence[Exception | None]) -> None:
+    """Raise what failed first; an error that nobody expected before one of the API server's."""
+    if failures := [outcome for outcome in outcomes if outcome]:
+        raise min(failures, key=lambda failure: isinstance(failure, APIError))

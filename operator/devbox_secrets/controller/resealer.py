@@ -1,0 +1,100 @@
+"""Seals values of the gateway again with the newest key: nobody else has a copy to do so.
+
+A batch is short and one request after the other, so that what people change needn't wait for it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.controller import metrics
+from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.rules.rotation import needs_reseal, older_keys
+from devbox_secrets.controller.writes import Writer
+from devbox_secrets.crypto.envelope import Keyring
+from devbox_secrets.errors import APIError, Conflict, NotFound, NotLeader, ServerError, Unreachable
+
+LOG = logging.getLogger(__name__)
+#: Values of one batch.
+BATCH_SIZE = 50
+_LONGEST_DELAY_SECONDS = 3600.0
+
+
+class Resealer:
+    """Moves values on from older keys, so that those can be removed; the values stay what they are."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        cache: Cache,
+        keyring: Callable[[], Keyring],
+        opened: Callable[[AccountSecret], SecretBytes | None],
+        *,
+        first_delay: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._writer = writer
+        self._cache = cache
+        self._keyring = keyring
+        self._opened = opened
+        self._first_delay = first_delay
+        self._clock = clock
+        # By uid, of those that failed: the present delay, and until when they wait.
+        self._waiting: dict[str, tuple[float, float]] = {}
+
+    async def reseal_batch(self) -> set[str]:
+        """Reseal some values, if there are any; give their accounts, whose statuses follow."""
+        changed: list[str] = []
+        failures: list[APIError] = []
+        # A list, since the cache changes while requests are on their way.
+        for secret, sealed in list(islice(self._resealed(), BATCH_SIZE)):
+            try:
+                body = await self._writer.write_sealed(secret.namespace, secret.name, sealed, secret.resource_version)
+            except (Conflict, NotFound):
+                # Someone changed or deleted it meanwhile: theirs stays, and its event is on the way.
+                self._put_off(secret)
+                metrics.RESEALS.labels("conflict").inc()
+            except APIError as error:
+                self._put_off(secret)
+                metrics.RESEALS.labels("failed").inc()
+                failures.append(error)
+                if isinstance(error, Unreachable | ServerError | NotLeader):
+                    break  # the next would fail in the same way
+            else:
+                metrics.RESEALS.labels("resealed").inc()
+                self._waiting.pop(secret.uid, None)
+                self._cache.upsert_account_secret(body)
+                changed.append(secret.namespace)
+        if changed:
+            LOG.info("values resealed with the newest key: %d", len(changed))
+        if failures:
+            LOG.warning("values that can't be resealed now: %d; the first: %s", len(failures), failures[0])
+        return set(changed)
+
+    def forget(self) -> None:
+        """Drop what is known of AccountSecrets that are gone."""
+        alive = {secret.uid for secret in self._cache.all_account_secrets()}
+        self._waiting = {uid: waits for uid, waits in self._waiting.items() if uid in alive}
+
+    def _resealed(self) -> Iterator[tuple[AccountSecret, str]]:
+        """Give values that have to move on, each sealed with the newest key. One that doesn't open stays as it is."""
+        keyring = self._keyring()
+        if not (older := older_keys(keyring)):
+            return
+        newest, now = keyring.newest.public, self._clock()
+        for secret in self._cache.all_account_secrets():
+            if not secret.without_copy or not needs_reseal(secret.spec.sealed, older):
+                continue
+            _, until = self._waiting.get(secret.uid, (0, now))
+            value = self._opened(secret)
+            if until <= now and value is not None:
+                yield secret, newest.seal(value, account=secret.namespace, name=secret.spec.name)
+
+    def _put_off(self, secret: AccountSecret) -> None:
+        delay, _ = self._waiting.get(secret.uid, (self._first_delay / 2, 0))
+        delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
+        self._waiting[secret.uid] = delay, self._clock() + delay

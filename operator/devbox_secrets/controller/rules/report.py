@@ -1,0 +1,66 @@
+"""Decides which statuses and Events to write once a plan was carried out, and when a failure is reported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from devbox_secrets.api.models import AccountSecretStatus
+from devbox_secrets.controller.rules.conditions import NotReady, not_owned, not_written
+from devbox_secrets.controller.rules.events import Event, status_events
+from devbox_secrets.controller.rules.plan import AccountPlan, AccountState, Action
+from devbox_secrets.controller.rules.status import next_status
+from devbox_secrets.errors import APIError
+
+Outcomes = Mapping[str, Exception | None]
+"""By namespace: what failed there, None where all was done."""
+#: Failures in a row, six seconds of them, after which they are reported: one namespace that can't be
+#: written must not leave an account without statuses.
+_FAILURES_UNTIL_REPORTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWrite:
+    """An AccountSecret's next status, and the Events to record once it's written."""
+
+    uid: str
+    status: AccountSecretStatus
+    events: Sequence[Event]
+
+
+def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures: int, now: str) -> list[StatusWrite]:
+    """Decide which statuses to write.
+
+    Args:
+        state: the account as it was observed.
+        plan: what was to be done.
+        outcomes: what came of it.
+        failures: how often in a row the account failed before: what a retry may solve isn't reported at once.
+        now: RFC 3339, UTC.
+    """
+    if not state.home_exists:
+        return []  # not seen yet, or being deleted: nothing was written there that could be reported
+    if any(failure and not _is_reported(failure, failures) for failure in outcomes.values()):
+        return []
+    unreached = _unreached(plan, outcomes)
+    writes = []
+    for entry in state.entries:
+        status = next_status(entry, plan.not_ready.get(entry.uid, unreached), now)
+        if status != entry.status:
+            writes.append(StatusWrite(entry.uid, status, status_events(entry.status, status)))
+    return writes
+
+
+def _is_reported(failure: Exception, failures: int) -> bool:
+    """Tell whether people should hear of a failed write now, rather than that it's tried once more.
+
+    A refusal comes of itself where a namespace is being deleted and its event isn't here yet.
+    """
+    return isinstance(failure, APIError) and failures >= (1 if failure.is_permanent else _FAILURES_UNTIL_REPORTED)
+
+
+def _unreached(plan: AccountPlan, outcomes: Outcomes) -> NotReady | None:
+    """Say which namespaces an account's variables can't reach, if there are any."""
+    foreign = [namespace for namespace, action in plan.actions.items() if action is Action.SKIP_FOREIGN]
+    if foreign:
+        return not_owned(foreign)
+    failed = {namespace: str(failure) for namespace, failure in outcomes.items() if failure}
+    return not_written(failed) if failed else None

@@ -1,0 +1,94 @@
+"""Computes an AccountSecret's next status: Ready, RotationDue and their times."""
+
+from datetime import UTC, datetime
+
+from devbox_secrets.api.models import AccountSecretStatus, Condition, Reason
+from devbox_secrets.api.validation import parse_duration
+from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.rules.plan import Entry
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSecretStatus:
+    """Give an AccountSecret's status once the account Secret holds what was planned.
+
+    `now` is RFC 3339, UTC. The status equals the current one where there is nothing to report.
+    """
+    changed_at = _changed_at(entry, not_ready, now)
+    ready = Condition(
+        type="Ready",
+        status="False" if not_ready else "True",
+        reason=not_ready.reason if not_ready else Reason.SYNCED,
+        message=not_ready.message if not_ready else "every new devbox of the account has the variable",
+        last_transition_time=now,
+        observed_generation=entry.generation,
+    )
+    conditions = [_dated(ready, entry.status.ready)]
+    if due := _rotation_due(entry, changed_at, now):
+        conditions.append(_dated(due, entry.status.rotation_due))
+    return entry.status.model_copy(
+        update={
+            "observed_generation": entry.generation,
+            "key_id": entry.key_id,
+            "changed_at": changed_at,
+            "conditions": tuple(conditions),
+        }
+    )
+
+
+def falls_due(status: AccountSecretStatus, rotate_after: str | None, now: str) -> bool:
+    """Tell whether a value is older than `rotate_after` by `now`, and its status doesn't say so yet."""
+    due = _due_at(status.changed_at, rotate_after)
+    return due is not None and due <= now and not status.overdue
+
+
+def _rotation_due(entry: Entry, changed_at: str | None, now: str) -> Condition | None:
+    due = _due_at(changed_at, entry.rotate_after)
+    if due is None:
+        return None
+    over = due <= now
+    return Condition(
+        type="RotationDue",
+        status="True" if over else "False",
+        reason="Overdue" if over else "NotDue",
+        message=f"the value is of {changed_at} and was to be changed by {due} (rotateAfter: {entry.rotate_after});"
+        f" get a new one at its source and seal it: devbox-secrets seal {entry.variable}"
+        if over
+        else f"the value is to be changed by {due}",
+        last_transition_time=now,
+        observed_generation=entry.generation,
+    )
+
+
+def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
+    """Say until when a value should be changed: RFC 3339, UTC, which sorts as text."""
+    if changed_at is None or rotate_after is None:
+        return None
+    try:
+        due = datetime.fromisoformat(changed_at) + parse_duration(rotate_after)
+    except (ValueError, OverflowError):  # not a time that we wrote
+        return None
+    return due.astimezone(UTC).strftime(_TIME)
+
+
+def _dated(condition: Condition, old: Condition | None) -> Condition:
+    """Keep the time of the last transition where the status is the same."""
+    if old is None or old.status != condition.status:
+        return condition
+    return condition.model_copy(update={"last_transition_time": old.last_transition_time})
+
+
+def _changed_at(entry: Entry, not_ready: NotReady | None, now: str) -> str | None:
+    """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
+
+    Both leave the value that the AccountSecret stands for the same; only one that wasn't reported yet
+    and differs from the one before is a change. It's also one where devboxes had another value since, or a
+    namespace was out of reach.
+    """
+    synced = entry.status.changed_at
+    if not_ready is not None or (synced is not None and entry.is_reported):
+        return synced
+    ready = entry.status.ready
+    unreached = ready is not None and ready.reason in {Reason.NOT_OWNED, Reason.NOT_WRITTEN}
+    return now if synced is None or unreached or entry.changed or entry.before != entry.opened else synced

@@ -1,0 +1,170 @@
+"""Writes account Secrets, AccountSecrets, Events and the Lease, one method for each right; not the sealing keys."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecretStatus
+from devbox_secrets.api.names import (
+    ACCOUNT_SECRET,
+    CREATE_FIELD_MANAGER,
+    FIELD_MANAGER,
+    GROUP,
+    LEASE,
+    MANAGED_BY_LABEL,
+    NAMESPACES_PATH,
+    SECRET_TYPE,
+    account_secrets_path,
+)
+from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.errors import Conflict, NotFound
+from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
+
+EVENTS_PATH = "/apis/events.k8s.io/v1"
+LEASES_PATH = "/apis/coordination.k8s.io/v1"
+#: What an Event's note can hold (events.k8s.io/v1).
+_NOTE_MAX_BYTES = 1024
+#: An Event's name is a piece of its object's, a dot and a piece of a hash (RFC 1123's subdomain: 253 characters).
+_EVENT_NAME_PREFIX_LENGTH = 200
+_AS_FIELD_MANAGER = {"fieldManager": FIELD_MANAGER}
+
+
+class Writer:
+    """Account Secrets, AccountSecrets, Events and the Lease."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
+        """Create an empty account Secret where there is none; give what is there, and whether it's new.
+
+        Only then is there a resource version that `apply_account_secret` can insist on. A Secret
+        that comes up between the read and the creation keeps all that it holds: this names its type
+        alone, and as a field manager of its own takes nothing away.
+        """
+        path = _account_secret_path(namespace)
+        try:
+            return await self._client.request("GET", path), False
+        except NotFound:
+            body = _secret({"name": ACCOUNT_SECRET})
+        query = {"fieldManager": CREATE_FIELD_MANAGER}
+        response = await self._client.send("PATCH", path, query=query, body=body, media_type=APPLY)
+        return response.body, response.status == HTTPStatus.CREATED
+
+    async def apply_account_secret(
+        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
+    ) -> Body:
+        """Write a namespace's account Secret, if it's still in that state: these values and no others.
+
+        Raises:
+            Conflict: it's in another state by now.
+        """
+        labels = {MANAGED_BY_LABEL: FIELD_MANAGER}
+        body = {
+            **_secret({"name": ACCOUNT_SECRET, "labels": labels, "resourceVersion": resource_version}),
+            "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
+        }
+        # Forced: what someone else wrote into our own Secret is drift.
+        query = {**_AS_FIELD_MANAGER, "force": "true"}
+        path = _account_secret_path(namespace)
+        return await self._client.request("PATCH", path, query=query, body=body, media_type=APPLY)
+
+    async def remove_account_secret_keys(self, namespace: str, names: list[str], resource_version: str) -> Body:
+        """Remove keys that someone else put into a namespace's account Secret.
+
+        Raises:
+            Conflict: it's in another state by now.
+        """
+        body = {"metadata": {"resourceVersion": resource_version}, "data": dict.fromkeys(names)}
+        path = _account_secret_path(namespace)
+        return await self._client.request("PATCH", path, query=_AS_FIELD_MANAGER, body=body, media_type=MERGE)
+
+    async def delete_account_secret(self, namespace: str, resource_version: str) -> None:
+        """Delete an account Secret, if it's still in that state.
+
+        Raises:
+            Conflict: it's in another state by now.
+        """
+        body = {"preconditions": {"resourceVersion": resource_version}}
+        with suppress(NotFound):
+            await self._client.request("DELETE", _account_secret_path(namespace), body=body)
+
+    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
+        """Write an AccountSecret's status, if it's still in that state.
+
+        Raises:
+            Conflict: it's in another state by now.
+            NotFound: it was deleted.
+        """
+        body = {
+            "metadata": {"resourceVersion": resource_version},
+            # With its None: that is how a merge patch takes a field away.
+            "status": status.model_dump(by_alias=True, mode="json"),
+        }
+        path = f"{account_secrets_path(namespace, name)}/status"
+        return await self._client.request("PATCH", path, body=body, media_type=MERGE)
+
+    async def write_sealed(self, namespace: str, name: str, sealed: str, resource_version: str) -> Body:
+        """Replace an AccountSecret's sealed value, if it's still in that state.
+
+        Raises:
+            Conflict: it's in another state by now.
+            NotFound: it was deleted.
+        """
+        body = {"metadata": {"resourceVersion": resource_version}, "spec": {"sealed": sealed}}
+        path = account_secrets_path(namespace, name)
+        return await self._client.request(
+            "PATCH", path, query=_AS_FIELD_MANAGER, body=body, media_type=MERGE, quote=True
+        )
+
+    async def create_event(self, regarding: Mapping[str, str], event: Event, time: str, reporter: str) -> None:
+        """Create an Event about an object, in its namespace; nothing where the same one exists already.
+
+        `regarding` is an ObjectReference; `time` is RFC 3339 with microseconds.
+        """
+        content = "\n".join([*regarding.values(), event.reason, event.message])
+        namespace, name = regarding["namespace"], regarding["name"][:_EVENT_NAME_PREFIX_LENGTH].rstrip("-.")
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{name}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"},
+            "type": event.type,
+            "reason": event.reason,
+            "note": event.message.encode()[:_NOTE_MAX_BYTES].decode(errors="ignore"),
+            "action": "Sync",
+            "regarding": regarding,
+            "eventTime": time,
+            "reportingController": GROUP,
+            "reportingInstance": reporter,
+        }
+        with suppress(Conflict):
+            await self._client.request("POST", f"{EVENTS_PATH}/namespaces/{namespace}/events", body=body)
+
+    async def read_lease(self, namespace: str) -> Body:
+        """Read the Lease of the operator's replicas."""
+        return await self._client.request("GET", _lease_path(namespace))
+
+    async def write_lease(self, namespace: str, spec: Body, resource_version: str) -> None:
+        """Change the Lease, if it's still in that state.
+
+        Raises:
+            Conflict: it's in another state by now.
+        """
+        body = {"metadata": {"resourceVersion": resource_version}, "spec": spec}
+        await self._client.request("PATCH", _lease_path(namespace), body=body, media_type=MERGE)
+
+
+def _account_secret_path(namespace: str) -> str:
+    return f"{NAMESPACES_PATH}/{namespace}/secrets/{ACCOUNT_SECRET}"
+
+
+def _lease_path(namespace: str) -> str:
+    return f"{LEASES_PATH}/namespaces/{namespace}/leases/{LEASE}"
+
+
+def _secret(metadata: Body) -> Body:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": SECRET_TYPE}

@@ -1,0 +1,1 @@
+"""The API server, asked with the caller's token."""

@@ -1,0 +1,143 @@
+"""An AccountSecret as the contract sees it, read from an object or from a table's row. Pure.
+
+Kubernetes keeps times to the second. The gateway annotates its own writes with milliseconds; other writes have the
+time that the API server recorded.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from devbox_secrets.api.names import (
+    FIELD_MANAGER,
+    GATEWAY_CREATED_ANNOTATION,
+    GATEWAY_FIELD_MANAGER,
+    GATEWAY_REQUESTS_ANNOTATION,
+    GATEWAY_UPDATED_ANNOTATION,
+)
+from devbox_secrets.api.ownership import owners_of_sealed, precedence
+from devbox_secrets.gateway.contract.ids import SecretId
+from devbox_secrets.gateway.contract.responses import SecretView
+
+Body = dict[str, Any]
+
+#: The column of the CRD's table that holds the variable.
+_VARIABLE_COLUMN = "Variable"
+#: How far the gateway's clock may be from the API server's; an annotation further off was copied from elsewhere.
+_MAX_SKEW_MS = 60_000
+#: How many idempotency keys an object keeps; a retry comes within seconds.
+_MAX_IDEMPOTENCY_KEYS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One AccountSecret, without its value. What a list isn't sorted by is parsed only on access."""
+
+    id: SecretId
+    variable: str
+    metadata: Body = field(repr=False)
+
+    @property
+    def precedence(self) -> tuple[str, str]:
+        """What sorts those of one variable: devboxes get the value of the first."""
+        return precedence(self.metadata["creationTimestamp"], self.metadata["uid"])
+
+    @property
+    def updated_ms(self) -> int:
+        """When the value was last written."""
+        return max(self.id.created_ms, _updated(self.metadata))
+
+    @property
+    def resource_version(self) -> str:
+        """The version of the object that was read."""
+        return str(self.metadata["resourceVersion"])
+
+    @property
+    def generation(self) -> int:
+        """The version of its spec that was read."""
+        return int(self.metadata["generation"])
+
+    @property
+    def idempotency_keys(self) -> tuple[str, ...]:
+        """The keys of the requests that wrote it, the newest last."""
+        return tuple(_annotations(self.metadata).get(GATEWAY_REQUESTS_ANNOTATION, "").split())
+
+    @property
+    def view(self) -> SecretView:
+        """The secret as a response shows it."""
+        return SecretView(
+            id=str(self.id),
+            name=self.variable,
+            create_time_ms=self.id.created_ms,
+            update_time_ms=self.updated_ms,
+        )
+
+
+def read_object(body: Body) -> Record:
+    """Parse an AccountSecret."""
+    return _parse(body["metadata"], body["spec"]["name"])
+
+
+def read_table(table: Body) -> Iterator[Record]:
+    """Parse a table of AccountSecrets with their metadata: it holds no sealed values."""
+    columns = [column["name"] for column in table["columnDefinitions"]]
+    index = columns.index(_VARIABLE_COLUMN)
+    for row in table.get("rows") or ():
+        yield _parse(row["object"]["metadata"], row["cells"][index])
+
+
+def idempotency_key(request_id: str | None, operation: str) -> str | None:
+    """Give the key by which a request's retry is recognized; another operation with the same id has another key."""
+    if not request_id:
+        return None
+    return hashlib.sha256(f"{operation}\0{request_id}".encode(errors="replace")).hexdigest()[:16]
+
+
+def creation_annotations(now_ms: int, key: str | None) -> dict[str, str]:
+    """Give the annotations of an AccountSecret that the gateway creates."""
+    return {GATEWAY_CREATED_ANNOTATION: str(now_ms), **update_annotations(now_ms, (), key)}
+
+
+def update_annotations(now_ms: int, keys: tuple[str, ...], key: str | None) -> dict[str, str]:
+    """Give the annotations that go with a new value: `key` is added to the object's idempotency keys."""
+    kept = [*keys, *([key] if key else [])][-_MAX_IDEMPOTENCY_KEYS:]
+    return {GATEWAY_UPDATED_ANNOTATION: str(now_ms), GATEWAY_REQUESTS_ANNOTATION: " ".join(kept)}
+
+
+def _parse(metadata: Body, variable: str) -> Record:
+    created = _milliseconds(metadata["creationTimestamp"])
+    annotated = _annotated_ms(metadata, GATEWAY_CREATED_ANNOTATION)
+    if annotated is not None and abs(annotated - created) <= _MAX_SKEW_MS:
+        created = annotated
+    return Record(SecretId(created, UUID(metadata["uid"]), metadata["name"]), variable, metadata)
+
+
+def _updated(metadata: Body) -> int:
+    """Tell when the value was last written, by its current owner.
+
+    The operator owns a value that it has sealed again: the value itself is still the one that the gateway took.
+    """
+    owners = [
+        (_milliseconds(entry["time"]), entry["manager"]) for entry in owners_of_sealed(metadata) if "time" in entry
+    ]
+    written, owner = max(owners, default=(0, ""))
+    annotated = _annotated_ms(metadata, GATEWAY_UPDATED_ANNOTATION)
+    return annotated if annotated is not None and owner in {GATEWAY_FIELD_MANAGER, FIELD_MANAGER} else written
+
+
+def _annotations(metadata: Body) -> dict[str, str]:
+    return metadata.get("annotations") or {}
+
+
+def _annotated_ms(metadata: Body, name: str) -> int | None:
+    """Parse an annotation in milliseconds; people can write anything there."""
+    text = _annotations(metadata).get(name, "")
+    return int(text) if re.fullmatch("[0-9]{1,14}", text, re.ASCII) else None
+
+
+def _milliseconds(timestamp: str) -> int:
+    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)

@@ -1,0 +1,246 @@
+"""Creates, reads, updates and deletes AccountSecrets with the caller's token; seals with the public key.
+
+Only the public key is kept, and only for a short time: two gateways behind one Service behave as one.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.accounts import account_of
+from devbox_secrets.api.manifest import manifest, object_names
+from devbox_secrets.api.models import AccountSecretSpec
+from devbox_secrets.api.names import (
+    GATEWAY_FIELD_MANAGER,
+    NAMESPACES_PATH,
+    PUBLIC_KEYS_CONFIGMAP,
+    account_secrets_path,
+)
+from devbox_secrets.api.validation import check_value, check_variable, is_reserved, reserved_name
+from devbox_secrets.crypto.envelope import PublicKey
+from devbox_secrets.errors import (
+    APIError,
+    Conflict,
+    DevboxSecretsError,
+    Invalid,
+    InvalidKey,
+    InvalidName,
+    NotFound,
+)
+from devbox_secrets.gateway.backend.auth import Caller
+from devbox_secrets.gateway.backend.record import (
+    Body,
+    Record,
+    creation_annotations,
+    idempotency_key,
+    read_object,
+    read_table,
+    update_annotations,
+)
+from devbox_secrets.gateway.backend.upstream import MERGE, TABLE, Upstream
+from devbox_secrets.gateway.contract.errors import bad_request, not_found, not_the_home, service_unavailable
+from devbox_secrets.gateway.contract.ids import SecretId
+
+#: How long a new sealing key may stay unnoticed.
+KEY_SECONDS = 15
+_PAGE_SIZE = 1000
+_MAX_ATTEMPTS = 5
+#: With a table's rows, their objects' metadata.
+_METADATA = {"includeObject": "Metadata"}
+_WRITE = {"fieldManager": GATEWAY_FIELD_MANAGER}
+
+Find = Callable[[], Awaitable[Record]]
+"""Finds the secret that a request is about; called again when it has changed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of an account's secrets."""
+
+    records: Sequence[Record]
+    has_more: bool
+    total: int
+
+
+class Store:
+    """The AccountSecrets of every account that a caller may use."""
+
+    def __init__(self, upstream: Upstream, namespace: str, reserved: Sequence[str]) -> None:
+        self._upstream = upstream
+        self._namespace = namespace
+        self._reserved = reserved
+        self._key: tuple[PublicKey, float] | None = None
+
+    async def create(self, caller: Caller, variable: str, value: SecretBytes, request_id: str | None) -> Record:
+        """Create a secret, once for each request.
+
+        Raises:
+            ErrorResponse: the account has one of that name, or isn't the namespace's.
+            InvalidName: no variable can have the name; or InvalidValue, ValueTooLarge.
+            APIError: the API server refuses it.
+        """
+        check_variable(variable)
+        check_value(variable, value)
+        if is_reserved(variable, self._reserved):
+            raise reserved_name(variable)
+        key = idempotency_key(request_id, f"create {variable}")
+        existing = await self._with_variable(caller, variable)
+        sealed = await self._seal(caller, variable, value)
+        # Users choose an object's name freely, so someone may have ours for another variable.
+        for name in object_names(variable):
+            if existing:
+                break
+            body = manifest(caller.account, AccountSecretSpec(name=variable, sealed=sealed), name)
+            body["metadata"]["annotations"] = creation_annotations(_now_ms(), key)
+            try:
+                return read_object(await self._request(caller, "POST", query=_WRITE, body=body))
+            except Conflict:
+                existing = await self._with_variable(caller, variable)
+            except Invalid as error:  # what a policy refuses
+                raise await self._explained(caller, error) from None
+        if not existing:
+            raise bad_request(
+                "the AccountSecrets that would bear this secret's names in Kubernetes are there with other variables;"
+                " make it with kubectl, under a name of your choice"
+            )
+        if key in existing[0].idempotency_keys:
+            return existing[0]
+        raise bad_request("the account has a secret of this name already; update that one, or delete it first")
+
+    async def page(self, caller: Caller, limit: int, starting_after: str | None) -> Page:
+        """List an account's secrets, the newest first."""
+        records = sorted(await self._list(caller), key=lambda record: record.id.order, reverse=True)
+        rest = records
+        if starting_after is not None:
+            after = SecretId.parse(starting_after)
+            if after is None:
+                raise bad_request("starting_after must be the id of the last secret on the page before")
+            rest = [record for record in records if record.id.order < after.order]
+        return Page(rest[:limit], len(rest) > limit, len(records))
+
+    async def by_name(self, caller: Caller, variable: str) -> Record:
+        """Find a secret by its name; of several that kubectl created, the one that devboxes get."""
+        try:
+            check_variable(variable)
+        except InvalidName:
+            raise not_found() from None
+        found = await self._with_variable(caller, variable)
+        if not found:
+            raise not_found()
+        return found[0]
+
+    async def by_id(self, caller: Caller, text: str) -> Record:
+        """Find a secret by its id."""
+        wanted = SecretId.parse(text)
+        if wanted is None:
+            raise not_found()
+        table = await self._request(caller, "GET", wanted.name, query=_METADATA, headers={"Accept": TABLE})
+        (record,) = read_table(table)
+        if record.id.uid != wanted.uid:
+            raise not_found()
+        return record
+
+    async def update(self, caller: Caller, find: Find, value: SecretBytes, request_id: str | None) -> Record:
+        """Give a secret a new value, once for each request."""
+        key = idempotency_key(request_id, "update")
+        for _ in range(_MAX_ATTEMPTS):
+            record = await find()
+            if key in record.idempotency_keys:
+                return record
+            check_value(record.variable, value)
+            body: Body = {
+                "metadata": {
+                    "resourceVersion": record.resource_version,
+                    "annotations": update_annotations(_now_ms(), record.idempotency_keys, key),
+                },
+                "spec": {"sealed": await self._seal(caller, record.variable, value)},
+            }
+            headers = {"Content-Type": MERGE}
+            try:
+                updated = await self._request(caller, "PATCH", record.id.name, query=_WRITE, body=body, headers=headers)
+            except Conflict:  # someone changed it since, for instance the operator its status
+                continue
+            return read_object(updated)
+        raise service_unavailable("others change this secret at the same time")
+
+    async def delete(self, caller: Caller, find: Find) -> Record:
+        """Delete a secret, and give it as it was."""
+        record = await find()
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": str(record.id.uid)}}
+        try:
+            await self._request(caller, "DELETE", record.id.name, body=body)
+        except Conflict:  # it was deleted since, and created again
+            raise not_found() from None
+        return record
+
+    async def _with_variable(self, caller: Caller, variable: str) -> list[Record]:
+        """Give the AccountSecrets of a variable, starting with the one that devboxes get."""
+        return sorted(await self._list(caller, f"spec.name={variable}"), key=lambda record: record.precedence)
+
+    async def _list(self, caller: Caller, field_selector: str = "") -> list[Record]:
+        records: list[Record] = []
+        query = {**_METADATA, "limit": str(_PAGE_SIZE), "fieldSelector": field_selector}
+        # Not compressed: compression takes the API server longer than sending the whole table.
+        headers = {"Accept": TABLE, "Accept-Encoding": "identity"}
+        while True:
+            try:
+                table = await self._request(caller, "GET", query=query, headers=headers)
+            except NotFound:
+                raise service_unavailable(
+                    "the cluster doesn't know AccountSecrets, which the chart's CRD brings"
+                ) from None
+            records += read_table(table)
+            query["continue"] = table["metadata"].get("continue", "")
+            if not query["continue"]:
+                return records
+
+    async def _explained(self, caller: Caller, error: APIError) -> DevboxSecretsError:
+        """Explain a refused creation: if the caller's namespace belongs to another account, that is why.
+
+        The namespace is read with the caller's token; without the right to read it, the error stays as it is.
+        """
+        try:
+            namespace = await self._upstream.request(caller.token, "GET", f"{NAMESPACES_PATH}/{caller.account}")
+        except APIError:
+            return error
+        home = account_of(caller.account, namespace["metadata"].get("labels") or {})
+        return error if home == caller.account else not_the_home(home)
+
+    async def _seal(self, caller: Caller, variable: str, value: SecretBytes) -> str:
+        key = await self._newest_key(caller)
+        return key.seal(value, account=caller.account, name=variable)
+
+    async def _newest_key(self, caller: Caller) -> PublicKey:
+        """Read the public key; every authenticated user may, so it is the same for all."""
+        now = time.monotonic()
+        if self._key and now - self._key[1] < KEY_SECONDS:
+            return self._key[0]
+        path = f"{NAMESPACES_PATH}/{self._namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
+        try:
+            keys = (await self._upstream.request(caller.token, "GET", path)).get("data") or {}
+            key = PublicKey.parse(keys["newest"])
+        except (KeyError, InvalidKey):
+            raise service_unavailable("there is no sealing key yet, which the operator makes when it starts") from None
+        except NotFound:
+            raise service_unavailable("there are no public keys where the operator should be") from None
+        self._key = key, now
+        return key
+
+    async def _request(
+        self,
+        caller: Caller,
+        method: str,
+        name: str = "",
+        *,
+        query: dict[str, str] | None = None,
+        body: Body | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Body:
+        path = account_secrets_path(caller.account, name)
+        return await self._upstream.request(caller.token, method, path, query=query, body=body, headers=headers)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

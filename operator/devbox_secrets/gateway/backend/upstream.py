@@ -1,0 +1,144 @@
+"""The gateway's own client of the API server: each request carries its caller's token.
+
+The gateway has no token of its own. One session serves all callers, so it keeps no cookies: what one caller is given
+must not go with another's request.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Self, TypeVar
+
+import aiohttp
+
+from devbox_secrets.errors import RequestTimeout, ServerError, TooManyRequests, Unreachable, api_error
+from devbox_secrets.gateway import metrics
+from devbox_secrets.serving.tls import Authority
+
+Body = dict[str, Any]
+T = TypeVar("T")
+
+JSON = "application/json"
+MERGE = "application/merge-patch+json"
+#: A table's rows have an object's metadata and columns, without the rest of it.
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+class Upstream:
+    """Connections to one API server, for anyone who has a token."""
+
+    def __init__(self, session: aiohttp.ClientSession, authority: Authority, timeout_seconds: float) -> None:
+        self._session = session
+        self._authority = authority
+        self._timeout_seconds = timeout_seconds
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, server: str, authority: Authority, timeout_seconds: float) -> AsyncIterator[Self]:
+        """Open the session; a response may take so many seconds."""
+        async with aiohttp.ClientSession(
+            base_url=server,
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+        ) as session:
+            yield cls(session, authority, timeout_seconds)
+
+    async def request(
+        self,
+        token: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Body:
+        """Send one request and give the response's body.
+
+        Raises:
+            APIError: there was no response, or a refusal. Its text names the request's method and group, no more.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        async with self._send(token, method, path, headers or {}, params=query, data=data) as response:
+            return _parse(_describe(method, path), await response.read())
+
+    async def watch(
+        self, token: str, path: str, query: Mapping[str, str], on_event: Callable[[str, Body], T | None]
+    ) -> T | None:
+        """Read a watch's events until `on_event` makes something of one, by its type and its object.
+
+        Returns:
+            What `on_event` made; None where the watch ended before.
+
+        Raises:
+            APIError: as `request` does.
+        """
+        rest, request = b"", _describe("watch", path)
+        # No time limit for the response: there may be nothing to tell for long.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._session.timeout.total)
+        async with self._send(token, "GET", path, {}, params={**query, "watch": "true"}, timeout=timeout) as response:
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for event in (_parse(request, line) for line in lines):
+                    if event["type"] == "ERROR":
+                        status = event["object"].get("code", 0)
+                        raise api_error(status, f"{request}: {status}")
+                    if (result := on_event(event["type"], event["object"])) is not None:
+                        return result
+        return None
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        token: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        **options: Any,  # noqa: ANN401 - aiohttp's own
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        sent = {"Accept": JSON, "Content-Type": JSON, **headers, "Authorization": f"Bearer {token}"}
+        request, code = _describe(method, path), "error"
+        try:
+            # The current context: requests with the same one share connections.
+            async with self._session.request(
+                method, path, headers=sent, allow_redirects=False, ssl=self._authority.context, **options
+            ) as response:
+                code = f"{response.status // 100}xx"
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    await response.read()  # or the connection couldn't be used again
+                if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    code = "429"
+                    retry_after = _parse_seconds(response.headers.get("Retry-After", ""))
+                    raise TooManyRequests(f"{request}: {response.status}", retry_after=retry_after)
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise api_error(response.status, f"{request}: {response.status}")
+                yield response
+        except TimeoutError:
+            code = "timeout"
+            raise RequestTimeout(f"{request}: no answer in {self._timeout_seconds:g} seconds") from None
+        except (aiohttp.ClientError, OSError) as error:
+            code = "error"
+            raise Unreachable(f"{request}: {type(error).__name__}") from None
+        finally:
+            metrics.UPSTREAM_REQUESTS.labels(code).inc()
+
+
+def _describe(method: str, path: str) -> str:
+    """Name a request without account and name, since the caller may have named anything."""
+    return f"{method} {path.partition('/namespaces/')[0]}"
+
+
+def _parse(request: str, raw: bytes) -> Body:
+    try:
+        body: Body = json.loads(raw)
+    except ValueError:
+        raise ServerError(f"{request}: the answer isn't JSON") from None
+    return body
+
+
+def _parse_seconds(header: str) -> int:
+    """Parse Retry-After, which the API server gives in seconds."""
+    return int(header) if re.fullmatch("[0-9]{1,4}", header, re.ASCII) else 1

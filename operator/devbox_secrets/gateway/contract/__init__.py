@@ -1,0 +1,1 @@
+"""Runloop's contract: requests, responses, errors, ids and the OpenAPI document. Pure."""

@@ -1,0 +1,56 @@
+"""A secret's id: `sec_` and, in base32, the time of creation, the object's uid and its name.
+
+It holds the time of creation, the object's uid and its name, in this order. So ids sort by time of creation, a page
+can begin after an id whose secret is gone, and an object that was created again under the same name has another id.
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+from devbox_secrets.api.validation import OBJECT_NAME_PATTERN
+
+_PREFIX = "sec_"
+_TIME_BYTES = 6
+_UID_BYTES = 16
+_NAME = re.compile(OBJECT_NAME_PATTERN.encode())
+#: What an id looks like, for clients, who make nothing of it.
+ID_PATTERN = f"^{_PREFIX}[0-9a-v]+$"
+ID_MAX_LENGTH = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretId:
+    """Which AccountSecret."""
+
+    created_ms: int
+    uid: UUID
+    name: str
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sort by time of creation."""
+        return self.created_ms, self.uid.int, self.name
+
+    def __str__(self) -> str:
+        """Give the id as the contract has it."""
+        raw = self.created_ms.to_bytes(_TIME_BYTES) + self.uid.bytes + self.name.encode()
+        return _PREFIX + base64.b32hexencode(raw).decode().rstrip("=").lower()
+
+    @classmethod
+    def parse(cls, text: str) -> "SecretId | None":
+        """Read an id; None where it can't be one of ours."""
+        digits = text.removeprefix(_PREFIX)
+        if digits == text or len(text) > ID_MAX_LENGTH:
+            return None
+        try:
+            raw = base64.b32hexdecode(digits.upper() + "=" * (-len(digits) % 8))
+        except (binascii.Error, ValueError):
+            return None
+        created, uid, name = raw[:_TIME_BYTES], raw[_TIME_BYTES:][:_UID_BYTES], raw[_TIME_BYTES + _UID_BYTES :]
+        if not _NAME.fullmatch(name):
+            return None
+        found = cls(int.from_bytes(created), UUID(bytes=uid), name.decode())
+        return found if str(found) == text else None

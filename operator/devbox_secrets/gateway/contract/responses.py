@@ -1,0 +1,41 @@
+"""The bodies of responses: models from which the OpenAPI document comes. Pure."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from devbox_secrets.gateway.contract.errors import CODES
+from devbox_secrets.gateway.contract.ids import ID_PATTERN
+
+Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, UTC.", json_schema_extra={"format": "int64"})]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SecretView(_Body):
+    """A secret, never its value."""
+
+    id: Annotated[
+        str,
+        Field(description="Stays the same until the secret is deleted.", json_schema_extra={"pattern": ID_PATTERN}),
+    ]
+    name: Annotated[str, Field(description="The environment variable's name, unique in the account.")]
+    create_time_ms: Milliseconds
+    update_time_ms: Annotated[Milliseconds, Field(description="When the value was last set, in the same unit.")]
+
+
+class SecretListView(_Body):
+    """A page of an account's secrets, the newest first."""
+
+    secrets: list[SecretView]
+    has_more: Annotated[bool, Field(description="Whether there are older ones: ask for those after the last `id`.")]
+    total_count: Annotated[int, Field(ge=0, description="How many secrets the account has.")]
+
+
+class ErrorView(_Body):
+    """What is wrong. Nothing that was sent is repeated."""
+
+    message: Annotated[str, Field(description="A sentence for people.")]
+    code: Annotated[str, Field(description="A word for the status.", json_schema_extra={"enum": [*CODES.values()]})]

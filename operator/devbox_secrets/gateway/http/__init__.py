@@ -1,0 +1,1 @@
+"""HTTP around the endpoints: the server, its limits, the audit log, the rate limit."""

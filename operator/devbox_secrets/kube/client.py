@@ -1,0 +1,136 @@
+"""Requests to the API server: one at a time or a list page by page, and a typed error for what fails.
+
+Bodies are plain dictionaries: the client's model objects cost more CPU than the requests do.
+An error names the request and the server's reason, never a body.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+from devbox_secrets.errors import APIError, NotLeader, RequestTimeout, ServerError, Unreachable, api_error
+from devbox_secrets.kube import config
+
+Body = dict[str, Any]
+T = TypeVar("T")
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+_TIMEOUT_SECONDS = 30
+_PAGE_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response of the API server: the HTTP status and the body."""
+
+    status: int
+    body: Body = field(repr=False)
+
+
+class Client:
+    """Connections to one API server, with the rights of whoever they were opened for."""
+
+    def __init__(self, client: ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
+        self._client = client
+        self._may_write = may_write
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> AsyncIterator[Self]:
+        """Connect as kubectl would.
+
+        Raises:
+            ConfigError: there is no configuration to connect with.
+        """
+        async with ApiClient(await config.load(kubeconfig, context)) as client:
+            yield cls(client)
+
+    def fenced(self, may_write: Callable[[], bool]) -> Self:
+        """Give the same client, with which nothing is written unless it may be at that moment."""
+        return type(self)(self._client, may_write)
+
+    async def request(self, method: str, path: str, **options: Any) -> Body:  # noqa: ANN401 - as send has them
+        """Send a request as `send` does, and give the response's body."""
+        return (await self.send(method, path, **options)).body
+
+    async def pages(self, path: str, query: Mapping[str, str], limit: int = _PAGE_SIZE) -> AsyncIterator[Body]:
+        """Read a list page by page; no page is kept while the next is read."""
+        asked = {**query, "limit": str(limit)}
+        while True:
+            page = await self.request("GET", path, query=asked)
+            asked["continue"] = page["metadata"].get("continue", "")
+            yield page
+            del page
+            if not asked["continue"]:
+                return
+
+    async def list_all(self, path: str, read: Callable[[Body], T], field_selector: str = "") -> tuple[list[T], int]:
+        """Read every object of a list; give them and the list's resourceVersion."""
+        items: list[T] = []
+        version = 0
+        async for page in self.pages(path, {"fieldSelector": field_selector}):
+            items += map(read, page["items"])
+            version = int(page["metadata"]["resourceVersion"])
+        return items, version
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        media_type: str = "application/json",
+        quote: bool = False,
+    ) -> Response:
+        """Send one request.
+
+        With `quote`, an error repeats the server's own words also for a write: for one that holds no value.
+
+        Raises:
+            APIError: there was no response, or a refusal; or it was a write that may not be sent now.
+        """
+        client = self._client
+        headers = {"Accept": "application/json", "Content-Type": media_type}
+        for auth in (await client.configuration.auth_settings()).values():
+            headers[auth["key"]] = auth["value"]
+        url = f"{client.configuration.host}{path}"
+        if query:
+            url += "?" + urlencode({key: value for key, value in query.items() if value})
+        # Checked at the last moment: whatever was awaited until here may have taken long.
+        if method != "GET" and not self._may_write():
+            raise NotLeader(f"{method} {path}: not sent, since another replica may be writing now")
+        try:
+            response = await client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
+            raw = await response.read()
+        except TimeoutError as error:  # aiohttp's are of this class as well
+            raise RequestTimeout(f"{method} {path}: {type(error).__name__}") from error
+        except aiohttp.ClientError as error:
+            raise Unreachable(f"{method} {path}: {type(error).__name__}") from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise _refusal(f"{method} {path}", response.status, raw, quote=quote or method == "GET")
+        try:
+            return Response(response.status, json.loads(raw))
+        except ValueError:
+            # From None: what a proxy's page says may be anything.
+            raise ServerError(f"{method} {path}: the answer isn't an API server's, but a proxy's perhaps") from None
+
+
+def _refusal(request: str, status: int, raw: bytes, *, quote: bool) -> APIError:
+    """Give the error for a refusal: in the server's words, or, as those may repeat what was written, in one word."""
+    try:
+        answer = json.loads(raw)
+        reason = answer["message"] if quote else answer["reason"]
+        details = answer.get("details") if quote else None
+    except (ValueError, KeyError, TypeError):
+        reason, details = "no reason given", None
+    return api_error(status, f"{request}: {status} {reason}", details)

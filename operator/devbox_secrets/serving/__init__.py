@@ -1,0 +1,1 @@
+"""What operator, gateway and webhook share: probes, TLS, logs and settings."""

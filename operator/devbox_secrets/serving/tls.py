@@ -1,0 +1,104 @@
+"""Certificates and CA bundles in files, loaded again when the files change."""
+
+import logging
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cryptography import x509
+
+LOG = logging.getLogger(__name__)
+
+
+class _Watched(ABC):
+    """Files, and what was made of them."""
+
+    _messages: tuple[str, str]
+    """What to say of files that can't be used, and of new ones."""
+
+    def __init__(self, *files: Path) -> None:
+        self._files = files
+        self._state = self._fingerprint()  # before: what changes meanwhile is seen the next time
+        self._load()
+
+    def refresh(self) -> None:
+        """Take what is in the files now; what can't be used doesn't replace what can."""
+        try:
+            if (state := self._fingerprint()) == self._state:
+                return
+            self._load()
+            self._state = state
+        except (OSError, ValueError) as error:
+            LOG.warning("%s: %s", self._messages[0], error)
+        else:
+            LOG.info("%s", self._messages[1])
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Make of the files what is to be made of them."""
+
+    def _fingerprint(self) -> object:
+        """Say what differs when the files do; no key is kept in memory for it."""
+        return [(it.st_ino, it.st_mtime_ns, it.st_size) for it in (file.stat() for file in self._files)]
+
+
+class Certificate(_Watched):
+    """A certificate and its key in a folder, as a Secret is mounted: each new connection gets the present one.
+
+    `alpn` are the protocols to choose from; `on_expiration` hears when it ends, in seconds since 1970.
+
+    Raises:
+        OSError, ValueError: the files can't be read, or don't belong together.
+    """
+
+    _messages = (
+        "the new certificate can't be used, so the former one stays",
+        "new connections get the new certificate",
+    )
+
+    def __init__(
+        self, folder: Path, *, alpn: Sequence[str] = (), on_expiration: Callable[[float], object] = lambda _: None
+    ) -> None:
+        self._alpn = alpn
+        self._on_expiration = on_expiration
+        self.file, self.key = folder / "tls.crt", folder / "tls.key"
+        super().__init__(self.file, self.key)
+        self.context = self._new_context()
+        self.context.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
+        # Called for each handshake, also for one that names no server.
+        connection.context = self._current
+
+    def _load(self) -> None:
+        context = self._new_context()
+        context.load_cert_chain(self.file, self.key)
+        ends = x509.load_pem_x509_certificate(self.file.read_bytes()).not_valid_after_utc
+        self._current = context
+        self._on_expiration(ends.timestamp())
+
+    def _new_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if self._alpn:
+            context.set_alpn_protocols(self._alpn)
+        return context
+
+
+class Authority(_Watched):
+    """The certificates of a CA, and a context for connections to servers that it vouches for.
+
+    Raises:
+        OSError: they can't be read.
+    """
+
+    _messages = (
+        "the new certificates of the API server's CA can't be used, so the former ones stay",
+        "new connections to the API server trust the CA's new certificates",
+    )
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+
+    def _load(self) -> None:
+        self.context = ssl.create_default_context(cafile=str(self._files[0]))

@@ -1,0 +1,145 @@
+"""Computes the JSON patch that makes a devbox of a pod, as the chart's injection policy does. Pure.
+
+The rules are those of the chart's injection policy: one table of cases is run through both. What an annotation says
+wrongly is refused by the policy devbox-secrets-annotations; here it only adds nothing.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from devbox_secrets.api.names import ACCOUNT_SECRET, ENV_ANNOTATION, INJECT_ANNOTATION, MOUNT_ANNOTATION
+
+Operation = dict[str, Any]
+"""One operation of a JSON patch (RFC 6902); all of ours are `add`."""
+
+# White space is CEL's, of which Python's \s has more.
+_SPACE = r"[\t\n\f\r ]*"
+_NAME = rf"{_SPACE}[A-Za-z_][A-Za-z0-9_]{{0,252}}{_SPACE}"
+_ENTRIES = re.compile(rf"{_NAME}(={_NAME})?(,{_NAME}(={_NAME})?)*")
+_MOST_ENTRIES = 100
+_PATH = re.compile(r"(/[^/: \x00-\x1f\x7f]+)+")
+#: Devboxes run as users of all kinds, and without an fsGroup files are root's: so all of the pod may read them.
+_FILE_MODE = 0o444
+
+
+class _Part(BaseModel):
+    # What isn't named here, a variable's value above all, isn't even kept.
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, hide_input_in_errors=True)
+
+
+class _Named(_Part):
+    name: str = ""
+
+
+class _EnvFrom(_Part):
+    secret_ref: _Named = _Named()
+
+
+class _VolumeMount(_Part):
+    mount_path: str
+
+
+class _Container(_Part):
+    env: Sequence[_Named] | None = None
+    env_from: Sequence[_EnvFrom] | None = None
+    volume_mounts: Sequence[_VolumeMount] | None = None
+
+
+class _Metadata(_Part):
+    annotations: dict[str, str] = {}
+
+
+class _Spec(_Part):
+    containers: Sequence[_Container]
+    init_containers: Sequence[_Container] = ()
+    volumes: Sequence[_Named] | None = None
+
+
+class Pod(_Part):
+    """A pod, as much of it as the rules look at."""
+
+    metadata: _Metadata
+    spec: _Spec
+
+    @property
+    def containers(self) -> Iterator[tuple[str, _Container]]:
+        """Every container and init container, with its path."""
+        for kind, containers in (("containers", self.spec.containers), ("initContainers", self.spec.init_containers)):
+            for number, container in enumerate(containers):
+                yield f"/spec/{kind}/{number}", container
+
+
+def patch(pod: Pod, *, optional: bool) -> list[Operation]:
+    """Give what makes a devbox of a pod; `optional` says whether it starts without its secrets.
+
+    Nothing is added twice: a container may have it by its own wish, or because another selector matched before.
+    """
+    annotations = pod.metadata.annotations
+    if annotations.get(INJECT_ANNOTATION) == "false":
+        return []
+    if ENV_ANNOTATION in annotations:
+        entries = _entries(annotations[ENV_ANNOTATION], optional=optional)
+        added = [each for path, own in pod.containers for each in _chosen(path, own, entries)]
+    else:
+        added = [each for path, own in pod.containers for each in _all(path, own, optional=optional)]
+    if MOUNT_ANNOTATION in annotations and _PATH.fullmatch(annotations[MOUNT_ANNOTATION]):
+        added += _files(pod, annotations[MOUNT_ANNOTATION], optional=optional)
+    return added
+
+
+def _all(path: str, own: _Container, *, optional: bool) -> Iterator[Operation]:
+    """Add every variable: first of envFrom, so that the pod's own envFrom and env win."""
+    if all(each.secret_ref.name != ACCOUNT_SECRET for each in own.env_from or ()):
+        entry = {"secretRef": {"name": ACCOUNT_SECRET, "optional": optional}}
+        yield _into(f"{path}/envFrom", own.env_from, entry, "0")
+
+
+def _entries(text: str, *, optional: bool) -> list[dict[str, Any]]:
+    """Give the entries of env that an annotation asks for; none for a malformed one."""
+    if not _ENTRIES.fullmatch(text):
+        return []
+    parts = [[part.strip() for part in entry.split("=")] for entry in text.split(",")]
+    names = [part[0] for part in parts]
+    if len(names) > _MOST_ENTRIES or len(set(names)) < len(names):
+        return []
+    return [
+        {
+            "name": part[0],
+            "valueFrom": {"secretKeyRef": {"name": ACCOUNT_SECRET, "key": part[-1], "optional": optional}},
+        }
+        for part in parts
+    ]
+
+
+def _chosen(path: str, own: _Container, entries: list[dict[str, Any]]) -> Iterator[Operation]:
+    """Add some variables: first of env, so that the container's own may refer to them; what it has itself stays."""
+    names = {each.name for each in own.env or ()}
+    new = [entry for entry in entries if entry["name"] not in names]
+    if own.env is None and new:
+        yield _add(f"{path}/env", new)
+    else:
+        yield from (_add(f"{path}/env/{number}", entry) for number, entry in enumerate(new))
+
+
+def _files(pod: Pod, mount_path: str, *, optional: bool) -> Iterator[Operation]:
+    """Add the files to every container that has nothing at that path."""
+    mount = {"name": ACCOUNT_SECRET, "mountPath": mount_path, "readOnly": True}
+    for path, own in pod.containers:
+        if all(each.mount_path != mount_path for each in own.volume_mounts or ()):
+            yield _into(f"{path}/volumeMounts", own.volume_mounts, mount, "-")
+    if all(each.name != ACCOUNT_SECRET for each in pod.spec.volumes or ()):
+        secret = {"secretName": ACCOUNT_SECRET, "defaultMode": _FILE_MODE, "optional": optional}
+        yield _into("/spec/volumes", pod.spec.volumes, {"name": ACCOUNT_SECRET, "secret": secret}, "-")
+
+
+def _into(path: str, present: Sequence[object] | None, entry: object, place: str) -> Operation:
+    """Add to a list, which isn't there when nothing is in it."""
+    return _add(path, [entry]) if present is None else _add(f"{path}/{place}", entry)
+
+
+def _add(path: str, value: object) -> Operation:
+    return {"op": "add", "path": path, "value": value}

@@ -1,0 +1,78 @@
+"""`python -m harness`: a cluster to try things in, kept until it is taken down."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+
+from harness import demo, image, kind, release
+from harness.engine import engine, is_absent
+from harness.run import ClusterError, say
+from harness.tools import ToolError
+
+
+def _up() -> None:
+    """Start the kept cluster, or find it again; prints the path of its kubeconfig."""
+    with kind.cluster(kind.KEPT, keep=True) as it:
+        print(it.kubeconfig)
+
+
+def _demo() -> None:
+    """Show the product's main job, on the kept cluster if there is one, else on one for this once."""
+    kept = kind.kubeconfig_of(kind.KEPT).exists()
+    with kind.cluster(kind.KEPT if kept else None, keep=kept) as it:
+        release.install(it)
+        demo.run(it)
+        say("that was all; `make cluster` gives a cluster that stays, for a demo to look around in")
+
+
+def _down() -> None:
+    """Delete the kept cluster and what killed runs left, and stop our container engine; live runs stay."""
+    if is_absent():
+        say("nothing to take down")
+        return
+    with engine() as it:
+        kind.sweep(it, kept=True)
+
+
+def _image() -> None:
+    """Build the operator's image and print its name."""
+    with engine() as it:
+        print(image.build(it))
+
+
+def _kubeconfig() -> None:
+    """Print the path of the kept cluster's kubeconfig."""
+    path = kind.kubeconfig_of(kind.KEPT)
+    if not path.exists():
+        message = "there is no kept cluster: run `python -m harness up`"
+        raise ClusterError(message)
+    print(path)
+
+
+_COMMANDS: Mapping[str, Callable[[], None]] = {
+    "up": _up,
+    "demo": _demo,
+    "down": _down,
+    "image": _image,
+    "kubeconfig": _kubeconfig,
+}
+
+
+def main() -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in _COMMANDS.items():
+        commands.add_parser(name, help=function.__doc__)
+    try:
+        _COMMANDS[parser.parse_args().command]()
+    except (ClusterError, ToolError) as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

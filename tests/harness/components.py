@@ -1,0 +1,193 @@
+"""The programs of a bare control plane and their arguments; imports its neighbours in cluster.
+
+All run in one working folder, where the files and sockets named here lie: a socket's path has at
+most 107 bytes, so it has to be a relative one.
+"""
+
+import base64
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.pki import Authority
+from harness.process import Component
+from harness.tools import tool
+
+CONTROLLERS = (
+    "namespace-controller",
+    "garbage-collector-controller",
+    "serviceaccount-controller",
+    "serviceaccount-token-controller",
+    "root-ca-certificate-publisher-controller",
+    "clusterrole-aggregation-controller",
+    "validatingadmissionpolicy-status-controller",
+    "deployment-controller",
+    "replicaset-controller",
+    "statefulset-controller",
+    "job-controller",
+    "cronjob-controller",
+)
+"""No nodes, volumes or networks, but namespaces, owners, accounts and what creates pods."""
+
+_ETCD = "unix://etcd.sock"
+_ETCD_PEER = "unix://etcd-peer.sock"
+_REQUEST_SECONDS = 5.0
+
+
+def write_credentials(folder: Path, authority: Authority) -> None:
+    """Write the files that the programs share."""
+    serving = authority.server("localhost", "kubernetes.default.svc", addresses=["127.0.0.1"])
+    write_private(folder / "ca.crt", authority.pem)
+    write_private(folder / "serving.crt", serving.certificate)
+    write_private(folder / "serving.key", serving.key)
+    write_private(folder / "service-accounts.key", authority.client("service-accounts").key)
+
+
+def write_private(path: Path, data: bytes) -> Path:
+    """Write a file that its owner alone can read."""
+    path.touch(mode=0o600)
+    path.write_bytes(data)
+    return path
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Hold a free port, also while its component is down; --permit-port-sharing lets it in."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        yield port
+
+
+def etcd(folder: Path) -> Component:
+    """One member without fsync: it survives its own death, not the machine's."""
+    arguments = [
+        "--data-dir=etcd",
+        f"--listen-client-urls={_ETCD}",
+        f"--advertise-client-urls={_ETCD}",
+        f"--listen-peer-urls={_ETCD_PEER}",
+        f"--initial-advertise-peer-urls={_ETCD_PEER}",
+        f"--initial-cluster=default={_ETCD_PEER}",
+        # The only member need not wait for the votes of others.
+        "--heartbeat-interval=10",
+        "--election-timeout=50",
+        "--unsafe-no-fsync",
+        f"--quota-backend-bytes={1 << 30}",
+        "--log-level=warn",
+    ]
+    return Component(tool("etcd"), arguments, folder, lambda: _etcd_healthy(folder))
+
+
+def apiserver(folder: Path, authority: Authority, port: int, extra: Sequence[str], *, audit: bool) -> Component:
+    """Set up as kubeadm does; an extra argument wins over one given here."""
+    arguments = [
+        *_serving(port),
+        f"--etcd-servers={_ETCD}",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",
+        "--client-ca-file=ca.crt",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--service-account-key-file=service-accounts.key",
+        "--service-account-signing-key-file=service-accounts.key",
+        "--service-cluster-ip-range=10.96.0.0/16",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--allow-privileged",
+        # Without it a stop waits a minute for other programs to end their watches.
+        "--shutdown-watch-termination-grace-period=2s",
+        *(["--audit-policy-file=audit-policy.yaml", "--audit-log-path=audit.log"] if audit else []),
+        *extra,
+    ]
+    return Component(tool("kube-apiserver"), arguments, folder, lambda: _ready(port, authority))
+
+
+def controller_manager(folder: Path, authority: Authority, port: int, controllers: Sequence[str]) -> Component:
+    """Run these controllers only."""
+    arguments = [
+        *_serving(port),
+        "--kubeconfig=kube-controller-manager.kubeconfig",
+        "--leader-elect=false",
+        f"--controllers={','.join(controllers)}",
+        # As in a real cluster, each controller has its own name and its own rights only.
+        "--use-service-account-credentials",
+        "--service-account-private-key-file=service-accounts.key",
+        "--root-ca-file=ca.crt",
+        # Deleting a namespace takes a hundred requests; by default there are 20 a second.
+        "--kube-api-qps=500",
+        "--kube-api-burst=500",
+    ]
+    return Component(
+        tool("kube-controller-manager"),
+        arguments,
+        folder,
+        lambda: _ready(port, authority, "/healthz"),
+    )
+
+
+def scheduler(folder: Path, authority: Authority, port: int) -> Component:
+    """Without nodes, all that it does is to say so in each pod's status."""
+    arguments = [
+        *_serving(port),
+        "--kubeconfig=kube-scheduler.kubeconfig",
+        "--leader-elect=false",
+    ]
+    return Component(tool("kube-scheduler"), arguments, folder, lambda: _ready(port, authority))
+
+
+def compact(folder: Path) -> int:
+    """Make etcd forget all but the newest revision, which is returned."""
+    key = {"key": base64.b64encode(b"/registry").decode()}
+    revision = int(_etcd_call(folder, "POST", "/v3/kv/range", key)["header"]["revision"])
+    _etcd_call(folder, "POST", "/v3/kv/compaction", {"revision": revision, "physical": True})
+    return revision
+
+
+def _serving(port: int) -> list[str]:
+    return [
+        "--bind-address=127.0.0.1",
+        f"--secure-port={port}",
+        "--permit-port-sharing",
+        "--tls-cert-file=serving.crt",
+        "--tls-private-key-file=serving.key",
+        "--profiling=false",
+    ]
+
+
+def _ready(port: int, authority: Authority, path: str = "/readyz") -> bool:
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=_REQUEST_SECONDS, context=context)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _etcd_healthy(folder: Path) -> bool:
+    try:
+        return bool(_etcd_call(folder, "GET", "/health")["health"] == "true")
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _etcd_call(folder: Path, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("etcd", timeout=_REQUEST_SECONDS)
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(_REQUEST_SECONDS)
+        link.connect(str(folder / "etcd.sock"))
+        connection.sock = link
+        connection.request(method, path, json.dumps(body) if body is not None else None)
+        response = connection.getresponse()
+        answer = response.read()
+    if response.status != http.client.OK:
+        raise http.client.HTTPException(f"etcd {path}: {response.status}: {answer.decode(errors='replace')}")
+    result: dict[str, Any] = json.loads(answer)
+    return result

@@ -1,0 +1,210 @@
+"""A Kubernetes control plane of child processes, without nodes; imports its neighbours in cluster.
+
+`python -m harness.controlplane` runs one until interrupted and prints where its kubeconfig is.
+"""
+
+import base64
+import json
+import os
+import shlex
+import signal
+import ssl
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from harness import components
+from harness.components import CONTROLLERS, write_private
+from harness.pki import Authority
+from harness.process import Component, workspace
+from harness.tools import tool, tools
+
+
+class KubectlError(Exception):
+    """A kubectl command failed; the message holds the command and what it said."""
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running control plane; its components can be stopped, killed and restarted one by one."""
+
+    folder: Path
+    url: str
+    kubeconfig: Path
+    authority: Authority
+    etcd: Component
+    apiserver: Component
+    controller_manager: Component
+    scheduler: Component | None
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls,
+        *,
+        apiserver_args: Sequence[str] = (),
+        audit_policy: str | None = None,
+        controllers: Sequence[str] = CONTROLLERS,
+        scheduler: bool = False,
+    ) -> Iterator[Self]:
+        """Run a control plane of its own; yields it when the API server and the controllers work.
+
+        Extra arguments such as --feature-gates=… win over the usual ones. With an audit policy
+        (its YAML) the audit log is `audit_log`.
+        """
+        tools(
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kubectl",
+            *["kube-scheduler"] * scheduler,
+        )
+        with ExitStack() as stack:
+            folder = stack.enter_context(workspace())
+            ports = [stack.enter_context(components.reserved_port()) for _ in range(3)]
+            authority = Authority.create("devbox-secrets-test")
+            components.write_credentials(folder, authority)
+            if audit_policy:
+                write_private(folder / "audit-policy.yaml", audit_policy.encode())
+            audit = audit_policy is not None
+            it = cls(
+                folder=folder,
+                url=f"https://127.0.0.1:{ports[0]}",
+                kubeconfig=folder / "admin.kubeconfig",
+                authority=authority,
+                etcd=components.etcd(folder),
+                apiserver=components.apiserver(folder, authority, ports[0], apiserver_args, audit=audit),
+                controller_manager=components.controller_manager(folder, authority, ports[1], controllers),
+                scheduler=components.scheduler(folder, authority, ports[2]) if scheduler else None,
+            )
+            it._run(stack)
+            yield it
+
+    @property
+    def components(self) -> list[Component]:
+        """Every component, in the order of their dependence."""
+        return [it for it in (self.etcd, self.apiserver, self.controller_manager, self.scheduler) if it is not None]
+
+    @property
+    def audit_log(self) -> Path:
+        """One JSON object per line; exists only with an audit policy."""
+        return self.folder / "audit.log"
+
+    def log(self, name: str) -> Path:
+        """Return the path of a component's log, such as that of kube-apiserver."""
+        return self.folder / f"{name}.log"
+
+    def kubectl(
+        self,
+        *args: str,
+        input: str | None = None,  # noqa: A002 - as subprocess.run calls it
+        check: bool = True,
+        kubeconfig: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl, as the administrator unless another kubeconfig is given."""
+        done = subprocess.run(
+            # The user's own cache may hold the discovery of another control plane on the same port.
+            [
+                tool("kubectl"),
+                f"--kubeconfig={kubeconfig or self.kubeconfig}",
+                f"--cache-dir={self.folder}/kubectl",
+                *args,
+            ],
+            env={**os.environ, "KUBECTL_KUBERC": "false"},
+            input=input or "",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode:
+            command = shlex.join(["kubectl", *args])
+            raise KubectlError(f"{command}: exit status {done.returncode}: {done.stderr.strip()}")
+        return done
+
+    def read(self, path: str) -> dict[str, Any] | None:
+        """Give what the administrator reads at a path of the API server, None where nothing is.
+
+        A hundredth of what a kubectl costs, for those who ask again and again.
+        """
+        answer = httpx.get(f"{self.url}{path}", verify=self._administrator, trust_env=False)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
+
+    @cached_property
+    def _administrator(self) -> ssl.SSLContext:
+        pair = self.authority.client("admin", "system:masters")
+        both = write_private(self.folder / "admin.pem", pair.certificate + pair.key)
+        context = ssl.create_default_context(cadata=self.authority.pem.decode())
+        context.load_cert_chain(both)
+        return context
+
+    def user_kubeconfig(self, user: str, group: str | None = None) -> Path:
+        """Write a kubeconfig for a user of any name, who has a client certificate."""
+        pair = self.authority.client(user, group)
+        identity = {
+            "client-certificate-data": _base64(pair.certificate),
+            "client-key-data": _base64(pair.key),
+        }
+        return self._write_kubeconfig(user, identity)
+
+    def service_account_kubeconfig(self, namespace: str, name: str, duration: str = "10h") -> Path:
+        """Write a kubeconfig with a token of an existing service account."""
+        token = self.kubectl("create", "token", name, f"--namespace={namespace}", f"--duration={duration}").stdout
+        return self._write_kubeconfig(f"{namespace}.{name}", {"token": token.strip()})
+
+    def compact(self) -> int:
+        """Make etcd forget all but the newest revision, which is returned."""
+        return components.compact(self.folder)
+
+    def _run(self, stack: ExitStack) -> None:
+        self.user_kubeconfig("admin", "system:masters")
+        self.user_kubeconfig("system:kube-controller-manager")
+        self.user_kubeconfig("system:kube-scheduler")
+        etcd, apiserver, *clients = self.components
+        # The controllers exit if the API server doesn't know their rights within ten seconds.
+        for together in ((etcd, apiserver), clients):
+            for component in together:
+                stack.callback(component.kill)
+                component.start()
+            for component in together:
+                component.wait_ready()
+        # The controllers are healthy before they run; this is the first thing that they make.
+        self.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
+
+    def _write_kubeconfig(self, name: str, identity: dict[str, str]) -> Path:
+        cluster = {"server": self.url, "certificate-authority-data": _base64(self.authority.pem)}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": name, "user": identity}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": name}}],
+            "current-context": "test",
+        }
+        path = self.folder / f"{name.removeprefix('system:').replace(':', '.')}.kubeconfig"
+        return write_private(path, json.dumps(config, indent=1).encode())
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def main() -> None:
+    """Run a control plane with a scheduler until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), ControlPlane.start(scheduler=True) as it:
+        print(f"export KUBECONFIG={it.kubeconfig}", flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

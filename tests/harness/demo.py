@@ -1,0 +1,107 @@
+"""The main job, shown: each command is run by a shell as it is printed; imports kind, image, shell and run."""
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import image
+from harness.components import write_private
+from harness.kind import Cluster
+from harness.run import ClusterError
+from harness.shell import environment
+
+_FIRST, _SECOND = "ghp_the-first-value", "ghp_the-second-value"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A command, what it shows, and a piece of what it must print."""
+
+    says: str
+    command: str
+    prints: str = ""
+
+
+def _devbox(name: str, says: str, command: str, prints: str) -> list[_Step]:
+    return [
+        _Step(says, f"kubectl run {name} --image $DEVBOX_IMAGE --labels devbox-secrets.dev/devbox=true", "created"),
+        _Step("", f"kubectl wait --for condition=Ready pod/{name}", "condition met"),
+        _Step("", f"kubectl exec {name} -- {command}", prints),
+    ]
+
+
+_STEPS = [
+    _Step(
+        "A developer seals a value on their own machine: the cluster gives the public key alone.",
+        "devbox-secrets seal GITHUB_TOKEN < token > github-token.yaml",
+    ),
+    _Step("What is sealed can be read by anyone, and goes into Git.", "cut -c 1-78 github-token.yaml", "kind: Account"),
+    _Step("It is applied like anything else.", "kubectl apply -f github-token.yaml", "github-token created"),
+    _Step("", "kubectl wait --for condition=Ready accountsecret/github-token", "condition met"),
+    _Step("", "kubectl get accountsecrets", "Synced"),
+    *_devbox("box-1", "A new devbox of the account has the variable.", "printenv GITHUB_TOKEN", _FIRST),
+    _Step(
+        "An update is another seal and apply.",
+        "devbox-secrets seal GITHUB_TOKEN < new-token | kubectl apply -f -",
+        "github-token configured",
+    ),
+    _Step(
+        "",
+        "kubectl wait --for jsonpath='{.status.observedGeneration}'=2 accountsecret/github-token",
+        "condition met",
+    ),
+    *_devbox("box-2", "The next devbox has the new value.", "printenv GITHUB_TOKEN", _SECOND),
+    _Step("Deleted is gone.", "kubectl delete accountsecret github-token", "deleted"),
+    _Step("", "kubectl wait --for delete secret/devbox-account-secrets --timeout 10s"),
+    *_devbox("box-3", "", "sh -c 'echo GITHUB_TOKEN is ${GITHUB_TOKEN-not set}'", "GITHUB_TOKEN is not set"),
+    _Step("A value that wasn't sealed is refused, and nobody repeats it.", "kubectl apply -f mistake.yaml", "seal it"),
+]
+_MISTAKE = """\
+apiVersion: devbox-secrets.dev/v1alpha1
+kind: AccountSecret
+metadata: {name: mistake}
+spec: {name: GITHUB_TOKEN, sealed: ghp_pasted-as-it-is}
+"""
+
+
+def run(cluster: Cluster, namespace: str = "demo") -> None:
+    """Show the main job on a cluster where the product is installed; a step that doesn't print what it must ends it.
+
+    Raises:
+        ClusterError: a step went wrong; what it printed stands above.
+    """
+    devbox = image.devbox_image(cluster)
+    with tempfile.TemporaryDirectory(prefix="devbox-secrets-") as folder:
+        write_private(Path(folder, "token"), f"{_FIRST}\n".encode())
+        write_private(Path(folder, "new-token"), f"{_SECOND}\n".encode())
+        Path(folder, "mistake.yaml").write_text(_MISTAKE)
+        env = environment(Path(folder), cluster.kubeconfig, DEVBOX_IMAGE=devbox)
+        _show(_Step("", f"kubectl create namespace {namespace}"), folder, env)
+        try:
+            _show(_Step("", f"kubectl config set-context --current --namespace {namespace}"), folder, env)
+            for step in _STEPS:
+                _show(step, folder, env)
+        finally:
+            cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def _show(step: _Step, folder: str, env: dict[str, str]) -> None:
+    if step.says:
+        print(f"\n# {step.says}")
+    print(f"$ {step.command}", flush=True)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", step.command],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(done.stdout, end="", flush=True)
+    refused = "mistake" in step.command
+    if step.prints not in done.stdout or (done.returncode != 0) is not refused:
+        message = f"that was not expected: exit status {done.returncode}, and {step.prints!r} should be there"
+        raise ClusterError(message)

@@ -1,0 +1,194 @@
+"""The images that tests and demo run in a cluster: the operator's, from the wheel, and a devbox's."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import archive, debian
+from harness.engine import BUSYBOX, Engine
+from harness.kind import Cluster
+from harness.nodeimage import NODE_PACKAGES
+from harness.run import CACHE, ClusterError, lock, run, say, step
+
+_ROOT = Path(__file__).parents[2]
+_DOCKERFILE = _ROOT / "deploy/Dockerfile"
+_REQUIREMENTS = _ROOT / "requirements/operator.txt"
+_FOLDER = CACHE / "image"
+
+_DEVBOX = "devbox-secrets-devbox:test"
+
+_ASK_PYTHON = (
+    "import json, platform, sys; print(json.dumps([sys.version_info[:2], platform.libc_ver()[1], platform.machine()]))"
+)
+
+
+@dataclass(frozen=True)
+class _Python:
+    """The interpreter of a base image, as far as the choice of wheels depends on it."""
+
+    version: tuple[int, int]
+    glibc: tuple[int, int]
+    machine: str
+
+    @property
+    def pip_options(self) -> list[str]:
+        """What makes pip choose wheels for this interpreter rather than its own."""
+        major, newest = self.glibc
+        names = [f"manylinux_{major}_{minor}" for minor in range(newest, 4, -1)] + ["manylinux2014"]
+        options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={'.'.join(map(str, self.version))}"]
+        return options + [f"--platform={name}_{self.machine}" for name in names]
+
+
+def operator_image(cluster: Cluster) -> str:
+    """Return the name of the operator's image, loaded into the cluster's node; an existing cluster pulls it."""
+    if cluster.engine is None:
+        image = os.environ.get("DEVBOX_SECRETS_IMAGE", "")
+        if ":" in image.rpartition("/")[2]:
+            return image
+        message = (
+            "an existing cluster needs DEVBOX_SECRETS_IMAGE, the operator's image as NAME:TAG, where it can be pulled"
+        )
+        raise ClusterError(message)
+    image = build(cluster.engine)
+    cluster.load(image)
+    return image
+
+
+def devbox_image(cluster: Cluster) -> str:
+    """Return the name of an image with a shell, printenv and sleep, for a devbox in this cluster."""
+    if cluster.engine is None:
+        return os.environ.get("DEVBOX_SECRETS_DEVBOX_IMAGE", BUSYBOX)
+    if cluster.engine.pull(BUSYBOX):
+        cluster.engine.docker("tag", BUSYBOX, _DEVBOX)
+        cluster.load(_DEVBOX)
+    else:
+        cluster.load(_devbox_archive())
+    return _DEVBOX
+
+
+def wheel() -> Path:
+    """Build the product's wheel and return its path."""
+    target = _FOLDER / "wheel"
+    shutil.rmtree(target, ignore_errors=True)
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", target, cwd=_ROOT)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def build(engine: Engine) -> str:
+    """Build the operator's image and return its name, which says what is in it: an equal one is built once."""
+    with lock(_FOLDER / ".lock"):
+        product = wheel()
+        base = _base(engine)
+        python = _python_of(engine, base)
+        parts = [product.read_bytes(), _DOCKERFILE.read_bytes(), _REQUIREMENTS.read_bytes(), base.encode()]
+        key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
+        name = f"devbox-secrets:{product.name.split('-')[1]}-{key}"
+        if not engine.has_image(name):
+            with step(f"building {name}"):
+                context = _context(product, _wheelhouse(python))
+                engine.docker(
+                    *("build", "--quiet", "--network=none", "--tag", name, "--build-arg", f"BASE_IMAGE={base}"),
+                    *("--label", "devbox-secrets.dev/harness=true", context),
+                )
+            _forget_old(engine)
+        return name
+
+
+def _forget_old(engine: Engine) -> None:
+    """Remove the operator's images of earlier runs, and on an engine of our own what their builds left."""
+    engine.docker(
+        "image", "prune", "--all", "--force", "--filter=label=devbox-secrets.dev/harness", "--filter=until=1h"
+    )
+    if engine.host is not None:
+        engine.docker("image", "prune", "--force", "--filter=until=24h")
+
+
+def _base(engine: Engine) -> str:
+    found = re.search(r"^ARG BASE_IMAGE=(\S+)$", _DOCKERFILE.read_text(), re.MULTILINE)
+    if found is None:
+        message = f"{_DOCKERFILE} names no default BASE_IMAGE"
+        raise ClusterError(message)
+    official = found[1]
+    if engine.pull(official):
+        return official
+    say("Debian's Python takes its place")
+    tree = debian.tree_of("python3", "python3-venv", "ca-certificates")
+    name = f"devbox-secrets-base:{tree.stem}"
+    if not engine.has_image(name):
+        with step(f"importing {name} (once)"):
+            engine.docker("import", tree, name)
+    return name
+
+
+def _python_of(engine: Engine, base: str) -> _Python:
+    answer = engine.docker("run", "--rm", "--network=none", "--entrypoint=python3", base, "-c", _ASK_PYTHON)
+    (major, minor), glibc, machine = json.loads(answer)
+    glibc_major, glibc_minor = glibc.split(".")[:2]
+    return _Python((major, minor), (int(glibc_major), int(glibc_minor)), machine)
+
+
+def _wheelhouse(python: _Python) -> Path:
+    """Return the folder of the locked dependencies' wheels, downloaded on first use."""
+    key = hashlib.sha256(repr(python).encode() + _REQUIREMENTS.read_bytes()).hexdigest()[:16]
+    folder = _FOLDER / f"wheelhouse-{key}"
+    if not folder.exists():
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        with step(f"downloading the dependencies for Python {'.'.join(map(str, python.version))} (once)"):
+            run(
+                *(*_pip(), "download", "--quiet", "--require-hashes", "--no-deps", f"--requirement={_REQUIREMENTS}"),
+                *(f"--dest={part}", *python.pip_options),
+            )
+        part.rename(folder)
+    return folder
+
+
+def _pip() -> list[str]:
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    return [sys.executable, "-m", "uv", "tool", "run", "pip"]
+
+
+def _context(product: Path, wheelhouse: Path) -> Path:
+    context = _FOLDER / "context"
+    shutil.rmtree(context, ignore_errors=True)
+    shutil.copytree(wheelhouse, context / "wheelhouse", copy_function=os.link)
+    shutil.copytree(product.parent, context / "product")
+    shutil.copy(_REQUIREMENTS, context / "requirements.txt")
+    shutil.copy(_DOCKERFILE, context / "Dockerfile")
+    return context
+
+
+def _devbox_archive() -> Path:
+    """Return an archive of a devbox image: Debian's static busybox, and printenv, which that lacks."""
+    packages = debian.tree_of(*NODE_PACKAGES)
+    key = hashlib.sha256(b"".join(Path(module).read_bytes() for module in (__file__, archive.__file__))).hexdigest()[
+        :12
+    ]
+    target = _FOLDER / f"devbox-{packages.stem}-{key}.tar"
+    with lock(_FOLDER / ".lock"):
+        if not target.exists():
+            with debian.unpacked(packages) as tree:
+                archive.write(_devbox(tree), target, platform.machine())
+    return target
+
+
+def _devbox(tree: Path) -> archive.Image:
+    programs = ("/bin/busybox", "/usr/bin/printenv")
+    applets = run(tree / "bin/busybox", "--list").split()
+    return archive.Image(
+        _DEVBOX,
+        # A shell as process 1 ends when it is asked to, unlike sleep alone.
+        command=["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+        files={name: tree / name.lstrip("/") for name in (*programs, *debian.libraries_of(tree, programs[1]))},
+        links={f"/bin/{name}": "busybox" for name in applets if name != "busybox"},
+        user="65534",
+    )

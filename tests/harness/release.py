@@ -1,0 +1,73 @@
+"""Installs the product in a cluster as its users do: the chart, with helm; imports kind, image and run."""
+
+import time
+from pathlib import Path
+
+from harness.image import operator_image
+from harness.kind import Cluster
+from harness.run import ClusterError, step
+
+NAMESPACE = "devbox-secrets"
+"""The operator's own, and the name of the release."""
+DEVBOX = "devbox-secrets.dev/devbox=true"
+"""The label that makes a pod a devbox."""
+
+_CHART = Path(__file__).parents[2] / "charts/devbox-secrets"
+_CRD = "accountsecrets.devbox-secrets.dev"
+_SECONDS = 120
+
+
+def install(cluster: Cluster, *options: str) -> None:
+    """Install or upgrade the chart, with further options such as --set, and wait until all of it works."""
+    repository, tag = operator_image(cluster).rsplit(":", 1)
+    with step("installing the chart"):
+        try:
+            cluster.helm(
+                *("upgrade", "--install", NAMESPACE, _CHART, f"--namespace={NAMESPACE}", "--create-namespace"),
+                *("--wait", f"--timeout={_SECONDS}s", *options),
+                f"--set-string=image.repository={repository},image.tag={tag}",
+            )
+        except ClusterError as error:
+            pods = _shown(cluster, "get", "pods")
+            log = _shown(cluster, "logs", "deployment/devbox-secrets", "--tail=20")
+            message = f"{error}\n\n{pods}\nThe operator's log ends:\n{log}"
+            raise ClusterError(message) from None
+        _wait_for_injection(cluster)
+
+
+def traces(cluster: Cluster) -> list[str]:
+    """Name what the cluster has of the product, however it was installed; an uninstalled one leaves its keys."""
+    kinds = (f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}")
+    return cluster.kubectl("get", *kinds, "--ignore-not-found", "--output=name").split()
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Take away what `install` brought, or a part of it, and what the chart leaves to users: keys and CRD."""
+    with step("uninstalling the chart"):
+        cluster.helm(
+            *("uninstall", NAMESPACE, f"--namespace={NAMESPACE}", "--ignore-not-found"),
+            *("--wait", f"--timeout={_SECONDS}s"),
+        )
+        cluster.kubectl("delete", f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}", "--ignore-not-found")
+
+
+def _shown(cluster: Cluster, *arguments: str) -> str:
+    """Return what kubectl says, be it an error: this is to explain another one."""
+    try:
+        return cluster.kubectl(*arguments, f"--namespace={NAMESPACE}")
+    except ClusterError as error:
+        return str(error)
+
+
+def _wait_for_injection(cluster: Cluster) -> None:
+    """The API server acts on a policy some moments after it was created, and says so nowhere.
+
+    With the webhook it is kube-proxy that needs them, to learn where the replicas are.
+    """
+    box = ("run", "probe", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
+    deadline = time.monotonic() + _SECONDS
+    while "envFrom" not in (said := _shown(cluster, *box)):
+        if time.monotonic() > deadline:
+            message = f"a pod labelled {DEVBOX} gets no secrets: {said}"
+            raise ClusterError(message)
+        time.sleep(0.1)

@@ -1,0 +1,73 @@
+"""The shell in which the commands of documents and of the demo are run as they are printed; imports components, tools.
+
+In Markdown they are blocks of the language console: a line that begins with `$ ` is a command, the lines below it are
+what it prints.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.components import write_private
+from harness.tools import tool
+
+_END = "--- end of a command ---"
+_WAIT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and what a document shows below it."""
+
+    command: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed, and its exit status."""
+
+    output: str
+    code: int
+
+
+def environment(folder: Path, kubeconfig: Path, **variables: str) -> dict[str, str]:
+    """Give what a developer's shell has: our command, kubectl and helm; a home, and there a kubeconfig of its own."""
+    own = write_private(folder / "kubeconfig", kubeconfig.read_bytes())
+    programs = [Path(sys.executable).parent, tool("kubectl").parent, tool("helm").parent]
+    path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "KUBECONFIG": str(own), "HOME": str(folder), **variables}
+
+
+def sessions(markdown: str) -> list[list[Step]]:
+    """Give the steps of each block of commands."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)
+    return [
+        [
+            Step(command, shown.strip("\n"))
+            for command, _, shown in (step.partition("\n") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
+        ]
+        for block in blocks
+    ]
+
+
+def run(commands: Iterable[str], folder: Path, env: Mapping[str, str]) -> list[Ran]:
+    """Run commands one after the other in one shell, which ends what it left in the background."""
+    steps = [f"{{ {command}\n}}; code=$?; echo; echo '{_END}'$code; (exit $code)" for command in commands]
+    done = subprocess.run(
+        ["bash", "-o", "pipefail"],
+        input="\n".join(["trap 'kill $(jobs -p) 2>/dev/null' EXIT", *steps]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        cwd=folder,
+        timeout=_WAIT_SECONDS,
+        check=False,
+    )
+    parts = re.split(rf"^{_END}(\d+)\n", done.stdout, flags=re.MULTILINE)
+    return [Ran(output.strip("\n"), int(code)) for output, code in zip(parts[::2], parts[1::2], strict=False)]

@@ -1,0 +1,305 @@
+"""Installing: the chart's values, install.yaml with kubectl, the chart with Helm."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, release, render
+
+KEYS = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
+CRD = ("crd", "accountsecrets.devbox-secrets.dev")
+
+SELECTORS = "devboxes.selectors"
+REFUSED = {
+    "an unknown value": (
+        ["--set", "image.tga=1"],
+        "at '/image': additional properties 'tga' not allowed",
+    ),
+    "a log level that there is not": (
+        ["--set", "logLevel=debug"],
+        "at '/logLevel': value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'",
+    ),
+    "a reserved name that no variable can have": (
+        ["--set-json", 'reservedNames=["NO NAME"]'],
+        "at '/reservedNames/0': 'NO NAME' does not match pattern",
+    ),
+    "a duration that is none": (
+        ["--set", "keys.rotateAfter=3 months"],
+        "at '/keys/rotateAfter': '3 months' does not match pattern",
+    ),
+    "no selector": (
+        ["--set-json", f"{SELECTORS}=[]"],
+        (
+            "devboxes.selectors is empty, so no pod would get secrets: list at least one label"
+            " selector, or leave the value out for the default ones"
+        ),
+    ),
+    "a selector of every pod": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{}}}}]'],
+        (
+            "devboxes.selectors[1] is empty and would match every pod of the cluster:"
+            " give it matchLabels or matchExpressions"
+        ),
+    ),
+    "labels in the selector's place": (
+        ["--set-json", f'{SELECTORS}=[{{"app":"box"}}]'],
+        "at '/devboxes/selectors/0': additional properties 'app' not allowed",
+    ),
+    "a label's value that is no text": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"box":true}}}}]'],
+        "at '/devboxes/selectors/0/matchLabels/box': got boolean, want string",
+    ),
+    "a selector twice": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{"a":"b"}}}}]'],
+        "at '/devboxes/selectors': items at 0 and 1 are equal",
+    ),
+    "a choice of no values": (
+        ["--set-json", f'{SELECTORS}=[{{"matchExpressions":[{{"key":"a","operator":"In"}}]}}]'],
+        "at '/devboxes/selectors/0/matchExpressions/0': missing property 'values'",
+    ),
+    "a ServiceMonitor of no Service": (
+        ["--set", "metrics.serviceMonitor.enabled=true"],
+        ("metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well"),
+    ),
+    "a gateway that may connect to no API server": (
+        ["--set-json", "gateway.networkPolicy.apiServerPorts=[]"],
+        "at '/gateway/networkPolicy/apiServerPorts': minItems: got 0, want 1",
+    ),
+    "a gateway's certificate from two places": (
+        ["--set", "gateway.tls.secretName=own,gateway.tls.issuerRef.name=ca"],
+        (
+            "gateway.tls.secretName names a certificate that is there, gateway.tls.issuerRef who issues one:"
+            " remove one of them"
+        ),
+    ),
+    "names for a certificate that nobody issues": (
+        ["--set", "gateway.tls.dnsNames[0]=secrets.example"],
+        (
+            "gateway.tls.dnsNames are for a certificate that cert-manager issues: set gateway.tls.issuerRef.name,"
+            " or remove them"
+        ),
+    ),
+    "an issuer by its name alone": (
+        ["--set", "gateway.tls.issuerRef=ca"],
+        "at '/gateway/tls/issuerRef': got string, want object",
+    ),
+    "the chart's own label": (
+        ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
+        "podLabels sets app.kubernetes.io/name, which is the chart's own: remove it",
+    ),
+    "a Kubernetes that is too old": (
+        ["--kube-version", "1.29.9"],
+        "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.9",
+    ),
+    "the policy where there is none": (
+        ["--set", "injection.method=policy", "--kube-version", "1.35.9"],
+        (
+            "injection.method is policy, but the API server has no MutatingAdmissionPolicy"
+            " (admissionregistration.k8s.io/v1): set it to auto or webhook"
+        ),
+    ),
+    "another way of injection": (
+        ["--set", "injection.method=sidecar"],
+        "at '/injection/method': value must be one of 'auto', 'policy', 'webhook'",
+    ),
+    "a webhook of no replica": (
+        ["--set", "webhook.replicas=0"],
+        "at '/webhook/replicas': minimum: got 0, want 1",
+    ),
+    "another source of the certificate": (
+        ["--set", "webhook.certificate=vault"],
+        "at '/webhook/certificate': value must be one of 'chart', 'cert-manager', 'secret'",
+    ),
+    "cert-manager without an issuer": (
+        ["--set", "webhook.certificate=cert-manager"],
+        "webhook.certificate is cert-manager, which needs to know who issues: set webhook.issuerRef.name",
+    ),
+    "an issuer without cert-manager": (
+        ["--set", "webhook.issuerRef.name=ca"],
+        "webhook.issuerRef is for webhook.certificate cert-manager: set that, or remove it",
+    ),
+    "a Secret that nobody vouches for": (
+        ["--set", "webhook.certificate=secret,webhook.secretName=own"],
+        (
+            "webhook.certificate is secret: set webhook.secretName to its name, and webhook.caBundle to the"
+            " certificate that vouches for what is in it"
+        ),
+    ),
+    "a Secret that isn't asked for": (
+        ["--set", "webhook.secretName=own"],
+        "webhook.secretName and webhook.caBundle are for webhook.certificate secret: set that, or remove them",
+    ),
+    "a certificate in base64": (
+        ["--set", "webhook.caBundle=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"],
+        "at '/webhook/caBundle': 'LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t' does not match pattern",
+    ),
+}
+
+EVERY_VALUE: Json = {
+    "devboxes": {
+        "selectors": [
+            {
+                "matchLabels": {"kind": "box"},
+                "matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}],
+            }
+        ]
+    },
+    "injection": {"method": "auto"},
+    "webhook": {"replicas": 3, "resources": {"requests": {"cpu": "1"}}},
+    "reservedNames": ["PATH", "LD_*"],
+    "keys": {"rotateAfter": "never"},
+    "logLevel": "DEBUG",
+    "image": {"repository": "registry.example/box", "tag": "1", "pullPolicy": "Always"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "replicas": 0,
+    "rbac": {"aggregate": False},
+    "metrics": {"service": {"enabled": True}},
+    "gateway": {
+        "enabled": True,
+        "replicas": 3,
+        "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
+        "tls": {"secretName": "certificate"},
+        "audit": False,
+        "rateLimit": {"requestsPerSecond": 2.5, "burst": 10},
+        "networkPolicy": {
+            "enabled": True,
+            "from": [{"namespaceSelector": {}}],
+            "metricsFrom": [{"podSelector": {}}],
+            "apiServerPorts": [6443],
+        },
+        "resources": {"requests": {"cpu": "1"}},
+    },
+    "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "system-cluster-critical",
+    "podLabels": {"team": "platform"},
+}
+
+
+@pytest.fixture
+def own_controlplane() -> Iterator[ControlPlane]:
+    """Return a control plane on which nothing is installed."""
+    with ControlPlane.start() as it:
+        yield it
+
+
+def every_value(tmp_path: Path) -> str:
+    path = tmp_path / "values.yaml"
+    path.write_text(json.dumps(EVERY_VALUE))
+    return f"--values={path}"
+
+
+def add_a_key(controlplane: ControlPlane) -> None:
+    """Write what the operator writes, in its name."""
+    patch = ("--type=merge", "--patch", json.dumps({"data": {"key-1": "c2VjcmV0"}}))
+    controlplane.kubectl("patch", *KEYS, *patch, "--field-manager=devbox-secrets")
+
+
+def keys(controlplane: ControlPlane) -> object:
+    return get(controlplane, *KEYS).get("data")
+
+
+def test_helm_finds_nothing_to_complain_about() -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refuses(what: str) -> None:
+    arguments, message = REFUSED[what]
+    done = render(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = helm("show", "values", str(CHART)).stdout
+    top = {line.partition(":")[0] for line in values.splitlines() if line[:1].isalpha()}
+    assert schema["properties"].keys() - {"global"} == top == EVERY_VALUE.keys() | {"crds"}
+
+
+@pytest.mark.parametrize("method", ["policy", "webhook"])
+def test_the_api_server_takes_it_with_every_value_set(
+    method: str, controlplane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    made = render(every_value(tmp_path), f"--namespace={namespace}", f"--set=injection.method={method}")
+    apply = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
+    controlplane.kubectl(*apply, input=made.stdout)
+
+
+def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -> None:
+    label = "rbac.authorization.k8s.io/aggregate-to-"
+    assert render().stdout.count(label) == 3
+    without = render("--set=rbac.aggregate=false").stdout
+    assert label not in without
+    assert all(f"name: devbox-secrets-{role}\n" in without for role in ("view", "edit", "share"))
+
+
+@pytest.mark.parametrize("tag", ["1.2", f"1.2@sha256:{'a' * 64}", f"@sha256:{'a' * 64}"])
+def test_an_image_is_named_by_tag_digest_or_both(tag: str) -> None:
+    name = f"devbox-secrets{tag if tag.startswith('@') else ':' + tag}"
+    assert f'image: "{name}"' in render(f"--set=image.tag={tag}").stdout
+
+
+@pytest.mark.parametrize("age", ["90d", "12h", "never"])
+def test_the_operator_is_told_how_old_a_sealing_key_may_become(age: str) -> None:
+    rendered = render("--set", f"keys.rotateAfter={age}").stdout
+    assert re.search(rf'name: DEVBOX_SECRETS_ROTATE_KEYS\n +value: "{age}"\n', rendered)
+
+
+def test_the_crd_can_be_left_to_someone_else() -> None:
+    assert "kind: CustomResourceDefinition" not in render("--set=crds.install=false").stdout
+
+
+def test_install_yaml_is_applied_as_often_as_one_likes_and_never_touches_the_keys(
+    own_controlplane: ControlPlane,
+) -> None:
+    apply = ("apply", f"--filename={MANIFEST}")
+    own_controlplane.kubectl(*apply)
+    add_a_key(own_controlplane)
+    again = own_controlplane.kubectl(*apply).stdout.splitlines()
+    assert [line for line in again if not line.endswith(" unchanged")] == []
+    assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
+
+
+def test_the_operators_pod_is_as_restricted_as_its_namespace_asks(
+    controlplane: ControlPlane,
+) -> None:
+    install(controlplane)
+    deployment = get(controlplane, "deployment", "devbox-secrets", f"--namespace={NAMESPACE}")
+    template = deployment["spec"]["template"]
+    operator = {"apiVersion": "v1", "kind": "Pod", **template}
+    operator["metadata"]["name"] = "operator"
+    assert dry_run(controlplane, operator, NAMESPACE)["spec"]["serviceAccountName"]
+
+
+def test_a_helm_upgrade_changes_what_it_should_and_never_touches_the_keys(
+    own_controlplane: ControlPlane, tmp_path: Path
+) -> None:
+    release(own_controlplane, "install", str(CHART), "--create-namespace")
+    add_a_key(own_controlplane)
+    release(own_controlplane, "upgrade", str(CHART), every_value(tmp_path))
+    assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
+    found = get(own_controlplane, "mutatingadmissionpolicybindings")["items"]
+    chosen = [binding["spec"]["matchResources"]["objectSelector"] for binding in found]
+    assert chosen == EVERY_VALUE["devboxes"]["selectors"]
+
+
+def test_after_a_helm_uninstall_and_install_the_keys_and_the_accountsecrets_are_still_there(
+    own_controlplane: ControlPlane,
+) -> None:
+    install = ("install", str(CHART), "--create-namespace")
+    release(own_controlplane, *install)
+    add_a_key(own_controlplane)
+    crd = get(own_controlplane, *CRD)["metadata"]["uid"]
+    release(own_controlplane, "uninstall")
+    release(own_controlplane, *install)
+    assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
+    assert get(own_controlplane, *CRD)["metadata"]["uid"] == crd

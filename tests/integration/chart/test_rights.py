@@ -1,0 +1,168 @@
+"""Who may do what once the chart is installed: the operator, every user, and the users' roles."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.chart import NAMESPACE, install, until
+from integration.support.rights import (
+    ACCOUNT_SECRET,
+    ACCOUNTSECRETS,
+    AT_HOME,
+    CHART_ROLES,
+    EVERYWHERE,
+    ROLES,
+    can_i,
+    rights,
+)
+
+PATCH = ("--type=merge", "--patch", json.dumps({"data": {}}), "--dry-run=server")
+ONE_NAME = f"--field-selector=metadata.name={ACCOUNT_SECRET}"
+
+OPERATOR_MAY = {
+    "list every account Secret": ("get", "secrets", "--all-namespaces", ONE_NAME),
+    "read its keys": ("get", "secret", "devbox-secrets-keys", f"-n{NAMESPACE}"),
+    "add a key": ("patch", "secret", "devbox-secrets-keys", f"-n{NAMESPACE}", *PATCH),
+    "publish a key": ("patch", "configmap", "devbox-secrets-public-keys", f"-n{NAMESPACE}", *PATCH),
+    "list AccountSecrets": ("get", ACCOUNTSECRETS, "--all-namespaces"),
+    "list namespaces": ("get", "namespaces"),
+}
+OPERATOR_MAY_NOT = {
+    "read another Secret": ("get", "secret", "db"),
+    "list a namespace's Secrets": ("get", "secrets"),
+    "list the cluster's Secrets": ("get", "secrets", "--all-namespaces"),
+    "list another name": ("get", "secrets", "-A", "--field-selector=metadata.name=db"),
+    "list all names but one": ("get", "secrets", "-A", "--field-selector=metadata.name!=db"),
+    "list by another field": ("get", "secrets", "-A", "--field-selector=type=Opaque"),
+    "read its keys' name elsewhere": ("get", "secret", "devbox-secrets-keys"),
+    "create another Secret": ("create", "secret", "generic", "db", "--dry-run=server"),
+    "create other than by apply": (
+        "create",
+        "secret",
+        "generic",
+        ACCOUNT_SECRET,
+        "--dry-run=server",
+    ),
+    "change an AccountSecret": ("patch", ACCOUNTSECRETS, "token", "--type=merge", "--patch={}", "--dry-run=server"),
+    "delete its keys": (
+        "delete",
+        "secret",
+        "devbox-secrets-keys",
+        f"-n{NAMESPACE}",
+        "--dry-run=server",
+    ),
+    "list pods": ("get", "pods"),
+    "make a token of its own": ("create", "token", "devbox-secrets", f"-n{NAMESPACE}"),
+    "be someone else": ("get", "secrets", "--as=admin", "--as-group=system:masters"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed(controlplane: ControlPlane) -> None:
+    install(controlplane)
+
+
+@pytest.fixture(scope="module")
+def operator(controlplane: ControlPlane, _installed: None) -> Path:
+    """Return the operator's kubeconfig."""
+    return controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
+
+
+@pytest.fixture(scope="module")
+def user(controlplane: ControlPlane) -> Path:
+    """Return the kubeconfig of someone who is logged in and has no rights of their own."""
+    return controlplane.user_kubeconfig("someone")
+
+
+def is_forbidden(controlplane: ControlPlane, kubeconfig: Path, namespace: str, *command: str) -> bool:
+    done = controlplane.kubectl(f"--namespace={namespace}", *command, check=False, kubeconfig=kubeconfig)
+    assert done.returncode == 0 or "forbidden" in done.stderr.lower(), done.stderr
+    return done.returncode != 0
+
+
+def test_the_operators_rights_everywhere_are_exactly_these(
+    controlplane: ControlPlane, namespace: str, operator: Path
+) -> None:
+    assert rights(can_i(controlplane, namespace, kubeconfig=operator)) == EVERYWHERE
+
+
+def test_the_operators_rights_in_its_own_namespace_are_exactly_these(
+    controlplane: ControlPlane, operator: Path
+) -> None:
+    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=operator)) == AT_HOME
+
+
+@pytest.mark.parametrize("what", OPERATOR_MAY)
+def test_the_operator_may(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
+    assert not is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY[what])
+
+
+def test_the_operator_may_make_change_and_delete_an_account_secret_anywhere(
+    controlplane: ControlPlane, namespace: str, operator: Path
+) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": ACCOUNT_SECRET}}
+    apply = ("apply", "--server-side", f"--namespace={namespace}", "--filename=-")
+    for data in ({"A": "MQ=="}, {"A": "Mg=="}):
+        manifest = json.dumps(secret | {"data": data})
+        controlplane.kubectl(*apply, input=manifest, kubeconfig=operator)
+    delete = ("delete", "secret", ACCOUNT_SECRET, f"--namespace={namespace}")
+    controlplane.kubectl(*delete, kubeconfig=operator)
+
+
+@pytest.mark.parametrize("what", OPERATOR_MAY_NOT)
+def test_the_operator_may_not(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
+    assert is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY_NOT[what])
+
+
+def test_everyone_who_is_logged_in_may_read_the_public_keys(controlplane: ControlPlane, user: Path) -> None:
+    read = ("get", "configmap", "devbox-secrets-public-keys")
+    assert not is_forbidden(controlplane, user, NAMESPACE, *read)
+
+
+def test_and_nothing_else_of_ours(controlplane: ControlPlane, user: Path) -> None:
+    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=user)) == {
+        ("configmaps", "devbox-secrets-public-keys", "get")
+    }
+
+
+def test_who_is_not_logged_in_may_not_read_the_public_keys(controlplane: ControlPlane) -> None:
+    read = ("get", "configmap", "devbox-secrets-public-keys", "--as=system:anonymous")
+    assert is_forbidden(controlplane, controlplane.kubeconfig, NAMESPACE, *read)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_users_role_gives_its_kind_of_right_on_accountsecrets(
+    role: str, controlplane: ControlPlane, namespace: str
+) -> None:
+    binding = ("create", "rolebinding", "someone", f"--clusterrole={role}", "--user=someone")
+    controlplane.kubectl(*binding, f"--namespace={namespace}")
+
+    def ours() -> set[tuple[str, str, str]]:
+        every = rights(can_i(controlplane, namespace, "--as=someone"))
+        return {right for right in every if right[0].startswith(ACCOUNTSECRETS)}
+
+    # A controller adds our rights to Kubernetes' own roles, those of each of our roles by themselves.
+    until(f"{role} has these rights: {ROLES[role]}", lambda: ours() == {(ACCOUNTSECRETS, "", ROLES[role])})
+
+
+@pytest.mark.parametrize("role", CHART_ROLES)
+def test_a_role_of_the_chart_gives_nothing_else(role: str, controlplane: ControlPlane, namespace: str) -> None:
+    binding = ("create", "rolebinding", "someone", f"--clusterrole={role}", "--user=someone")
+    controlplane.kubectl(*binding, f"--namespace={namespace}")
+    given = CHART_ROLES[role]
+    until(f"{role} gives {given}", lambda: rights(can_i(controlplane, namespace, "--as=someone")) == given)
+
+
+def test_with_edit_one_reads_the_own_namespace_and_no_other(controlplane: ControlPlane, namespace: str) -> None:
+    user = f"editor-of-{namespace}"
+    binding = ("create", "rolebinding", user, "--clusterrole=devbox-secrets-edit", f"--user={user}")
+    controlplane.kubectl(*binding, f"--namespace={namespace}")
+
+    def reads(name: str) -> bool:
+        return controlplane.kubectl("get", "namespace", name, f"--as={user}", check=False).returncode == 0
+
+    until("the namespace is readable", lambda: reads(namespace))
+    assert not reads(NAMESPACE)
+    assert controlplane.kubectl("get", "namespaces", f"--as={user}", check=False).returncode != 0

@@ -1,0 +1,260 @@
+"""The commands that write AccountSecrets, as their owner calls them, on a real API server with the operator running."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.account import Account
+from integration.support.chart import Json, get, until
+from integration.support.processes import COMMAND, command
+
+
+def run(account: Account, *arguments: str, value: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run a command for the account, as the cluster's administrator."""
+    return command(account.controlplane.kubeconfig, *arguments, "-n", account.name, value=value)
+
+
+def done(account: Account, *arguments: str, value: bytes = b"") -> str:
+    """Run a command that succeeds, and give what it prints."""
+    result = run(account, *arguments, value=value)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def refused(account: Account, *arguments: str, value: bytes = b"") -> str:
+    """Run a command that fails, and give the sentence."""
+    result = run(account, *arguments, value=value)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("devbox-secrets: ")
+    return result.stderr.removeprefix("devbox-secrets: ").removesuffix("\n")
+
+
+def stored(account: Account, name: str) -> Json:
+    return get(account.controlplane, "accountsecret", name, "-n", account.name)
+
+
+def as_member(account: Account, role: str) -> Path:
+    """Give the kubeconfig of someone who has a role of Kubernetes' own in the account's namespace."""
+    user = f"{role}-of-{account.name}"
+    binding = ("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", f"--namespace={account.name}")
+    account.controlplane.kubectl(*binding)
+    kubeconfig = account.controlplane.user_kubeconfig(user)
+    ask = ("auth", "can-i", "get", "accountsecrets", f"--namespace={account.name}", "--quiet")
+    may = lambda: account.controlplane.kubectl(*ask, kubeconfig=kubeconfig, check=False).returncode == 0  # noqa: E731
+    until(f"{user} has the rights of {role}", may)
+    return kubeconfig
+
+
+# --- seal --apply
+
+
+def test_what_is_sealed_and_applied_is_in_the_account_secret(account: Account) -> None:
+    told = done(account, "seal", "GITHUB_TOKEN", "--apply", value=b"ghp_1")
+    assert told == f"accountsecret.devbox-secrets.dev/github-token created in {account.name}: GITHUB_TOKEN\n"
+    account.is_ready("github-token")
+    assert account.data() == {"GITHUB_TOKEN": b"ghp_1"}
+    managers = get(account.controlplane, "accountsecret", "github-token", "-n", account.name, "--show-managed-fields")
+    assert managers["metadata"]["managedFields"][0]["manager"] == "devbox-secrets-cli"
+
+
+def test_applying_again_tells_what_changed(account: Account) -> None:
+    done(account, "seal", "TOKEN", "--apply", "--description", "for CI", "--rotate-after", "90d", value=b"one")
+    told = done(account, "seal", "TOKEN", "--apply", "--rotate-after", "30d", value=b"two").splitlines()
+    assert told[0] == f"accountsecret.devbox-secrets.dev/token changed in {account.name}: TOKEN"
+    assert told[1] == f"  sealed: a new text, with the key {account.key.id} (before: {account.key.id})"
+    assert told[2:] == ["  description: 'for CI' → none", "  rotateAfter: '90d' → '30d'"]
+    account.holds({"TOKEN": b"two"})
+
+
+def test_applying_keeps_the_name_that_the_variable_s_object_has(account: Account) -> None:
+    account.put("TOKEN", b"one", name="an-older-name")
+    told = done(account, "seal", "TOKEN", "--apply", "--force-conflicts", value=b"two")
+    assert told.startswith(f"accountsecret.devbox-secrets.dev/an-older-name changed in {account.name}: TOKEN\n")
+    account.holds({"TOKEN": b"two"})
+
+
+def test_what_someone_else_manages_is_theirs_unless_conflicts_are_forced(account: Account) -> None:
+    account.put("TOKEN", b"one")
+    sentence = refused(account, "seal", "TOKEN", "--apply", value=b"two")
+    assert sentence == (
+        'someone else manages token: conflict with "kubectl": .spec.sealed; change it where they have it'
+        " from, such as Git, or take it over with --force-conflicts"
+    )
+    done(account, "seal", "TOKEN", "--apply", "--force-conflicts", value=b"two")
+    account.holds({"TOKEN": b"two"})
+
+
+def test_with_a_format_the_applied_manifest_is_printed(account: Account) -> None:
+    body = json.loads(done(account, "seal", "TOKEN", "--apply", "-o", "json", value=b"one"))
+    assert body["spec"]["sealed"] == stored(account, "token")["spec"]["sealed"]
+
+
+def test_the_caller_s_own_rights_decide(account: Account) -> None:
+    viewer, editor = as_member(account, "view"), as_member(account, "edit")
+    arguments = ("seal", "TOKEN", "--apply", "-n", account.name)
+    result = command(viewer, *arguments, value=b"one")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f'User "view-of-{account.name}" cannot patch resource "accountsecrets"' in result.stderr
+    assert command(editor, *arguments, value=b"one").returncode == 0
+
+
+def test_before_a_value_is_asked_for_it_is_told_that_the_cluster_is_not_one_of_ours() -> None:
+    with ControlPlane.start() as other:
+        result = command(other.kubeconfig, "seal", "TOKEN", "--apply", "-n", "default")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "devbox-secrets: this cluster knows no AccountSecrets: devbox-secrets isn't installed there,"
+        " or it's another one\n"
+    )
+
+
+def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named(
+    account: Account, tmp_path: Path
+) -> None:
+    config = json.loads(account.controlplane.kubeconfig.read_text())
+    del config["current-context"]
+    config["contexts"][0]["context"]["namespace"] = account.name
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    kubeconfig.chmod(0o600)
+    assert command(kubeconfig, "seal", "TOKEN", "--apply", "--context=test", value=b"one").returncode == 0
+    assert stored(account, "token")["spec"]["name"] == "TOKEN"
+
+
+# --- list, get, update, delete
+
+
+def test_list_shows_the_account_s_variables_and_whether_devboxes_get_them(account: Account) -> None:
+    account.is_ready(account.put("GITHUB_TOKEN", b"one"))
+    account.is_ready(account.put("PATH", b"two", "my-path"), "ReservedName")
+    lines = [re.split(r" {3,}", line) for line in done(account, "list").splitlines()]
+    assert lines[0] == ["VARIABLE", "READY", "CHANGED", "NAME", "DESCRIPTION"]
+    assert lines[1][:2] == ["GITHUB_TOKEN", "yes"]
+    assert re.fullmatch(r"\d+s", lines[1][2])
+    assert [line for line in lines[2] if line] == ["PATH", "no: ReservedName", "my-path"]
+
+
+def test_an_account_without_secrets_is_told_how_to_have_one(account: Account) -> None:
+    assert done(account, "list") == (
+        f"The account {account.name} has no secrets yet: devbox-secrets seal NAME -n {account.name} --apply\n"
+    )
+    assert json.loads(done(account, "list", "-o", "json")) == []
+
+
+@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "github-token"])
+def test_get_shows_one_by_its_variable_or_its_own_name(account: Account, name: str) -> None:
+    done(account, "seal", "GITHUB_TOKEN", "--apply", "--description=for CI", value=b"one")
+    account.is_ready("github-token")
+    shown = json.loads(done(account, "get", name, "-o", "json"))
+    expected = {
+        "variable": "GITHUB_TOKEN", "name": "github-token", "account": account.name, "ready": True,
+        "reason": "Synced", "description": "for CI", "rotateAfter": None, "keyId": account.key.id,
+    }  # fmt: skip
+    assert {field: shown[field] for field in expected} == expected
+    assert "for CI" in done(account, "get", name)
+
+
+@pytest.mark.parametrize("words", [("get",), ("update",), ("delete", "--yes")], ids=lambda words: words[0])
+@pytest.mark.parametrize("name", ["NOTHING", "nothing", "no thing", "../x"])
+def test_a_secret_that_is_not_there_is_told_with_the_way_to_see_those_that_are(
+    account: Account, words: tuple[str, ...], name: str
+) -> None:
+    assert refused(account, *words, name, value=b"one") == (
+        f"the account {account.name} has no AccountSecret of that name; see those it has:"
+        f" devbox-secrets list -n {account.name}"
+    )
+
+
+def test_of_two_with_the_same_variable_one_is_named_by_its_own_name(account: Account) -> None:
+    account.put("TOKEN", b"one", name="older")
+    account.put("TOKEN", b"two", name="younger")
+    assert refused(account, "delete", "TOKEN", "--yes") == (
+        f"TOKEN has 2 AccountSecrets in the account {account.name}: older, younger; say which by that name"
+    )
+    done(account, "delete", "older", "--yes")
+    account.holds({"TOKEN": b"two"})
+
+
+@pytest.mark.parametrize("name", ["TOKEN", "mine"])
+def test_update_seals_a_new_value_and_keeps_the_rest(account: Account, name: str) -> None:
+    body = account.manifest("TOKEN", b"one", "mine")
+    body["spec"] |= {"description": "for CI", "rotateAfter": "90d"}
+    account.apply(body)
+    told = done(account, "update", name, "--force-conflicts", value=b"two").splitlines()
+    assert told[0] == f"accountsecret.devbox-secrets.dev/mine changed in {account.name}: TOKEN"
+    assert len(told) == 2
+    account.holds({"TOKEN": b"two"})
+    spec = stored(account, "mine")["spec"]
+    assert (spec["description"], spec["rotateAfter"]) == ("for CI", "90d")
+
+
+def test_update_of_what_was_updated_before_needs_no_force(account: Account) -> None:
+    done(account, "seal", "TOKEN", "--apply", "--description=for CI", value=b"one")
+    done(account, "update", "TOKEN", value=b"two")
+    done(account, "update", "TOKEN", value=b"three")
+    account.holds({"TOKEN": b"three"})
+    assert stored(account, "token")["spec"]["description"] == "for CI"
+
+
+def test_delete_takes_the_variable_away(account: Account) -> None:
+    account.put("ONE", b"1")
+    account.put("TWO", b"2")
+    told = done(account, "delete", "TWO", "--yes")
+    assert told == f"accountsecret.devbox-secrets.dev/two deleted in {account.name}: TWO\n"
+    account.holds({"ONE": b"1"})
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(account: Account) -> None:
+    account.put("TOKEN", b"one")
+    sentence = refused(account, "delete", "TOKEN")
+    assert sentence == "there is no terminal to ask at: say --yes to delete TOKEN"
+    assert stored(account, "token")
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1)])
+def test_at_a_terminal_delete_asks(account: Account, answer: bytes, code: int) -> None:
+    account.put("TOKEN", b"one")
+    master, slave = pty.openpty()
+    os.write(master, answer)
+    result = subprocess.run(
+        [COMMAND, "delete", "TOKEN", "-n", account.name, "--kubeconfig", account.controlplane.kubeconfig],
+        stdin=slave, capture_output=True, check=False,
+    )  # fmt: skip
+    os.close(slave)
+    os.close(master)
+    assert result.returncode == code
+    assert result.stderr.startswith(f"Delete TOKEN (token) of the account {account.name}? [y/N]:".encode())
+    if code:
+        assert stored(account, "token")
+    else:
+        account.holds(None)
+
+
+@pytest.mark.parametrize("word", ["get", "status"])
+def test_a_shell_can_complete_the_account_s_variables(account: Account, word: str) -> None:
+    for variable in ("GITHUB_TOKEN", "GITLAB_TOKEN", "OTHER"):
+        account.put(variable, b"1")
+    line = f"devbox-secrets {word} -n {account.name} GIT"
+    env = {
+        **os.environ, "KUBECONFIG": str(account.controlplane.kubeconfig), "_DEVBOX_SECRETS_COMPLETE": "complete_bash",
+        "COMP_WORDS": line, "COMP_CWORD": "4",
+    }  # fmt: skip
+    done = subprocess.run([COMMAND], capture_output=True, env=env, text=True, check=False)
+    assert done.stdout.split() == ["GITHUB_TOKEN", "GITLAB_TOKEN"]
+    nowhere = {**env, "KUBECONFIG": os.devnull}
+    assert subprocess.run([COMMAND], capture_output=True, env=nowhere, text=True, check=False).stdout.strip() == ""
+
+
+def test_who_is_not_logged_in_is_told_so(account: Account, tmp_path: Path) -> None:
+    config = json.loads(account.controlplane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": "nobody-s"}
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    result = command(tmp_path / "kubeconfig", "list", "-n", account.name)
+    assert result.returncode == 1
+    assert result.stderr.endswith(": 401 Unauthorized; log in to the cluster again\n")

@@ -1,0 +1,237 @@
+"""`check` on a control plane of its own, which each test makes unwell in one way; the tests are the kubelet."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.account import Account
+from integration.support.chart import ACCOUNT, DEVBOX, NAMESPACE, Json, container, created, get, install, pod, until
+from integration.support.kubelet import make_ready
+from integration.support.processes import Operator, command, operator
+from integration.support.webhook import Fallback
+
+WELL = {
+    "API server", "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "versions", "lease",
+    "sealing key", "key readers", "synced", "namespaces", "devboxes",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ControlPlane]:
+    with ControlPlane.start() as it:
+        install(it)
+        yield it
+
+
+@pytest.fixture(scope="module")
+def running(cluster: ControlPlane) -> Iterator[Operator]:
+    """The operator, and its Deployment's pods made ready: here no kubelet does."""
+    with operator(cluster) as it:
+        make_ready(cluster, NAMESPACE, NAMESPACE)
+        yield it
+
+
+def check(cluster: ControlPlane, *arguments: str, code: int, kubeconfig: Path | None = None) -> dict[str, list[str]]:
+    """Run check, and give the level and the text by what was looked at; of two with one name the last."""
+    done = command(kubeconfig or cluster.kubeconfig, "check", "-o", "json", *arguments)
+    assert (done.returncode, done.stderr) == (code, "")
+    return {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
+
+
+def levels(found: dict[str, list[str]], level: str) -> set[str]:
+    return {what for what, (its, _) in found.items() if its == level}
+
+
+@contextmanager
+def changed(cluster: ControlPlane, *what: str) -> Iterator[None]:
+    """Delete something of the installation, and bring it back at the end."""
+    cluster.kubectl("delete", *what)
+    try:
+        yield
+    finally:
+        install(cluster)
+
+
+def namespace(cluster: ControlPlane, name: str, **labels: str) -> None:
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    cluster.kubectl("create", "-f", "-", input=json.dumps(body))
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name)
+
+
+def test_all_is_well_but_encryption_which_can_not_be_told(cluster: ControlPlane, running: Operator) -> None:
+    found = check(cluster, code=0)
+    assert levels(found, "ok") == WELL
+    assert levels(found, "warning") == {"encryption"}
+    assert found["encryption"][1].startswith("can't be told: kube-apiserver is no pod here; see to it")
+    assert found["injection"][1] == (
+        "bound to pods with devbox-secrets.dev/devbox=true or agents.x-k8s.io/sandbox-name-hash"
+    )
+    assert found["operator"][1] == "2 of 2 replicas are ready"
+    assert found["key readers"][1] == "the operator and the cluster's administrators alone"
+
+
+def test_strictly_a_warning_counts(cluster: ControlPlane, running: Operator) -> None:
+    assert check(cluster, "--strict", code=3) == check(cluster, code=0)
+
+
+def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
+    lines = command(cluster.kubeconfig, "check").stdout.splitlines()
+    assert lines[0].split() == ["LEVEL", "CHECK", "FOUND"]
+    assert lines[1].split()[:4] == ["ok", "API", "server", "Kubernetes"]
+
+
+@pytest.mark.parametrize(
+    ("what", "line"),
+    [
+        (("mutatingadmissionpolicy", "devbox-secrets"), "injection"),
+        (("mutatingadmissionpolicybindings", "--all"), "injection"),
+        (("validatingadmissionpolicy", "devbox-secrets-annotations"), "annotations"),
+        (("validatingadmissionpolicybinding", "devbox-secrets-accounts"), "accounts"),
+        (("validatingadmissionpolicy", "devbox-secrets-homes"), "homes"),
+    ],
+)
+def test_a_policy_that_is_not_there_or_not_bound_is_an_error(
+    cluster: ControlPlane, running: Operator, what: tuple[str, ...], line: str
+) -> None:
+    with changed(cluster, *what):
+        found = check(cluster, code=3)
+    assert levels(found, "error") == {line}
+    assert "install the chart again" in found[line][1]
+
+
+def test_an_operator_that_is_not_there_is_an_error_with_the_place_looked_at(
+    cluster: ControlPlane, running: Operator
+) -> None:
+    found = check(cluster, "--operator-namespace=elsewhere", code=3)
+    assert levels(found, "error") == {"operator", "lease", "sealing key"}
+    assert found["operator"][1] == (
+        "no Deployment devbox-secrets in elsewhere: install the chart, or name its --operator-namespace"
+    )
+
+
+def test_replicas_that_are_not_ready_and_other_versions_are_told(cluster: ControlPlane, running: Operator) -> None:
+    at = ("deployment/devbox-secrets", "-n", NAMESPACE)
+    cluster.kubectl("scale", *at, "--replicas=3")
+    cluster.kubectl("label", *at, "app.kubernetes.io/version=0.0.9", "--overwrite")
+    until("the third has no kubelet", lambda: get(cluster, *at)["status"].get("unavailableReplicas") == 1)
+    found = check(cluster, code=0)
+    assert found["operator"] == ["warning", f"2 of 3 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    assert found["versions"][0] == "warning"
+    assert found["versions"][1].startswith("the installation is 0.0.9, this command ")
+    cluster.kubectl("scale", *at, "--replicas=2")
+    install(cluster)
+
+
+def test_a_gateway_that_is_installed_is_checked(cluster: ControlPlane, running: Operator) -> None:
+    gateway = ("deployment", "devbox-secrets-gateway", "-n", NAMESPACE)
+    cluster.kubectl("create", *gateway, "--image=gateway")
+    found = check(cluster, code=3)
+    assert found["gateway"] == ["error", f"0 of 1 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    cluster.kubectl("scale", *gateway, "--replicas=0")
+    assert check(cluster, code=0)["gateway"] == ["warning", "has 0 replicas: its clients get no answer"]
+    cluster.kubectl("delete", *gateway)
+
+
+def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
+    with ControlPlane.start() as alone:
+        install(alone)
+        assert check(alone, code=3)["lease"] == [
+            "error",
+            f"nobody holds the Lease devbox-secrets, so nothing is written: kubectl get pods -n {NAMESPACE}",
+        ]
+        spec = {"holderIdentity": "box-1", "renewTime": "2026-01-01T00:00:00.000000Z"}
+        patch = ("patch", "lease", "devbox-secrets", "-n", NAMESPACE, "--type=merge")
+        alone.kubectl(*patch, "--patch", json.dumps({"spec": spec}))
+        assert check(alone, code=3)["lease"][1].startswith("box-1 renewed the Lease ")
+
+
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        (
+            ("rolebinding", "ops", "-n", NAMESPACE, "--clusterrole=edit", "--user=ann"),
+            "User ann by the RoleBinding ops",
+        ),
+        (
+            ("clusterrolebinding", "scraper", "--clusterrole=view-secrets", "--serviceaccount=tools:scraper"),
+            "ServiceAccount tools/scraper by the ClusterRoleBinding scraper",
+        ),
+    ],
+)
+def test_who_else_may_read_the_keys_is_told(
+    cluster: ControlPlane, running: Operator, binding: tuple[str, ...], told: str
+) -> None:
+    role = ("create", "clusterrole", "view-secrets", "--verb=list", "--resource=secrets")
+    cluster.kubectl(*role, check=False)
+    cluster.kubectl("create", *binding)
+    found = check(cluster, code=0)["key readers"]
+    cluster.kubectl("delete", *binding[:2], *(binding[2:4] if binding[2] == "-n" else ()))
+    assert found[0] == "warning"
+    assert told in found[1]
+
+
+def test_clashes_and_what_is_not_synced_are_told(cluster: ControlPlane, running: Operator) -> None:
+    namespace(cluster, "clash")
+    account = Account.of(cluster, "clash")
+    cluster.kubectl("create", "secret", "generic", "devbox-account-secrets", "-n", "clash")
+    account.is_ready(account.put("TOKEN", b"1"), "NotOwned")
+    found = check(cluster, code=3)
+    assert found["not synced"] == [
+        "error", "1 NotOwned: clash/token; why: devbox-secrets status NAME -n ACCOUNT",
+    ]  # fmt: skip
+    assert "not synced" not in check(cluster, "-n", "default", code=0)
+    account.delete("token")
+
+
+def test_an_account_that_is_no_home_is_told(cluster: ControlPlane, running: Operator) -> None:
+    namespace(cluster, "lost", **{ACCOUNT: "nowhere"})
+    assert check(cluster, code=0)["namespaces"][1].startswith(
+        "labelled into an account that is no home: lost → nowhere;"
+    )
+    cluster.kubectl("label", "namespace", "lost", f"{ACCOUNT}-")
+
+
+def test_devboxes_without_secrets_and_those_that_opted_out_are_told(cluster: ControlPlane, running: Operator) -> None:
+    def box(name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> None:
+        body: Json = pod({"containers": [container("a")]}, labels, annotations)
+        body["metadata"]["name"] = name
+        created(cluster, body)
+
+    box("early", {})
+    cluster.kubectl("label", "pod", "early", "devbox-secrets.dev/devbox=true")
+    box("out", DEVBOX, {"devbox-secrets.dev/inject": "false"})
+    box("in", DEVBOX)
+    done = json.loads(command(cluster.kubeconfig, "check", "-o", "json").stdout)
+    assert [(each["level"], each["text"]) for each in done if each["check"] == "devboxes"] == [
+        ("ok", "3 run, of which 1 opted out"),
+        ("warning", "1 have no secrets: they were made before the injection was; start them anew: default/early"),
+    ]
+
+
+def test_what_may_not_be_read_is_a_warning_that_names_the_right(cluster: ControlPlane, running: Operator) -> None:
+    found = check(cluster, code=0, kubeconfig=cluster.user_kubeconfig("nobody"))
+    assert levels(found, "ok") == {"API server", "AccountSecrets", "sealing key"}
+    assert levels(found, "error") == set()
+    assert found["operator"][1] == "can't be told: you may not get deployments.apps in the namespace devbox-secrets"
+    assert found["devboxes"][1] == "can't be told: you may not list pods at the cluster scope"
+
+
+def test_the_webhook_is_injection_too(fallback: Fallback) -> None:
+    found = check(fallback.controlplane, code=3)
+    assert found["injection"] == [
+        "ok", "bound to pods with devbox-secrets.dev/devbox=true or agents.x-k8s.io/sandbox-name-hash",
+    ]  # fmt: skip
+    # Here it runs, but not as the Deployment's pods.
+    assert found["webhook"] == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+
+
+def test_a_cluster_without_us_has_nothing_that_is_well(tmp_path: Path) -> None:
+    with ControlPlane.start() as empty:
+        found = check(empty, code=3)
+    assert levels(found, "error") == {
+        "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "lease", "sealing key",
+    }  # fmt: skip

@@ -1,0 +1,186 @@
+"""`import` of a .env file, on a real API server with the operator running."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.controlplane import ControlPlane
+from integration.support.account import Account
+from integration.support.chart import Json, get
+from integration.support.processes import Operator, command
+
+FILE = """\
+# what the agents need
+export GITHUB_TOKEN='canary-1'
+DB = "canary\\n2"
+
+PATH=/canary-3
+canary-4
+TWICE=canary-5
+TWICE=canary-6
+"""
+VALUES = {"GITHUB_TOKEN": b"canary-1", "DB": b"canary\n2", "TWICE": b"canary-6"}
+
+
+@dataclass
+class Desk:
+    """An account, and a folder with a .env file beside which commands are called."""
+
+    account: Account
+    folder: Path
+
+    def run(self, *arguments: str, code: int = 3, kubeconfig: Path | None = None, value: bytes = b"") -> str:
+        """Run import, and give its table; what it prints never holds a value."""
+        done = command(
+            kubeconfig or self.account.controlplane.kubeconfig,
+            *("import", *arguments, "-n", self.account.name),
+            value=value,
+            cwd=self.folder,
+        )
+        assert done.returncode == code, done.stderr
+        assert "canary" not in done.stdout + done.stderr
+        self.manifests = done.stdout
+        return done.stderr if "-o" in arguments else done.stdout
+
+    def lines(self, *arguments: str, code: int = 3) -> list[list[str]]:
+        return [re.split(r" {3,}", line) for line in self.run(*arguments, code=code).splitlines() if line]
+
+    def stored(self, name: str) -> Json:
+        return get(self.account.controlplane, "accountsecret", name, "-n", self.account.name)
+
+    def nothing_is_stored(self) -> bool:
+        return not get(self.account.controlplane, "accountsecrets", "-n", self.account.name)["items"]
+
+
+@pytest.fixture
+def desk(controlplane: ControlPlane, namespace: str, running: Operator, tmp_path: Path) -> Desk:
+    (tmp_path / ".env").write_text(FILE)
+    return Desk(Account.of(controlplane, namespace), tmp_path)
+
+
+HEADS = ["LINE", "VARIABLE", "WHAT", "NAME, OR WHY"]
+REFUSED = [
+    ["5", "PATH", "refused", "reserved: it could run code in every devbox, which wouldn't get it"],
+    ["6", "?", "refused", "it has no =, so no value"],
+    ["7", "TWICE", "refused", "line 8 sets it again, and counts"],
+]
+
+
+def table(what: str, *names: str) -> list[list[str]]:
+    """The table of the file, where what can be sealed goes by these names."""
+    github, db, twice = names
+    return [
+        HEADS,
+        ["2", "GITHUB_TOKEN", what, github],
+        ["3", "DB", what, db],
+        *REFUSED,
+        ["8", "TWICE", what, twice],
+    ]
+
+
+def test_every_line_is_applied_or_refused_with_the_reason(desk: Desk) -> None:
+    assert desk.lines("--apply") == [
+        *table("created", "github-token", "db", "twice"),
+        [f"In the account {desk.account.name}: 3 created, 3 refused."],
+    ]
+    desk.account.holds(VALUES)
+
+
+def test_without_a_word_nothing_is_written_and_it_is_told_what_would_be(desk: Desk) -> None:
+    assert desk.lines() == [
+        *table("create", "github-token", "db", "twice"),
+        [f"In the account {desk.account.name}: 3 to create, 3 refused."],
+        ["Nothing was written: say --apply, --output-dir DIR or -o yaml."],
+    ]
+    assert desk.nothing_is_stored()
+
+
+def test_what_is_there_is_changed_under_its_name_and_keeps_the_rest(desk: Desk) -> None:
+    body = desk.account.manifest("DB", b"before", "my-db")
+    body["spec"]["description"] = "the database"
+    desk.account.apply(body)
+    assert ["3", "DB", "changed", "my-db"] in desk.lines("--apply", "--force-conflicts")
+    desk.account.holds(VALUES)
+    assert desk.stored("my-db")["spec"]["description"] == "the database"
+
+
+def test_what_the_api_server_refuses_is_told_line_by_line_also_beforehand(desk: Desk) -> None:
+    desk.account.put("DB", b"before", "my-db")
+    desk.account.put("TWICE", b"x", "one")
+    desk.account.put("TWICE", b"x", "two")
+    for words in ((), ("--apply",)):
+        lines = desk.lines(*words)
+        assert lines[2][2] == "refused"
+        assert lines[2][3].startswith('someone else manages my-db: conflict with "kubectl": .spec.sealed; change it')
+        assert lines[6][2:] == ["refused", "it has 2 AccountSecrets: one, two"]
+    assert desk.stored("github-token")
+
+
+def test_who_may_not_write_is_told_at_each_line(desk: Desk) -> None:
+    role = ("create", "rolebinding", "reader", "--clusterrole=devbox-secrets-view", "--user=reader")
+    desk.account.controlplane.kubectl(*role, f"--namespace={desk.account.name}")
+    text = desk.run(kubeconfig=desk.account.controlplane.user_kubeconfig("reader"))
+    assert text.count('User "reader" cannot patch resource "accountsecrets"') == 3
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_manifests_are_printed_for_kubectl_and_the_table_beside_them(desk: Desk, form: str) -> None:
+    assert desk.run("-o", form).splitlines()[-1] == f"In the account {desk.account.name}: 3 to create, 3 refused."
+    assert desk.nothing_is_stored()
+    desk.account.controlplane.kubectl("apply", "-f", "-", input=desk.manifests)
+    desk.account.holds(VALUES)
+
+
+def test_manifests_are_written_into_a_folder_and_none_over_another(desk: Desk) -> None:
+    folder = desk.folder / "secrets"
+    folder.mkdir()
+    (folder / "db.yaml").write_text("mine")
+    assert desk.lines("--output-dir=secrets")[2] == [
+        "3", "DB", "refused", "secrets/db.yaml is there already: move it away, or change that one",
+    ]  # fmt: skip
+    assert (folder / "db.yaml").read_text() == "mine"
+    assert yaml.safe_load((folder / "github-token.yaml").read_text())["spec"]["name"] == "GITHUB_TOKEN"
+    assert {path.name for path in folder.iterdir()} == {"db.yaml", "github-token.yaml", "twice.yaml"}
+    desk.account.controlplane.kubectl("apply", "-f", str(folder / "github-token.yaml"))
+    desk.account.holds({"GITHUB_TOKEN": VALUES["GITHUB_TOKEN"]})
+
+
+def test_offline_it_seals_with_a_key_from_a_file(desk: Desk) -> None:
+    (desk.folder / "key").write_text(str(desk.account.key))
+    nowhere = desk.folder / "nowhere"
+    text = desk.run("--public-key=key", "-o", "json", kubeconfig=nowhere)
+    assert "GITHUB_TOKEN   sealed" in text
+    assert len(json.loads(desk.manifests)["items"]) == 3
+
+
+def test_a_file_without_a_broken_line_ends_with_0(desk: Desk) -> None:
+    (desk.folder / ".env").write_text("A=1\n")
+    assert desk.lines("--apply", code=0)[1] == ["1", "A", "created", "a"]
+    (desk.folder / ".env").write_text("# nothing\n")
+    assert desk.lines("--apply", code=0) == [[f"In the account {desk.account.name}: nothing in the file."]]
+
+
+def test_standard_input_is_a_file_too(desk: Desk) -> None:
+    desk.run("-", "--apply", value=b"A=1\n", code=0)
+    desk.account.holds({"A": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["nowhere"], 1, "nowhere: No such file or directory"),
+        (["--apply", "-o", "yaml"], 1, "choose one of --apply, --output-dir and --output"),
+        (["--apply", "--public-key=.env"], 1, "--public-key is for sealing without the cluster"),
+        (["binary"], 1, "the file isn't UTF-8 text: byte 3 can't be right"),
+    ],
+)
+def test_a_wrong_call_is_told(desk: Desk, arguments: list[str], code: int, sentence: str) -> None:
+    (desk.folder / "binary").write_bytes(b"A=\xff")
+    done = command(desk.account.controlplane.kubeconfig, "import", *arguments, cwd=desk.folder)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sentence in " ".join(done.stderr.replace("│", " ").split())
+    assert desk.nothing_is_stored()

@@ -1,0 +1,427 @@
+"""`devbox-secrets keys` on a real API server, and what it is for: a cluster that is lost comes back."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.controlplane import ControlPlane
+from harness.terminal import Terminal
+from integration.support.account import Account
+from integration.support.chart import NAMESPACE, Json, get, install, until
+from integration.support.processes import COMMAND, Operator, operator
+from integration.support.sealing_keys import (
+    SECRET,
+    damage,
+    forms,
+    is_published,
+    made,
+    newest,
+    published,
+    put_sealed,
+    store,
+    stored,
+)
+
+PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests
+
+
+@pytest.fixture(scope="module")
+def controlplane() -> Iterator[ControlPlane]:
+    """A control plane of our own: these tests take its keys away."""
+    with ControlPlane.start() as it:
+        install(it)
+        yield it
+
+
+@pytest.fixture(scope="module")
+def running(controlplane: ControlPlane) -> Iterator[Operator]:
+    with operator(controlplane, keys_refresh_seconds="0.1") as it:
+        yield it
+
+
+@pytest.fixture
+def account(controlplane: ControlPlane, namespace: str) -> Account:
+    """A namespace; each value is sealed with the key that the test names."""
+    return Account(controlplane, made().public, namespace)
+
+
+@pytest.fixture
+def passphrase(tmp_path: Path) -> str:
+    """The option that gives a passphrase without a terminal."""
+    path = tmp_path / "passphrase"
+    path.write_text(f"{PASSPHRASE}\n")
+    return f"--passphrase-file={path}"
+
+
+def keys(
+    controlplane: ControlPlane, *arguments: str, kubeconfig: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `devbox-secrets keys` as the administrator, unless another kubeconfig is given."""
+    return subprocess.run(
+        [COMMAND, "keys", *arguments, f"--kubeconfig={kubeconfig or controlplane.kubeconfig}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def person(controlplane: ControlPlane, name: str, *verbs: str) -> Path:
+    """Make someone who has these rights on the keys' Secret, and no others."""
+    path = controlplane.user_kubeconfig(name)
+    role = ("create", "role", name, f"-n={NAMESPACE}", "--resource=secrets", "--resource-name=devbox-secrets-keys")
+    if verbs:
+        controlplane.kubectl(*role, *(f"--verb={verb}" for verb in verbs))
+        controlplane.kubectl("create", "rolebinding", name, f"-n={NAMESPACE}", f"--role={name}", f"--user={name}")
+    return path
+
+
+# --- list
+
+
+def test_keys_are_listed_the_newest_first_with_their_use(controlplane: ControlPlane, account: Account) -> None:
+    new, old, damaged = made(days=1), made(days=2), made(days=3)
+    store(controlplane, new, old)
+    damage(controlplane, damaged)
+    for variable in ("ONE", "TWO"):
+        put_sealed(account, old, variable, b"x")
+    gone = made(days=9)
+    put_sealed(account, gone, "THREE", b"x")
+    done = keys(controlplane, "list", "--output=json")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert f"the sealing key {damaged.public.id} can't be read" in done.stderr
+    rows = json.loads(done.stdout)
+    assert rows[:2] == [
+        {"id": new.public.id, "state": "newest", "created": _second(new.created), "accountSecrets": 0},
+        {"id": old.public.id, "state": "older", "created": _second(old.created), "accountSecrets": 2},
+    ]
+    assert sorted(rows[2:], key=str) == sorted(
+        [
+            {"id": damaged.public.id, "state": "damaged", "created": None, "accountSecrets": 0},
+            {"id": gone.public.id, "state": "missing", "created": None, "accountSecrets": 1},
+        ],
+        key=str,
+    )
+    assert yaml.safe_load(keys(controlplane, "list", "-o", "yaml").stdout) == rows
+    lines = keys(controlplane, "list").stdout.splitlines()
+    assert lines[0].split() == ["KEY", "STATE", "MADE", "ACCOUNTSECRETS"]
+    assert lines[2].split() == [old.public.id, "older", _second(old.created), "2"]
+
+
+def _second(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_who_may_read_no_secret_sees_the_public_keys_and_what_is_missing(
+    controlplane: ControlPlane, running: Operator
+) -> None:
+    new, old = made(days=1), made(days=2)
+    store(controlplane, new, old)
+    is_published(controlplane, [new.public.id, old.public.id])
+    done = keys(controlplane, "list", "--output=json", kubeconfig=person(controlplane, "nobody"))
+    assert json.loads(done.stdout) == [
+        {"id": new.public.id, "state": "newest", "created": None, "accountSecrets": None},
+        {"id": old.public.id, "state": "older", "created": None, "accountSecrets": None},
+    ]
+    assert done.returncode == 0
+    assert "you may not list the whole cluster's AccountSecrets" in done.stderr
+    assert "you may not get the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
+
+
+# --- rotate
+
+
+def test_who_may_patch_the_secret_can_rotate(controlplane: ControlPlane, running: Operator) -> None:
+    old = made(days=1)
+    store(controlplane, old)
+    is_published(controlplane, [old.public.id])
+    done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "rotator", "patch"))
+    assert (done.returncode, done.stderr) == (0, "")
+    new = done.stdout.strip()
+    assert newest(controlplane) == new
+    assert stored(controlplane).keys() == {old.public.id, new}
+
+
+def test_who_may_not_is_told_what_it_takes(controlplane: ControlPlane) -> None:
+    done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "someone"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "needs the right to patch the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
+
+
+def test_where_nothing_is_installed_another_namespace_is_asked_for(controlplane: ControlPlane) -> None:
+    for command in (["rotate"], ["list"], ["backup", "-"], ["prune", "--yes"]):
+        done = keys(controlplane, *command, "--operator-namespace=elsewhere")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "is devbox-secrets installed in elsewhere?" in done.stderr
+
+
+def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: ControlPlane, running: Operator) -> None:
+    old = made(days=1)
+    store(controlplane, old)
+    is_published(controlplane, [old.public.id])
+    running.component.stop()
+    try:
+        done = keys(controlplane, "rotate", "--timeout=0.5")
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "no new key within 0.5 s; the request stays" in done.stderr
+        assert keys(controlplane, "rotate", "--no-wait").returncode == 0
+        assert stored(controlplane).keys() == {old.public.id}
+    finally:
+        running.component.start()
+        running.component.wait_ready()
+    until("the request is met once", lambda: len(published(controlplane)) == 3)
+
+
+# --- backup and restore
+
+
+def test_a_backup_is_for_its_owner_alone_and_never_overwrites(
+    controlplane: ControlPlane, passphrase: str, tmp_path: Path
+) -> None:
+    store(controlplane, made(days=1), made(days=2))
+    path = tmp_path / "backup"
+    done = keys(controlplane, "backup", str(path), passphrase)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "backed up 2 keys" in done.stderr
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_text()
+    again = keys(controlplane, "backup", str(path), passphrase)
+    assert again.returncode == 1
+    assert f"{path} is there already" in again.stderr
+    assert path.read_text() == before
+    to_stdout = keys(controlplane, "backup", "-", passphrase)
+    assert json.loads(to_stdout.stdout)["header"]["keys"] == json.loads(before)["header"]["keys"]
+
+
+def test_a_backup_needs_a_passphrase_and_a_good_one(controlplane: ControlPlane, tmp_path: Path) -> None:
+    store(controlplane, made(days=1))
+    path = tmp_path / "backup"
+    done = keys(controlplane, "backup", str(path))
+    assert done.returncode == 1
+    assert "give it with --passphrase-file" in done.stderr
+    weak = tmp_path / "weak"
+    weak.write_text("password")
+    done = keys(controlplane, "backup", str(path), f"--passphrase-file={weak}")
+    assert done.returncode == 1
+    assert "under 12 characters" in done.stderr
+    assert not path.exists()
+
+
+def test_where_there_is_no_key_there_is_nothing_to_back_up(controlplane: ControlPlane, passphrase: str) -> None:
+    with ControlPlane.start() as other:
+        install(other)
+        done = keys(other, "backup", "-", passphrase)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no sealing key in the namespace devbox-secrets yet" in done.stderr
+
+
+def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane: ControlPlane, tmp_path: Path) -> None:
+    only = made(days=1)
+    store(controlplane, only)
+    path = tmp_path / "backup"
+    where = f"--kubeconfig={controlplane.kubeconfig}"
+    typed = f"{PASSPHRASE}\n".encode()
+    backing = Terminal([COMMAND, "keys", "backup", str(path), where])
+    backing.answer(b"Passphrase of the backup", typed)
+    backing.answer(b"Repeat for confirmation", typed)
+    assert backing.end() == (0, b"")
+    assert PASSPHRASE.encode() not in backing.shown
+    backing.close()
+    restoring = Terminal([COMMAND, "keys", "restore", str(path), where])
+    restoring.answer(b"Passphrase of the backup", typed)
+    code, said = restoring.end()
+    restoring.close()
+    assert (code, said.decode()) == (0, f"{only.public.id} was there, made {_second(only.created)}\n")
+
+
+def test_a_restore_adds_what_is_not_there_and_removes_nothing(
+    controlplane: ControlPlane, running: Operator, account: Account, passphrase: str, tmp_path: Path
+) -> None:
+    lost, kept = made(days=3), made(days=2)
+    store(controlplane, lost, kept)
+    path = str(tmp_path / "backup")
+    assert keys(controlplane, "backup", path, passphrase).returncode == 0
+    new = made(days=1)
+    store(controlplane, kept, new)
+    is_published(controlplane, [kept.public.id, new.public.id])
+    name = put_sealed(account, lost, "TOKEN", b"x")
+    account.is_ready(name, "UnknownKey")
+    done = keys(controlplane, "restore", path, passphrase)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        f"{kept.public.id} was there, made {_second(kept.created)}",
+        f"{lost.public.id} restored, made {_second(lost.created)}",
+    ]
+    assert stored(controlplane) == {key.public.id: key for key in (lost, kept, new)}
+    account.is_ready(name)
+    # As the operator writes it: a GitOps tool takes back what kubectl wrote by hand.
+    managers = get(controlplane, *SECRET, "--show-managed-fields")["metadata"]["managedFields"]
+    assert [one["manager"] for one in managers if f"f:{lost.public.id}" in one["fieldsV1"].get("f:data", {})] == [
+        "devbox-secrets"
+    ]
+
+
+def test_a_damaged_key_is_mended_by_a_restore(controlplane: ControlPlane, passphrase: str, tmp_path: Path) -> None:
+    new, old = made(days=1), made(days=2)
+    store(controlplane, new, old)
+    path = str(tmp_path / "backup")
+    keys(controlplane, "backup", path, passphrase)
+    damage(controlplane, old)
+    done = keys(controlplane, "restore", path, passphrase)
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        [new.public.id, "was"],
+        [old.public.id, "restored,"],
+    ]
+    assert stored(controlplane) == {key.public.id: key for key in (new, old)}
+
+
+def test_a_backup_that_does_not_open_is_no_harm(controlplane: ControlPlane, passphrase: str, tmp_path: Path) -> None:
+    store(controlplane, made(days=1))
+    path = tmp_path / "backup"
+    keys(controlplane, "backup", str(path), passphrase)
+    before = get(controlplane, *SECRET)["metadata"]["resourceVersion"]
+    other = tmp_path / "other"
+    other.write_text("another passphrase")
+    done = keys(controlplane, "restore", str(path), f"--passphrase-file={other}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "devbox-secrets: the backup doesn't open: the passphrase is another one, or the file was damaged\n"
+    )
+    path.write_text("{}")
+    done = keys(controlplane, "restore", str(path), passphrase)
+    assert done.returncode == 1
+    assert "isn't a backup that this version of devbox-secrets can read" in done.stderr
+    assert get(controlplane, *SECRET)["metadata"]["resourceVersion"] == before
+
+
+# --- prune
+
+
+def test_a_key_in_use_is_not_pruned_until_its_values_are_sealed_again(
+    controlplane: ControlPlane, running: Operator, account: Account
+) -> None:
+    new, old = made(days=1), made(days=2)
+    store(controlplane, new, old)
+    name = put_sealed(account, old, "TOKEN", b"before")
+    account.is_ready(name)
+    done = keys(controlplane, "prune", old.public.id, "--yes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{old.public.id} opens 1 AccountSecret: {account.name}/{name}; seal their values again" in done.stderr
+    assert stored(controlplane).keys() == {new.public.id, old.public.id}
+    put_sealed(account, new, "TOKEN", b"after")
+    done = keys(controlplane, "prune", old.public.id, "--yes")
+    assert (done.returncode, done.stdout) == (0, f"{old.public.id} goes, made {_second(old.created)}\n")
+    is_published(controlplane, [new.public.id])
+    assert stored(controlplane).keys() == {new.public.id}
+    account.is_ready(name)
+    account.holds({"TOKEN": b"after"})
+
+
+def test_pruning_without_a_name_takes_all_that_nothing_needs(controlplane: ControlPlane, account: Account) -> None:
+    new, needed, one, two = (made(days=days) for days in (1, 2, 3, 4))
+    store(controlplane, new, needed, one, two)
+    put_sealed(account, needed, "TOKEN", b"x")
+    looked = keys(controlplane, "prune", "--dry-run")
+    assert looked.returncode == 0
+    assert [line.split()[0] for line in looked.stdout.splitlines()] == [one.public.id, two.public.id]
+    assert len(stored(controlplane)) == 4
+    assert keys(controlplane, "prune", "--yes").returncode == 0
+    assert stored(controlplane).keys() == {new.public.id, needed.public.id}
+    nothing = keys(controlplane, "prune", "--yes")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "no key can go" in nothing.stderr
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer: str) -> None:
+    new, old = made(days=1), made(days=2)
+    store(controlplane, new, old)
+    unasked = keys(controlplane, "prune")
+    assert unasked.returncode == 1
+    assert "look with --dry-run, then say --yes" in unasked.stderr
+    terminal = Terminal([COMMAND, "keys", "prune", f"--kubeconfig={controlplane.kubeconfig}"])
+    question = b"Remove 1 key? Values in Git that were sealed so can't be opened any more. [y/N]"
+    terminal.answer(question, f"{answer}\n".encode())
+    code, _ = terminal.end()
+    terminal.close()
+    assert code == (0 if answer == "y" else 1)
+    assert (old.public.id in stored(controlplane)) is (answer == "n")
+
+
+def test_the_newest_key_and_one_that_is_not_here_are_refused_together(controlplane: ControlPlane) -> None:
+    new, old = made(days=1), made(days=2)
+    store(controlplane, new, old)
+    done = keys(controlplane, "prune", "--yes", old.public.id, new.public.id, "0123456789abcdef")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{new.public.id} is the newest key" in done.stderr
+    assert "there is no sealing key 0123456789abcdef" in done.stderr
+    assert len(stored(controlplane)) == 2
+
+
+# --- The whole life
+
+
+def test_a_cluster_that_was_lost_comes_back_from_its_backup_and_its_manifests(passphrase: str, tmp_path: Path) -> None:
+    values = {"one": {"TOKEN": b"1", "OTHER": b"two\nlines"}, "two": {"TOKEN": b"2"}}
+    said: list[str] = []
+    backup = tmp_path / "backup"
+
+    def run(controlplane: ControlPlane, *arguments: str) -> str:
+        done = keys(controlplane, *arguments)
+        assert done.returncode == 0, done.stderr
+        said.extend((done.stdout, done.stderr))
+        return done.stdout.strip()
+
+    with ControlPlane.start() as lost:
+        install(lost)
+        with operator(lost, tmp_path, keys_refresh_seconds="0.1") as it:
+            for name in values:
+                lost.kubectl("create", "namespace", name)
+            is_published(lost, until("there is a key", lambda: stored(lost)))
+            manifests = [_put(lost, "one", "TOKEN", b"1")]
+            run(lost, "rotate")
+            manifests.append(_put(lost, "one", "OTHER", b"two\nlines"))
+            run(lost, "rotate")
+            manifests.append(_put(lost, "two", "TOKEN", b"2"))
+            for name, held in values.items():
+                Account.of(lost, name).holds(held)
+            run(lost, "backup", str(backup), passphrase)
+            run(lost, "list")
+            before = stored(lost)
+            it.component.stop()
+        assert len({body["spec"]["sealed"].split(".")[1] for body in manifests}) == len(before) == 3
+
+    with ControlPlane.start() as new:
+        install(new)
+        run(new, "restore", str(backup), passphrase)
+        with operator(new, tmp_path, keys_refresh_seconds="0.1") as it:
+            for name in values:
+                new.kubectl("create", "namespace", name)
+            for body in manifests:
+                new.kubectl("apply", "-f", "-", input=json.dumps(body))
+            for body in manifests:
+                Account.of(new, body["metadata"]["namespace"]).is_ready(body["metadata"]["name"])
+            for name, held in values.items():
+                Account.of(new, name).holds(held)
+            is_published(new, before)
+            assert stored(new) == before
+            run(new, "prune", "--dry-run")
+            run(new, "list")
+            log = it.log
+
+    assert log.count("made the first sealing key") == 1
+    texts = [log, backup.read_text(), *said]
+    assert all(key_id in text for key_id in before for text in texts[:2])
+    assert [form for key in before.values() for form in forms(key) if any(form in text for text in texts)] == []
+
+
+def _put(controlplane: ControlPlane, account: str, variable: str, value: bytes) -> Json:
+    at = Account.of(controlplane, account)
+    body = at.manifest(variable, value)
+    at.is_ready(at.apply(body))
+    return body

@@ -1,0 +1,146 @@
+"""`reseal` of manifests in Git, on a real API server with two sealing keys."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.cli.formats.yaml_edit import find
+from devbox_secrets.crypto.envelope import KeyPair, Keyring
+from harness.controlplane import ControlPlane
+from integration.support.chart import NAMESPACE, Json, get, install
+from integration.support.processes import command
+
+OLD, NEW, LOST = (
+    KeyPair(SecretBytes(bytes([number]) * 32), datetime(2026, number, 1, tzinfo=UTC)) for number in (1, 2, 3)
+)
+KEYRING = Keyring([OLD, NEW])
+FILE = """\
+# The tokens of our agents. {canary}
+apiVersion: devbox-secrets.dev/v1alpha1
+kind: AccountSecret
+metadata: {{namespace: team, name: token}}
+spec:
+    sealed: "{old}"   # change me with reseal
+    name: TOKEN
+---
+kind: AccountSecret
+apiVersion: devbox-secrets.dev/v1alpha1
+metadata: {{name: token}}
+spec: {{name: HOMELESS, sealed: {new}}}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keys(controlplane: ControlPlane) -> Iterator[None]:
+    install(controlplane)
+    ours = {key.public.id: base64.b64encode(key.dump()).decode() for key in (OLD, NEW)}
+    before = get(controlplane, "secret", "devbox-secrets-keys", "-n", NAMESPACE).get("data") or {}
+
+    def patch(data: Json) -> None:
+        what = ("secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge")
+        controlplane.kubectl("patch", *what, "-p", json.dumps({"data": data}))
+
+    patch({**dict.fromkeys(before), **ours})
+    yield
+    # The ConfigMap still names these.
+    patch({**dict.fromkeys(ours), **before})
+
+
+def sealed(key: KeyPair, name: str = "TOKEN", value: bytes = b"canary") -> str:
+    return key.public.seal(SecretBytes(value), account="team", name=name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    text = FILE.format(canary="🙂", old=sealed(OLD), new=sealed(NEW, "HOMELESS"))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "secrets.yaml").write_text(text)
+    (tmp_path / "deep" / "secrets.yaml").chmod(0o640)
+    (tmp_path / "other.yaml").write_text("kind: ConfigMap\n")
+    return tmp_path
+
+
+def run(controlplane: ControlPlane, folder: Path, *arguments: str, code: int = 0) -> tuple[list[list[str]], str]:
+    """Run reseal in a folder, and give its table and what it says besides."""
+    done = command(controlplane.kubeconfig, "reseal", *arguments, cwd=folder)
+    assert done.returncode == code, done.stderr
+    assert "canary" not in done.stdout + done.stderr
+    return [re.split(r" {3,}", line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_an_older_key_is_replaced_and_nothing_else_in_the_file(controlplane: ControlPlane, folder: Path) -> None:
+    path = folder / "deep" / "secrets.yaml"
+    before = path.read_text()
+    table, said = run(controlplane, folder, ".")
+    after = path.read_text()
+    old, new = find(before)[0], find(after)[0]
+    assert after == before.replace(old.sealed, new.sealed)
+    assert new.sealed.startswith(f"dbs1.{NEW.public.id}.")
+    assert KEYRING.open(new.sealed, account="team", name="TOKEN") == SecretBytes(b"canary")
+    assert table[1] == ["deep/secrets.yaml:6", "TOKEN", "resealed", f"{OLD.public.id} → {NEW.public.id}"]
+    assert said == f"devbox-secrets: 1 resealed, 1 had the newest key {NEW.public.id} already\n"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert {each.name for each in folder.rglob("*")} == {"deep", "secrets.yaml", "other.yaml"}
+    assert all(b"canary" not in each.read_bytes() for each in folder.rglob("*.yaml"))
+
+
+def test_a_second_time_there_is_nothing_to_do(controlplane: ControlPlane, folder: Path) -> None:
+    run(controlplane, folder, ".")
+    before = (folder / "deep" / "secrets.yaml").stat()
+    table, said = run(controlplane, folder, ".")
+    assert (table, said) == ([], f"devbox-secrets: 0 resealed, 2 had the newest key {NEW.public.id} already\n")
+    assert (folder / "deep" / "secrets.yaml").stat().st_ino == before.st_ino
+
+
+def test_a_dry_run_shows_the_difference_and_changes_nothing(controlplane: ControlPlane, folder: Path) -> None:
+    path = folder / "deep" / "secrets.yaml"
+    before = path.read_bytes()
+    done = command(controlplane.kubeconfig, "reseal", "deep", "--dry-run", cwd=folder)
+    assert done.returncode == 0
+    assert path.read_bytes() == before
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["--- a/deep/secrets.yaml", "+++ b/deep/secrets.yaml"]
+    assert [line[:11] for line in lines if line.startswith(("-  ", "+  "))] == ["-    sealed", "+    sealed"]
+    assert "1 would be resealed" in done.stderr
+
+
+def test_what_can_not_be_opened_is_told_and_holds_back_no_other(controlplane: ControlPlane, folder: Path) -> None:
+    head = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
+    (folder / "lost.yaml").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(LOST)}}}\n")
+    (folder / "moved.yaml").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(OLD, 'OTHER')}}}\n")
+    (folder / "plain.yaml").write_text(f"{head}spec: {{name: TOKEN, sealed: canary}}\n")
+    (folder / "template.yaml").write_text(head + "spec: {{ .Values.canary }}: {\n")
+    table, _ = run(controlplane, folder, ".", code=3)
+    told = {row[0]: row[2:] for row in table}
+    assert told["deep/secrets.yaml:6"][0] == "resealed"
+    assert told["lost.yaml:4"][1].startswith(f"the value is sealed with the key {LOST.public.id}, which this cluster")
+    assert told["moved.yaml:4"][1].startswith("the sealed value doesn't open for the account team and the name TOKEN")
+    assert told["plain.yaml:4"] == ["refused", "not a sealed value: it starts with dbs1. and its key's id"]
+    (template,) = (row for row in table if row[0].startswith("template.yaml"))
+    assert "it isn't YAML that can be read" in template[-1]
+
+
+def test_a_manifest_without_a_namespace_is_the_account_s(controlplane: ControlPlane, folder: Path) -> None:
+    head = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\n"
+    (folder / "one.json").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(OLD)}}}\n")
+    assert run(controlplane, folder, "one.json", code=3)[0][1][2] == "refused"
+    assert run(controlplane, folder, "one.json", "-n", "team")[0][1][2] == "resealed"
+
+
+def test_it_needs_the_right_to_read_the_keys(controlplane: ControlPlane, folder: Path) -> None:
+    done = command(controlplane.user_kubeconfig("someone"), "reseal", ".", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'User "someone" cannot get resource "secrets"' in done.stderr
+
+
+def test_a_link_to_a_manifest_stays_a_link(controlplane: ControlPlane, folder: Path) -> None:
+    (folder / "link.yaml").symlink_to("deep/secrets.yaml")
+    run(controlplane, folder, "link.yaml")
+    assert (folder / "link.yaml").is_symlink()
+    assert find((folder / "deep" / "secrets.yaml").read_text())[0].sealed.startswith(f"dbs1.{NEW.public.id}.")

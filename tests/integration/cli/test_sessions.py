@@ -1,0 +1,118 @@
+"""docs/sessions.md as it says: its commands are run, and print what stands below them."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from harness import shell
+from harness.controlplane import ControlPlane
+from integration.support.chart import NAMESPACE, get, install, until
+from integration.support.kubelet import make_ready, run_devbox
+from integration.support.processes import operator
+
+SESSIONS = Path(__file__).parents[3] / "docs" / "sessions.md"
+FILES = {
+    "token": "ghp_canary_1\n",
+    "new-token": "ghp_canary_2",
+    ".env": "GITHUB_TOKEN=canary-3\nexport DB='canary-4'\nPATH=/canary-5\nwrong\nREGISTRY=${DB}/canary-6\n",
+    "passphrase": "a passphrase for the test\n",
+    "plain.yaml": (
+        "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {name: token, namespace: team-a}\n"
+        "spec:\n  name: TOKEN\n  sealed: canary-7\n"
+    ),
+}
+#: What isn't the same twice, and what stands for it.
+VARYING = {
+    r"\b[0-9a-f]{16}\b": "KEY",
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)": "TIME",
+    r"(?<=\s)\d+[smhd]\b": "AGE",
+    r"held by \S+": "held by HOLDER",
+    r"v?\d+\.\d+\.\d+": "VERSION",
+    r" {2,}": "  ",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a developer sits: a folder, a context, and the commands."""
+
+    controlplane: ControlPlane
+    folder: Path
+    env: dict[str, str]
+
+    def run(self, commands: list[str]) -> list[str]:
+        """Run commands one after the other in one shell, and give what each prints."""
+        return [ran.output for ran in shell.run(commands, self.folder, self.env)]
+
+
+def sessions() -> dict[str, list[shell.Step]]:
+    """Give the commands of each section, with what stands below each."""
+    sections = (section.partition("\n") for section in SESSIONS.read_text().split("\n## ")[1:])
+    return {title: [step for block in shell.sessions(text) for step in block] for title, _, text in sections}
+
+
+def same(text: str) -> str:
+    """Give a text without what varies."""
+    for pattern, word in VARYING.items():
+        text = re.sub(pattern, word, text)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A control plane of its own, since `check` looks at all of it."""
+    with ControlPlane.start() as controlplane:
+        install(controlplane)
+        controlplane.kubectl("create", "namespace", "team-a")
+        controlplane.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=team-a")
+        folder = tmp_path_factory.mktemp("desk")
+        env = shell.environment(folder, controlplane.kubeconfig)
+        shell.run(["kubectl config set-context --current --namespace team-a"], folder, env)
+        for name, text in FILES.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o600)
+        with operator(controlplane, keys_refresh_seconds="0.5"):
+            make_ready(controlplane, NAMESPACE, NAMESPACE)
+            yield Desk(controlplane, folder, env)
+
+
+def _devboxes_around_the_update(desk: Desk) -> None:
+    body = get(desk.controlplane, "accountsecret", "github-token", "-n", "team-a")
+    created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
+    until("a devbox can start after that", lambda: datetime.now(UTC) > created + timedelta(seconds=2))
+    run_devbox(desk.controlplane, "team-a", "agent-1", timedelta(0))
+    since = time.monotonic()
+    until("the value changes later than that", lambda: time.monotonic() > since + 2)
+    run_devbox(
+        desk.controlplane, "team-a", "agent-2", timedelta(hours=1), {"devbox-secrets.dev/env": "TOKEN=GITHUB_TOKEN"}
+    )
+
+
+#: What happens before a session, besides its commands.
+BEFORE: dict[str, Callable[[Desk], None]] = {
+    "A new value, and who still has the older one": _devboxes_around_the_update
+}
+
+
+def test_the_sessions_are_as_they_are_told(desk: Desk) -> None:
+    # One test: each session goes on where the one before it ended.
+    for title, steps in sessions().items():
+        assert steps, title
+        if title in BEFORE:
+            BEFORE[title](desk)
+        shown = desk.run([step.command for step in steps])
+        for step, output in zip(steps, shown, strict=True):
+            assert "canary" not in output, step.command
+            assert (title, step.command, same(output)) == (title, step.command, same(step.shown))
+
+
+def test_every_command_has_a_session() -> None:
+    reference = (SESSIONS.parent / "cli.md").read_text()
+    commands = set(re.findall(r"^## ([a-z ]+)$", reference, re.MULTILINE))
+    used = {step.command for steps in sessions().values() for step in steps}
+    assert {name for name in commands if not any(f"devbox-secrets {name}" in each for each in used)} == set()

@@ -1,0 +1,220 @@
+"""What happens between the operator's reading and its writing, on a real API server.
+
+The reconciler runs in the test's own process, so that each overtaking comes at its very moment.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.manifest import manifest
+from devbox_secrets.api.models import AccountSecret, AccountSecretSpec
+from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, CREATE_FIELD_MANAGER, NAMESPACES_PATH
+from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.event_recorder import EventRecorder
+from devbox_secrets.controller.opener import Opener
+from devbox_secrets.controller.reconciler import Reconciler
+from devbox_secrets.controller.writes import Writer
+from devbox_secrets.crypto.envelope import KeyPair, Keyring
+from devbox_secrets.errors import APIError
+from devbox_secrets.kube.client import APPLY, Client, Response
+from harness.controlplane import ControlPlane
+from integration.support.account import SECRET
+from integration.support.chart import ACCOUNT, Json, get
+
+KEY = KeyPair.generate(datetime(2026, 1, 1, tzinfo=UTC))
+VARIABLE = "TOKEN"
+NAME = "token"
+
+pytestmark = pytest.mark.usefixtures("crds")
+
+
+class Overtaken(Client):
+    """A client with which something else happens just before a write, once."""
+
+    before_creation: Callable[[], object] | None = None
+    before_apply: Callable[[], object] | None = None
+    before_status: Callable[[], object] | None = None
+
+    async def send(self, method: str, path: str, **options: Any) -> Response:  # noqa: ANN401 - as its parent has them
+        happens: Callable[[], object] | None = None
+        if options.get("query", {}).get("fieldManager") == CREATE_FIELD_MANAGER:
+            happens, self.before_creation = self.before_creation, None
+        elif options.get("media_type") == APPLY:
+            happens, self.before_apply = self.before_apply, None
+        elif path.endswith("/status"):
+            happens, self.before_status = self.before_status, None
+        if happens:
+            happens()
+        return await super().send(method, path, **options)
+
+
+class Operator:
+    """The operator's parts without its watches: it hears of a thing when the test says so."""
+
+    def __init__(self, controlplane: ControlPlane, client: Overtaken) -> None:
+        self.controlplane = controlplane
+        self.client = client
+        self.writer = Writer(client)
+        self.cache = Cache()
+        clock = partial(next, _hours())
+        opener = Opener(lambda: Keyring([KEY]))
+        recorder = EventRecorder(self.writer, self.cache, "test", clock)
+        self._reconciler = Reconciler(self.writer, self.cache, opener, recorder.record, reserved=(), clock=clock)
+
+    async def reconcile(self, account: str) -> None:
+        await self._reconciler.reconcile(account, time.monotonic())
+
+    async def hear_of_namespaces(self) -> set[str]:
+        return self.cache.replace_namespaces(*await self.client.list_all(NAMESPACES_PATH, dict))
+
+    async def hear_of_account_secrets(self) -> None:
+        self.cache.replace_account_secrets(*await self.client.list_all(ALL_ACCOUNT_SECRETS_PATH, AccountSecret.parse))
+
+    async def begin(self, account: str) -> None:
+        """Have an account's first value applied and heard of."""
+        self.put(account, b"1")
+        await self.hear_of_namespaces()
+        await self.hear_of_account_secrets()
+
+    def put(self, account: str, value: bytes, **spec: str) -> None:
+        sealed = KEY.public.seal(SecretBytes(value), account=account, name=VARIABLE)
+        body = manifest(account, AccountSecretSpec(name=VARIABLE, sealed=sealed, **spec), NAME)
+        self.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
+
+    def status(self, account: str) -> Json:
+        status: Json = get(self.controlplane, "accountsecret", NAME, "-n", account).get("status", {})
+        return status
+
+
+def _hours() -> Iterator[datetime]:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    while True:
+        yield (now := now + timedelta(hours=1))
+
+
+@asynccontextmanager
+async def _operator(controlplane: ControlPlane) -> AsyncIterator[Operator]:
+    async with Overtaken.connect(controlplane.kubeconfig) as client:
+        yield Operator(controlplane, client)
+
+
+def run(controlplane: ControlPlane, story: Callable[[Operator], Coroutine[Any, Any, None]]) -> None:
+    async def told() -> None:
+        async with _operator(controlplane) as it:
+            await story(it)
+
+    asyncio.run(told())
+
+
+def test_nothing_is_called_ready_before_its_namespace_was_heard_of(controlplane: ControlPlane, namespace: str) -> None:
+    async def story(it: Operator) -> None:
+        it.put(namespace, b"1")
+        await it.hear_of_account_secrets()
+        await it.reconcile(namespace)
+        assert it.status(namespace) == {}
+        assert namespace in await it.hear_of_namespaces()
+        await it.reconcile(namespace)
+        assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
+
+    run(controlplane, story)
+
+
+def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(controlplane: ControlPlane, namespace: str) -> None:
+    async def story(it: Operator) -> None:
+        await it.begin(namespace)
+        await it.reconcile(namespace)
+        before = it.status(namespace)["changedAt"]
+
+        it.put(namespace, b"2")
+        await it.hear_of_account_secrets()
+        it.client.before_status = partial(it.put, namespace, b"2", description="meanwhile")
+        with pytest.raises(APIError, match="409"):
+            await it.reconcile(namespace)
+        await it.hear_of_account_secrets()
+        await it.reconcile(namespace)
+        assert it.status(namespace)["changedAt"] > before
+
+    run(controlplane, story)
+
+
+def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_again(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    guest = f"{namespace}-guest"
+
+    async def story(it: Operator) -> None:
+        controlplane.kubectl("create", "namespace", guest)
+        controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}={namespace}")
+        await it.begin(namespace)
+
+        def leaves() -> None:
+            controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}-")
+            assert guest in it.cache.upsert_namespace(get(controlplane, "namespace", guest))
+
+        it.client.before_apply = leaves
+        await it.reconcile(namespace)
+        # Now the watch tells of the Secret that was written.
+        find = ("secret", SECRET, "-n", guest)
+        assert it.cache.upsert_secret(get(controlplane, *find)) == {guest}
+        await it.reconcile(guest)
+        assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
+
+    run(controlplane, story)
+
+
+def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_it_has(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    async def story(it: Operator) -> None:
+        await it.begin(namespace)
+        it.client.before_creation = partial(
+            controlplane.kubectl,
+            *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
+        )
+        with pytest.raises(APIError, match="came up"):
+            await it.reconcile(namespace)
+        await it.reconcile(namespace)
+        assert it.status(namespace)["conditions"][0]["reason"] == "NotOwned"
+        theirs = get(controlplane, "secret", SECRET, "-n", namespace)
+        assert theirs["data"] == {"THEIRS": "eA=="}
+        assert "labels" not in theirs["metadata"]
+
+    run(controlplane, story)
+
+
+def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
+    controlplane: ControlPlane, namespace: str
+) -> None:
+    async def story(it: Operator) -> None:
+        await it.begin(namespace)
+        body, new = await it.writer.create_account_secret(namespace)
+        assert new
+        it.cache.upsert_secret(body)
+        await it.reconcile(namespace)
+        assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
+        assert get(controlplane, "secret", SECRET, "-n", namespace)["data"] == {VARIABLE: "MQ=="}
+
+    run(controlplane, story)
+
+
+def test_a_write_planned_for_an_older_state_is_refused(controlplane: ControlPlane, namespace: str) -> None:
+    async def story(it: Operator) -> None:
+        created, _ = await it.writer.create_account_secret(namespace)
+        old = created["metadata"]["resourceVersion"]
+        await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"new")}, old)
+        with pytest.raises(APIError, match="409"):
+            await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"old")}, old)
+        body, new = await it.writer.create_account_secret(namespace)
+        assert not new
+        assert body["data"] == {VARIABLE: "bmV3"}
+
+    run(controlplane, story)

@@ -1,0 +1,70 @@
+"""The gateway and its OpenAPI document say the same: schemathesis makes requests of the document and looks for less."""
+
+import json
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.gateway import Gateway, new_account, token
+
+SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
+SECONDS = 240  # alone it takes 15
+
+
+@pytest.mark.usefixtures("running")  # some requests wait for the operator
+def test_the_gateway_keeps_to_its_document(controlplane: ControlPlane, rest: Gateway, tmp_path: Path) -> None:
+    account = new_account(controlplane)
+    # Where the document says that any account may be named, it is one that the token's user may use.
+    headers = {"Authorization": f"Bearer {token(controlplane, account)}", "X-Devbox-Secrets-Account": account}
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        [
+            *(SCHEMATHESIS, f"--config-file={Path(__file__).with_name('schemathesis.toml')}"),
+            *("run", f"{rest.url}/openapi.json", "--report=json", f"--report-json-path={report}"),
+            *(f"--header={name}: {value}" for name, value in headers.items()),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert found["operations"]["tested"] == len(operations(json.loads(DOCUMENT.read_text())))
+    assert {name for name, it in found["phases"].items() if it["status"] == "success"} == {
+        *("coverage", "fuzzing", "stateful")
+    }
+    links = re.search(r"API Links: +(\d+) covered / (\d+) selected", done.stdout)
+    assert links
+    assert links[1] == links[2] == "6", done.stdout
+    assert "Traceback" not in rest.log
+
+
+def operations(document: dict[str, dict[str, dict[str, object]]]) -> list[tuple[str, str]]:
+    return [(method, path) for path, methods in document["paths"].items() for method in methods]
+
+
+def test_the_document_that_is_served_is_the_one_in_docs(rest: Gateway) -> None:
+    assert httpx.get(f"{rest.url}/openapi.json", trust_env=False).json() == json.loads(DOCUMENT.read_text())
+
+
+def test_the_page_names_every_call_and_needs_no_other_host(rest: Gateway) -> None:
+    answer = httpx.get(f"{rest.url}/docs", trust_env=False)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    for method, path in operations(json.loads(DOCUMENT.read_text())):
+        assert f"<b class='method'>{method.upper()}</b> {path}</h3>" in answer.text
+    assert re.findall(r"(?:src|href)=['\"](?!#)([^'\"]*)|https?:|<script", answer.text) == ["openapi.json"]
+
+
+@pytest.mark.parametrize("part", ["default-src 'none'", "base-uri 'none'", "form-action 'none'"])
+def test_a_browser_runs_and_fetches_nothing_for_the_page(part: str, rest: Gateway) -> None:
+    policy = httpx.get(f"{rest.url}/docs", trust_env=False).headers["content-security-policy"]
+    assert part in policy
+    assert "unsafe" not in policy

@@ -1,0 +1,177 @@
+"""How many calls there may be: of one user, of tokens that nobody knows, and of those that the API server takes."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import httpx
+import pytest
+from runloop_api_client import AsyncRunloop
+
+from harness.controlplane import ControlPlane
+from integration.support.account import Account
+from integration.support.chart import Json, until
+from integration.support.gateway import Gateway, gateway, new_account, token
+from integration.support.gateway_requests import error_message
+
+PER_SECOND, BURST = 5.0, 3
+
+
+@pytest.fixture(scope="module")
+def limited(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
+    with gateway(controlplane, rate_limit_per_second=str(PER_SECOND), rate_limit_burst=str(BURST)) as it:
+        yield it
+
+
+def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
+    controlplane: ControlPlane, limited: Gateway, tenant: Account
+) -> None:
+    busy, other = (token(controlplane, tenant.name, user) for user in ("editor", "viewer"))
+    with limited.client(busy) as api, limited.client(other) as quiet:
+        answers = [api.get("/v1/secrets") for _ in range(BURST + 3)]
+        assert quiet.get("/v1/secrets").status_code == 200
+    refused = next(answer for answer in answers if answer.status_code != 200)
+    assert "too many calls; try again in 1 second" in error_message(refused, 429, "TooManyRequests")
+    assert refused.headers["Retry-After"] == "1"
+    assert 0 < int(refused.headers["Retry-After-Ms"]) <= 1000 / PER_SECOND
+    counted = limited.process.metric('devbox_secrets_gateway_rejected_requests_total{reason="rate_limit"}')
+    assert counted == sum(answer.status_code == 429 for answer in answers)
+
+
+def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: ControlPlane, tenant: Account) -> None:
+    with gateway(controlplane, rate_limit_per_second="0.01", rate_limit_burst="1") as it:
+        first, second = (token(controlplane, tenant.name) for _ in range(2))
+        with it.client(first) as api, it.client(second) as again:
+            assert api.get("/v1/secrets").status_code == 200
+            refused = again.get("/v1/secrets")
+    assert first != second
+    error_message(refused, 429, "TooManyRequests")
+    assert refused.headers["Retry-After"] == "60"  # a longer time the SDKs wouldn't wait
+
+
+def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
+    controlplane: ControlPlane, limited: Gateway, tenant: Account
+) -> None:
+    name = new_account(controlplane)
+    many = 15
+
+    async def burst() -> tuple[list[str], list[int]]:
+        retries: list[int] = []
+
+        async def note(answer: httpx.Response) -> None:
+            if answer.status_code == 200:
+                retries.append(int(answer.request.headers["x-stainless-retry-count"]))
+
+        async with (
+            httpx.AsyncClient(event_hooks={"response": [note]}, trust_env=False) as client,
+            AsyncRunloop(base_url=limited.url, bearer_token=token(controlplane, name), http_client=client) as api,
+        ):
+            made = await asyncio.gather(*(api.secrets.create(name=f"S{n}", value="v") for n in range(many)))
+            return sorted(secret.name for secret in made), retries
+
+    started = time.monotonic()
+    names, retries = asyncio.run(burst())
+    assert names == sorted(f"S{n}" for n in range(many))
+    assert time.monotonic() - started >= (many - BURST) / PER_SECOND - 1
+    assert retries.count(0) >= BURST
+    assert max(retries) <= 2  # each has a time of its own to come again
+
+
+def test_without_a_limit_nobody_is_turned_away(rest: Gateway, controlplane: ControlPlane, tenant: Account) -> None:
+    with rest.client(token(controlplane, tenant.name)) as api:
+        assert {api.get("/v1/secrets").status_code for _ in range(50)} == {200}
+
+
+def test_a_token_that_was_refused_costs_the_api_server_nothing_for_a_while(
+    controlplane: ControlPlane, tenant: Account
+) -> None:
+    with gateway(controlplane) as it, it.client("made-up") as nobody:
+        for _ in range(20):
+            assert "doesn't know this token" in error_message(nobody.get("/v1/secrets"), 401, "Unauthorized")
+        asked = it.process.metric('devbox_secrets_gateway_upstream_requests_total{code="4xx"}')
+    assert 1 <= asked <= 3  # again after five seconds
+
+
+def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: ControlPlane, tenant: Account) -> None:
+    async def flood(it: Gateway, stop: asyncio.Event) -> set[int]:
+        limits = httpx.Limits(max_connections=400)
+        seen = set()
+        async with httpx.AsyncClient(base_url=it.url, limits=limits, trust_env=False, timeout=60) as client:
+
+            async def come(number: int) -> None:
+                while not stop.is_set():
+                    key = {"Authorization": f"Bearer unknown-{number}-{time.monotonic_ns()}"}
+                    with suppress(httpx.ReadError):  # on a machine that can't keep up; only what the others see counts
+                        seen.add((await client.get("/v1/secrets", headers=key)).status_code)
+
+            await asyncio.gather(*(come(number) for number in range(400)))
+        return seen
+
+    async def call(it: Gateway) -> tuple[set[int], list[int]]:
+        stop = asyncio.Event()
+        async with httpx.AsyncClient(base_url=it.url, trust_env=False, timeout=60) as client:
+            key = {"Authorization": f"Bearer {token(controlplane, tenant.name)}"}
+            await client.get("/v1/secrets", headers=key)
+            flooding = asyncio.create_task(flood(it, stop))
+            known = [(await client.get("/v1/secrets", headers=key)).status_code for _ in range(20)]
+            stop.set()
+            return await flooding, known
+
+    with gateway(controlplane) as it:
+        strangers, known = asyncio.run(call(it))
+        assert set(known) == {200}
+        assert strangers <= {401, 429}
+        assert "Traceback" not in it.log
+
+
+@pytest.fixture
+def jailed(controlplane: ControlPlane, tenant: Account) -> Iterator[str]:
+    """A key of a user for whom the API server has hardly a place, by its priority and fairness."""
+    kinds = {"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "metadata": {"name": "jail"}}
+    level: Json = {
+        "type": "Limited",
+        "limited": {"nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"}},
+    }
+    flow: Json = {
+        "priorityLevelConfiguration": {"name": "jail"},
+        "matchingPrecedence": 2,
+        "rules": [
+            {
+                "subjects": [
+                    {"kind": "ServiceAccount", "serviceAccount": {"name": "viewer", "namespace": tenant.name}}
+                ],
+                "resourceRules": [
+                    {
+                        "verbs": ["*"],
+                        "apiGroups": ["devbox-secrets.dev"],
+                        "resources": ["*"],
+                        "namespaces": ["*"],
+                    }
+                ],
+            }
+        ],
+    }
+    items = [
+        {**kinds, "kind": "PriorityLevelConfiguration", "spec": level},
+        {**kinds, "kind": "FlowSchema", "spec": flow},
+    ]
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    controlplane.kubectl("apply", "--filename=-", input=body)
+    yield token(controlplane, tenant.name, "viewer")
+    controlplane.kubectl("delete", "--filename=-", input=body)
+
+
+def test_what_the_api_server_has_no_room_for_comes_again_when_it_says(rest: Gateway, jailed: str) -> None:
+    def refused() -> httpx.Response | None:
+        """It takes one of a user at a time, so of many at once it refuses some."""
+        with rest.client(jailed) as api, ThreadPoolExecutor(20) as pool:
+            answers = pool.map(lambda _: api.get("/v1/secrets"), range(20))
+            return next((answer for answer in answers if answer.status_code != 200), None)
+
+    answer = until("it holds", refused)
+    assert answer is not None
+    assert "API server has too many requests; try again in 1 second" in error_message(answer, 429, "TooManyRequests")
+    assert (answer.headers["Retry-After"], answer.headers["Retry-After-Ms"]) == ("1", "1000")

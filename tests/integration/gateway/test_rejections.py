@@ -1,0 +1,263 @@
+"""What the gateway declines: bad input, other accounts, a cluster that is away. Never a 500, never the value."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import h2.config
+import h2.connection
+import httpx
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.account import Account
+from integration.support.chart import Json, closed_to, get, until
+from integration.support.gateway import ENDPOINTS, Gateway, bind, endpoints, gateway, new_account, token
+from integration.support.gateway_requests import create, error_message
+
+CANARY = "canary_in_the_cage"  # as a variable could be named
+LARGEST = 131_072 - len("A=") - len("\0")
+LIMIT = 1 << 20
+
+
+# --- What can't be right
+
+BODIES = {
+    "no JSON": (CANARY, "isn't JSON"),
+    "an unknown field": (json.dumps({"name": "A", "value": "v", CANARY: CANARY}), "isn't known here"),
+    "a field twice": (f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}', "twice"),
+    "a wrong type": (json.dumps({"name": "A", "value": [CANARY]}), "`value` must be a string"),
+    "a missing field": (json.dumps({"value": CANARY}), "lacks the field `name`"),
+    "an empty name": (json.dumps({"name": "", "value": CANARY}), "name of an environment variable"),
+    "a malformed name": (json.dumps({"name": f"{CANARY} ", "value": CANARY}), "name of an environment variable"),
+    "a name with a line break": (json.dumps({"name": "A\n", "value": CANARY}), "name of an environment variable"),
+    "a long name": (json.dumps({"name": "A" * 254, "value": CANARY}), "253 is the most"),
+    "a reserved name": (json.dumps({"name": "LD_PRELOAD", "value": CANARY}), "LD_PRELOAD is reserved"),
+    "a NUL": (json.dumps({"name": "A", "value": f"{CANARY}\0"}), "NUL"),
+    "half of a surrogate pair": (f'{{"name": "A", "value": "{CANARY}\\ud800"}}', "surrogate"),
+    "a value that is too long": (json.dumps({"name": "A", "value": CANARY + "v" * LARGEST}), "131,072"),
+    "a value that is too long in bytes": (json.dumps({"name": "A", "value": "é" * (LARGEST // 2 + 1)}), "131,072"),
+    "a body that is too long": (json.dumps({"name": "A", "value": "v" * LIMIT}), "1,048,576"),
+}
+
+
+@pytest.mark.parametrize("what", BODIES)
+def test_a_creation_is_declined_with_a_sentence_for(what: str, api: httpx.Client) -> None:
+    body, sentence = BODIES[what]
+    answer = api.post("/v1/secrets", content=body.encode(), headers={"Content-Type": "application/json"})
+    message = error_message(answer, 400, "BadRequest")
+    assert sentence in message
+    assert CANARY not in message
+    assert api.get("/v1/secrets").json()["total_count"] == 0
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("value", ["", "v" * LARGEST, "\u0001" * LARGEST, "é", "a\nb", "👩‍💻", '"\\'])
+def test_a_value_is_taken_at_its_limits(controlplane: ControlPlane, rest: Gateway, value: str, *, http2: bool) -> None:
+    name = new_account(controlplane)
+    with rest.client(token(controlplane, name), http2=http2) as api:
+        create(api, "A", value)
+
+
+QUERIES = ["limit=-1", "limit=5001", "limit=many", "limit=1.5", "limit=", "starting_after=", "starting_after=sec_1"]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_list_is_declined_for(query: str, api: httpx.Client) -> None:
+    message = error_message(api.get(f"/v1/secrets?{query}"), 400, "BadRequest")
+    assert query.partition("=")[0] in message
+
+
+PATHS = [
+    ("GET", "/v1/secrets/NOT_THERE", 404),
+    ("GET", f"/v1/secrets/{CANARY}", 404),
+    ("GET", "/v1/secrets/no-name", 404),
+    ("GET", "/v1/secrets/%00", 404),
+    ("GET", "/v1/secrets/%ff%fe", 404),
+    ("GET", "/v1/secrets/A%2Cspec.name%3DB", 404),
+    ("GET", "/v1/secrets/..%2F..%2Fpods", 404),
+    ("GET", "/v1/secrets/id/sec_0", 404),
+    ("GET", "/v1/secrets/id/%2E%2E", 404),
+    ("GET", "/v1/secrets/", 404),
+    ("GET", "/v1", 404),
+    ("GET", f"/{CANARY}", 404),
+    ("PUT", "/v1/secrets", 405),
+    ("DELETE", "/v1/secrets/A", 405),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), PATHS)
+def test_what_isn_t_there_is_told_in_the_contract_s_shape(
+    method: str, path: str, status: int, api: httpx.Client
+) -> None:
+    answer = api.request(method, path)
+    assert CANARY not in error_message(answer, status, "NotFound" if status == 404 else "MethodNotAllowed")
+
+
+def test_a_deletion_with_a_body_of_its_own_is_declined(api: httpx.Client) -> None:
+    error_message(api.post("/v1/secrets/A/delete", json={"value": CANARY}), 400, "BadRequest")
+
+
+def _http2(path: bytes) -> bytes:
+    """Give what a client sends that doesn't look at its path."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False))
+    connection.initiate_connection()
+    head = [(b":method", b"GET"), (b":path", path), (b":scheme", b"http"), (b":authority", b"a")]
+    connection.send_headers(1, head, end_stream=True)
+    return connection.data_to_send()
+
+
+RAW = {
+    "no HTTP": b"\x16\x03\x01 hello\r\n\r\n",
+    "bytes in the path": b"GET /v1/secrets/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an endless header": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000,
+    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "an upgrade to a WebSocket": (
+        b"GET /v1/secrets HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ),
+    "an HTTP/2 path that isn't ASCII": _http2(b"/v1/secrets/\xff"),
+    "a broken preface": b"PRI * HTTP/2.0\r\n\r\nno\r\n\r\n" + b"\0" * 100,
+}
+
+
+@pytest.mark.parametrize("what", RAW)
+def test_what_is_no_request_ends_its_own_connection_alone(what: str, rest: Gateway, api: httpx.Client) -> None:
+    host, _, port = rest.url.removeprefix("http://").partition(":")
+    with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
+        connection.sendall(RAW[what])
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: _received(connection), b""))
+    assert b" 500 " not in answer
+    assert api.get("/v1/secrets").status_code == 200
+    assert "Traceback" not in rest.log
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+def test_a_body_that_comes_too_slowly_is_told_so(controlplane: ControlPlane, rest: Gateway, key: str) -> None:
+    with gateway(controlplane, body_timeout_seconds="0.5") as it:
+        host, _, port = it.url.removeprefix("http://").partition(":")
+        with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
+            connection.sendall(
+                b"POST /v1/secrets HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n"
+                + f'Authorization: Bearer {key}\r\n\r\n{{"name": "A", '.encode()
+            )
+            answer = connection.recv(65536) + connection.recv(65536)  # head and body
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"RequestTimeout"' in answer
+
+
+# --- Who may not
+
+TOKENS = {
+    "none": {},
+    "an empty one": {"Authorization": ""},
+    "another scheme": {"Authorization": "Basic YTpi"},
+    "a made-up one": {"Authorization": f"Bearer {CANARY}"},
+    "a made-up one for an account": {"Authorization": f"Bearer {CANARY}", "X-Devbox-Secrets-Account": "default"},
+}
+
+
+@pytest.mark.parametrize("what", TOKENS)
+def test_without_a_token_that_the_cluster_knows_there_is_nothing(what: str, rest: Gateway) -> None:
+    answer = httpx.get(f"{rest.url}/v1/secrets", headers=TOKENS[what], trust_env=False)
+    message = error_message(answer, 401, "Unauthorized")
+    assert CANARY not in message
+    assert "devbox-secrets token" in message
+
+
+READS = {"list", "list after", "get", "get by id"}
+
+
+@pytest.fixture(scope="module")
+def theirs(controlplane: ControlPlane, rest: Gateway) -> tuple[Account, Json]:
+    """Another account, with one secret."""
+    it = Account.of(controlplane, new_account(controlplane))
+    with rest.client(token(controlplane, it.name)) as api:
+        return it, create(api, "THEIRS")
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_another_account_s_token_sees_and_changes_nothing_with(
+    endpoint: str, rest: Gateway, key: str, theirs: tuple[Account, Json], *, named: bool
+) -> None:
+    them, secret = theirs
+    method, path, body = endpoints(secret)[endpoint]
+    before = get(them.controlplane, "accountsecrets", "-n", them.name)["items"]
+    with rest.client(key, them.name if named else None) as api:
+        answer = api.request(method, path, json=body)
+        if endpoint == "create" and not named:
+            api.post("/v1/secrets/MINE_NOW/delete")
+    assert get(them.controlplane, "accountsecrets", "-n", them.name)["items"] == before
+    if named:
+        error_message(answer, 403, "Forbidden")
+    elif endpoint in {"create", "list", "list after"}:  # these are of the caller's own account
+        assert (answer.status_code, "THEIRS" in answer.text) == (200, False)
+    else:
+        error_message(answer, 404, "NotFound")
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_viewer_reads_and_changes_nothing_with(
+    endpoint: str, controlplane: ControlPlane, rest: Gateway, theirs: tuple[Account, Json]
+) -> None:
+    them, secret = theirs
+    method, path, body = endpoints(secret)[endpoint]
+    before = get(controlplane, "accountsecrets", "-n", them.name)["items"]
+    with rest.client(token(controlplane, them.name, "viewer")) as api:
+        answer = api.request(method, path, json=body)
+    if endpoint in READS:
+        assert answer.status_code == 200
+    else:
+        assert "devbox-secrets-edit" in error_message(answer, 403, "Forbidden")
+    assert get(controlplane, "accountsecrets", "-n", them.name)["items"] == before
+
+
+def test_who_may_use_several_accounts_names_one(
+    controlplane: ControlPlane, rest: Gateway, tenant: Account, key: str
+) -> None:
+    other = new_account(controlplane)
+    bind(controlplane, other, f"{tenant.name}:editor", "edit")
+    with rest.client(key, other) as api:
+        until("the binding is known", lambda: api.get("/v1/secrets").status_code == 200)
+        create(api, "THERE")
+    with rest.client(key) as api:
+        error_message(api.get("/v1/secrets/THERE"), 404, "NotFound")
+    with rest.client(key, "No Account") as api:
+        assert "X-Devbox-Secrets-Account" in error_message(api.get("/v1/secrets"), 400, "BadRequest")
+
+
+@pytest.fixture
+def closed(controlplane: ControlPlane) -> Iterator[str]:
+    """An account whose cluster takes no new AccountSecrets."""
+    name = new_account(controlplane)
+    policy = json.dumps(
+        {"apiVersion": "v1", "kind": "List", "items": closed_to("devbox-secrets.dev", "accountsecrets")}
+    )
+    controlplane.kubectl("create", "-f", "-", input=policy)
+    controlplane.kubectl("label", "namespace", name, "closed=accountsecrets")
+    yield name
+    controlplane.kubectl("delete", "-f", "-", input=policy)
+
+
+def test_what_a_policy_of_the_cluster_refuses_is_told_without_its_words(
+    controlplane: ControlPlane, rest: Gateway, closed: str
+) -> None:
+    with rest.client(token(controlplane, closed)) as api:
+
+        def refused() -> httpx.Response | None:
+            answer = api.post("/v1/secrets", json={"name": "A", "value": CANARY})
+            api.post("/v1/secrets/A/delete")
+            return None if answer.status_code == 200 else answer
+
+        answer = until("the policy holds", refused)
+    assert answer is not None
+    assert "policies" in error_message(answer, 422, "UnprocessableEntity")

@@ -1,0 +1,251 @@
+"""The webhook beyond what a pod gets by it: what the chart installs, who is asked about what, and a replica's end."""
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+import yaml
+from cryptography import x509
+
+from harness.pki import Authority
+from integration.support.chart import (
+    CHART,
+    DEVBOX,
+    NAMESPACE,
+    SANDBOX,
+    Json,
+    container,
+    dry_run,
+    get,
+    pod,
+    refused,
+    release,
+    render,
+    settle,
+    until,
+)
+from integration.support.pod_cases import INJECT
+from integration.support.webhook import AS_BEFORE, HOST, NAME, Fallback, issued, mount, publish, webhook, without_policy
+
+POLICY = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+CANARY = "canary-3f1c9a"
+OTHER = pod({"containers": [container("a")]}, {"app": "other"})
+
+
+# --- What the chart makes of its values.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [
+        ([], "policy"),
+        (["--kube-version=1.36.0"], "policy"),
+        (["--kube-version=1.35.9"], "webhook"),
+        (["--kube-version=1.36.0", "--api-versions=v1/Pod"], "webhook"),
+        (["--kube-version=1.36.0", "--api-versions=v1/Pod", f"--api-versions={POLICY}"], "policy"),
+        (["--set=injection.method=webhook"], "webhook"),
+        (["--set=injection.method=policy"], "policy"),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, list) else it,
+)
+def test_the_policy_is_chosen_where_there_is_one(arguments: list[str], method: str) -> None:
+    kinds = {each["kind"] for each in rendered(*arguments)}
+    assert kinds & {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration"} == (
+        {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
+        if method == "policy"
+        else {"MutatingWebhookConfiguration"}
+    )
+    assert ("PodDisruptionBudget" in kinds) is (method == "webhook")
+    assert "ValidatingAdmissionPolicy" in kinds
+
+
+def test_the_chart_s_certificate_is_for_the_service_and_signed_by_who_is_trusted() -> None:
+    objects = rendered("--set=injection.method=webhook")
+    (secret,) = (each["data"] for each in objects if each["kind"] == "Secret" and each["type"] == "kubernetes.io/tls")
+    pems = {name: base64.b64decode(content) for name, content in secret.items()}
+    authority = x509.load_pem_x509_certificate(pems["ca.crt"])
+    served = x509.load_pem_x509_certificate(pems["tls.crt"])
+    served.verify_directly_issued_by(authority)
+    names = served.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [HOST]
+    assert (served.not_valid_after_utc - served.not_valid_before_utc).days >= 3650
+    assert trusted(objects) == {secret["ca.crt"]}
+
+
+def test_cert_manager_is_asked_for_the_certificate_and_brings_what_is_trusted() -> None:
+    issuer = {"name": "ca", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    choice = ("--set=webhook.certificate=cert-manager", f"--set-json=webhook.issuerRef={json.dumps(issuer)}")
+    objects = rendered("--set=injection.method=webhook", *choice)
+    (asked,) = (each for each in objects if each["kind"] == "Certificate")
+    assert asked["spec"]["issuerRef"] == issuer
+    assert asked["spec"]["dnsNames"] == [HOST]
+    (configuration,) = (each for each in objects if each["kind"] == "MutatingWebhookConfiguration")
+    brought = configuration["metadata"]["annotations"]["cert-manager.io/inject-ca-from"]
+    assert brought == f"{NAMESPACE}/{asked['metadata']['name']}"
+    assert trusted(objects) == {None}
+    assert mounted(objects) == asked["spec"]["secretName"]
+
+
+def test_a_certificate_of_one_s_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.write_bytes(Authority.create("own").pem)
+    choice = ("--set=webhook.certificate=secret,webhook.secretName=own", f"--set-file=webhook.caBundle={bundle}")
+    objects = rendered("--set=injection.method=webhook", *choice)
+    assert [each for each in objects if each.get("type") == "kubernetes.io/tls" or each["kind"] == "Certificate"] == []
+    assert trusted(objects) == {base64.b64encode(bundle.read_bytes()).decode()}
+    assert mounted(objects) == "own"
+
+
+def rendered(*arguments: str) -> list[Json]:
+    done = render(*arguments)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def trusted(objects: list[Json]) -> set[str | None]:
+    (configuration,) = (each for each in objects if each["kind"] == "MutatingWebhookConfiguration")
+    return {each["clientConfig"].get("caBundle") for each in configuration["webhooks"]}
+
+
+def mounted(objects: list[Json]) -> str:
+    (spec,) = (each["spec"] for each in objects if each["metadata"]["name"] == NAME and each["kind"] == "Deployment")
+    name: str = spec["template"]["spec"]["volumes"][0]["secret"]["secretName"]
+    return name
+
+
+# --- What it installs where the policy isn't.
+
+
+def test_the_api_server_has_no_injection_policy_so_the_chart_chose_the_webhook(fallback: Fallback) -> None:
+    group = fallback.controlplane.kubectl("get", "--raw", "/apis/admissionregistration.k8s.io/v1").stdout
+    assert "mutatingadmission" not in group
+    assert len(get(fallback.controlplane, "mutatingwebhookconfigurations")["items"]) == 1
+
+
+def test_an_api_server_of_former_times_takes_the_chart_and_asks_the_webhook() -> None:
+    with without_policy(AS_BEFORE) as it:
+        version = json.loads(it.controlplane.kubectl("get", "--raw", "/version").stdout)
+        assert version["emulationMinor"] == "34"
+        assert it.webhook.reviews() > 0
+
+
+def test_it_has_no_rights_but_those_of_everyone(fallback: Fallback) -> None:
+    def rights(name: str) -> str:
+        who = f"--as=system:serviceaccount:{NAMESPACE}:{name}"
+        return fallback.controlplane.kubectl("auth", "can-i", "--list", who, f"--namespace={NAMESPACE}").stdout
+
+    assert rights(NAME) == rights("default")
+    assert "selfsubjectreviews" in rights(NAME)
+
+
+def test_its_pod_has_no_token_and_is_as_restricted_as_a_namespace_can_ask(fallback: Fallback) -> None:
+    restricted = ("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
+    fallback.controlplane.kubectl(*restricted)
+    template = get(fallback.controlplane, "deployment", NAME, f"--namespace={NAMESPACE}")["spec"]["template"]
+    template["metadata"]["name"] = "webhook"
+    made = dry_run(fallback.controlplane, {"apiVersion": "v1", "kind": "Pod", **template}, NAMESPACE)
+    assert [volume["name"] for volume in made["spec"]["volumes"]] == ["certificate"]
+
+
+def test_its_pods_are_no_part_of_the_operator(fallback: Fallback) -> None:
+    operator, own = (
+        get(fallback.controlplane, "deployment", name, f"--namespace={NAMESPACE}")["spec"]
+        for name in ("devbox-secrets", NAME)
+    )
+    assert not operator["selector"]["matchLabels"].items() <= own["template"]["metadata"]["labels"].items()
+
+
+# --- Who is asked about what.
+
+
+def test_a_devbox_is_asked_about_and_another_pod_is_not(fallback: Fallback) -> None:
+    before = fallback.webhook.reviews()
+    dry_run(fallback.controlplane, OTHER, "default")
+    dry_run(fallback.controlplane, pod(OTHER["spec"], DEVBOX, {INJECT: "false"}), "default")
+    assert fallback.webhook.reviews() == before
+    for labels in (DEVBOX, SANDBOX):
+        dry_run(fallback.controlplane, pod(OTHER["spec"], labels), "default")
+    assert fallback.webhook.reviews() == before + 2
+
+
+def test_while_it_is_down_devboxes_are_refused_and_told_why_and_all_else_goes_on(fallback: Fallback) -> None:
+    with fallback.webhook.down():
+        told = refused(fallback.controlplane, pod(OTHER["spec"], DEVBOX), "default")
+        assert re.search(
+            r'failed calling webhook "optional-[0-9a-f]{8}.devbox-secrets.dev": .*connection refused', told
+        )
+        assert dry_run(fallback.controlplane, OTHER, "default")["spec"]["containers"]
+        assert dry_run(fallback.controlplane, pod(OTHER["spec"], DEVBOX, {INJECT: "false"}), "default")["spec"]
+        # However wide a selector is, the webhook itself doesn't wait for the webhook.
+        own = pod(OTHER["spec"], DEVBOX | {"app.kubernetes.io/name": NAME})
+        assert dry_run(fallback.controlplane, own, "default")["spec"]
+
+
+# --- The certificate that the chart makes.
+
+
+def test_an_upgrade_keeps_the_certificate_that_the_chart_made(fallback: Fallback) -> None:
+    before = issued(fallback.controlplane)
+    release(fallback.controlplane, "upgrade", str(CHART), "--set=logLevel=DEBUG")
+    assert issued(fallback.controlplane) == before
+
+
+def test_a_new_one_is_made_when_its_secret_was_deleted(fallback: Fallback) -> None:
+    before = issued(fallback.controlplane)
+    fallback.controlplane.kubectl("delete", "secret", NAME, f"--namespace={NAMESPACE}")
+    release(fallback.controlplane, "upgrade", str(CHART))
+    assert issued(fallback.controlplane)["ca.crt"] != before["ca.crt"]
+    mount(fallback.webhook.certificate, issued(fallback.controlplane))
+    settle(fallback.controlplane)
+
+
+# --- A replica's end, and its log.
+
+
+def test_a_replica_that_is_told_to_stop_loses_no_devbox(fallback: Fallback, tmp_path: Path) -> None:
+    names = [f"box-{number}" for number in range(50)]
+    boxes = [OTHER | {"metadata": {"name": name, "labels": DEVBOX}} for name in names]
+    batch = json.dumps({"apiVersion": "v1", "kind": "List", "items": boxes})
+    first, stop = fallback.webhook, Event()
+
+    def create() -> list[subprocess.CompletedProcess[str]]:
+        done = []
+        while not stop.is_set():
+            command = ("create", "--dry-run=server", "--output=name", "--filename=-")
+            done.append(fallback.controlplane.kubectl(*command, input=batch, check=False))
+        return done
+
+    with webhook(tmp_path, issued(fallback.controlplane)) as second, ThreadPoolExecutor() as threads:
+        publish(fallback.controlplane, first, second)
+        creating = threads.submit(create)
+        try:
+            before = first.reviews()
+            until("the first is asked", lambda: first.reviews() > before + 50)
+            os.kill(first.component.pid, signal.SIGTERM)
+            publish(fallback.controlplane, second)
+            until("the second is asked", lambda: second.reviews() > 50)
+            until("the first has ended", lambda: not first.component.is_running())
+            assert first.component.stop() == 0
+        finally:
+            stop.set()
+            first.component.restart()
+            publish(fallback.controlplane, first)
+        for done in creating.result():
+            assert done.stderr == ""
+            assert done.stdout.split() == [f"pod/{name}" for name in names]
+
+
+def test_no_value_of_a_pod_is_in_its_log(fallback: Fallback) -> None:
+    env = [{"name": "PASSWORD", "value": CANARY}]
+    box = pod({"containers": [container("a", env=env, command=[CANARY])]}, DEVBOX | {"x": CANARY}, {"y": CANARY})
+    before = fallback.webhook.reviews()
+    assert CANARY in json.dumps(dry_run(fallback.controlplane, box, "default"))
+    assert fallback.webhook.reviews() == before + 1
+    assert CANARY not in fallback.webhook.log

@@ -1,0 +1,86 @@
+"""An account as its owner handles it: AccountSecrets in, a Ready condition and an account Secret out. Imports chart."""
+
+import base64
+import json
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.manifest import manifest
+from devbox_secrets.api.models import AccountSecretSpec
+from devbox_secrets.api.names import account_secrets_path
+from devbox_secrets.crypto.envelope import PublicKey
+from harness.controlplane import ControlPlane
+from integration.support.chart import ACCOUNT, NAMESPACE, Json, until
+
+SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
+
+
+@dataclass(frozen=True)
+class Account:
+    """A namespace with its secrets, as its owner handles them."""
+
+    controlplane: ControlPlane
+    key: PublicKey
+    name: str
+
+    @classmethod
+    def of(cls, controlplane: ControlPlane, name: str) -> "Account":
+        """Give the account of a namespace; the operator must have published its key."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/devbox-secrets-public-keys"
+        keys: dict[str, str] = until("a key is published", lambda: (controlplane.read(path) or {}).get("data") or {})
+        return cls(controlplane, PublicKey.parse(keys["newest"]), name)
+
+    def manifest(self, variable: str, value: bytes, name: str | None = None, *, sealed_for: str | None = None) -> Json:
+        sealed = self.key.seal(SecretBytes(value), account=sealed_for or self.name, name=variable)
+        return manifest(self.name, AccountSecretSpec(name=variable, sealed=sealed), name)
+
+    def apply(self, body: Json) -> str:
+        """Apply an AccountSecret and give its name."""
+        self.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
+        name: str = body["metadata"]["name"]
+        return name
+
+    def put(self, variable: str, value: bytes, name: str | None = None) -> str:
+        return self.apply(self.manifest(variable, value, name))
+
+    def delete(self, name: str) -> None:
+        self.controlplane.kubectl("delete", "accountsecret", name, "-n", self.name)
+
+    def ready(self, name: str) -> Json:
+        """Give the Ready condition once it speaks of the present generation."""
+
+        def ask() -> Json:
+            body = self.controlplane.read(account_secrets_path(self.name, name))
+            assert body, f"there is no AccountSecret {name}"
+            for condition in body.get("status", {}).get("conditions", []):
+                if condition["type"] == "Ready" and condition["observedGeneration"] == body["metadata"]["generation"]:
+                    return dict(condition)
+            return {}
+
+        return until(f"{name} has a Ready condition", ask)
+
+    def is_ready(self, name: str, reason: str = "Synced") -> Json:
+        """Wait until it's Ready, or not Ready, for this reason."""
+        return until(f"{name}: {reason}", lambda: c if (c := self.ready(name))["reason"] == reason else {})
+
+    def data(self, namespace: str | None = None) -> dict[str, bytes] | None:
+        """Give what the account Secret holds, None where there is none."""
+        secret = self.controlplane.read(f"/api/v1/namespaces/{namespace or self.name}/secrets/{SECRET}")
+        if secret is None:
+            return None
+        return {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
+
+    def holds(self, wanted: dict[str, bytes] | None, namespace: str | None = None) -> None:
+        until(f"the account Secret holds {sorted(wanted or {})}", lambda: self.data(namespace) == wanted)
+
+    def member(self, **labels: str) -> "Account":
+        """Make another namespace, labelled or not, and give it."""
+        name = f"test-{uuid4().hex[:8]}"
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        self.controlplane.kubectl("create", "-f", "-", input=json.dumps(body))
+        return replace(self, name=name)
+
+    def join(self, account: str) -> None:
+        self.controlplane.kubectl("label", "namespace", self.name, f"{ACCOUNT}={account}", "--overwrite")

@@ -1,0 +1,169 @@
+"""The chart, rendered and installed on a control plane. Imports cluster."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.controlplane import ControlPlane
+from harness.tools import tool
+
+_ROOT = Path(__file__).parents[3]
+CHART = _ROOT / "charts" / "devbox-secrets"
+MANIFEST = _ROOT / "deploy" / "install.yaml"
+
+NAMESPACE = "devbox-secrets"
+"""The operator's own, and the name of its release."""
+DEVBOX = {"devbox-secrets.dev/devbox": "true"}
+SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}
+ACCOUNT = "devbox-secrets.dev/account"
+
+_SECONDS = 20.0
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run helm; without a kubeconfig it sees no cluster."""
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
+    command: list[str | Path] = [tool("helm"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def render(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Render the chart, with further arguments such as --set."""
+    return helm("template", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *arguments)
+
+
+def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
+    """Run helm install, upgrade or the like on the chart's release, and return what it says."""
+    done = helm(
+        *(command, NAMESPACE, f"--namespace={NAMESPACE}", *arguments),
+        kubeconfig=controlplane.kubeconfig,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def install(controlplane: ControlPlane, *arguments: str) -> None:
+    """Apply install.yaml, and what the chart makes of arguments such as --set; wait until the policies are acted on."""
+    controlplane.kubectl("apply", f"--filename={MANIFEST}")
+    if arguments:
+        controlplane.kubectl("apply", "--filename=-", input=render(*arguments).stdout)
+    settle(controlplane)
+
+
+def settle(controlplane: ControlPlane) -> None:
+    """Wait until devboxes of both selectors get their secrets, and wrong annotations are refused."""
+    for labels in (DEVBOX, SANDBOX):
+        gets = partial(_gets_secrets, controlplane, labels)
+        until(f"a pod with the labels {labels} gets its secrets", gets)
+        refuses = partial(_is_refused, controlplane, labels)
+        until(f"a pod with the labels {labels} and a malformed annotation is refused", refuses)
+    refuses = partial(_account_is_refused, controlplane)
+    until("a namespace whose account is no namespace's name is refused", refuses)
+
+
+def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
+    done = _tried(controlplane, pod({"containers": [container("a")]}, labels), "default", "--output=json")
+    return "envFrom" in done.stdout
+
+
+def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
+    wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
+    return "ValidatingAdmissionPolicy" in _tried(controlplane, wrong, "default").stderr
+
+
+def _account_is_refused(controlplane: ControlPlane) -> bool:
+    return _tried(controlplane, namespace("box", {ACCOUNT: "No_Name"}), "default").returncode != 0
+
+
+def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
+    """Return what the API server makes of the one container of a pod with these labels."""
+    answer = dry_run(controlplane, pod({"containers": [container("a")]}, labels), namespace)
+    found: Json = answer["spec"]["containers"][0]
+    return found
+
+
+def container(name: str, **fields: object) -> Json:
+    return {"name": name, "image": "busybox", **fields}
+
+
+def pod(spec: Json, labels: dict[str, str], annotations: dict[str, str] | None = None) -> Json:
+    """Return a pod's manifest; without a token it has no volume of a random name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "box", "labels": labels, "annotations": annotations or {}},
+        "spec": {"automountServiceAccountToken": False, **spec},
+    }
+
+
+def namespace(name: str, labels: dict[str, str]) -> Json:
+    """Return a namespace's manifest."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
+    """Return an object as the API server would store it."""
+    return created(controlplane, manifest, namespace, "--dry-run=server")
+
+
+def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
+    """Return what kubectl says about an object that the API server doesn't take."""
+    done = _tried(controlplane, manifest, namespace)
+    assert done.returncode == 1, done.stdout
+    return done.stderr
+
+
+def _tried(
+    controlplane: ControlPlane, manifest: Json, namespace: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-", *arguments)
+    return controlplane.kubectl(*create, input=json.dumps(manifest), check=False)
+
+
+def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", *arguments: str) -> Json:
+    """Create an object, and return it as the API server stored it."""
+    answer = controlplane.kubectl(
+        *("create", f"--namespace={namespace}", "--output=json", "--filename=-", *arguments),
+        input=json.dumps(manifest),
+    )
+    found: Json = json.loads(answer.stdout)
+    return found
+
+
+def closed_to(group: str, resource: str) -> list[Json]:
+    """Return a policy, and its binding, by which namespaces with the label closed=RESOURCE refuse new ones."""
+    name = f"no-{resource}"
+    rule = {"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": ["CREATE"]}
+    policy = {
+        "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": resource}}, "resourceRules": [rule]},
+        "validations": [{"expression": "false", "message": f"no {resource} here"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    return [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, spec in kinds.items()
+    ]
+
+
+def get(controlplane: ControlPlane, *arguments: str) -> Json:
+    """Return what kubectl get finds."""
+    found: Json = json.loads(controlplane.kubectl("get", "--output=json", *arguments).stdout)
+    return found
+
+
+def until(awaited: str, ask: Callable[[], T]) -> T:
+    """Ask until there is an answer, and return it."""
+    deadline = time.monotonic() + _SECONDS
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"waited {_SECONDS:.0f} s, but not: {awaited}"
+        time.sleep(0.05)
+    return answer

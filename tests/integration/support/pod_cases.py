@@ -1,0 +1,289 @@
+"""What a devbox gets: a table for every way in which pods are changed. Imports chart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from integration.support.chart import DEVBOX, SANDBOX, Json, container
+
+SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
+INJECT, ENV, MOUNT = (f"devbox-secrets.dev/{name}" for name in ("inject", "env", "mount"))
+PATH = "/run/secrets/account"
+
+OURS: Json = {"secretRef": {"name": SECRET, "optional": True}}
+ALL: Json = {"envFrom": [OURS]}
+SETTINGS: Json = {"configMapRef": {"name": "settings"}}
+OWN: list[Json] = [SETTINGS, {"prefix": "DB_", "secretRef": {"name": "db"}}]
+BY_HAND: list[Json] = [SETTINGS, {"secretRef": {"name": SECRET}}]
+OWN_ENV: list[Json] = [{"name": "GITHUB_TOKEN", "value": "the pod's own"}, {"name": "OTHER", "value": "$(DB)"}]
+MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
+MANY_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(30)]
+LARGE_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x" * 100_000} for number in range(12)]
+
+VOLUME: Json = {"name": SECRET, "secret": {"secretName": SECRET, "defaultMode": 0o444, "optional": True}}
+FILES: Json = {"name": SECRET, "mountPath": PATH, "readOnly": True}
+CACHE: Json = {"name": "cache", "mountPath": "/cache"}
+CACHE_VOLUME: Json = {"name": "cache", "emptyDir": {}}
+#: Some of the files alone, and under another path: what a pod may do by itself.
+VOLUME_BY_HAND: Json = {
+    "name": SECRET,
+    "secret": {"secretName": SECRET, "defaultMode": 0o400, "items": [{"key": "TOKEN", "path": "token"}]},
+}
+FILES_BY_HAND: Json = {"name": SECRET, "mountPath": "/mine"}
+
+
+def one(name: str, key: str | None = None) -> Json:
+    """Return an entry of env that takes one variable of the account."""
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key or name, "optional": True}}}
+
+
+TWO = {ENV: "GITHUB_TOKEN, DB=PROD_DATABASE_URL"}
+BOTH = [one("GITHUB_TOKEN"), one("DB", "PROD_DATABASE_URL")]
+A_HUNDRED = [f"VARIABLE_{number}" for number in range(100)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pod, and which fields of its containers and of itself are others afterwards, in an account's home."""
+
+    name: str
+    after: Sequence[Json]
+    annotations: dict[str, str] = field(default_factory=dict)
+    containers: Sequence[Json] = (container("a"),)
+    init: Sequence[Json] = ()
+    init_after: Sequence[Json] = ()
+    volumes: Sequence[Json] = ()
+    volumes_after: Sequence[Json] = ()
+    labels: dict[str, str] = field(default_factory=lambda: DEVBOX)
+
+    @property
+    def spec(self) -> Json:
+        return {"containers": self.containers, "initContainers": self.init, "volumes": self.volumes}
+
+    def applied_to(self, spec: Json, *, optional: bool = True) -> Json:
+        """Return the spec of the pod without any change, as the API server gives it, with those of this case."""
+        afters = {"containers": self.after, "initContainers": self.init_after}
+        changed = {
+            kind: [before | after for before, after in zip(spec.get(kind, []), afters[kind], strict=True)]
+            for kind in afters
+            if kind in spec
+        }
+        volumes = {"volumes": list(self.volumes_after)} if self.volumes_after else {}
+        made: Json = spec | changed | volumes
+        return made if optional else {key: _required(each) for key, each in made.items()}
+
+
+def _required(value: object) -> object:
+    if isinstance(value, list):
+        return [_required(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    ours = SECRET in (value.get("name"), value.get("secretName")) and value.get("optional")
+    return {key: _required(each) for key, each in value.items()} | ({"optional": False} if ours else {})
+
+
+ALL_VARIABLES = [
+    Case("one container", [ALL]),
+    Case(
+        "two containers and one that runs before them",
+        [ALL, ALL],
+        containers=[container("a"), container("b")],
+        init=[container("setup")],
+        init_after=[ALL],
+    ),
+    Case(
+        "a sidecar among the init containers",
+        [ALL],
+        init=[container("proxy", restartPolicy="Always"), container("setup")],
+        init_after=[ALL, ALL],
+    ),
+    Case(
+        "the pod's own envFrom comes after ours and wins",
+        [{"envFrom": [OURS, *OWN]}],
+        containers=[container("a", envFrom=OWN)],
+        init=[container("setup", envFrom=OWN)],
+        init_after=[{"envFrom": [OURS, *OWN]}],
+    ),
+    Case("an empty envFrom", [ALL], containers=[container("a", envFrom=[])]),
+    Case("the pod's own env is left as it is", [ALL], containers=[container("a", env=OWN_ENV)]),
+    Case(
+        "one that refers to the Secret by itself is left alone, the other is not",
+        [{}, ALL],
+        containers=[container("a", envFrom=BY_HAND), container("b")],
+    ),
+    Case(
+        "thirty containers of thirty envFrom each",
+        [{"envFrom": [OURS, *MANY]}] * 30,
+        containers=[container(f"c{number}", envFrom=MANY) for number in range(30)],
+    ),
+    Case("a pod of more than a mebibyte", [ALL], containers=[container("a", env=LARGE_ENV)]),
+    Case("a pod of agent-sandbox", [ALL], labels=SANDBOX),
+    Case(
+        "a pod that both selectors match gets them once",
+        [ALL, {"envFrom": [OURS, *OWN]}],
+        containers=[container("a"), container("b", envFrom=OWN)],
+        init=[container("setup")],
+        init_after=[ALL],
+        labels=DEVBOX | SANDBOX,
+    ),
+    Case("annotations of others mean nothing", [ALL], {"example.org/devbox-secrets.dev": "x", "env": "A"}),
+    Case("inject: true is the same as nothing", [ALL], {INJECT: "true"}),
+]
+
+NOTHING = [
+    Case("inject: false", [{}], {INJECT: "false"}, init=[container("setup")], init_after=[{}]),
+    Case("inject: false beside all others", [{}], {INJECT: "false", MOUNT: PATH, **TWO}),
+    Case("inject: false in a pod of agent-sandbox", [{}], {INJECT: "false"}, labels=SANDBOX),
+    Case(
+        "inject: false leaves what the pod does by itself", [{}], {INJECT: "false"}, [container("a", envFrom=BY_HAND)]
+    ),
+]
+
+CHOSEN = [
+    Case("env chooses one", [{"env": [one("TOKEN")]}], {ENV: "TOKEN"}),
+    Case("env renames", [{"env": [one("DB", "PROD_DATABASE_URL")]}], {ENV: "DB=PROD_DATABASE_URL"}),
+    Case(
+        "env chooses for every container, in the order of the annotation",
+        [{"env": BOTH}, {"env": BOTH}],
+        TWO,
+        [container("a"), container("b")],
+        init=[container("proxy", restartPolicy="Always"), container("setup")],
+        init_after=[{"env": BOTH}, {"env": BOTH}],
+    ),
+    Case("env without spaces", [{"env": BOTH}], {ENV: "GITHUB_TOKEN,DB=PROD_DATABASE_URL"}),
+    Case(
+        "env with spaces and lines around names",
+        [{"env": BOTH}],
+        {ENV: "  GITHUB_TOKEN ,\n DB =\tPROD_DATABASE_URL \n"},
+    ),
+    Case("env: one variable under two names", [{"env": [one("A"), one("B", "A")]}], {ENV: "A, B=A"}),
+    Case("env: two that swap their names", [{"env": [one("A", "B"), one("B", "A")]}], {ENV: "A=B, B=A"}),
+    Case("env: small letters, digits and _", [{"env": [one("_a1", "b_2")]}], {ENV: "_a1=b_2"}),
+    Case("env beside inject: true", [{"env": BOTH}], {INJECT: "true", **TWO}),
+    Case("env and an empty env", [{"env": BOTH}], TWO, [container("a", env=[])]),
+    Case(
+        "env: what the container defines itself is not added, the rest comes before its own",
+        [{"env": [BOTH[1], *OWN_ENV]}, {"env": BOTH}],
+        TWO,
+        [container("a", env=OWN_ENV), container("b")],
+        init=[container("setup", env=OWN_ENV)],
+        init_after=[{"env": [BOTH[1], *OWN_ENV]}],
+    ),
+    Case("env: all of it is the container's own", [{}], {ENV: "GITHUB_TOKEN"}, [container("a", env=OWN_ENV)]),
+    Case(
+        "env: it is the new name that the container may have itself",
+        [{"env": [one("MINE", "GITHUB_TOKEN"), *OWN_ENV]}],
+        {ENV: "MINE=GITHUB_TOKEN, OTHER=DB"},
+        [container("a", env=OWN_ENV)],
+    ),
+    Case("env and the container's own envFrom", [{"env": BOTH}], TWO, [container("a", envFrom=OWN)]),
+    Case("env and the Secret by hand", [{"env": BOTH}], TWO, [container("a", envFrom=BY_HAND)]),
+    Case("env in a pod of agent-sandbox", [{"env": BOTH}], TWO, labels=SANDBOX),
+    Case(
+        "env in a pod that both selectors match",
+        [{"env": BOTH}, {"env": [BOTH[1], *OWN_ENV]}],
+        TWO,
+        [container("a"), container("b", env=OWN_ENV)],
+        labels=DEVBOX | SANDBOX,
+    ),
+    Case(
+        "env: a hundred in thirty containers of thirty each",
+        [{"env": [*map(one, A_HUNDRED), *MANY_ENV]}] * 30,
+        {ENV: ",".join(A_HUNDRED)},
+        [container(f"c{number}", env=MANY_ENV) for number in range(30)],
+    ),
+]
+
+MOUNTED = [
+    Case(
+        "mount adds files to the variables",
+        [ALL | {"volumeMounts": [FILES]}],
+        {MOUNT: PATH},
+        volumes_after=[VOLUME],
+    ),
+    Case(
+        "mount and env",
+        [{"env": BOTH, "volumeMounts": [FILES]}],
+        {MOUNT: PATH, **TWO},
+        volumes_after=[VOLUME],
+    ),
+    Case(
+        "mount and an empty env: files alone",
+        [{"volumeMounts": [FILES]}, {"volumeMounts": [FILES]}],
+        {MOUNT: PATH, ENV: " "},
+        [container("a"), container("b", env=OWN_ENV)],
+        volumes_after=[VOLUME],
+    ),
+    Case(
+        "mount in every container, beside what it has",
+        [ALL | {"volumeMounts": [CACHE, FILES]}, ALL | {"volumeMounts": [FILES]}],
+        {MOUNT: PATH},
+        [container("a", volumeMounts=[CACHE]), container("b", volumeMounts=[])],
+        init=[container("proxy", restartPolicy="Always"), container("setup", volumeMounts=[CACHE])],
+        init_after=[ALL | {"volumeMounts": [FILES]}, ALL | {"volumeMounts": [CACHE, FILES]}],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+    ),
+    Case(
+        "mount below the path of another",
+        [ALL | {"volumeMounts": [CACHE, FILES | {"mountPath": "/cache/account"}]}],
+        {MOUNT: "/cache/account"},
+        [container("a", volumeMounts=[CACHE])],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+    ),
+    Case(
+        "mount at a path that another one's begins with",
+        [ALL | {"volumeMounts": [CACHE, FILES | {"mountPath": "/cac"}]}],
+        {MOUNT: "/cac"},
+        [container("a", volumeMounts=[CACHE])],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+    ),
+    Case(
+        "mount at a path with dots in its names",
+        [ALL | {"volumeMounts": [FILES | {"mountPath": "/.a/b..c/...d"}]}],
+        {MOUNT: "/.a/b..c/...d"},
+        volumes_after=[VOLUME],
+    ),
+    Case(
+        "mount in a pod that mounts the Secret by itself",
+        [ALL | {"volumeMounts": [FILES_BY_HAND, FILES]}, ALL | {"volumeMounts": [FILES]}],
+        {MOUNT: PATH},
+        [container("a", volumeMounts=[FILES_BY_HAND]), container("b")],
+        volumes=[VOLUME_BY_HAND],
+        volumes_after=[VOLUME_BY_HAND],
+    ),
+    Case(
+        "mount in a container that has it there by itself",
+        [ALL],
+        {MOUNT: "/mine"},
+        [container("a", volumeMounts=[FILES_BY_HAND])],
+        volumes=[VOLUME_BY_HAND],
+    ),
+    Case(
+        "mount in a pod of agent-sandbox",
+        [ALL | {"volumeMounts": [FILES]}],
+        {MOUNT: PATH},
+        volumes_after=[VOLUME],
+        labels=SANDBOX,
+    ),
+    Case(
+        "mount in a pod that both selectors match",
+        [ALL | {"volumeMounts": [CACHE, FILES]}],
+        {MOUNT: PATH},
+        [container("a", volumeMounts=[CACHE])],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+        labels=DEVBOX | SANDBOX,
+    ),
+    Case(
+        "mount in thirty containers of a pod with thirty volumes",
+        [ALL | {"volumeMounts": [FILES]}] * 30,
+        {MOUNT: PATH},
+        [container(f"c{number}") for number in range(30)],
+        volumes=[{"name": f"v{number}", "emptyDir": {}} for number in range(30)],
+        volumes_after=[*({"name": f"v{number}", "emptyDir": {}} for number in range(30)), VOLUME],
+    ),
+]
+
+CASES = [*ALL_VARIABLES, *NOTHING, *CHOSEN, *MOUNTED]

@@ -1,0 +1,157 @@
+"""Which annotations are refused, and with what sentence: a table like that of cases. Imports cases and chart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from integration.support.chart import DEVBOX, SANDBOX, Json, container
+from integration.support.pod_cases import A_HUNDRED, CACHE, CACHE_VOLUME, ENV, INJECT, MOUNT, PATH, SECRET, TWO
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A pod that isn't let in, and the sentence that its author reads."""
+
+    name: str
+    annotations: dict[str, str]
+    sentence: str
+    containers: Sequence[Json] = (container("a"),)
+    init: Sequence[Json] = ()
+    volumes: Sequence[Json] = ()
+    labels: dict[str, str] = field(default_factory=lambda: DEVBOX)
+
+    @property
+    def spec(self) -> Json:
+        return {"containers": self.containers, "initContainers": self.init, "volumes": self.volumes}
+
+
+_INJECT = f'annotation {INJECT} must be "true", which is the default, or "false"'
+_EMPTY = (
+    f'annotation {ENV} is empty: list variables, such as "GITHUB_TOKEN, DB=PROD_DATABASE_URL";'
+    f' or write {INJECT}: "false" for nothing, or add {MOUNT} for files alone'
+)
+_PATH = (
+    f"annotation {MOUNT} must be an absolute path, such as {PATH},"
+    ' without "." or ".." as a part, ":", spaces, or a "/" at its end'
+)
+
+
+def _unknown(name: str) -> str:
+    return f"annotation {name} is unknown: there are {INJECT}, {ENV} and {MOUNT}"
+
+
+def _blank(place: int) -> str:
+    return (
+        f"annotation {ENV}: entry {place} is empty: write one comma between two entries, and none before or after them"
+    )
+
+
+def _malformed(place: int) -> str:
+    return (
+        f"annotation {ENV}: entry {place} is neither VARIABLE nor NAME=VARIABLE, such as GITHUB_TOKEN or"
+        " DB=PROD_DATABASE_URL: letters, digits and _, no digit first"
+    )
+
+
+def _twice(name: str) -> str:
+    return f"annotation {ENV}: {name} is there twice: keep one, or give one another name, as in NAME=VARIABLE"
+
+
+def _taken(name: str, path: str) -> str:
+    return f'annotation {MOUNT}: container "{name}" has a mount of its own at {path} or below it: choose another path'
+
+
+REFUSED = [
+    Refusal("a misspelt annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
+    Refusal("a capital letter", {"devbox-secrets.dev/Env": "A"}, _unknown("devbox-secrets.dev/Env")),
+    Refusal("a label's name", {"devbox-secrets.dev/devbox": "true"}, _unknown("devbox-secrets.dev/devbox")),
+    Refusal(
+        "a misspelt one beside a right one",
+        {"devbox-secrets.dev/mounts": "/a", **TWO},
+        _unknown("devbox-secrets.dev/mounts"),
+    ),
+    *(
+        Refusal(f"inject: {value!r}", {INJECT: value}, _INJECT)
+        for value in ("", "no", "False", "TRUE", "0", " true", "false\n")
+    ),
+    *(Refusal(f"env: {value!r}", {ENV: value}, _EMPTY) for value in ("", "  ", "\n")),
+    *(
+        Refusal(f"env: {value!r}", {ENV: value}, _blank(place))
+        for value, place in {",": 1, "A,": 2, ",A": 1, "A,,B": 2, "A, \n,B": 2}.items()
+    ),
+    *(
+        Refusal(f"env: {value!r}", {ENV: value}, _malformed(place))
+        for value, place in {
+            "1A": 1,
+            "A-B": 1,
+            "A B": 1,
+            "A;B": 1,
+            "A, B C": 2,
+            "=A": 1,
+            "A=": 1,
+            "A=B=C": 1,
+            "A==B": 1,
+            "A: B": 1,
+            "A, B, c.d": 3,
+            "Ä": 1,
+            "A\u00a0": 1,
+            '"A"': 1,
+            "A=ghp_abc$": 1,
+            "A" * 254: 1,
+        }.items()
+    ),
+    Refusal(
+        "env: a hundred and one",
+        {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])},
+        f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account",
+    ),
+    Refusal(
+        "env: a hundred commas",
+        {ENV: "A" + "," * 100},
+        f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account",
+    ),
+    Refusal("env: a name twice", {ENV: "A, B, A"}, _twice("A")),
+    Refusal("env: a new name twice", {ENV: "A=B,A = C"}, _twice("A")),
+    Refusal("env: a new name that is there already", {ENV: "B, B=C"}, _twice("B")),
+    *(
+        Refusal(f"mount: {value!r}", {MOUNT: value}, _PATH)
+        for value in (
+            "",
+            "/",
+            "run/secrets",
+            "./run",
+            "~/secrets",
+            "/run/secrets/",
+            "//run",
+            "/run//secrets",
+            "/run/../etc",
+            "/..",
+            "/run/.",
+            "/./run",
+            "/a:b",
+            "/a b",
+            " /a",
+            "/a\n",
+            "C:\\secrets",
+        )
+    ),
+    *(
+        Refusal(
+            f"mount: taken by {path} of {who}",
+            {MOUNT: "/cache"},
+            _taken(who, "/cache"),
+            [container("a"), container("b", volumeMounts=[CACHE | {"mountPath": path}] if who == "b" else [])],
+            [container("setup", volumeMounts=[CACHE | {"mountPath": path}] if who == "setup" else [])],
+            [CACHE_VOLUME],
+        )
+        for who, path in (("b", "/cache"), ("b", "/cache/"), ("b", "/cache/pip"), ("setup", "/cache"))
+    ),
+    Refusal(
+        "mount: another volume of our name",
+        {MOUNT: PATH},
+        f"annotation {MOUNT}: the pod has another volume with the name {SECRET}: give that one another name",
+        volumes=[{"name": SECRET, "emptyDir": {}}],
+    ),
+    Refusal("malformed beside inject: false", {INJECT: "false", MOUNT: "here"}, _PATH),
+    Refusal("in a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),
+    Refusal("in a pod that both selectors match", {ENV: "A,"}, _blank(2), labels=DEVBOX | SANDBOX),
+]

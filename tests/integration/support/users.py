@@ -1,0 +1,174 @@
+"""People who may change namespaces, the roles they are given, and every way to write a namespace. Imports chart."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from harness.controlplane import ControlPlane
+from integration.support.chart import ACCOUNT, Json, created, get, namespace, until
+
+POLICY = "devbox-secrets-accounts"
+SHARE = "devbox-secrets-share"
+EVERYWHERE = ""
+_NAMESPACES = "people-of-namespaces"
+
+Done = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A ClusterRole, where it is given, and a verb on accountsecrets by which it shows there."""
+
+    name: str
+    where: str
+    verb: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """Someone who may change every namespace, subresources included."""
+
+    controlplane: ControlPlane
+    user: str
+    kubeconfig: Path
+
+    @classmethod
+    def new(cls, controlplane: ControlPlane, *roles: Role) -> Self:
+        user = f"user-{uuid4().hex[:8]}"
+        return cls(controlplane, user, controlplane.user_kubeconfig(user)).given(*roles)
+
+    @classmethod
+    def service_account(cls, controlplane: ControlPlane, where: str, *roles: Role) -> Self:
+        name = f"sa-{uuid4().hex[:8]}"
+        controlplane.kubectl("create", "serviceaccount", name, f"--namespace={where}")
+        kubeconfig = controlplane.service_account_kubeconfig(where, name)
+        return cls(controlplane, f"system:serviceaccount:{where}:{name}", kubeconfig).given(*roles)
+
+    def given(self, *roles: Role) -> Self:
+        """Give them roles, and wait until they have their rights."""
+        bind(self.controlplane, self.user, Role(_NAMESPACES, EVERYWHERE, ""))
+        self.can("update", "namespaces")
+        for role in roles:
+            bind(self.controlplane, self.user, role)
+            self.can(role.verb, "accountsecrets", role.where)
+        return self
+
+    def can(self, verb: str, resource: str, where: str = EVERYWHERE) -> None:
+        """Wait until kubectl tells them that they can."""
+        ask = ("auth", "can-i", verb, resource, f"--namespace={where}" if where else "--all-namespaces")
+        until(f"{self.user} can {verb} {resource}", lambda: self(*ask).returncode == 0)
+
+    def __call__(self, *arguments: str, body: Json | None = None) -> Done:
+        """Run kubectl as they do."""
+        text = None if body is None else json.dumps(body)
+        return self.controlplane.kubectl(*arguments, input=text, check=False, kubeconfig=self.kubeconfig)
+
+    def labels(self, name: str, account: str) -> Done:
+        return self("label", "namespace", name, f"{ACCOUNT}={account}", "--overwrite")
+
+
+def make_role(controlplane: ControlPlane) -> None:
+    """Make the role that everyone here has."""
+    resources = "--resource=namespaces,namespaces/status,namespaces/finalize"
+    role = ("create", "clusterrole", _NAMESPACES, "--verb=*", resources, "--dry-run=client", "--output=json")
+    controlplane.kubectl("apply", "--filename=-", input=controlplane.kubectl(*role).stdout)
+
+
+def bind(controlplane: ControlPlane, user: str, role: Role) -> None:
+    kind = ("rolebinding", f"--namespace={role.where}") if role.where else ("clusterrolebinding",)
+    name = f"{user}-{role.name}".replace(":", "-")
+    controlplane.kubectl("create", *kind, name, f"--clusterrole={role.name}", f"--user={user}")
+
+
+def denied(user: str, home: str) -> str:
+    """Return what someone reads who may not share an account."""
+    return (
+        f"joining the account {home} needs the right to share its secrets: have an admin of the namespace {home}"
+        f' bind the ClusterRole {SHARE} to "{user}" there'
+    )
+
+
+def sentence(done: Done) -> str:
+    """Return what kubectl prints after the names of the policy and of its binding."""
+    assert done.returncode == 1, done.stdout
+    start, _, told = done.stderr.rpartition(" denied request: ")
+    assert start.endswith(f": ValidatingAdmissionPolicy '{POLICY}' with binding '{POLICY}'"), done.stderr
+    return told.removesuffix("\n")
+
+
+def labels_of(controlplane: ControlPlane, name: str) -> Json:
+    """Return a namespace's labels, without the one that every namespace has."""
+    found: Json = get(controlplane, "namespace", name)["metadata"]["labels"]
+    return {key: value for key, value in found.items() if key != "kubernetes.io/metadata.name"}
+
+
+def make(controlplane: ControlPlane, labels: dict[str, str], name: str | None = None) -> str:
+    """Make a namespace as the administrator, and give its name."""
+    name = name or f"test-{uuid4().hex[:8]}"
+    created(controlplane, namespace(name, labels))
+    return name
+
+
+# Sets labels of a namespace: a change of one that is there, or a creation.
+Way = Callable[[Person, str, dict[str, str]], Done]
+
+
+def _patch(kind: str, *options: str) -> Way:
+    def way(person: Person, name: str, labels: dict[str, str]) -> Done:
+        patch = json.dumps({"metadata": {"labels": labels}})
+        return person("patch", "namespace", name, f"--type={kind}", f"--patch={patch}", *options)
+
+    return way
+
+
+def _json_patch(person: Person, name: str, labels: dict[str, str]) -> Done:
+    patch = json.dumps([{"op": "add", "path": "/metadata/labels", "value": labels}])
+    return person("patch", "namespace", name, "--type=json", f"--patch={patch}")
+
+
+def _label(person: Person, name: str, labels: dict[str, str]) -> Done:
+    return person("label", "namespace", name, *(f"{key}={value}" for key, value in labels.items()), "--overwrite")
+
+
+def _sent(*command: str) -> Way:
+    def way(person: Person, name: str, labels: dict[str, str]) -> Done:
+        return person(*command, "--filename=-", body=namespace(name, labels))
+
+    return way
+
+
+def _replaced(*command: str) -> Way:
+    """Send the whole object, as it is but for its labels."""
+
+    def way(person: Person, name: str, labels: dict[str, str]) -> Done:
+        body = get(person.controlplane, "namespace", name)
+        body["metadata"]["labels"] |= labels
+        return person(*(part.format(name) for part in command), "--filename=-", body=body)
+
+    return way
+
+
+_APPLY = ("apply", "--server-side", "--force-conflicts")
+CHANGES: dict[str, Way] = {
+    "label": _label,
+    "a merge patch": _patch("merge"),
+    "a strategic patch": _patch("strategic"),
+    "a JSON patch": _json_patch,
+    "replace": _replaced("replace"),
+    "a PUT of an old copy": _sent("replace"),
+    "apply": _sent("apply"),
+    "server-side apply": _sent(*_APPLY),
+    "a patch of its status": _patch("merge", "--subresource=status"),
+    "replace of its status": _replaced("replace", "--subresource=status"),
+    "server-side apply of its status": _sent(*_APPLY, "--subresource=status"),
+    "finalize": _replaced("replace", "--raw=/api/v1/namespaces/{}/finalize"),
+}
+CREATIONS: dict[str, Way] = {
+    "create": _sent("create"),
+    "apply that creates": _sent("apply"),
+    "server-side apply that creates": _sent(*_APPLY),
+}

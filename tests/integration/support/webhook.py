@@ -1,0 +1,180 @@
+"""The product where the API server has no injection policy: the chart as Helm installs it there, and its webhook.
+
+Without a node nothing runs a Deployment's pods, so the webhook runs here, and an EndpointSlice says where. Imports
+product.
+"""
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.components import write_private
+from harness.controlplane import ControlPlane
+from harness.pki import Authority
+from harness.process import Component
+from harness.run import ClusterError
+from integration.support.chart import CHART, NAMESPACE, get, release, settle
+from integration.support.processes import COMMAND, END_SECONDS, Process, free_port, is_ready
+
+NAME = "devbox-secrets-webhook"
+HOST = f"{NAME}.{NAMESPACE}.svc"
+_POLICY = [f"admissionregistration.k8s.io/v1/mutatingadmission{kind}" for kind in ("policies", "policybindings")]
+SWITCHED_OFF = (
+    f"--runtime-config={','.join(f'{resource}=false' for resource in _POLICY)}",
+    "--disable-admission-plugins=MutatingAdmissionPolicy",
+)
+"""An API server of today, told to have no injection policy."""
+AS_BEFORE = ("--emulated-version=1.34",)
+"""One that does as the oldest that today's can do as."""
+
+
+@dataclass(frozen=True)
+class Webhook(Process):
+    """One replica of the webhook."""
+
+    port: int
+    """Where the API server asks it."""
+    certificate: Path
+    """The folder of its certificate."""
+
+    def reviews(self) -> float:
+        """Give how many requests it had."""
+        lines = [
+            f'devbox_secrets_admission_reviews_total{{result="{answer}"}}'
+            for answer in ("patched", "unchanged", "rejected")
+        ]
+        return sum(map(self.metric, lines))
+
+    @contextmanager
+    def connect(self, authority: Authority) -> Iterator[http.client.HTTPSConnection]:
+        """Connect as the API server does: to an address, and for the Service's name."""
+        context = ssl.create_default_context(cadata=authority.pem.decode())
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname=HOST) as connected,
+        ):
+            connection = http.client.HTTPSConnection(HOST, self.port)
+            connection.sock = connected
+            yield connection
+            connection.close()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Kill it, and start it again at the end."""
+        self.component.kill()
+        try:
+            yield
+        finally:
+            self.component.start()
+            self.component.wait_ready()
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A control plane without the policy API, the chart as Helm installs it there, and one replica that answers."""
+
+    controlplane: ControlPlane
+    webhook: Webhook
+
+
+@contextmanager
+def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str) -> Iterator[Fallback]:
+    """Run it all, with settings for the webhook's process; yields it when devboxes get their secrets."""
+    # Otherwise the API server asks at the Service's address, which nothing here routes to a process.
+    by_slices = "--enable-aggregator-routing=true"
+    with ControlPlane.start(apiserver_args=[*apiserver_args, by_slices]) as controlplane:
+        release(controlplane, "install", str(CHART), "--create-namespace")
+        with webhook(
+            controlplane.folder / "webhook", issued(controlplane), **{"drain_seconds": "3", **settings}
+        ) as first:
+            publish(controlplane, first)
+            settle(controlplane)
+            yield Fallback(controlplane, first)
+
+
+def issued(controlplane: ControlPlane) -> dict[str, bytes]:
+    """Give the certificate that the chart made, as the files of its Secret."""
+    secret = get(controlplane, "secret", NAME, f"--namespace={NAMESPACE}")
+    return {name: base64.b64decode(content) for name, content in secret["data"].items()}
+
+
+@contextmanager
+def webhook(folder: Path, certificate: Mapping[str, bytes], **settings: str) -> Iterator[Webhook]:
+    """Run a replica, and end it; its log goes into the folder. The API server asks it once it's published."""
+    mount(folder / "certificate", certificate)
+    port, tls_port = free_port(), free_port()
+    url = f"http://127.0.0.1:{port}"
+    env = {
+        # Neither a kubeconfig nor a token: it has to do without the API server.
+        **{name: value for name, value in os.environ.items() if not name.startswith("KUBE")},
+        "DEVBOX_SECRETS_PORT": str(port),
+        "DEVBOX_SECRETS_TLS_PORT": str(tls_port),
+        "DEVBOX_SECRETS_CERTIFICATE_DIR": str(folder / "certificate"),
+        "DEVBOX_SECRETS_CERTIFICATE_REFRESH_SECONDS": "0.1",
+        "DEVBOX_SECRETS_DRAIN_SECONDS": "0",
+        "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
+        **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
+    }
+    component = Component(COMMAND, ["webhook"], folder, lambda: is_ready(url), env)
+    component.start()
+    try:
+        component.wait_ready()
+        yield Webhook(component, url, tls_port, folder / "certificate")
+    finally:
+        component.stop(END_SECONDS)
+
+
+def mount(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files as the kubelet mounts a Secret: all of them are others at once, by one renamed link."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = folder / f"..{len(list(folder.iterdir()))}"
+    content.mkdir()
+    for name, data in files.items():
+        write_private(content / name, data)
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..new").symlink_to(content.name)
+    (folder / "..new").rename(folder / "..data")
+
+
+def publish(controlplane: ControlPlane, *replicas: Webhook) -> None:
+    """Tell the API server which replicas there are, as Kubernetes does for pods that are ready."""
+    slices = [
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{NAME}-{replica.port}",
+                "namespace": NAMESPACE,
+                "labels": {"kubernetes.io/service-name": NAME},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [_own_address()]}],
+            "ports": [{"name": "https", "port": replica.port}],
+        }
+        for replica in replicas
+    ]
+    controlplane.kubectl(
+        *("apply", "--filename=-", "--prune", f"--selector=kubernetes.io/service-name={NAME}"),
+        *(f"--namespace={NAMESPACE}", "--prune-allowlist=discovery.k8s.io/v1/EndpointSlice"),
+        input=json.dumps({"apiVersion": "v1", "kind": "List", "items": slices}),
+    )
+
+
+def _own_address() -> str:
+    """Give an address of this machine other than the loopback's, which no EndpointSlice may hold."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
+        try:
+            unsent.connect(("192.0.2.1", 9))  # an address of no machine (RFC 5737): nothing is sent
+        except OSError:
+            message = "the API server reaches the webhook at an address other than 127.0.0.1: connect to a network"
+            raise ClusterError(message) from None
+        address: str = unsent.getsockname()[0]
+        return address

@@ -1,0 +1,184 @@
+"""What the other tests rely on: a real control plane that leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.controlplane import ControlPlane, KubectlError
+from harness.process import ComponentError, workspace
+from harness.tools import KUBERNETES_VERSION
+
+AUDIT_POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+rules: [{level: Metadata}]
+"""
+OWNED = """
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: owned
+  ownerReferences: [{{apiVersion: v1, kind: ConfigMap, name: owner, uid: {uid}}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[ControlPlane]:
+    """A second control plane beside the shared one, for tests that break it."""
+    with ControlPlane.start(audit_policy=AUDIT_POLICY, scheduler=True) as it:
+        yield it
+
+
+def test_serves_the_pinned_kubernetes(controlplane: ControlPlane) -> None:
+    served = json.loads(controlplane.kubectl("version", "--output=json").stdout)["serverVersion"]
+    assert served["gitVersion"] == KUBERNETES_VERSION
+
+
+def test_two_at_once_know_nothing_of_each_other(controlplane: ControlPlane, other: ControlPlane) -> None:
+    other.kubectl("create", "configmap", "only-here")
+    assert "only-here" not in controlplane.kubectl("get", "configmaps", "--output=name").stdout
+
+
+def test_deleting_an_owner_deletes_what_it_owns(controlplane: ControlPlane, namespace: str) -> None:
+    in_namespace = f"--namespace={namespace}"
+    controlplane.kubectl("create", "configmap", "owner", in_namespace)
+    uid = controlplane.kubectl("get", "configmap", "owner", in_namespace, "--output=jsonpath={.metadata.uid}").stdout
+    controlplane.kubectl("create", in_namespace, "--filename=-", input=OWNED.format(uid=uid))
+    controlplane.kubectl("delete", "configmap", "owner", in_namespace)
+    controlplane.kubectl("wait", "--for=delete", "configmap/owned", in_namespace, "--timeout=30s")
+
+
+def test_deleting_a_namespace_deletes_what_is_in_it(controlplane: ControlPlane) -> None:
+    controlplane.kubectl("create", "namespace", "short-lived")
+    controlplane.kubectl("create", "configmap", "inside", "--namespace=short-lived")
+    controlplane.kubectl("delete", "namespace", "short-lived", "--timeout=60s")
+    controlplane.kubectl("create", "namespace", "short-lived")
+    with pytest.raises(KubectlError, match=r'configmaps "inside" not found'):
+        controlplane.kubectl("get", "configmap", "inside", "--namespace=short-lived")
+
+
+def test_a_deployment_makes_its_pods(controlplane: ControlPlane, namespace: str) -> None:
+    in_namespace = f"--namespace={namespace}"
+    controlplane.kubectl("create", "deployment", "web", "--image=web", "--replicas=2", in_namespace)
+    controlplane.kubectl(
+        "wait",
+        "--for=jsonpath={.status.unavailableReplicas}=2",
+        "deployment/web",
+        in_namespace,
+        "--timeout=30s",
+    )
+    assert len(controlplane.kubectl("get", "pods", in_namespace, "--output=name").stdout.split()) == 2
+
+
+def test_a_service_account_kubeconfig_is_that_account(controlplane: ControlPlane, namespace: str) -> None:
+    kubeconfig = controlplane.service_account_kubeconfig(namespace, "default")
+    assert _who(controlplane, kubeconfig) == f"system:serviceaccount:{namespace}:default"
+
+
+def test_a_user_kubeconfig_is_that_user_without_any_right(controlplane: ControlPlane, namespace: str) -> None:
+    kubeconfig = controlplane.user_kubeconfig("alice", "developers")
+    assert _who(controlplane, kubeconfig) == "alice"
+    with pytest.raises(KubectlError, match=r'User "alice" cannot list resource "secrets"'):
+        controlplane.kubectl("get", "secrets", f"--namespace={namespace}", kubeconfig=kubeconfig)
+
+
+def test_a_kubeconfig_can_be_read_by_its_owner_only(controlplane: ControlPlane) -> None:
+    assert controlplane.kubeconfig.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_audit_log_shows_who_did_what(other: ControlPlane) -> None:
+    other.kubectl("create", "configmap", "audited", "--as=alice", "--as-group=system:masters")
+    events = [json.loads(line) for line in other.audit_log.read_text().splitlines()]
+    created = [e for e in events if e["verb"] == "create" and e.get("objectRef", {}).get("name") == "audited"]
+    assert {event["impersonatedUser"]["username"] for event in created} == {"alice"}
+
+
+def test_the_scheduler_looks_at_pods(other: ControlPlane) -> None:
+    other.kubectl("run", "waiting", "--image=web")
+    other.kubectl("wait", "--for=condition=PodScheduled=False", "pod/waiting", "--timeout=30s")
+
+
+def test_state_survives_a_restart_of_the_api_server(other: ControlPlane) -> None:
+    other.kubectl("create", "configmap", "before-restart")
+    before = other.apiserver.pid
+    other.apiserver.restart()
+    assert other.apiserver.pid != before
+    other.kubectl("get", "configmap", "before-restart")
+
+
+def test_state_survives_a_crash_of_etcd(other: ControlPlane) -> None:
+    other.kubectl("create", "configmap", "before-crash")
+    other.etcd.kill()
+    other.etcd.start()
+    other.etcd.wait_ready()
+    other.apiserver.wait_ready()
+    other.kubectl("get", "configmap", "before-crash")
+
+
+def test_a_watch_from_before_a_compaction_is_told_to_list_anew(other: ControlPlane) -> None:
+    other.kubectl("create", "configmap", "compacted")
+    other.compact()
+    other.apiserver.restart()  # its cache remembers more than etcd
+    watch = "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=5&resourceVersion=1"
+    answer = other.kubectl("get", "--raw", watch, check=False)
+    assert "too old resource version" in answer.stdout + answer.stderr
+
+
+def test_says_why_a_component_did_not_start() -> None:
+    with (
+        pytest.raises(
+            ComponentError,
+            match=r"kube-apiserver: exited with 1.*(?s:.)*unknown flag: --no-such-flag",
+        ),
+        ControlPlane.start(apiserver_args=["--no-such-flag"]),
+    ):
+        pytest.fail("started in spite of a flag that does not exist")
+
+
+def test_nothing_is_left_of_a_run_that_was_killed() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "harness.controlplane"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        folder = Path(run.stdout.readline().strip().rpartition("=")[2]).parent
+        assert _programs_in(folder) == {
+            "etcd",
+            "kube-apiserver",
+            "kube-controller",
+            "kube-scheduler",
+        }
+        run.send_signal(signal.SIGKILL)
+    _wait_until(lambda: not _programs_in(folder))
+    with workspace():
+        assert not folder.exists()
+
+
+def _who(controlplane: ControlPlane, kubeconfig: Path) -> str:
+    answer = controlplane.kubectl("auth", "whoami", "--output=json", kubeconfig=kubeconfig).stdout
+    return str(json.loads(answer)["status"]["userInfo"]["username"])
+
+
+def _programs_in(folder: Path) -> set[str]:
+    """Return the names of the processes that work in a folder, as the kernel shortens them."""
+    names = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == folder:
+                names.add((process / "comm").read_text().strip())
+        except OSError:  # ended meanwhile, or somebody else's
+            continue
+    return names
+
+
+def _wait_until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, f"not so after {timeout:.0f} s"
+        time.sleep(0.02)

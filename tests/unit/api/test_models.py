@@ -1,0 +1,192 @@
+"""The models: they agree with the CRD, read what the API server has, and show no value."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from devbox_secrets.api.crd import crd
+from devbox_secrets.api.models import AccountSecret, AccountSecretSpec, AccountSecretStatus
+from devbox_secrets.api.names import GATEWAY_FIELD_MANAGER
+
+SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+SPEC, STATUS = SCHEMA["properties"]["spec"], SCHEMA["properties"]["status"]
+
+
+def accepted(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """What a schema accepts: all of its fields, or the required ones and some."""
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema["type"] == "string":
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(schema.get("maxLength", 50), 50))
+    if schema["type"] == "integer":
+        return st.integers(-(2**63), 2**63 - 1)
+    if schema["type"] == "array":
+        return st.lists(accepted(schema["items"]), max_size=3)
+    fields = {name: accepted(field) for name, field in schema["properties"].items()}
+    required = {name: fields.pop(name) for name in schema.get("required", [])}
+    return st.fixed_dictionaries(required, optional=fields)
+
+
+@settings(deadline=None)
+@given(spec=accepted(SPEC), status=accepted(STATUS))
+def test_the_models_read_all_that_the_schema_accepts_and_write_it_back(
+    spec: dict[str, Any], status: dict[str, Any]
+) -> None:
+    def written(model: BaseModel) -> dict[str, Any]:
+        return model.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+    assert written(AccountSecretSpec.model_validate(spec)) == spec
+    assert written(AccountSecretStatus.model_validate(status)) == {"conditions": [], **status}
+
+
+@pytest.mark.parametrize(
+    ("name", "length"), [("name", 253), ("sealed", 176_300), ("description", 1024), ("rotateAfter", 6)]
+)
+def test_the_models_and_the_schema_agree_on_every_length(name: str, length: int) -> None:
+    spec = {"name": "A", "sealed": "dbs1.…"}
+    assert SPEC["properties"][name]["maxLength"] == length
+    AccountSecretSpec.model_validate({**spec, name: "x" * length})
+    with pytest.raises(ValidationError, match=name):
+        AccountSecretSpec.model_validate({**spec, name: "x" * (length + 1)})
+
+
+def test_the_models_leave_out_what_a_newer_version_may_bring() -> None:
+    AccountSecretSpec.model_validate({"name": "A", "sealed": "dbs1.…", "new": 1})
+    assert AccountSecretStatus.model_validate({"new": {}}) == AccountSecretStatus()
+
+
+def test_no_model_shows_what_was_pasted_in_the_place_of_a_sealed_value() -> None:
+    pasted = "canary" * 40_000
+    assert "canary" not in repr(AccountSecretSpec(name="A", sealed="canary"))
+    with pytest.raises(ValidationError) as caught:
+        AccountSecretSpec(name="A", sealed=pasted)
+    assert "canary" not in str(caught.value)
+    assert re.search("sealed", str(caught.value))
+
+
+DECIDED = {
+    "nothing told yet": (None, None, False),
+    "an older generation": (1, "Synced", False),
+    "this one": (2, "Synced", True),
+    "this one, refused": (2, "NameConflict", True),
+    "this one, tried again": (2, "NotWritten", False),
+    "a later one": (3, "Synced", True),
+}
+
+
+@pytest.mark.parametrize("what", DECIDED)
+def test_a_generation_is_decided_once_the_status_speaks_of_it_and_stays(what: str) -> None:
+    observed, reason, decided = DECIDED[what]
+    condition = {"type": "Ready", "status": "True", "reason": reason, "message": "", "lastTransitionTime": ""}
+    status = {"observedGeneration": observed, "conditions": [condition] if reason else []}
+    found = AccountSecretStatus.model_validate(status).decided(2)
+    assert (found.reason if found else None) == (reason if decided else None)
+
+
+def status(**conditions: str) -> AccountSecretStatus:
+    fixed = {"reason": "Because", "message": "", "lastTransitionTime": ""}
+    found = [{**fixed, "type": kind, "status": holds} for kind, holds in conditions.items()]
+    return AccountSecretStatus.model_validate({"observedGeneration": 2, "conditions": found})
+
+
+def test_a_status_without_conditions_says_nothing() -> None:
+    empty = AccountSecretStatus()
+    assert empty.ready is None
+    assert empty.rotation_due is None
+    assert not empty.overdue
+    assert not empty.is_synced(1)
+
+
+def test_each_condition_is_found_by_its_type() -> None:
+    both = status(Other="False", Ready="True", RotationDue="False")
+    assert [each.type for each in (both.ready, both.rotation_due) if each] == ["Ready", "RotationDue"]
+
+
+@pytest.mark.parametrize(("holds", "overdue"), [("True", True), ("False", False), ("Unknown", False)])
+def test_a_value_is_overdue_when_the_condition_rotation_due_holds(holds: str, overdue: bool) -> None:
+    assert status(RotationDue=holds).overdue is overdue
+
+
+@pytest.mark.parametrize(
+    ("ready", "generation", "synced"), [("True", 2, True), ("False", 2, False), ("True", 1, False), ("True", 3, False)]
+)
+def test_a_generation_is_synced_when_the_status_says_so_of_it(ready: str, generation: int, synced: bool) -> None:
+    assert status(Ready=ready).is_synced(generation) is synced
+
+
+def body(**fields: object) -> dict[str, Any]:
+    metadata = {
+        "uid": "uid-1",
+        "namespace": "team",
+        "name": "github-token",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "generation": 3,
+        "resourceVersion": "17",
+        "labels": {"app": "x"},
+    }
+    return {"metadata": metadata, "spec": {"name": "GITHUB_TOKEN", "sealed": "dbs1.…"}, **fields}
+
+
+def test_an_account_secret_is_read_from_the_api_server_s_json() -> None:
+    assert AccountSecret.parse(body(status={"keyId": "0123456789abcdef"})) == AccountSecret(
+        uid="uid-1",
+        namespace="team",
+        name="github-token",
+        created="2026-01-01T00:00:00Z",
+        generation=3,
+        resource_version="17",
+        spec=AccountSecretSpec(name="GITHUB_TOKEN", sealed="dbs1.…"),
+        status=AccountSecretStatus(key_id="0123456789abcdef"),
+        without_copy=False,
+    )
+
+
+@pytest.mark.parametrize("fields", [{}, {"status": None}, {"status": {}}])
+def test_an_account_secret_that_nobody_looked_at_has_an_empty_status(fields: dict[str, object]) -> None:
+    assert AccountSecret.parse(body(**fields)).status == AccountSecretStatus()
+
+
+def test_equal_statuses_are_one_object() -> None:
+    first, second = (AccountSecret.parse(body(status={"keyId": "0123456789abcdef"})) for _ in range(2))
+    assert first.status is second.status
+
+
+def _holds(manager: str, **fields: object) -> dict[str, Any]:
+    return {"manager": manager, "fieldsV1": {f"f:{name}": owned for name, owned in fields.items()}}
+
+
+GATEWAY = _holds(GATEWAY_FIELD_MANAGER, spec={".": {}, "f:name": {}, "f:sealed": {}})
+
+
+@pytest.mark.parametrize(
+    ("managed_fields", "alone"),
+    [
+        ([GATEWAY], True),
+        ([GATEWAY, _holds("kubectl-patch", spec={"f:rotateAfter": {}}), _holds("x", metadata={"f:labels": {}})], True),
+        ([GATEWAY, {"manager": "kubectl", "fieldsV1": {"f:status": {"f:sealed": {}}}}], True),
+        ([GATEWAY, _holds("kubectl", spec={"f:sealed": {}})], False),
+        ([_holds(GATEWAY_FIELD_MANAGER, spec={"f:name": {}}), _holds("kubectl", spec={"f:sealed": {}})], False),
+        ([_holds(GATEWAY_FIELD_MANAGER, spec={"f:name": {}})], False),
+        ([{"manager": GATEWAY_FIELD_MANAGER}], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_of_who_wrote_an_accountsecret_it_is_known_whether_its_value_is_nowhere_else(
+    managed_fields: list[dict[str, Any]] | None, alone: bool
+) -> None:
+    written = body()
+    written["metadata"]["managedFields"] = managed_fields
+    assert AccountSecret.parse(written).without_copy is alone
+
+
+def test_an_account_secret_that_cannot_be_read_is_refused_without_its_text() -> None:
+    damaged = body(spec={"name": ["canary"], "sealed": {"canary": "canary"}})
+    with pytest.raises(ValidationError) as caught:
+        AccountSecret.parse(damaged)
+    assert "canary" not in str(caught.value)

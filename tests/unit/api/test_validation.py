@@ -1,0 +1,184 @@
+"""What is valid, and what the errors say of the rest."""
+
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.validation import (
+    RESERVED_NAMES,
+    VARIABLE_MAX_BYTES,
+    check_account,
+    check_description,
+    check_rotate_after,
+    check_value,
+    check_variable,
+    is_reserved,
+    parse_duration,
+    reserved_name,
+)
+from devbox_secrets.errors import (
+    DevboxSecretsError,
+    InvalidAccount,
+    InvalidDescription,
+    InvalidDuration,
+    InvalidName,
+    InvalidValue,
+    ReservedName,
+    ValueTooLarge,
+)
+
+NAME_RULE = (
+    "that can't be the name of an environment variable: use letters, digits and _,"
+    " not starting with a digit, such as GITHUB_TOKEN"
+)
+BAD_NAMES = ["", "1A", "A-B", "A.B", "A B", " A", "A\n", "A=b", "É", "A٣", "A\0", "\udcff"]
+BAD_DURATIONS = [
+    "", "0d", "090d", "90", "d", "2w", "90s", "1.5d", "-1d", "90 d", "90d ", "90d\n", "1d12h", "100000d", "٣d",
+]  # fmt: skip
+ENCODE_IT = "encode binary data first, for instance with base64"
+NUL = f"the value of TOKEN holds a NUL byte, which ends an environment variable; {ENCODE_IT}"
+BINARY = f"the value of TOKEN isn't UTF-8 text; {ENCODE_IT}"
+LARGE = "TOKEN and its value take 131,073 bytes; an environment variable can have 131,072"
+LARGEST = VARIABLE_MAX_BYTES - len("TOKEN=\0")
+
+
+@pytest.mark.parametrize("name", ["A", "_", "a", "GITHUB_TOKEN", "http_proxy", "_1", "A" * 253])
+def test_a_variable_is_letters_digits_and_underscores(name: str) -> None:
+    check_variable(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *((name, NAME_RULE) for name in BAD_NAMES),
+        ("A" * 254, "the name has 254 characters; 253 is the most"),
+    ],
+)
+def test_any_other_name_is_refused_and_not_repeated(name: str, message: str) -> None:
+    with pytest.raises(InvalidName) as caught:
+        check_variable(name)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["a", "1", "team-a", "a--b", "a" * 63])
+def test_an_account_is_a_namespace_s_name(name: str) -> None:
+    check_account(name)
+
+
+@pytest.mark.parametrize("name", ["", "Team", "team_a", "team.a", "-a", "a-", "a\n", "é", "a" * 64, "a/b", "\udcff"])
+def test_what_can_be_no_namespace_can_be_no_account(name: str) -> None:
+    with pytest.raises(InvalidAccount) as caught:
+        check_account(name)
+    assert str(caught.value) == (
+        f"{name!r} can't be an account, which is a namespace: use up to 63 small letters, digits and -, such as team-a"
+    )
+
+
+@pytest.mark.parametrize("text", [None, "", "for CI", "für CI 🙂\n", "x" * 1024, "🙂" * 1024])
+def test_a_description_is_a_short_text(text: str | None) -> None:
+    check_description(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x" * 1025, "the description has 1,025 characters; 1,024 is the most"),
+        ("caf\udce9", "the description isn't UTF-8 text"),
+    ],
+)
+def test_any_other_description_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidDescription) as caught:
+        check_description(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("duration", [None, "1d", "90d", "12h", "30m", "99999m"])
+def test_a_duration_is_days_hours_or_minutes(duration: str | None) -> None:
+    check_rotate_after(duration)
+
+
+@pytest.mark.parametrize("duration", BAD_DURATIONS)
+def test_any_other_duration_is_refused(duration: str) -> None:
+    with pytest.raises(InvalidDuration) as caught:
+        check_rotate_after(duration)
+    assert str(caught.value) == f"{duration!r} isn't a number of days, hours or minutes, such as 90d or 12h"
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [("90d", timedelta(days=90)), ("12h", timedelta(hours=12)), ("30m", timedelta(minutes=30))],
+)
+def test_a_duration_is_read_in_its_unit(text: str, duration: timedelta) -> None:
+    assert parse_duration(text) == duration
+
+
+@pytest.mark.parametrize("text", BAD_DURATIONS)
+def test_no_other_duration_is_read(text: str) -> None:
+    with pytest.raises(InvalidDuration):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("value", [b"", b"x", "né 🙂".encode(), b"a\nb\r\n", b"\x01\x7f", b"x" * LARGEST])
+def test_a_value_is_text_that_fits(value: bytes) -> None:
+    check_value("TOKEN", SecretBytes(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (b"canary\0", InvalidValue, NUL),
+        (b"\0\xff", InvalidValue, NUL),
+        (b"canary\xff", InvalidValue, BINARY),
+        (b"canary\xed\xb3\xbf", InvalidValue, BINARY),  # half of a surrogate pair
+        (b"x" * (LARGEST + 1), ValueTooLarge, LARGE),
+        ("é".encode() * (LARGEST // 2) + b"xx", ValueTooLarge, LARGE),  # bytes count, not characters
+    ],
+)
+def test_any_other_value_is_refused_and_not_shown(value: bytes, error: type[DevboxSecretsError], message: str) -> None:
+    with pytest.raises(error) as caught:
+        check_value("TOKEN", SecretBytes(value))
+    assert str(caught.value) == message
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "reserved"),
+    [
+        ("PATH", True), ("HOME", True), ("LD_PRELOAD", True), ("LD_", True), ("BASH_ENV", True),
+        ("KUBERNETES_SERVICE_HOST", True), ("PYTHONPATH", True), ("NODE_OPTIONS", True),
+        ("GIT_CONFIG_COUNT", True), ("PATHS", False), ("path", False), ("MY_LD_PRELOAD", False),
+        ("GITHUB_TOKEN", False), ("DATABASE_URL", False), ("SSL_KEY", False),
+    ],
+)  # fmt: skip
+def test_a_reserved_name_is_one_that_could_run_code(variable: str, reserved: bool) -> None:
+    assert is_reserved(variable, RESERVED_NAMES) is reserved
+
+
+@pytest.mark.parametrize(
+    ("variable", "pattern", "reserved"),
+    [
+        ("COMPANY_X", "COMPANY_*", True),
+        ("COMPANY_", "COMPANY_*", True),
+        ("MY_COMPANY_X", "COMPANY_*", False),
+        ("company_x", "COMPANY_*", False),
+        ("A", "*", True),
+        ("A", "A", True),
+        ("AA", "A", False),
+    ],
+)
+def test_a_star_at_the_end_of_a_pattern_stands_for_anything(variable: str, pattern: str, reserved: bool) -> None:
+    assert is_reserved(variable, [pattern]) is reserved
+
+
+def test_nothing_is_reserved_where_there_are_no_patterns() -> None:
+    assert not is_reserved("PATH", [])
+
+
+def test_the_error_for_a_reserved_name_says_what_to_do() -> None:
+    error = reserved_name("PATH")
+    assert isinstance(error, ReservedName)
+    assert str(error) == (
+        "PATH is reserved, since it could run code in every devbox or break it;"
+        " choose another name, and map it inside the devbox if a program needs this one"
+    )

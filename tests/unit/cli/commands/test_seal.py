@@ -1,0 +1,384 @@
+"""`devbox-secrets seal` offline: what it prints, and the sentence for every mistake."""
+
+import json
+import re
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretBytes
+from typer.testing import CliRunner, Result
+
+from devbox_secrets.api.validation import VARIABLE_MAX_BYTES
+from devbox_secrets.cli import app
+from devbox_secrets.crypto.envelope import KeyPair, Keyring
+
+KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
+CANARY = b"canary-value"
+NOTE = "devbox-secrets: left out the newline at the end (--exact keeps it)\n"
+RENAME = (
+    "that can't be the name of an environment variable: use letters, digits and _,"
+    " not starting with a digit, such as GITHUB_TOKEN"
+)
+NO_ACCOUNT = (
+    "'Team A' can't be an account, which is a namespace: use up to 63 small letters, digits and -, such as team-a"
+)
+ENCODE_IT = "encode binary data first, for instance with base64"
+NO_ARGUMENTS = (
+    "only NAME and the options that `devbox-secrets seal -h` lists can be given; a value never, since the shell's"
+    " history and every list of processes show it: use standard input, --from-file or the prompt"
+)
+GET_IT = "get it with: kubectl get configmap devbox-secrets-public-keys -n devbox-secrets -o jsonpath='{.data.newest}'"
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: one
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: u, user: {token: canary-value}}]
+contexts:
+- {name: one, context: {cluster: c, user: u, namespace: team-one}}
+- {name: two, context: {cluster: c, user: u, namespace: team-two}}
+- {name: plain, context: {cluster: c, user: u}}
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("cli"))
+        patch.setenv("COLUMNS", "200")  # breaks no word of a table
+        Path("key").write_text(f"{KEY.public}\n")
+        Path("kubeconfig").write_text(KUBECONFIG)
+        yield
+
+
+def run(*args: str, given: bytes = b"") -> Result:
+    result = CliRunner().invoke(app, args, input=given)
+    # What isn't an exit is a traceback.
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+def seal(*args: str, given: bytes = b"") -> Result:
+    return run("seal", "--public-key", "key", *args, given=given)
+
+
+def opened(result: Result, account: str = "team", name: str = "TOKEN") -> bytes:
+    assert result.exit_code == 0, result.stderr
+    sealed = yaml.safe_load(result.stdout)["spec"]["sealed"]
+    return Keyring([KEY]).open(sealed, account=account, name=name).get_secret_value()
+
+
+def plain(text: str) -> str:
+    """The words alone: no colour, no box, no line's end."""
+    return " ".join(re.sub(r"[─│╭╮╰╯]", " ", re.sub(r"\x1b\[[0-9;]*m", "", text)).split())
+
+
+def test_what_is_printed_is_a_manifest_that_opens_with_the_key() -> None:
+    result = seal("TOKEN", "--account", "team", given=CANARY)
+    assert opened(result) == CANARY
+    assert result.stderr == ""
+    body = yaml.safe_load(result.stdout)
+    sealed = body["spec"].pop("sealed")
+    assert sealed.startswith(f"dbs1.{KEY.public.id}.")
+    assert body == {
+        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "kind": "AccountSecret",
+        "metadata": {"name": "token", "namespace": "team"},
+        "spec": {"name": "TOKEN"},
+    }
+    assert "canary" not in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--account", "--namespace", "-n"])
+def test_the_account_is_a_namespace(option: str) -> None:
+    assert opened(seal("TOKEN", option, "team", given=CANARY)) == CANARY
+
+
+@pytest.mark.parametrize("source", ["standard input", "a file"])
+@pytest.mark.parametrize(
+    ("given", "options", "kept", "note"),
+    [
+        (b"", [], b"", ""),
+        (b"one", [], b"one", ""),
+        (b"one\n", [], b"one", NOTE),
+        (b"one\r\n", [], b"one", NOTE),
+        (b"\n", [], b"", NOTE),
+        (b"one\n", ["--exact"], b"one\n", ""),
+        (b"one\r\n", ["--exact"], b"one\r\n", ""),
+        (b"one\r", [], b"one\r", ""),
+        (b"  one  \n", [], b"  one  ", NOTE),
+        (b"one\n\n", [], b"one\n\n", ""),
+        (b"one\ntwo", [], b"one\ntwo", ""),
+        (b"one\ntwo\n", [], b"one\ntwo\n", ""),
+        (b"one\r\ntwo\r\n", [], b"one\r\ntwo\r\n", ""),
+        ("né 🙂".encode(), [], "né 🙂".encode(), ""),
+        (b"\xef\xbb\xbfone", [], b"\xef\xbb\xbfone", ""),
+    ],
+)
+def test_a_value_is_kept_but_for_the_newline_of_its_one_line(
+    source: str, given: bytes, options: list[str], kept: bytes, note: str
+) -> None:
+    if source == "a file":
+        Path("value").write_bytes(given)
+        result = seal("TOKEN", "--account", "team", "--from-file", "value", *options, given=b"not this")
+    else:
+        result = seal("TOKEN", "--account", "team", *options, given=given)
+    assert opened(result) == kept
+    assert result.stderr == note
+
+
+def test_the_largest_value_is_sealed() -> None:
+    value = b"x" * (VARIABLE_MAX_BYTES - len("TOKEN=\0"))
+    assert opened(seal("TOKEN", "--account", "team", given=value)) == value
+
+
+def test_json_and_yaml_say_the_same() -> None:
+    texts = {
+        form: seal("TOKEN", "--account", "team", "--rotate-after", "90d", "-o", form, given=CANARY).stdout
+        for form in ("yaml", "json")
+    }
+    as_yaml, as_json = yaml.safe_load(texts["yaml"]), json.loads(texts["json"])
+    assert as_yaml["spec"].pop("sealed") != as_json["spec"].pop("sealed")
+    assert as_yaml == as_json
+    assert texts["json"].endswith("}\n")
+
+
+def test_raw_is_the_sealed_value_alone() -> None:
+    result = seal("TOKEN", "--account", "team", "-o", "raw", given=CANARY)
+    assert result.stdout.count("\n") == 1
+    sealed = result.stdout.removesuffix("\n")
+    assert Keyring([KEY]).open(sealed, account="team", name="TOKEN") == SecretBytes(CANARY)
+
+
+def test_in_yaml_a_sealed_value_is_one_line() -> None:
+    lines = seal("TOKEN", "--account", "team", given=b"x" * 100_000).stdout.splitlines()
+    assert len(lines) == 8
+    assert re.fullmatch(r"  sealed: dbs1\.[0-9a-f]{16}\.[A-Za-z0-9_-]+", lines[-1])
+
+
+def test_what_is_optional_goes_into_the_manifest() -> None:
+    result = seal("TOKEN", "--account", "team", "--description", "for CI", "--rotate-after", "90d", given=CANARY)
+    spec = yaml.safe_load(result.stdout)["spec"]
+    assert (spec["description"], spec["rotateAfter"]) == ("for CI", "90d")
+    assert opened(result) == CANARY
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_any_description_survives_the_manifest(form: str, text: str) -> None:
+    result = seal("TOKEN", "--account", "team", f"--description={text}", "-o", form)
+    body = json.loads(result.stdout) if form == "json" else yaml.safe_load(result.stdout)
+    assert body["spec"]["description"] == text
+
+
+@pytest.mark.parametrize(
+    ("args", "given", "sentence"),
+    [
+        (["1TOKEN", "-n", "team"], CANARY, RENAME),
+        (["A-B", "-n", "team"], CANARY, RENAME),
+        (["", "-n", "team"], CANARY, RENAME),
+        (["TOKEN=canary-value", "-n", "team"], CANARY, RENAME),
+        (["A" * 254, "-n", "team"], CANARY, "the name has 254 characters; 253 is the most"),
+        (["TOKEN", "canary-value", "-n", "team"], CANARY, NO_ARGUMENTS),
+        (["TOKEN", "--value", "canary-value", "-n", "team"], CANARY, NO_ARGUMENTS),
+        (["TOKEN", "--value=canary-value", "-n", "team"], CANARY, NO_ARGUMENTS),
+        (["TOKEN", "-----BEGIN canary-value", "-n", "team"], CANARY, NO_ARGUMENTS),
+        (["TOKEN", "-canary-value", "-n", "team"], CANARY, NO_ARGUMENTS),
+        (
+            ["TOKEN", "-n", "Team A"],
+            CANARY,
+            NO_ACCOUNT,
+        ),
+        (["TOKEN", "-n", "team", "--description", "caf\udce9"], CANARY, "the description isn't UTF-8 text"),
+        (
+            ["TOKEN", "-n", "team", "--description", "x" * 1025],
+            CANARY,
+            "the description has 1,025 characters; 1,024 is the most",
+        ),
+        (
+            ["TOKEN", "-n", "team", "--rotate-after", "2w"],
+            CANARY,
+            "'2w' isn't a number of days, hours or minutes, such as 90d or 12h",
+        ),
+        (
+            ["TOKEN", "-n", "team"],
+            CANARY + b"\xff",
+            f"the value of TOKEN isn't UTF-8 text; {ENCODE_IT}",
+        ),
+        (
+            ["TOKEN", "-n", "team"],
+            CANARY + b"\0",
+            f"the value of TOKEN holds a NUL byte, which ends an environment variable; {ENCODE_IT}",
+        ),
+        (
+            ["TOKEN", "-n", "team"],
+            CANARY * 10_923,
+            "TOKEN and its value take 131,083 bytes; an environment variable can have 131,072",
+        ),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_without_the_value(args: list[str], given: bytes, sentence: str) -> None:
+    result = seal(*args, given=given)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == f"devbox-secrets: {sentence}\n"
+    assert "canary" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ([], "Missing argument 'NAME'."),
+        (["TOKEN", "-n", "team", "--public-key", "nowhere"], "file 'nowhere' does not exist"),
+        (["TOKEN", "-n", "team", "--public-key", "."], "file '.' is a directory"),
+        (["TOKEN", "-n", "team", "--from-file", "nowhere"], "file 'nowhere' does not exist"),
+        (["TOKEN", "-n", "team", "--from-file", "."], "file '.' is a directory"),
+        (["TOKEN", "-n", "team", "--kubeconfig", "nowhere"], "file 'nowhere' does not exist"),
+        (["TOKEN", "-n", "team", "-o", "xml"], "'xml' is not one of 'yaml', 'json', 'raw'"),
+    ],
+)
+def test_a_wrong_call_says_what_is_wrong_and_where_help_is(args: list[str], sentence: str) -> None:
+    result = seal(*args, given=CANARY)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert sentence in plain(result.stderr)
+    assert "devbox-secrets seal -h" in plain(result.stderr)
+    assert "canary" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (b"", "not a public sealing key: it starts with dbs1-public."),
+        (b"canary", "not a public sealing key: it starts with dbs1-public."),
+        (str(KEY.public).encode()[:-2], "a public sealing key has 1216 bytes, not 1215"),
+        (str(KEY.public).encode()[:-1], "the public sealing key is damaged: not base64url"),
+        (
+            str(KEY.public).replace(KEY.public.id, "0" * 16).encode(),
+            "the public sealing key is damaged: its id isn't that of its bytes",
+        ),
+        (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+    ],
+)
+def test_a_damaged_key_file_is_named_with_the_way_to_get_a_good_one(content: bytes, trouble: str) -> None:
+    Path("damaged").write_bytes(content)
+    result = run("seal", "TOKEN", "-n", "team", "--public-key", "damaged", given=CANARY)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"devbox-secrets: damaged: {trouble}; {GET_IT}\n"
+
+
+@pytest.mark.parametrize(
+    ("context", "account"),
+    [([], "team-one"), (["--context", "two"], "team-two"), (["--context", "plain"], "default")],
+)
+def test_without_an_account_it_is_the_context_s_namespace(context: list[str], account: str) -> None:
+    result = seal("TOKEN", "--kubeconfig", "kubeconfig", *context, given=CANARY)
+    assert yaml.safe_load(result.stdout)["metadata"]["namespace"] == account
+    assert opened(result, account=account) == CANARY
+
+
+def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named() -> None:
+    Path("no-current").write_text(KUBECONFIG.replace("current-context: one", ""))
+    result = seal("TOKEN", "--kubeconfig", "no-current", "--context", "two", given=CANARY)
+    assert opened(result, account="team-two") == CANARY
+    result = seal("TOKEN", "--kubeconfig", "no-current", given=CANARY)
+    assert result.exit_code == 1
+    assert "Expected key current-context" in result.stderr
+
+
+def test_a_context_that_is_not_there_is_named() -> None:
+    result = seal("TOKEN", "--kubeconfig", "kubeconfig", "--context", "three", given=CANARY)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "devbox-secrets: the kubeconfig has no context three\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[]", b"a: [", b"\xff", b"contexts: canary", b"current-context: canary",
+        b"current-context: a\ncontexts: [{name: a, token: canary}]",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--public-key", "key"], r"there is no kubeconfig to read the account from \(.+\); name it with --account"),
+        (["--account", "team"], r"no cluster to connect to: .+"),
+    ],
+)
+def test_a_damaged_kubeconfig_is_told_without_quoting_it(content: bytes, options: list[str], sentence: str) -> None:
+    Path("broken").write_bytes(content)
+    result = run("seal", "TOKEN", "--kubeconfig", "broken", *options, given=CANARY)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(f"devbox-secrets: {sentence}\n", result.stderr)
+    assert "token" not in result.stderr
+
+
+def test_a_cluster_that_does_not_answer_is_told_before_a_value_is_asked_for() -> None:
+    result = run("seal", "TOKEN", "--kubeconfig", "kubeconfig", given=CANARY + b"\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "devbox-secrets: GET /api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys:"
+        " ClientConnectorError; is the cluster up, and is it the right context?\n"
+    )
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>canary: log in</html>")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_answer_that_is_a_proxy_s_page_is_told_without_quoting_it() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        Thread(target=server.handle_request, daemon=True).start()
+        Path("proxied").write_text(KUBECONFIG.replace("127.0.0.1:1", f"127.0.0.1:{server.server_port}"))
+        result = run("list", "--kubeconfig", "proxied")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "devbox-secrets: GET /apis/devbox-secrets.dev/v1alpha1/namespaces/team-one/accountsecrets:"
+        " the answer isn't an API server's, but a proxy's perhaps\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_tells_how_to_call_it(option: str) -> None:
+    result = run(option)
+    assert result.exit_code == 0
+    text = plain(result.stdout)
+    assert "Usage: devbox-secrets [OPTIONS] COMMAND" in text
+    assert "Seal a value for an account's devboxes and print the manifest for kubectl." in text
+
+
+def test_help_of_seal_has_an_example_and_every_option() -> None:
+    text = plain(run("seal", "--help").stdout)
+    assert "Example: devbox-secrets seal GITHUB_TOKEN < token | kubectl apply -f -" in text
+    for option in [
+        "--from-file", "--account", "--public-key", "--output", "--description", "--rotate-after", "--exact",
+        "--kubeconfig", "--context", "--operator-namespace",
+    ]:  # fmt: skip
+        assert option in text
+
+
+def test_without_a_command_help_is_shown() -> None:
+    result = run()
+    assert result.exit_code == 2
+    assert "Usage: devbox-secrets [OPTIONS] COMMAND" in plain(result.output)
+
+
+def test_an_unknown_command_is_named() -> None:
+    result = run("unseal")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "No such command 'unseal'." in plain(result.stderr)

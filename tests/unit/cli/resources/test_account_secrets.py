@@ -1,0 +1,165 @@
+"""AccountSecrets through a client that responds as prepared: what is asked, and the sentence for each refusal."""
+
+from typing import Any
+
+import pytest
+
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.cli.resources.account_secrets import apply, by_variable, changes, dry_run, find, list_all
+from devbox_secrets.errors import AmbiguousName, Conflict, NotFound, RequestTimeout, Unreachable
+from unit.cli.fake_client import FakeClient, Json
+
+ALL = "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets"
+TOKEN = f"{ALL}/token"
+SEALED = f"dbs1.{'a' * 16}.YQ"
+NEXT = f"dbs1.{'b' * 16}.YQ"
+
+
+def stored(name: str = "token", **spec: str) -> Json:
+    metadata = {"uid": "1", "namespace": "team", "name": name, "generation": 1, "resourceVersion": "7"}
+    return {
+        "metadata": {**metadata, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"name": "TOKEN", "sealed": SEALED, **spec},
+    }
+
+
+MANIFEST = {"metadata": {"name": "token", "namespace": "team"}, "spec": {"name": "TOKEN", "sealed": SEALED}}
+
+
+def conflict(*causes: tuple[str, str, str]) -> Conflict:
+    details = {"causes": [dict(zip(("reason", "message", "field"), cause, strict=True)) for cause in causes]}
+    return Conflict("in the server's words", details=details)
+
+
+def owned_by(manager: str, field: str) -> tuple[str, str, str]:
+    return "FieldManagerConflict", f'conflict with "{manager}"', field
+
+
+def listed(*items: Json) -> Json:
+    return {"metadata": {"resourceVersion": "9"}, "items": list(items)}
+
+
+async def test_a_manifest_is_applied_by_the_command_line_s_field_manager() -> None:
+    client = FakeClient({f"PATCH {TOKEN}": stored()})
+    assert (await apply(client, MANIFEST, force=False)).resource_version == "7"
+    ((_, options),) = client.requests
+    assert options["query"] == {"fieldManager": "devbox-secrets-cli", "fieldValidation": "Strict"}
+    assert options["body"] == MANIFEST
+
+
+async def test_conflicts_are_forced_and_a_state_is_insisted_on_only_where_asked_for() -> None:
+    client = FakeClient({f"PATCH {TOKEN}": stored()})
+    await apply(client, MANIFEST, resource_version="7", force=True)
+    ((_, options),) = client.requests
+    assert options["query"]["force"] == "true"
+    assert options["body"]["metadata"] == {"name": "token", "namespace": "team", "resourceVersion": "7"}
+
+
+class Disconnecting(FakeClient):
+    """Fails the first request: its connection was closed while nothing was sent on it."""
+
+    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - as the client has them
+        response = await super().request(method, path, **options)
+        if len(self.requests) == 1:
+            raise Unreachable("ServerDisconnectedError")
+        return response
+
+
+async def test_a_connection_that_was_closed_while_the_value_was_typed_loses_nothing() -> None:
+    client = Disconnecting({f"PATCH {TOKEN}": stored()})
+    assert (await apply(client, MANIFEST, force=False)).name == "token"
+    first, second = client.requests
+    assert first == second
+
+
+async def test_an_api_server_that_is_away_or_does_not_answer_is_an_error() -> None:
+    for error, requests in ((Unreachable("no"), 2), (RequestTimeout("no"), 1)):
+        client = FakeClient({f"PATCH {TOKEN}": error})
+        with pytest.raises(type(error)):
+            await apply(client, MANIFEST, force=False)
+        assert len(client.requests) == requests
+
+
+async def test_a_dry_run_stores_nothing_and_needs_no_whole_object_in_response() -> None:
+    client = FakeClient({f"PATCH {TOKEN}": {}})
+    await dry_run(client, MANIFEST, force=False)
+    ((_, options),) = client.requests
+    assert options["query"]["dryRun"] == "All"
+
+
+@pytest.mark.parametrize(
+    ("causes", "text"),
+    [
+        ([owned_by("kubectl", ".spec.sealed")], 'conflict with "kubectl": .spec.sealed'),
+        (
+            [owned_by("kubectl", ".spec.description"), owned_by("kubectl", ".spec.sealed")],
+            'conflict with "kubectl": .spec.description, .spec.sealed',
+        ),
+        (
+            [owned_by("kubectl", ".spec.sealed"), owned_by("flux", ".spec.description")],
+            'conflict with "kubectl": .spec.sealed; conflict with "flux": .spec.description',
+        ),
+    ],
+    ids=["one field", "two fields of one manager", "two managers"],
+)
+async def test_other_field_managers_are_named_with_their_fields(causes: list[Any], text: str) -> None:
+    client = FakeClient({f"PATCH {TOKEN}": conflict(*causes)})
+    with pytest.raises(Conflict) as caught:
+        await apply(client, MANIFEST, force=False)
+    assert str(caught.value) == (
+        f"someone else manages token: {text}; change it where they have it from, such as Git, or take it over with"
+        " --force-conflicts"
+    )
+
+
+@pytest.mark.parametrize("causes", [[], [("SomethingElse", "the object has been modified", "")]])
+async def test_another_conflict_is_told_as_the_server_does(causes: list[Any]) -> None:
+    client = FakeClient({f"PATCH {TOKEN}": conflict(*causes)})
+    with pytest.raises(Conflict, match="in the server's words"):
+        await apply(client, MANIFEST, resource_version="6", force=False)
+
+
+async def test_a_cluster_without_the_kind_is_told_in_a_sentence() -> None:
+    with pytest.raises(NotFound, match="this cluster knows no AccountSecrets"):
+        await list_all(FakeClient({f"GET {ALL}": NotFound("no")}), "team")
+
+
+async def test_a_variable_of_two_accountsecrets_is_ambiguous() -> None:
+    client = FakeClient({f"GET {ALL}": listed(stored("one"), stored("two"))})
+    with pytest.raises(AmbiguousName, match="TOKEN has 2 AccountSecrets in the account team: one, two;"):
+        await by_variable(client, "team", "TOKEN")
+
+
+async def test_a_name_that_no_object_can_have_is_not_asked_for() -> None:
+    client = FakeClient({})
+    with pytest.raises(NotFound, match="the account team has no AccountSecret of that name"):
+        await find(client, "team", "../x")
+    assert client.requests == []
+
+
+def parsed(**spec: str) -> AccountSecret:
+    return AccountSecret.parse(stored(**spec))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        (None, parsed(), ["created in team: TOKEN"]),
+        (parsed(), parsed(), ["unchanged in team: TOKEN"]),
+        (
+            parsed(description="for CI"),
+            parsed(sealed=NEXT, rotateAfter="30d"),
+            [
+                "changed in team: TOKEN",
+                f"  sealed: a new text, with the key {'b' * 16} (before: {'a' * 16})",
+                "  description: 'for CI' → none",
+                "  rotateAfter: none → '30d'",
+            ],
+        ),
+    ],
+    ids=["created", "unchanged", "changed"],
+)
+def test_what_became_of_an_accountsecret_is_told_line_by_line(
+    before: AccountSecret | None, after: AccountSecret, lines: list[str]
+) -> None:
+    assert list(changes(before, after)) == [f"accountsecret.devbox-secrets.dev/token {lines[0]}", *lines[1:]]

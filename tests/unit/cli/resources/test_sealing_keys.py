@@ -1,0 +1,93 @@
+"""Which sealing keys are listed and which can be removed, as tables."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.cli.resources.sealing_keys import KeyRow, KeyState, overview, removable, why_not_removable
+from devbox_secrets.crypto.envelope import KeyPair, Keyring
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def ago(days: float) -> datetime:
+    return NOW - timedelta(days=days)
+
+
+def keyring(count: int) -> Keyring:
+    return Keyring(KeyPair(SecretBytes(bytes([number] * 32)), ago(number)) for number in range(count))
+
+
+THREE = keyring(3)
+NEW, MIDDLE, OLD = (key.public.id for key in THREE.newest_first())
+STRANGE = "0123456789abcdef"
+MADE = {key_id: key.created for key_id, key in THREE.items()}
+USED = {MIDDLE: ["team-a/token", "team-b/token"]}
+
+
+def test_keys_are_listed_the_newest_first_with_how_many_need_each() -> None:
+    assert overview(NEW, MADE, (), USED) == [
+        KeyRow(NEW, KeyState.NEWEST, ago(0), 0),
+        KeyRow(MIDDLE, KeyState.OLDER, ago(1), 2),
+        KeyRow(OLD, KeyState.OLDER, ago(2), 0),
+    ]
+
+
+def test_a_key_that_is_needed_and_not_here_is_listed_last() -> None:
+    rows = overview(NEW, {NEW: ago(0)}, (), {STRANGE: ["team-a/token"], NEW: ["team-a/other"]})
+    assert rows == [KeyRow(NEW, KeyState.NEWEST, ago(0), 1), KeyRow(STRANGE, KeyState.MISSING, None, 1)]
+
+
+def test_a_damaged_key_is_told_whether_it_is_needed_or_not() -> None:
+    rows = overview(NEW, {NEW: ago(0)}, {MIDDLE, STRANGE}, USED)
+    assert rows[1:] == sorted(
+        [KeyRow(MIDDLE, KeyState.DAMAGED, None, 2), KeyRow(STRANGE, KeyState.DAMAGED, None, 0)], key=lambda row: row.id
+    )
+
+
+def test_what_cannot_be_seen_is_not_counted() -> None:
+    rows = overview(NEW, dict.fromkeys((OLD, NEW)), (), None)
+    assert rows == [KeyRow(NEW, KeyState.NEWEST, None, None), KeyRow(OLD, KeyState.OLDER, None, None)]
+    assert overview(None, {}, (), {}) == []
+
+
+def test_what_nothing_needs_can_go_but_never_the_newest() -> None:
+    assert removable(THREE, {}) == [MIDDLE, OLD]
+    assert removable(THREE, USED) == [OLD]
+    assert removable(THREE, {MIDDLE: ["a/b"], OLD: ["a/c"], NEW: []}) == []
+    assert removable(Keyring(()), USED) == []
+
+
+def why(key_id: str, used: dict[str, list[str]] | None = None) -> str | None:
+    return why_not_removable(key_id, [NEW, MIDDLE, OLD, STRANGE], NEW, used or {})
+
+
+def test_a_key_that_nothing_needs_may_go_even_a_damaged_one() -> None:
+    assert why(OLD, USED) is None
+    assert why(STRANGE) is None
+
+
+def test_a_key_that_is_not_here_is_told() -> None:
+    assert why("fedcba9876543210") == (
+        "there is no sealing key fedcba9876543210; `devbox-secrets keys list` shows those that there are"
+    )
+
+
+def test_the_newest_key_stays() -> None:
+    assert why(NEW) == (
+        f"{NEW} is the newest key, with which values are sealed; make the next: devbox-secrets keys rotate"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "opens 1 AccountSecret: a/00;"),
+        (2, "opens 2 AccountSecrets: a/00, a/01;"),
+        (10, "opens 10 AccountSecrets: a/00, a/01, a/02, a/03, a/04, a/05, a/06, a/07, a/08, a/09;"),
+        (12, "a/09 and 2 more; seal their values again first: those in files with devbox-secrets reseal"),
+    ],
+)
+def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
+    assert said in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))

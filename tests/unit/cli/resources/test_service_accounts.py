@@ -1,0 +1,84 @@
+"""ServiceAccounts whose tokens are API keys: what is created, and the sentence for each refusal."""
+
+import pytest
+
+from devbox_secrets.cli.resources.service_accounts import Role, ServiceAccount
+from devbox_secrets.errors import APIError, Conflict, DevboxSecretsError, Forbidden, KeyTooWide, NotFound, NotOurs
+from unit.cli.fake_client import FakeClient, Json
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+BINDINGS = f"{RBAC}/namespaces/team/rolebindings"
+ROLE = f"GET {RBAC}/clusterroles/devbox-secrets-edit"
+ACCOUNTS = "/api/v1/namespaces/team/serviceaccounts"
+# As the API server words them: for a role that doesn't exist, the kind is that of the binding.
+NO_ROLE = {"name": "devbox-secrets-edit", "group": "rbac.authorization.k8s.io", "kind": "rolebindings"}
+NO_NAMESPACE = {"name": "team", "kind": "namespaces"}
+
+
+def bindings(*items: Json) -> Json:
+    return {"metadata": {"resourceVersion": "1"}, "items": list(items)}
+
+
+def binding(role: str) -> Json:
+    return {
+        "metadata": {"name": f"ci-{role}"},
+        "roleRef": {"kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": "ci", "namespace": "team"}],
+    }
+
+
+def responses(**changed: Json | Exception) -> dict[str, Json | Exception]:
+    """The responses of a cluster where everything can be created."""
+    requests = {"role": ROLE, "list": f"GET {BINDINGS}", "bind": f"POST {BINDINGS}", "create": f"POST {ACCOUNTS}"}
+    usual: dict[str, Json | Exception] = {"role": {}, "list": bindings(), "bind": {}, "create": {}}
+    return {requests[name]: response for name, response in (usual | changed).items()}
+
+
+def service_account(responses: dict[str, Json | Exception]) -> ServiceAccount:
+    return ServiceAccount(FakeClient(responses), "team", "ci")
+
+
+async def test_the_role_is_bound_before_the_service_account_is_created() -> None:
+    client = FakeClient(responses())
+    assert await ServiceAccount(client, "team", "ci").create(Role.EDIT) == [
+        "ci has the role devbox-secrets-edit in team now",
+        "serviceaccount/ci created in team",
+    ]
+    assert [request for request, _ in client.requests][-2:] == [f"POST {BINDINGS}", f"POST {ACCOUNTS}"]
+
+
+async def test_what_exists_already_is_left_as_it_is() -> None:
+    existing = responses(list=bindings(binding("devbox-secrets-edit")), create=Conflict("already exists"))
+    assert await service_account(existing).create(Role.EDIT) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "sentence"),
+    [
+        ({"role": NotFound("no")}, NotFound, "this cluster has no ClusterRole devbox-secrets-edit:"),
+        (
+            {"role": Forbidden("no"), "bind": NotFound("no", details=NO_ROLE)},
+            NotFound,
+            "this cluster has no ClusterRole devbox-secrets-edit:",
+        ),
+        ({"bind": NotFound("no", details=NO_NAMESPACE)}, NotFound, "there is no namespace team"),
+        ({"list": Forbidden("no")}, Forbidden, "you may not see or give roles in team:"),
+        ({"bind": Forbidden("no")}, Forbidden, "you may not see or give roles in team:"),
+        ({"bind": Conflict("no")}, NotOurs, "the RoleBinding ci-devbox-secrets-edit in team is for something else:"),
+        ({"create": APIError("something else")}, APIError, "something else"),
+    ],
+    ids=[
+        "no role", "no role, for a caller who may not read it", "no namespace", "may not list", "may not bind",
+        "a binding of that name", "anything else",
+    ],
+)  # fmt: skip
+async def test_a_refusal_to_create_is_a_sentence(
+    changed: dict[str, Exception], error: type[DevboxSecretsError], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        await service_account(responses(**changed)).create(Role.EDIT)
+
+
+async def test_a_key_that_may_write_is_not_given_as_one_that_only_reads() -> None:
+    with pytest.raises(KeyTooWide, match="ci in team may write secrets, by the RoleBinding ci-devbox-secrets-edit"):
+        await service_account(responses(list=bindings(binding("devbox-secrets-edit")))).create(Role.VIEW)

@@ -1,0 +1,287 @@
+"""The installed program in a process of its own: the prompt, its streams, what it imports and shows."""
+
+import array
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+from pydantic import SecretBytes
+
+from devbox_secrets.crypto.envelope import KeyPair, Keyring
+from harness.terminal import Terminal
+from unit.cli.program import PROGRAM, SCRIPTS, SECONDS, run
+
+KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
+CANARY = b"canary-value"
+VALUE, REPEAT = b"Value of TOKEN", b"Repeat for confirmation"
+
+
+@pytest.fixture
+def seal(tmp_path: Path) -> list[str]:
+    """The arguments that seal offline, to which a name is added."""
+    key = tmp_path / "key"
+    key.write_text(str(KEY.public))
+    return ["seal", "--public-key", str(key), "--account", "team"]
+
+
+def opened(manifest: bytes) -> bytes:
+    sealed = yaml.safe_load(manifest)["spec"]["sealed"]
+    return Keyring([KEY]).open(sealed, account="team", name="TOKEN").get_secret_value()
+
+
+def until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("words", "candidates"),
+    [
+        (["se"], ["seal"]),
+        (["keys", "r"], ["restore", "rotate"]),
+        (["keys", ""], ["backup", "list", "prune", "restore", "rotate"]),
+        (["seal", "--from"], ["--from-file"]),
+        (["nothing-like-this"], []),
+    ],
+)
+def test_what_is_typed_after_kubectl_is_completed(words: list[str], candidates: list[str]) -> None:
+    # As kubectl calls it, of which this is the protocol.
+    done = run(str(SCRIPTS / "kubectl_complete-devbox_secrets"), *words)
+    *found, directive = done.stdout.decode().split()
+    assert (sorted(found), directive) == (candidates, ":4")
+
+
+@pytest.mark.parametrize("program", ["devbox-secrets", "kubectl-devbox_secrets"])
+def test_a_value_goes_in_and_a_manifest_comes_out(program: str, seal: list[str]) -> None:
+    result = run(str(SCRIPTS / program), *seal, "TOKEN", given=CANARY)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert opened(result.stdout) == CANARY
+
+
+def test_it_is_a_module_as_well(seal: list[str]) -> None:
+    result = run(sys.executable, "-m", "devbox_secrets", *seal, "TOKEN", given=CANARY)
+    assert opened(result.stdout) == CANARY
+
+
+def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to_import(seal: list[str]) -> None:
+    blocked = ["kopf", "kubernetes", "aiohttp", "asyncio", "prometheus_client", "pydantic_settings", "rich"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
+    )
+    result = run(sys.executable, "-c", code, *seal, "TOKEN", given=CANARY)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert opened(result.stdout) == CANARY
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    slow = ["kubernetes", "aiohttp", "asyncio", "cryptography", "yaml", "dotenv"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({slow}))\n"
+        "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
+    )
+    for words in (["--help"], ["seal", "-h"], ["keys", "-h"], ["check", "-h"]):
+        result = run(sys.executable, "-c", code, *words)
+        assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="Linux can take the network away")
+def test_offline_it_seals_where_there_is_no_network_at_all(seal: list[str]) -> None:
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace may be made here")
+    routes = subprocess.run([*alone, "cat", "/proc/net/route"], capture_output=True, check=True).stdout
+    assert len(routes.splitlines()) <= 1, "only the head: there is a route"
+    result = run(*alone, PROGRAM, *seal, "TOKEN", given=CANARY)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert opened(result.stdout) == CANARY
+
+
+def test_letters_that_a_terminal_lacks_are_no_traceback(seal: list[str]) -> None:
+    latin = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    args = [PROGRAM, "import", "--public-key", seal[2], "-n", "team", "-"]
+    result = subprocess.run(args, input="A=${é}".encode(), capture_output=True, env=latin, check=False)
+    assert result.returncode == 3
+    assert rb"it refers to another variable with ${\u2026}" in result.stdout
+    assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete_commands(shell: str) -> None:
+    word = {"bash": {"COMP_WORDS": "devbox-secrets re", "COMP_CWORD": "1"}}.get(
+        shell, {"_TYPER_COMPLETE_ARGS": "devbox-secrets re", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    )
+    env = {**os.environ, **word, "_DEVBOX_SECRETS_COMPLETE": f"complete_{shell}"}
+    done = subprocess.run([PROGRAM], capture_output=True, env=env, text=True, timeout=SECONDS, check=False)
+    assert "reseal" in done.stdout
+    assert "seal" not in done.stdout.replace("reseal", "").split()
+
+
+def test_the_operator_s_command_is_not_for_people() -> None:
+    text = run(PROGRAM, "--help").stdout.decode()
+    assert "seal" in text
+    assert " operator " not in text
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes as Linux shows them")
+def test_a_running_command_shows_no_one_the_value(seal: list[str]) -> None:
+    with subprocess.Popen([PROGRAM, *seal, "TOKEN"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(CANARY)
+        process.stdin.flush()
+        waiting = array.array("i", [1])
+
+        def read() -> bool:
+            assert process.stdin is not None
+            fcntl.ioctl(process.stdin, termios.FIONREAD, waiting)
+            return waiting[0] == 0
+
+        until(read)
+        about = Path("/proc") / str(process.pid)
+        shown = [(about / name).read_bytes() for name in ("cmdline", "environ", "comm")]
+        manifest, _ = process.communicate(timeout=SECONDS)
+    assert b"TOKEN" in shown[0]
+    assert all(CANARY not in text for text in shown)
+    assert opened(manifest) == CANARY
+
+
+def test_closed_standard_input_is_told(seal: list[str]) -> None:
+    closing = "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
+    result = run(sys.executable, "-c", closing, PROGRAM, *seal, "TOKEN")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == (
+        b"devbox-secrets: standard input is closed: give the value of TOKEN there or with --from-file\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_is_told(seal: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            [PROGRAM, *seal, "TOKEN"], input=CANARY, stdout=full, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == b"devbox-secrets: [Errno 28] No space left on device\n"
+
+
+def test_a_reader_that_went_away_is_no_traceback(seal: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [PROGRAM, *seal, "TOKEN"], input=CANARY, stdout=writer, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+@pytest.fixture
+def terminal(seal: list[str]) -> Iterator[Terminal]:
+    program = Terminal([PROGRAM, *seal, "TOKEN"])
+    yield program
+    program.close()
+
+
+def test_a_value_is_typed_twice_and_never_shown(terminal: Terminal) -> None:
+    terminal.answer(VALUE, CANARY + b"\n")
+    terminal.answer(REPEAT, CANARY + b"\n")
+    code, manifest = terminal.end()
+    assert code == 0
+    assert opened(manifest) == CANARY
+    assert terminal.shown.split() == b"Value of TOKEN: Repeat for confirmation:".split()
+
+
+def test_a_value_of_other_letters_can_be_typed(terminal: Terminal) -> None:
+    terminal.answer(VALUE, "né 🙂\n".encode())
+    terminal.answer(REPEAT, "né 🙂\n".encode())
+    _, manifest = terminal.end()
+    assert opened(manifest) == "né 🙂".encode()
+
+
+def test_two_values_that_differ_are_asked_for_again(terminal: Terminal) -> None:
+    terminal.answer(VALUE, b"canary-other\n")
+    terminal.answer(REPEAT, CANARY + b"\n")
+    terminal.answer(VALUE, CANARY + b"\n")
+    terminal.answer(REPEAT, CANARY + b"\n")
+    _, manifest = terminal.end()
+    assert opened(manifest) == CANARY
+    assert b"The two entered values do not match." in terminal.shown
+    assert b"canary" not in terminal.shown
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["ctrl-c", "ctrl-d"])
+def test_the_prompt_can_be_left(terminal: Terminal, key: bytes) -> None:
+    terminal.answer(VALUE, key)
+    assert terminal.end() == (1, b"")
+    assert b"Aborted." in terminal.shown
+    assert b"Traceback" not in terminal.shown
+
+
+def test_what_is_typed_is_text(terminal: Terminal) -> None:
+    terminal.answer(VALUE, CANARY + b"\xff\n")
+    assert terminal.end() == (1, b"")
+    assert b"devbox-secrets: what was typed as the value of TOKEN isn't UTF-8 text\r\n" in terminal.shown
+    assert b"Traceback" not in terminal.shown
+    assert b"canary" not in terminal.shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another terminal has another limit")
+@pytest.mark.parametrize(("length", "fits"), [(4094, True), (4095, False), (6000, False)])
+def test_a_line_that_the_terminal_cut_is_not_sealed(terminal: Terminal, length: int, fits: bool) -> None:
+    terminal.answer(VALUE, b"x" * length + b"\n")
+    terminal.answer(REPEAT, b"x" * length + b"\n")
+    code, manifest = terminal.end()
+    if fits:
+        assert opened(manifest) == b"x" * length
+    else:
+        assert (code, manifest) == (1, b"")
+        assert b"a terminal cuts a line after 4,095 bytes without a word" in terminal.shown
+
+
+class _Cluster(BaseHTTPRequestHandler):
+    """An API server with a public key, and without AccountSecrets."""
+
+    def do_GET(self) -> None:
+        keys = {"data": {"newest": str(KEY.public)}}
+        nothing = {"metadata": {"resourceVersion": "1"}, "items": []}
+        body = json.dumps(keys if "configmaps" in self.path else nothing).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_prompt_can_be_left_while_a_cluster_is_connected(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Cluster) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(
+            "{apiVersion: v1, kind: Config, current-context: one, users: [],"
+            f' clusters: [{{name: one, cluster: {{server: "http://127.0.0.1:{server.server_port}"}}}}],'
+            " contexts: [{name: one, context: {cluster: one}}]}"
+        )
+        terminal = Terminal([PROGRAM, "seal", "TOKEN", "--apply", "--kubeconfig", kubeconfig])
+        try:
+            terminal.answer(VALUE, b"\x03")
+            assert terminal.end() == (1, b"")
+        finally:
+            terminal.close()
+            server.shutdown()
+    assert b"Aborted." in terminal.shown
+    assert b"Traceback" not in terminal.shown

@@ -1,0 +1,135 @@
+"""A Writer on objects in memory: it records each call, insists on resourceVersions, and fails when it's told to."""
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecretStatus
+from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.controller.writes import Writer
+from devbox_secrets.errors import APIError, Conflict, NotFound
+from unit.controller.objects import Body, at, secret
+
+
+@dataclass(frozen=True)
+class RecordedEvent:
+    """An Event as it was created."""
+
+    regarding: Mapping[str, str]
+    event: Event
+    time: str
+    reporter: str
+
+
+class FakeWriter(Writer):
+    """Account Secrets, AccountSecrets and Events.
+
+    Calls are named by what they do and where: `apply box`, `status team/a`.
+    """
+
+    def __init__(self) -> None:
+        self.versions = count(1)
+        self.calls: list[str] = []
+        self.secrets: dict[str, Body] = {}
+        """By namespace."""
+        self.account_secrets: dict[tuple[str, str], Body] = {}
+        """By namespace and name."""
+        self.events: list[RecordedEvent] = []
+        self.before: dict[str, Callable[[], object]] = {}
+        """By call: what happens just before it."""
+        self._failures: dict[str, list[APIError]] = {}
+        self._always: dict[str, APIError] = {}
+
+    def fail_once(self, call: str, error: APIError) -> None:
+        """Fail the next such call."""
+        self._failures.setdefault(call, []).append(error)
+
+    def fail_always(self, call: str, error: APIError) -> None:
+        """Fail each such call."""
+        self._always[call] = error
+
+    def recover(self) -> None:
+        """Fail no more."""
+        self._always.clear()
+
+    def values(self, namespace: str) -> dict[str, str]:
+        """Give what a namespace's account Secret holds."""
+        return {name: base64.b64decode(raw).decode() for name, raw in self.secrets[namespace]["data"].items()}
+
+    def put_secret(self, body: Body) -> Body:
+        """Take an account Secret as someone wrote it."""
+        self.secrets[body["metadata"]["namespace"]] = written = at(next(self.versions), body)
+        return written
+
+    def put_account_secret(self, body: Body) -> Body:
+        """Take an AccountSecret as someone wrote it."""
+        metadata = body["metadata"]
+        self.account_secrets[metadata["namespace"], metadata["name"]] = written = at(next(self.versions), body)
+        return written
+
+    def status(self, name: str, namespace: str = "team") -> AccountSecretStatus:
+        """Give an AccountSecret's status."""
+        return AccountSecretStatus.model_validate(self.account_secrets[namespace, name].get("status") or {})
+
+    async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
+        self._call(f"create {namespace}")
+        if namespace in self.secrets:
+            return self.secrets[namespace], False
+        body = secret(namespace, {})
+        del body["metadata"]["labels"]
+        return self.put_secret(body), True
+
+    async def apply_account_secret(
+        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
+    ) -> Body:
+        self._call(f"apply {namespace}")
+        found = self._at_version(self.secrets.get(namespace), resource_version)
+        body = secret(namespace, {name: value.get_secret_value().decode() for name, value in values.items()})
+        # A key with an underscore before it is another field manager's: applying leaves it.
+        body["data"] |= {name: value for name, value in found["data"].items() if name.startswith("_")}
+        return self.put_secret(body)
+
+    async def remove_account_secret_keys(self, namespace: str, names: list[str], resource_version: str) -> Body:
+        self._call(f"remove {namespace} {' '.join(names)}")
+        found = self._at_version(self.secrets.get(namespace), resource_version)
+        return self.put_secret(
+            {**found, "data": {name: value for name, value in found["data"].items() if name not in names}}
+        )
+
+    async def delete_account_secret(self, namespace: str, resource_version: str) -> None:
+        self._call(f"delete {namespace}")
+        self._at_version(self.secrets.get(namespace), resource_version)
+        del self.secrets[namespace]
+
+    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
+        self._call(f"status {namespace}/{name}")
+        found = self._at_version(self.account_secrets.get((namespace, name)), resource_version)
+        return self.put_account_secret({**found, "status": status.model_dump(by_alias=True, mode="json")})
+
+    async def write_sealed(self, namespace: str, name: str, sealed: str, resource_version: str) -> Body:
+        self._call(f"sealed {namespace}/{name}")
+        found = self._at_version(self.account_secrets.get((namespace, name)), resource_version)
+        return self.put_account_secret({**found, "spec": {**found["spec"], "sealed": sealed}})
+
+    async def create_event(self, regarding: Mapping[str, str], event: Event, time: str, reporter: str) -> None:
+        self._call(f"event {regarding['namespace']}/{regarding['name']}")
+        self.events.append(RecordedEvent(regarding, event, time, reporter))
+
+    def _call(self, call: str) -> None:
+        self.calls.append(call)
+        if happens := self.before.pop(call, None):
+            happens()
+        if failures := self._failures.get(call):
+            raise failures.pop(0)
+        if call in self._always:
+            raise self._always[call]
+
+    def _at_version(self, found: Body | None, version: str) -> Body:
+        if found is None:
+            raise NotFound("404 NotFound")
+        if found["metadata"]["resourceVersion"] != version:
+            raise Conflict("409 Conflict")
+        return found

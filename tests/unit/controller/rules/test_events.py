@@ -1,0 +1,59 @@
+"""What is worth an Event."""
+
+import pytest
+
+from devbox_secrets.api.models import AccountSecretStatus, Condition
+from devbox_secrets.controller.rules.events import Event, namespace_event, status_events
+
+THEN = "2026-01-01T00:00:00Z"
+
+
+def ready(status: str, reason: str) -> tuple[Condition, ...]:
+    return (Condition(type="Ready", status=status, reason=reason, message=reason, last_transition_time=THEN),)
+
+
+def due(status: str) -> tuple[Condition, ...]:
+    return (Condition(type="RotationDue", status=status, reason="x", message="change it", last_transition_time=THEN),)
+
+
+SYNCED, CLASH = ready("True", "Synced"), ready("False", "NameConflict")
+GOOD, BAD = Event("Synced", "Synced", "Normal"), Event("NameConflict", "NameConflict")
+DUE = Event("RotationDue", "change it")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "events"),
+    [
+        pytest.param((), SYNCED, [], id="a first success: the status says it"),
+        pytest.param((), CLASH, [BAD], id="a first not_ready"),
+        pytest.param(SYNCED, SYNCED, [], id="still well"),
+        pytest.param(CLASH, CLASH, [], id="still refused"),
+        pytest.param(SYNCED, CLASH, [BAD], id="well before"),
+        pytest.param(CLASH, SYNCED, [GOOD], id="well at last"),
+        pytest.param(CLASH, ready("False", "CannotOpen"), [Event("CannotOpen", "CannotOpen")], id="another reason"),
+        pytest.param((), SYNCED + due("False"), [], id="fresh"),
+        pytest.param(SYNCED + due("False"), SYNCED + due("True"), [DUE], id="fallen due"),
+        pytest.param(SYNCED, SYNCED + due("True"), [DUE], id="due by a change of rotateAfter"),
+        pytest.param(SYNCED + due("True"), SYNCED + due("True"), [], id="still due"),
+        pytest.param(SYNCED + due("True"), SYNCED + due("False"), [], id="changed"),
+        pytest.param(CLASH + due("False"), SYNCED + due("True"), [GOOD, DUE], id="both"),
+    ],
+)
+def test_an_event_is_worth_posting_when_something_became_different(
+    before: tuple[Condition, ...], after: tuple[Condition, ...], events: list[Event]
+) -> None:
+    assert status_events(AccountSecretStatus(conditions=before), AccountSecretStatus(conditions=after)) == events
+
+
+@pytest.mark.parametrize(
+    ("home_account", "reason", "words"),
+    [
+        ("team", None, ""),
+        (None, "HomeNotFound", "there is no namespace team"),
+        ("other", "InvalidHome", "the namespace team itself belongs to the account other"),
+    ],
+)
+def test_a_label_that_names_no_home_is_told(home_account: str | None, reason: str | None, words: str) -> None:
+    event = namespace_event("box", "team", home_account)
+    assert (event.reason if event else None) == reason
+    assert words in (event.message if event else "")

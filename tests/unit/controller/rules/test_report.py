@@ -1,0 +1,147 @@
+"""What people are told once a plan was carried out, and when: tables."""
+
+from dataclasses import replace
+
+import pytest
+
+from devbox_secrets.api.models import AccountSecretStatus, Reason
+from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.controller.rules.plan import AccountPlan, AccountState, Action, Entry
+from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
+from devbox_secrets.controller.rules.status import next_status
+from devbox_secrets.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    NotLeader,
+    ServerError,
+    TooLarge,
+    TooManyRequests,
+    Unreachable,
+)
+from unit.controller.rules.entries import entry, v
+
+THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
+ONE = entry("A", v("1"))
+SYNCED = replace(ONE, uid="uid-synced", status=next_status(ONE, None, THEN), before=v("1"))
+BROKEN = NotReady(Reason.CANNOT_OPEN, "it doesn't open")
+REFUSED = Forbidden("403 quota")
+DONE: Outcomes = {"home": None, "box": None}
+
+
+def state(*entries: Entry, home_exists: bool = True) -> AccountState:
+    return AccountState("home", "home", home_exists=home_exists, entries=entries, members=[])
+
+
+PLANNED = AccountPlan({}, {}, {"home": Action.NONE, "box": Action.NONE})
+
+
+def plan(not_ready: dict[str, NotReady] | None = None, **actions: Action) -> AccountPlan:
+    return AccountPlan({}, not_ready or {}, {**PLANNED.actions, **actions})
+
+
+def reported(
+    *entries: Entry, plan: AccountPlan = PLANNED, outcomes: Outcomes = DONE, failures: int = 0
+) -> list[StatusWrite]:
+    return report(state(*entries), plan, outcomes, failures, NOW)
+
+
+def reasons(writes: list[StatusWrite]) -> dict[str, str]:
+    return {write.uid: write.status.ready.reason for write in writes if write.status.ready}
+
+
+def test_what_was_done_is_told() -> None:
+    assert reported(ONE) == [StatusWrite(ONE.uid, next_status(ONE, None, NOW), [])]
+
+
+def test_what_was_told_already_is_not_told_again() -> None:
+    assert reported(SYNCED) == []
+
+
+def test_each_account_secret_is_told_what_became_of_itself() -> None:
+    other = entry("B", BROKEN)
+    writes = reported(ONE, SYNCED, other, plan=plan({other.uid: BROKEN}))
+    assert reasons(writes) == {ONE.uid: "Synced", other.uid: "CannotOpen"}
+
+
+def test_what_became_different_is_an_event() -> None:
+    (write,) = reported(SYNCED, plan=plan({SYNCED.uid: BROKEN}))
+    assert write.events == [Event("CannotOpen", "it doesn't open")]
+
+
+def test_without_a_home_there_is_nothing_to_tell() -> None:
+    assert report(state(ONE, home_exists=False), plan(), DONE, 0, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "silent"),
+    [
+        # Refused: tried once more, in case the namespace is being deleted.
+        *((refusal, 1) for refusal in (BadRequest("400"), REFUSED, TooLarge("413"), Invalid("422"))),
+        # A retry may solve it: six seconds of failures.
+        *(
+            (failure, 5)
+            for failure in (
+                Conflict("409"),
+                NotFound("404"),
+                TooManyRequests("429"),
+                ServerError("500"),
+                Unreachable("no"),
+                NotLeader("not sent"),
+            )
+        ),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_failure_is_told_after_so_many_in_a_row(failure: Exception, silent: int) -> None:
+    outcomes = {"home": None, "box": failure}
+    assert [reported(ONE, outcomes=outcomes, failures=failures) for failures in range(silent)] == [[]] * silent
+    assert reasons(reported(ONE, outcomes=outcomes, failures=silent)) == {ONE.uid: "NotWritten"}
+
+
+def test_an_error_of_our_own_is_never_told_since_nobody_else_can_mend_it() -> None:
+    assert reported(ONE, outcomes={"box": ValueError("canary")}, failures=1000) == []
+
+
+def test_while_one_failure_may_solve_itself_nothing_is_told_of_another() -> None:
+    outcomes = {"home": REFUSED, "box": Conflict("409")}
+    assert reported(ONE, outcomes=outcomes, failures=1) == []
+    assert reasons(reported(ONE, outcomes=outcomes, failures=5)) == {ONE.uid: "NotWritten"}
+
+
+def test_a_failed_write_is_told_with_its_namespace_and_reason_alone() -> None:
+    (write,) = reported(ONE, outcomes={"home": None, "box": REFUSED}, failures=1)
+    assert write.status.ready is not None
+    assert "(box: 403 quota)" in write.status.ready.message
+    assert "home" not in write.status.ready.message
+
+
+def test_someone_else_s_secret_is_told_before_a_failed_write() -> None:
+    writes = reported(ONE, plan=plan(box=Action.SKIP_FOREIGN), outcomes={"home": REFUSED, "box": None}, failures=1)
+    assert reasons(writes) == {ONE.uid: "NotOwned"}
+    assert "in the namespace box " in str(writes[0].status.ready)
+
+
+def test_an_account_secret_s_own_reason_is_told_before_that_of_a_namespace() -> None:
+    other = entry("B", BROKEN)
+    writes = reported(ONE, other, plan=plan({other.uid: BROKEN}, box=Action.SKIP_FOREIGN))
+    assert reasons(writes) == {ONE.uid: "NotOwned", other.uid: "CannotOpen"}
+
+
+def test_an_account_without_members_and_account_secrets_is_told_nothing() -> None:
+    assert report(state(), AccountPlan({}, {}, {}), {}, 0, NOW) == []
+
+
+def test_a_status_that_is_not_about_this_generation_is_written_again() -> None:
+    (write,) = reported(replace(SYNCED, generation=2))
+    assert write.status.observed_generation == 2
+    assert write.status.changed_at == THEN
+    assert write.events == []
+
+
+def test_an_empty_status_is_not_taken_for_one_that_was_told() -> None:
+    assert ONE.status == AccountSecretStatus()
+    assert len(reported(ONE, plan=plan({ONE.uid: BROKEN}))) == 1

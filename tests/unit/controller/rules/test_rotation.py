@@ -1,0 +1,159 @@
+"""The rules of the sealing keys' life, as tables."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.names import PUBLIC_KEYS_MAX
+from devbox_secrets.api.ownership import is_without_copy
+from devbox_secrets.controller.rules.rotation import (
+    CLOCK_SKEW,
+    RotationRequest,
+    creation_time,
+    is_due,
+    needs_reseal,
+    older_keys,
+    published,
+    read_rotation_request,
+)
+from devbox_secrets.crypto.envelope import KeyPair, Keyring
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+DAYS_90 = timedelta(days=90)
+SECOND = timedelta(seconds=1)
+
+
+def ago(days: float) -> datetime:
+    return NOW - timedelta(days=days)
+
+
+DUE = {
+    "a young key": (ago(1), None, DAYS_90, False),
+    "a key just under its age": (NOW - DAYS_90 + SECOND, None, DAYS_90, False),
+    "a key of just its age": (NOW - DAYS_90, None, DAYS_90, True),
+    "an old key": (ago(1000), None, DAYS_90, True),
+    "an old key, never to be rotated": (ago(1000), None, None, False),
+    "a key dated by a clock that was ahead": (NOW + SECOND, None, DAYS_90, False),
+    "a request after the key was made": (ago(1), ago(0.5), DAYS_90, True),
+    "a request, never to be rotated on schedule": (ago(1), ago(0.5), None, True),
+    "a request that the key has met": (ago(1), ago(1), None, False),
+    "a request from before the key": (ago(1), ago(2), None, False),
+    "an old request and an old key": (ago(100), ago(200), DAYS_90, True),
+    "no key that can be read": (None, None, DAYS_90, False),
+    "no key that can be read, and a request": (None, ago(1), None, True),
+}
+
+
+@pytest.mark.parametrize(("newest", "requested", "every", "due"), DUE.values(), ids=DUE)
+def test_a_key_is_made_when_the_newest_is_too_old_or_older_than_was_asked(
+    newest: datetime | None, requested: datetime | None, every: timedelta | None, due: bool
+) -> None:
+    assert is_due(newest, requested, every, NOW) is due
+
+
+@pytest.mark.parametrize(
+    ("text", "since"),
+    [
+        (None, None),
+        ("2026-06-01T11:59:59Z", NOW - SECOND),
+        ("2026-06-01T13:59:59+02:00", NOW - SECOND),
+        ("2026-06-01T11:59:59.250000+00:00", NOW - SECOND + timedelta(milliseconds=250)),
+        ("2026-06-01T12:04:59Z", NOW + CLOCK_SKEW - SECOND),
+        ("1970-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_request_names_a_time(text: str | None, since: datetime | None) -> None:
+    assert read_rotation_request(text, NOW) == RotationRequest(since)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "true", "2026-06-01", "2026-06-01T11:59:59", "1780315199", "0001-01-01T00:00:00+23:00"]
+)
+def test_a_request_that_is_no_time_is_refused_with_an_example(text: str) -> None:
+    request = read_rotation_request(text, NOW)
+    assert request == RotationRequest(rejection="it isn't a time with its zone, such as 2026-01-31T12:00:00Z")
+
+
+def test_a_request_for_a_time_to_come_is_refused_until_then() -> None:
+    text = "2026-06-01T12:05:01Z"
+    assert read_rotation_request(text, NOW) == RotationRequest(
+        rejection="it lies ahead: by the operator's clock it is 2026-06-01T12:00:00Z"
+    )
+    assert read_rotation_request(text, NOW + SECOND).since == NOW + CLOCK_SKEW + SECOND
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), SECOND, CLOCK_SKEW])
+def test_a_new_key_meets_the_request_that_it_was_made_for(ahead: timedelta) -> None:
+    requested = read_rotation_request((NOW + ahead).isoformat(), NOW).since
+    assert is_due(ago(1), requested, DAYS_90, NOW)
+    for later in (timedelta(0), SECOND, CLOCK_SKEW):
+        assert not is_due(creation_time(requested, NOW), requested, DAYS_90, NOW + later)
+
+
+def test_a_new_key_is_dated_now() -> None:
+    assert creation_time(None, NOW) == creation_time(ago(1), NOW) == NOW
+
+
+def keyring(count: int) -> Keyring:
+    return Keyring(KeyPair(SecretBytes(bytes([number] * 32)), ago(number)) for number in range(count))
+
+
+def test_every_key_is_published_the_newest_first() -> None:
+    few = keyring(3)
+    assert published(few) == [key.public for key in sorted(few.values(), key=lambda key: key.created, reverse=True)]
+    assert published(few)[0] == few.newest.public
+
+
+def test_of_many_keys_the_newest_are_published() -> None:
+    many = keyring(PUBLIC_KEYS_MAX + 20)
+    seen = published(many)
+    assert len(seen) == PUBLIC_KEYS_MAX
+    assert seen[0] == many.newest.public
+    assert min(many[key.id].created for key in seen) == ago(PUBLIC_KEYS_MAX - 1)
+
+
+def test_what_is_published_fits_into_a_config_map() -> None:
+    assert sum(len(str(key)) + len(key.id) for key in published(keyring(PUBLIC_KEYS_MAX + 20))) < 1_048_576 / 2
+
+
+def test_values_move_on_from_all_keys_but_the_newest() -> None:
+    newest, *others = (KeyPair.generate(ago(days)) for days in (1, 2, 3))
+    assert older_keys(Keyring([others[0], newest, others[1]])) == {key.public.id for key in others}
+    assert older_keys(Keyring([newest])) == older_keys(Keyring([])) == set()
+
+
+@pytest.mark.parametrize(
+    ("sealed", "behind"),
+    [
+        ("dbs1.00000000000000aa.x", True),
+        ("dbs1.00000000000000bb.x", True),
+        ("dbs1.00000000000000cc.x", False),  # the newest, or one that isn't here
+        ("dbs1.00000000000000a.x", False),
+        ("dbs1..x", False),
+        ("00000000000000aa", False),
+        ("", False),
+    ],
+)
+def test_a_sealed_value_is_behind_when_its_text_names_an_older_key(sealed: str, behind: bool) -> None:
+    assert needs_reseal(sealed, {"00000000000000aa", "00000000000000bb"}) is behind
+
+
+@pytest.mark.parametrize(
+    ("holders", "alone"),
+    [
+        ({"devbox-secrets-gateway"}, True),
+        ({"devbox-secrets"}, True),
+        ({"devbox-secrets", "devbox-secrets-gateway"}, True),
+        ({"devbox-secrets-gateway", "kubectl"}, False),
+        ({"devbox-secrets", "argocd-controller"}, False),
+        ({"devbox-secrets-cli"}, False),
+        ({"kubectl-client-side-apply"}, False),
+        ({None}, False),
+        (set(), False),
+    ],
+)
+def test_a_sealed_value_is_without_a_copy_when_the_gateway_and_the_operator_alone_hold_it(
+    holders: set[str | None], alone: bool
+) -> None:
+    assert is_without_copy(holders) is alone

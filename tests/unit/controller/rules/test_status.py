@@ -1,0 +1,117 @@
+"""What statuses say."""
+
+from dataclasses import replace
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecretStatus, Condition, Reason
+from devbox_secrets.controller.rules.conditions import NotReady, not_owned
+from devbox_secrets.controller.rules.status import falls_due, next_status
+from unit.controller.rules.entries import entry, v
+
+THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
+BROKEN = NotReady(Reason.CANNOT_OPEN, "it doesn't open")
+
+
+def test_a_first_sync_says_when_and_why() -> None:
+    status = next_status(entry("A", v("1")), None, NOW)
+    (ready,) = status.conditions
+    assert (ready.type, ready.status, ready.reason) == ("Ready", "True", "Synced")
+    assert ready.last_transition_time == status.changed_at == NOW
+    assert status.observed_generation == ready.observed_generation == 1
+    assert status.key_id == "0123456789abcdef"
+
+
+def test_a_status_that_says_it_already_is_not_written_again() -> None:
+    made = entry("A", v("1"))
+    status = next_status(made, None, THEN)
+    again = next_status(replace(made, status=status, before=v("1")), None, NOW)
+    assert again == status
+
+
+@pytest.mark.parametrize(
+    ("told", "generation", "before", "opened", "changed"),
+    [
+        pytest.param(None, 2, v("1"), v("2"), NOW, id="a new value"),
+        pytest.param(None, 2, v("1"), v("1"), THEN, id="the same value, re-sealed"),
+        pytest.param(None, 1, v("hand"), v("1"), THEN, id="a change by hand, undone"),
+        pytest.param(None, 1, None, v("1"), THEN, id="a Secret deleted by hand, undone"),
+        pytest.param(None, 2, v("1"), BROKEN, THEN, id="an update that doesn't open"),
+        pytest.param(BROKEN, 1, v("1"), v("2"), NOW, id="an update that opens at last"),
+        pytest.param(BROKEN, 1, v("1"), v("1"), THEN, id="a value that opens again"),
+        pytest.param(not_owned(["box"]), 1, v("1"), v("1"), NOW, id="a namespace that is in reach at last"),
+    ],
+)
+def test_changed_at_follows_the_value_alone(
+    told: NotReady | None,
+    generation: int,
+    before: SecretBytes | None,
+    opened: SecretBytes | NotReady,
+    changed: str,
+) -> None:
+    made = entry("A", v("1"), status=next_status(entry("A", v("1")), None, THEN))
+    status = next_status(replace(made, before=v("1")), told, THEN)
+    not_ready = opened if isinstance(opened, NotReady) else None
+    made = entry("A", opened, generation=generation, status=status, before=before)
+    assert next_status(made, not_ready, NOW).changed_at == changed
+
+
+def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
+    made = entry("A", v("1"))
+    ready = next_status(made, None, THEN)
+    broken = next_status(replace(made, status=ready), BROKEN, NOW)
+    assert broken.conditions[0].last_transition_time == NOW
+    other = NotReady(Reason.UNKNOWN_KEY, "why")
+    still = next_status(replace(made, status=broken), other, "2026-03-03T00:00:00Z")
+    assert still.conditions[0].reason == "UnknownKey"
+    assert still.conditions[0].last_transition_time == NOW
+
+
+def ready(status: str, reason: str) -> tuple[Condition, ...]:
+    return (Condition(type="Ready", status=status, reason=reason, message=reason, last_transition_time=THEN),)
+
+
+@pytest.mark.parametrize(
+    ("changed_at", "rotate_after", "status", "words"),
+    [
+        (THEN, None, None, ""),
+        (None, "1m", None, ""),
+        (THEN, "90d", "False", "the value is to be changed by 2026-04-01T00:00:00Z"),
+        (THEN, "32d", "True", f"the value is of {THEN} and was to be changed by {NOW} (rotateAfter: 32d); get"),
+        (THEN, "31d", "True", "get a new one at its source and seal it: devbox-secrets seal A"),
+        (THEN, "769h", "False", "the value is to be changed by 2026-02-02T01:00:00Z"),
+        (THEN, "768h", "True", ""),
+        (THEN, "46080m", "True", ""),
+        ("2026-01-01T01:00:00+01:00", "90d", "False", "by 2026-04-01T00:00:00Z"),
+        ("9999-12-31T00:00:00Z", "90d", None, ""),
+        ("some day", "90d", None, ""),
+        (THEN, "99999d", "False", "the value is to be changed by 2299-10-16T00:00:00Z"),
+    ],
+)  # fmt: skip
+def test_a_value_is_due_when_it_is_older_than_rotate_after_says(
+    changed_at: str | None, rotate_after: str | None, status: str | None, words: str
+) -> None:
+    before = AccountSecretStatus(changed_at=changed_at, conditions=ready("True", "Synced"), observed_generation=1)
+    not_ready = None if changed_at else BROKEN
+    due = next_status(entry("A", v("1"), rotate_after=rotate_after, status=before), not_ready, NOW).rotation_due
+    assert (due.status if due else None) == status
+    assert words in (due.message if due else "")
+    assert falls_due(before, rotate_after, NOW) is (status == "True")
+
+
+def test_a_new_value_is_fresh_again() -> None:
+    old = next_status(entry("A", v("1"), rotate_after="1d"), None, THEN)
+    due = next_status(entry("A", v("1"), rotate_after="1d", status=old, before=v("1")), None, NOW)
+    new = next_status(entry("A", v("2"), rotate_after="1d", status=due, generation=2, before=v("1")), None, NOW)
+    told = [status.rotation_due for status in (old, due, new)]
+    assert [(one.status, one.reason) for one in told if one] == [
+        ("False", "NotDue"), ("True", "Overdue"), ("False", "NotDue")
+    ]  # fmt: skip
+
+
+def test_what_is_told_to_be_due_does_not_fall_due_again() -> None:
+    old = AccountSecretStatus(changed_at=THEN)
+    told = next_status(entry("A", v("1"), rotate_after="1d", status=old), BROKEN, NOW)
+    assert falls_due(old, "1d", NOW)
+    assert not falls_due(told, "1d", NOW)

@@ -1,0 +1,418 @@
+"""What the operator knows: whatever the order it was told in, the newest state stays."""
+
+import base64
+from collections.abc import Mapping
+from operator import methodcaller
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecret, Reason
+from devbox_secrets.api.names import (
+    ACCOUNT_LABEL,
+    ACCOUNT_SECRET,
+    FIELD_MANAGER,
+    MANAGED_BY_LABEL,
+)
+from devbox_secrets.controller.cache import Cache, Key, Table
+from devbox_secrets.controller.rules.plan import ExistingSecret, Member
+
+Body = dict[str, Any]
+KEY: Key = ("team", "a")
+MANAGED = {MANAGED_BY_LABEL: FIELD_MANAGER}
+
+
+def account_secret(version: int, namespace: str = "team", name: str = "a", **fields: Any) -> Body:  # noqa: ANN401
+    metadata = {
+        "uid": f"uid-{name}",
+        "namespace": namespace,
+        "name": name,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "generation": 1,
+        "resourceVersion": str(version),
+    }
+    return {"metadata": metadata, "spec": {"name": name.upper(), "sealed": f"sealed-{version}"}, **fields}
+
+
+def namespace(version: int, name: str, account: str | None = None, *, terminating: bool = False) -> Body:
+    metadata: Body = {"name": name, "resourceVersion": str(version)}
+    if account is not None:
+        metadata["labels"] = {ACCOUNT_LABEL: account}
+    if terminating:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    return {"metadata": metadata}
+
+
+def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, **metadata: object) -> Body:
+    data = {name: base64.b64encode(value).decode() for name, value in (values or {}).items()}
+    fixed = {"name": ACCOUNT_SECRET, "namespace": where, "resourceVersion": str(version)}
+    return {"metadata": {**fixed, "labels": MANAGED, **metadata}, "data": data}
+
+
+def sealed(cache: Cache, account: str = "team") -> list[str]:
+    return [item.spec.sealed for item in cache.account_secrets(account)]
+
+
+def members(cache: Cache, account: str) -> list[str]:
+    return [member.namespace for member in cache.members(account)]
+
+
+def test_a_table_has_the_newest_state_of_an_object() -> None:
+    table: Table[str] = Table()
+    assert table.upsert(KEY, 5, "new")
+    assert not table.upsert(KEY, 4, "old")
+    assert table.get(KEY) == "new"
+    assert table.within("team") == ["new"]
+    assert list(table) == [(KEY, "new")]
+
+
+def test_a_table_has_nothing_of_what_it_never_heard_of() -> None:
+    table: Table[str] = Table()
+    assert table.get(KEY) is None
+    assert table.within("team") == []
+    assert not table.delete(KEY, 1)
+
+
+def test_a_state_with_the_same_content_is_no_news_but_counts_as_the_newest() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 5, "same")
+    assert not table.upsert(KEY, 7, "same")
+    assert not table.upsert(KEY, 6, "between")
+    assert table.get(KEY) == "same"
+
+
+def test_a_state_from_before_a_deletion_does_not_undo_it() -> None:
+    table: Table[str] = Table()
+    table.delete(KEY, 6)
+    assert not table.upsert(KEY, 5, "from before")
+    assert table.get(KEY) is None
+
+
+def test_an_older_deletion_does_not_make_a_newer_one_forgotten() -> None:
+    table: Table[str] = Table()
+    table.delete(KEY, 8)
+    table.delete(KEY, 5)
+    assert not table.upsert(KEY, 7, "between the two")
+    assert table.get(KEY) is None
+
+
+def test_a_deletion_from_before_a_state_does_not_take_it_away() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 7, "made anew")
+    assert not table.delete(KEY, 6)
+    assert table.get(KEY) == "made anew"
+
+
+def test_what_was_deleted_can_be_made_anew() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 5, "first")
+    assert table.delete(KEY, 6)
+    assert table.upsert(KEY, 7, "second")
+    assert table.get(KEY) == "second"
+
+
+def test_a_list_takes_away_what_it_does_not_have() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 5, "missed its deletion")
+    assert table.replace({("team", "b"): (6, "listed")}, 9) == [("team", "b"), KEY]
+    assert dict(table) == {("team", "b"): "listed"}
+
+
+def test_a_list_leaves_what_is_newer_than_itself() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 12, "made after the list")
+    assert table.replace({}, 9) == []
+    assert table.get(KEY) == "made after the list"
+
+
+def test_a_list_does_not_bring_back_what_was_deleted_after_it() -> None:
+    table: Table[str] = Table()
+    table.delete(KEY, 12)
+    assert table.replace({KEY: (5, "listed")}, 9) == []
+    assert table.get(KEY) is None
+
+
+def test_a_state_that_a_list_has_overtaken_does_not_bring_the_object_back() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 5, "deleted meanwhile")
+    table.delete(KEY, 6)
+    table.replace({}, 9)
+    assert not table.upsert(KEY, 5, "deleted meanwhile")
+    assert table.get(KEY) is None
+
+
+def test_a_list_older_than_the_last_one_changes_nothing() -> None:
+    table: Table[str] = Table()
+    table.replace({KEY: (8, "made between the two")}, 9)
+    assert table.replace({("team", "b"): (5, "gone between the two")}, 7) == []
+    assert not table.upsert(("team", "b"), 8, "gone between the two")
+    assert dict(table) == {KEY: "made between the two"}
+
+
+# An object's history: at each step it is made or changed (a text), deleted (None), or left alone.
+histories = st.lists(st.dictionaries(st.sampled_from("abc"), st.none() | st.text(max_size=2)), max_size=8)
+
+
+@given(history=histories, data=st.data())
+def test_any_order_of_events_and_lists_ends_in_the_newest_state(
+    history: list[dict[str, str | None]], data: st.DataObject
+) -> None:
+    events, lists = [], [methodcaller("replace", {}, 0)]
+    state: dict[Key, tuple[int, str]] = {}
+    version = 0
+    for changes in history:
+        for name, content in changes.items():
+            version += 1
+            key = ("team", name)
+            if content is not None:
+                state[key] = version, content
+                events.append(methodcaller("upsert", key, version, content))
+            elif state.pop(key, None):
+                events.append(methodcaller("delete", key, version))
+        lists.append(methodcaller("replace", dict(state), version))
+
+    # Each event comes, some come again, some lists are made; and all that at any time.
+    more = data.draw(st.lists(st.sampled_from([*events, *lists]), max_size=12))
+    table: Table[str] = Table()
+    for tell in data.draw(st.permutations([*events, *more])):
+        tell(table)
+    assert dict(table) == {key: content for key, (_, content) in state.items()}
+
+
+def test_an_account_secret_marks_its_own_account() -> None:
+    cache = Cache()
+    assert cache.upsert_account_secret(account_secret(5)) == {"team"}
+    assert sealed(cache) == ["sealed-5"]
+    assert cache.delete_account_secret(account_secret(6)) == {"team"}
+    assert sealed(cache) == []
+
+
+def test_the_event_after_the_answer_to_our_own_write_marks_nothing() -> None:
+    cache = Cache()
+    cache.upsert_account_secret(account_secret(5))
+    cache.upsert_secret(secret(6, "team", {"A": b"1"}))
+    answer = account_secret(7, status={"observedGeneration": 1, "keyId": "0123456789abcdef"})
+    assert cache.upsert_account_secret(answer) == {"team"}
+    assert cache.upsert_account_secret(answer) == set()
+    assert cache.upsert_secret(secret(6, "team", {"A": b"1"})) == set()
+
+
+def test_the_event_before_the_answer_to_our_own_write_does_not_undo_it() -> None:
+    cache = Cache()
+    cache.upsert_account_secret(account_secret(7))
+    assert cache.upsert_account_secret(account_secret(5)) == set()
+    assert cache.delete_account_secret(account_secret(5)) == set()
+    assert sealed(cache) == ["sealed-7"]
+
+
+def test_versions_compare_as_numbers() -> None:
+    cache = Cache()
+    cache.upsert_account_secret(account_secret(9))
+    assert cache.upsert_account_secret(account_secret(10)) == {"team"}
+    assert sealed(cache) == ["sealed-10"]
+
+
+def test_a_status_that_the_api_server_has_none_of_is_an_empty_one() -> None:
+    cache = Cache()
+    cache.upsert_account_secret(account_secret(5))
+    (item,) = cache.account_secrets("team")
+    assert item.status.changed_at is None
+    assert item.status.conditions == ()
+
+
+def test_a_status_is_read_back_as_it_was_written() -> None:
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "CannotOpen",
+        "message": "why",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "observedGeneration": 3,
+    }
+    written = {"changedAt": "2026-01-01T00:00:00Z", "conditions": [condition]}
+    cache = Cache()
+    cache.upsert_account_secret(account_secret(5, status=written))
+    (item,) = cache.all_account_secrets()
+    assert item.status.conditions[0].reason == Reason.CANNOT_OPEN
+    assert item.status.model_dump(by_alias=True, exclude_none=True, mode="json") == written
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "marked"),
+    [
+        (None, namespace(2, "box"), {"box"}),
+        (None, namespace(2, "box", "a"), {"box", "a"}),
+        (None, namespace(2, "box", ""), {"box"}),
+        (None, namespace(2, "box", terminating=True), set()),
+        (namespace(1, "box"), namespace(2, "box"), set()),
+        (namespace(1, "box"), namespace(2, "box", "a"), {"box", "a"}),
+        (namespace(1, "box", "a"), namespace(2, "box", "a"), set()),
+        (namespace(1, "box", "a"), namespace(2, "box", "b"), {"box", "a", "b"}),
+        (namespace(1, "box", "a"), namespace(2, "box"), {"box", "a"}),
+        (namespace(1, "box", "a"), namespace(2, "box", "a", terminating=True), {"box", "a"}),
+        (namespace(1, "box", "a", terminating=True), namespace(2, "box", "a", terminating=True), set()),
+        (namespace(2, "box", "a"), namespace(1, "box", "b"), set()),
+    ],
+)
+def test_a_namespace_marks_the_accounts_it_was_is_and_could_be_of(
+    before: Body | None, after: Body, marked: set[str]
+) -> None:
+    by_event, by_list = Cache(), Cache()
+    if before is not None:
+        by_event.upsert_namespace(before)
+        by_list.replace_namespaces([before], int(before["metadata"]["resourceVersion"]))
+    assert by_event.upsert_namespace(after) == marked
+    assert by_list.replace_namespaces([after], int(after["metadata"]["resourceVersion"])) == marked
+
+
+def test_a_namespace_that_goes_marks_its_account_and_itself() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", "a"))
+    assert cache.delete_namespace(namespace(2, "box", "a")) == {"box", "a"}
+    assert cache.delete_namespace(namespace(2, "box", "a")) == set()
+    assert members(cache, "a") == []
+
+
+def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
+    cache = Cache()
+    for body in (namespace(1, "team"), namespace(2, "z", "team"), namespace(3, "b", "team"), namespace(4, "c")):
+        cache.upsert_namespace(body)
+    cache.upsert_secret(secret(5, "z", {"A": b"1"}))
+    found = ExistingSecret("5", {"A": SecretBytes(b"1")})
+    assert cache.members("team") == [Member("b", True), Member("team", False), Member("z", True, found)]
+
+
+def test_a_namespace_whose_label_moved_is_a_member_of_the_new_account_alone() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", "a"))
+    cache.upsert_namespace(namespace(2, "box", "b"))
+    assert (members(cache, "a"), members(cache, "b"), members(cache, "box")) == ([], ["box"], [])
+    cache.replace_namespaces([namespace(3, "box")], 3)
+    assert (members(cache, "b"), members(cache, "box")) == ([], ["box"])
+
+
+def test_a_label_with_an_empty_value_leaves_a_namespace_its_own_account() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", ""))
+    assert cache.home_account("box") == "box"
+    assert members(cache, "box") == ["box"]
+
+
+def test_a_namespace_that_is_being_deleted_is_no_member() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", "team"))
+    cache.upsert_namespace(namespace(2, "box", "team", terminating=True))
+    assert members(cache, "team") == []
+    cache.replace_namespaces([namespace(2, "box", "team", terminating=True)], 3)
+    assert members(cache, "team") == []
+    # A state from before its deletion began comes late.
+    assert cache.upsert_namespace(namespace(1, "box", "team")) == set()
+    assert members(cache, "team") == []
+
+
+def test_a_namespace_made_anew_is_a_member_again() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", "team"))
+    cache.delete_namespace(namespace(2, "box", "team"))
+    assert cache.upsert_namespace(namespace(3, "box", "team")) == {"box", "team"}
+    assert members(cache, "team") == ["box"]
+
+
+def test_a_namespace_that_a_list_lacks_is_no_member() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", "team"))
+    assert cache.replace_namespaces([], 2) == {"box", "team"}
+    assert members(cache, "team") == []
+
+
+def test_a_list_of_what_is_known_marks_nothing() -> None:
+    cache = Cache()
+    boxes = [namespace(1, "team"), namespace(2, "box", "team")]
+    ours, theirs = [secret(3, "box", {"A": b"1"})], [account_secret(4)]
+    cache.replace_namespaces(boxes, 4)
+    cache.replace_secrets(ours, 4)
+    cache.replace_account_secrets(map(AccountSecret.parse, theirs), 4)
+    assert cache.replace_namespaces(boxes, 9) == set()
+    assert cache.replace_secrets(ours, 9) == set()
+    assert cache.replace_account_secrets(map(AccountSecret.parse, theirs), 9) == set()
+
+
+def test_a_list_of_account_secrets_marks_what_changed_and_what_is_gone() -> None:
+    cache = Cache()
+    before = [account_secret(1, "a"), account_secret(2, "b"), account_secret(3, "c")]
+    cache.replace_account_secrets(map(AccountSecret.parse, before), 3)
+    after = [account_secret(1, "a"), account_secret(5, "b")]
+    assert cache.replace_account_secrets(map(AccountSecret.parse, after), 6) == {"b", "c"}
+    assert (sealed(cache, "a"), sealed(cache, "b"), sealed(cache, "c")) == (["sealed-1"], ["sealed-5"], [])
+
+
+def test_an_account_secret_marks_the_account_of_its_namespace() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box", "team"))
+    assert cache.upsert_secret(secret(2, "box")) == {"team"}
+    assert cache.delete_secret(secret(3, "box")) == {"team"}
+    assert cache.delete_secret(secret(3, "box")) == set()
+    # Of an unknown namespace it is the namespace's own.
+    assert cache.upsert_secret(secret(4, "elsewhere")) == {"elsewhere"}
+    assert cache.replace_secrets([secret(5, "box")], 6) == {"team", "elsewhere"}
+
+
+def test_every_account_with_something_to_do_is_named() -> None:
+    cache = Cache()
+    cache.upsert_account_secret(account_secret(1, "with-account-secrets"))
+    cache.upsert_namespace(namespace(2, "box", "with-a-label"))
+    cache.upsert_namespace(namespace(3, "idle"))
+    cache.upsert_secret(secret(4, "with-a-left-over"))
+    cache.upsert_namespace(namespace(5, "other-box", "with-both"))
+    cache.upsert_secret(secret(6, "other-box"))
+    assert cache.accounts() == {"with-account-secrets", "with-a-label", "with-a-left-over", "with-both"}
+
+
+APPLIED = {"manager": FIELD_MANAGER, "operation": "Apply"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "owned", "labeled"),
+    [
+        ({}, True, True),
+        ({"labels": {}}, False, False),
+        ({"labels": None}, False, False),
+        ({"labels": {MANAGED_BY_LABEL: "Helm"}}, False, False),
+        ({"labels": {}, "managedFields": [APPLIED]}, True, False),
+        ({"labels": {}, "managedFields": [{**APPLIED, "operation": "Update"}]}, False, False),
+        ({"labels": {}, "managedFields": [{**APPLIED, "manager": "kubectl"}]}, False, False),
+        ({"labels": {}, "managedFields": None}, False, False),
+    ],
+)
+def test_a_secret_is_ours_by_its_label_or_because_we_applied_it(metadata: Body, owned: bool, labeled: bool) -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box"))
+    cache.upsert_secret(secret(2, "box", **metadata))
+    (member,) = cache.members("box")
+    assert member.secret == ExistingSecret("2", {}, owned=owned, labeled=labeled)
+
+
+@pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
+def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recreate: bool) -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box"))
+    cache.upsert_secret({**secret(2, "box"), "immutable": immutable, "data": None})
+    (member,) = cache.members("box")
+    assert member.secret == ExistingSecret("2", {}, must_recreate=must_recreate)
+
+
+def test_nothing_in_the_cache_prints_a_value() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "team"))
+    cache.upsert_account_secret(account_secret(2))
+    cache.upsert_secret(secret(3, "team", {"A": b"canary-value"}))
+    (member,) = cache.members("team")
+    assert member.secret is not None
+    assert member.secret.data == {"A": SecretBytes(b"canary-value")}
+    printed = repr((vars(cache), cache.members("team"), cache.account_secrets("team"), str(member)))
+    assert "canary-value" not in printed
+    assert base64.b64encode(b"canary-value").decode() not in printed
+    assert "sealed-2" not in printed

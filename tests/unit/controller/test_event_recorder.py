@@ -1,0 +1,136 @@
+"""Which Events are recorded, on what, and that one that can't be holds nothing back."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.controller import metrics
+from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.event_recorder import EventRecorder
+from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.errors import Forbidden
+from unit.controller.fake_writer import FakeWriter, RecordedEvent
+from unit.controller.objects import account_secret, at, namespace
+
+EVENT = Event("CannotOpen", "it doesn't open")
+
+
+class Scans:
+    """A recorder, the namespaces that it looks at, and the reasons that it recorded."""
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.writer = FakeWriter()
+        self.recorder = EventRecorder(
+            self.writer, self.cache, "replica-1", lambda: datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+        )
+
+    def have(self, name: str, account: str | None = None) -> None:
+        self.cache.upsert_namespace(at(next(self.writer.versions), namespace(name, account)))
+
+    def lose(self, name: str) -> None:
+        self.cache.delete_namespace(at(next(self.writer.versions), namespace(name)))
+
+    async def scan(self) -> list[tuple[str, str]]:
+        """Scan once, and give where what was recorded."""
+        self.writer.events.clear()
+        await self.recorder.record_namespaces()
+        return [(each.regarding["name"], each.event.reason) for each in self.writer.events]
+
+
+@pytest.fixture
+def scans() -> Scans:
+    return Scans()
+
+
+def written() -> float:
+    return metrics.REGISTRY.get_sample_value("devbox_secrets_writes_total", {"resource": "event"}) or 0
+
+
+def without_home() -> float | None:
+    return metrics.REGISTRY.get_sample_value("devbox_secrets_namespaces_without_home")
+
+
+async def test_an_event_is_recorded_on_the_state_of_the_account_secret_that_it_is_about(scans: Scans) -> None:
+    before = written()
+    await scans.recorder.record(AccountSecret.parse(at(7, account_secret("A", "dbs1.…"))), EVENT)
+    regarding = {
+        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "kind": "AccountSecret",
+        "namespace": "team",
+        "name": "a",
+        "uid": "uid-team-A",
+        "resourceVersion": "7",
+    }
+    assert scans.writer.events == [RecordedEvent(regarding, EVENT, "2026-01-02T03:04:05.000678Z", "replica-1")]
+    assert written() == before + 1
+
+
+async def test_an_event_that_can_not_be_created_is_a_line_in_the_log(
+    scans: Scans, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scans.writer.fail_once("event team/a", Forbidden("POST …: 403 quota"))
+    before = written()
+    await scans.recorder.record(AccountSecret.parse(at(7, account_secret("A", "dbs1.…"))), EVENT)
+    assert caplog.messages == ["an Event couldn't be created: POST …: 403 quota"]
+    assert written() == before
+
+
+async def test_a_namespace_whose_account_has_a_home_is_well(scans: Scans) -> None:
+    scans.have("team")
+    scans.have("box", "team")
+    assert [await scans.scan() for _ in range(3)] == [[], [], []]
+    assert without_home() == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        pytest.param([], "HomeNotFound", id="there is no such namespace"),
+        pytest.param([("team", "other"), ("other", None)], "InvalidHome", id="it belongs to another account"),
+    ],
+)
+async def test_an_account_without_a_home_is_recorded_once_at_the_second_scan(
+    others: list[tuple[str, str | None]], reason: str, scans: Scans
+) -> None:
+    for other in others:
+        scans.have(*other)
+    scans.have("box", "team")
+    assert [await scans.scan() for _ in range(4)] == [[], [("box", reason)], [], []]
+    assert without_home() == 1
+
+
+async def test_the_event_is_in_the_namespace_itself_where_people_look(scans: Scans) -> None:
+    scans.have("box", "team")
+    await scans.scan()
+    await scans.scan()
+    (recorded,) = scans.writer.events
+    assert recorded.regarding == {"apiVersion": "v1", "kind": "Namespace", "namespace": "box", "name": "box"}
+
+
+async def test_a_home_that_is_created_right_after_its_member_is_no_event(scans: Scans) -> None:
+    scans.have("box", "team")
+    assert await scans.scan() == []
+    scans.have("team")
+    assert await scans.scan() == []
+
+
+async def test_what_becomes_wrong_in_another_way_is_recorded_as_such(scans: Scans) -> None:
+    scans.have("box", "team")
+    await scans.scan()
+    await scans.scan()
+    scans.have("other")
+    scans.have("team", "other")
+    assert [await scans.scan() for _ in range(3)] == [[], [("box", "InvalidHome")], []]
+
+
+async def test_what_was_mended_and_breaks_again_is_recorded_again(scans: Scans) -> None:
+    scans.have("box", "team")
+    await scans.scan()
+    assert await scans.scan() == [("box", "HomeNotFound")]
+    scans.have("team")
+    await scans.scan()
+    scans.lose("team")
+    assert [await scans.scan() for _ in range(2)] == [[], [("box", "HomeNotFound")]]

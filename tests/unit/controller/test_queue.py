@@ -1,0 +1,333 @@
+"""The queue: each name once, the newest first, no flood before a trickle, and no name in another's way."""
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devbox_secrets.controller.queue import WorkQueue
+from unit.controller.virtual_time import run
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def take(queue: WorkQueue) -> str:
+    return (await queue.get())[0]
+
+
+async def take_all(queue: WorkQueue) -> list[str]:
+    return [await take(queue) for _ in range(len(queue))]
+
+
+def test_the_newest_comes_first() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a", "b"])
+        queue.add(["c"])
+        assert await take_all(queue) == ["c", "b", "a"]
+
+    run(main())
+
+
+def test_a_name_waits_once_and_where_it_was_added_last() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a", "b", "c"])
+        queue.add(["a"])
+        assert len(queue) == 3
+        assert await take_all(queue) == ["a", "c", "b"]
+
+    run(main())
+
+
+def test_a_flood_of_changes_does_not_hold_up_a_single_one() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        floods = [f"flood {number}" for number in range(100)]
+        for _ in range(10):
+            queue.add(floods)
+        for _ in range(20):
+            queue.add(["single"])
+            queue.add(floods)
+            assert await take(queue) == "single"
+            queue.done("single")
+            queue.done(await take(queue))
+
+    run(main())
+
+
+def test_a_worker_for_small_ones_leaves_a_flood_to_the_others() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        floods = ["flood 1", "flood 2"]
+        for _ in range(10):
+            queue.add(floods)
+        small = asyncio.create_task(queue.get(small=True))
+        await asyncio.sleep(1)
+        assert not small.done()
+        queue.add(["single"])
+        assert (await small)[0] == "single"
+        assert sorted(await take_all(queue)) == floods
+
+    run(main())
+
+
+def test_a_worker_for_small_ones_takes_what_is_left_of_a_flood_when_it_is_small() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(["flood"])
+        small = asyncio.create_task(queue.get(small=True))
+        assert await take(queue) == "flood"
+        queue.add(["flood"])
+        queue.done("flood")
+        await asyncio.sleep(1)
+        assert (await small)[0] == "flood"
+
+    run(main())
+
+
+def test_who_has_single_changes_all_the_time_does_not_hold_up_a_flood_for_ever() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(["flood"])
+        taken = []
+        for _ in range(30):
+            queue.add(["single"])
+            taken.append(await take(queue))
+            queue.done(taken[-1])
+        assert "flood" in taken
+
+    run(main())
+
+
+def test_a_name_of_a_long_backlog_that_had_its_turn_is_before_the_rest_when_it_changes() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(str(number) for number in range(1000))
+        queue.done(first := await take(queue))
+        queue.add([first])
+        assert await take(queue) == first
+
+    run(main())
+
+
+def test_a_worker_waits_for_a_name() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        worker = asyncio.create_task(take(queue))
+        await asyncio.sleep(5)
+        assert not worker.done()
+        queue.add(["a"])
+        assert await worker == "a"
+        assert now() == 5
+
+    run(main())
+
+
+def test_each_of_two_names_wakes_a_worker() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        workers = [asyncio.create_task(take(queue)) for _ in range(2)]
+        await asyncio.sleep(1)
+        queue.add(["a", "b"])
+        assert sorted(await asyncio.gather(*workers)) == ["a", "b"]
+
+    run(main())
+
+
+def test_a_name_tells_how_long_it_waited_since_it_came_first() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        await asyncio.sleep(2)
+        queue.add(["a"])
+        await asyncio.sleep(3)
+        assert await queue.get() == ("a", 5)
+
+    run(main())
+
+
+@pytest.mark.parametrize("release", [WorkQueue.done, WorkQueue.failed])
+def test_a_name_that_is_being_worked_on_comes_again_right_after_that(
+    release: Callable[[WorkQueue, str], object],
+) -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        await queue.get()
+        queue.add(["a"])
+        await asyncio.sleep(2)
+        queue.add(["a"])
+        other = asyncio.create_task(queue.get())
+        await asyncio.sleep(3)
+        assert len(queue) == 0
+        assert not other.done()
+        release(queue, "a")
+        assert await other == ("a", 5)
+        assert now() == 5
+
+    run(main())
+
+
+def test_a_name_whose_work_went_well_does_not_come_again() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        queue.done(await take(queue))
+        await asyncio.sleep(1000)
+        assert len(queue) == 0
+
+    run(main())
+
+
+def test_a_name_that_fails_comes_again_each_time_later() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        name = await take(queue)
+        for delay in [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, *[60.0] * 20]:
+            since, told = now(), queue.failed(name)
+            name = await take(queue)
+            assert told == pytest.approx(delay)
+            assert now() - since == pytest.approx(delay)
+
+    run(main())
+
+
+def test_a_success_makes_the_next_failure_the_first_again() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        for _ in range(5):
+            queue.failed(await take(queue))
+        queue.done(await take(queue))
+        queue.add(["a"])
+        assert queue.failed(await take(queue)) == pytest.approx(0.2)
+
+    run(main())
+
+
+def test_a_name_that_fails_delays_no_other() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["bad"])
+        for _ in range(8):
+            queue.failed(await take(queue))
+        queue.add(["good"])
+        assert await queue.get() == ("good", 0)
+        assert queue.failed("good") == pytest.approx(0.2)
+        since = now()
+        assert await take(queue) == "good"
+        assert now() - since == pytest.approx(0.2)
+
+    run(main())
+
+
+def test_a_name_added_while_it_backs_off_comes_at_once_and_only_once() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        queue.failed(await take(queue))
+        queue.add(["a"])
+        assert await queue.get() == ("a", 0)
+        queue.done("a")
+        await asyncio.sleep(1000)
+        assert len(queue) == 0
+
+    run(main())
+
+
+def test_a_name_added_while_it_backs_off_keeps_its_count_of_failures() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        queue.failed(await take(queue))
+        queue.add(["a"])
+        assert queue.failed(await take(queue)) == pytest.approx(0.4)
+
+    run(main())
+
+
+def test_nothing_is_stuck_while_nothing_waits() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        await asyncio.sleep(100)
+        assert queue.stuck_seconds() == 0
+        queue.add(["a"])
+        await take(queue)
+        await asyncio.sleep(100)
+        assert queue.stuck_seconds() == 0
+
+    run(main())
+
+
+def test_it_is_stuck_since_the_oldest_came_or_the_last_was_taken() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        await asyncio.sleep(100)
+        queue.add(["a"])
+        await asyncio.sleep(10)
+        queue.add(["b"])
+        assert queue.stuck_seconds() == 10
+        await take(queue)
+        assert queue.stuck_seconds() == 0
+        await asyncio.sleep(7)
+        assert queue.stuck_seconds() == 7
+
+    run(main())
+
+
+seconds = st.floats(0, 3)
+
+
+@settings(deadline=None)
+@given(
+    adds=st.lists(st.tuples(seconds, st.lists(st.sampled_from("abc"), max_size=3)), max_size=12),
+    works=st.lists(st.tuples(seconds, st.booleans()), min_size=1, max_size=6),
+    workers=st.integers(1, 3),
+)
+def test_work_on_a_name_follows_its_every_change_and_never_twice_at_once(
+    adds: list[tuple[float, list[str]]], works: list[tuple[float, bool]], workers: int
+) -> None:
+    async def main() -> None:
+        queue, working, turns = WorkQueue(), set[str](), count()
+        changed, seen = dict.fromkeys("abc", 0), dict.fromkeys("abc", 0)
+
+        async def work() -> None:
+            while True:
+                name = await take(queue)
+                assert name not in working
+                working.add(name)
+                looked_at = changed[name]
+                turn = next(turns)
+                duration, goes_well = works[turn % len(works)]
+                await asyncio.sleep(duration)
+                working.remove(name)
+                if goes_well or turn > 30:
+                    seen[name] = looked_at
+                    queue.done(name)
+                else:
+                    queue.failed(name)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()) for _ in range(workers)]
+            for pause, names in adds:
+                await asyncio.sleep(pause)
+                for name in names:
+                    changed[name] += 1
+                queue.add(names)
+            await asyncio.sleep(10_000)
+            assert seen == changed
+            assert not working
+            assert len(queue) == 0
+            for task in tasks:
+                task.cancel()
+
+    run(main())

@@ -1,0 +1,606 @@
+"""What is written for an account, in which order, and what people are told when it can't be."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.names import CREATE_FIELD_MANAGER
+from devbox_secrets.controller import metrics
+from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.opener import Opener
+from devbox_secrets.controller.reconciler import Reconciler, _each
+from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.crypto.envelope import Keyring
+from devbox_secrets.errors import APIError, Conflict, Forbidden, NotFound, ServerError, Unreachable
+from unit.controller.fake_writer import FakeWriter
+from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, at, namespace, seal, secret
+
+REFUSED = Forbidden("PATCH …: 403 quota")
+
+
+class Cluster:
+    """What is in the cluster, and a reconciler that was told of it."""
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.writer = FakeWriter()
+        self.keyring = Keyring([KEY])
+        self.opener = Opener(lambda: self.keyring)
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.recorded: list[tuple[str, str]] = []
+        self.reconciler = Reconciler(
+            self.writer, self.cache, self.opener, self.record, reserved=["PATH"], clock=lambda: self.now
+        )
+        self.failures = 0
+
+    async def record(self, secret: AccountSecret, event: Event) -> None:
+        self.recorded.append((secret.name, event.reason))
+
+    def have_namespace(self, name: str, account: str | None = None) -> None:
+        self.cache.upsert_namespace(at(next(self.writer.versions), namespace(name, account)))
+
+    def have_secret(self, body: Body) -> None:
+        self.cache.upsert_secret(self.writer.put_secret(body))
+
+    def have(self, variable: str, value: str, *, account: str = "team", generation: int = 1, **spec: object) -> None:
+        """Have an AccountSecret with that value: a new one, or the next generation of an older one."""
+        self.have_sealed(variable, seal(value, variable, account), account=account, generation=generation, **spec)
+
+    def have_sealed(
+        self, variable: str, sealed: str, *, account: str = "team", generation: int = 1, **spec: object
+    ) -> None:
+        body = account_secret(variable, sealed, account, **spec)
+        body["metadata"]["generation"] = generation
+        before = self.writer.account_secrets.get((account, variable.lower()), {})
+        self.cache.upsert_account_secret(self.writer.put_account_secret({**body, "status": before.get("status") or {}}))
+
+    def lose(self, variable: str, *, account: str = "team") -> None:
+        """Have someone delete an AccountSecret."""
+        body = self.writer.account_secrets.pop((account, variable.lower()))
+        self.cache.delete_account_secret(at(next(self.writer.versions), body))
+
+    def lose_secret(self, where: str) -> None:
+        """Have someone delete an account Secret."""
+        del self.writer.secrets[where]
+        self.hear_of_deletion(where)
+
+    def hear_of_deletion(self, where: str) -> None:
+        """Have the event of an account Secret's deletion come."""
+        self.cache.delete_secret(at(next(self.writer.versions), secret(where, {})))
+
+    async def reconcile(self, account: str = "team") -> None:
+        await self.reconciler.reconcile(account, since=0, failures=self.failures)
+
+    async def calls(self, account: str = "team") -> list[str]:
+        """Reconcile, and give what was written for that."""
+        self.writer.calls.clear()
+        await self.reconcile(account)
+        return self.writer.calls
+
+    async def failing_calls(self, error: type[Exception], account: str = "team") -> list[str]:
+        """Reconcile, which fails, and give what was tried."""
+        self.writer.calls.clear()
+        with pytest.raises(error):
+            await self.reconcile(account)
+        self.failures += 1
+        return self.writer.calls
+
+    def reason(self, name: str) -> str | None:
+        """Give why an AccountSecret is Ready, or isn't."""
+        ready = self.writer.status(name).ready
+        return ready.reason if ready else None
+
+    def message(self, name: str) -> str:
+        ready = self.writer.status(name).ready
+        return ready.message if ready else ""
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """Have an account with its home alone."""
+    cluster = Cluster()
+    cluster.have_namespace("team")
+    return cluster
+
+
+def drift_repairs() -> float:
+    return metrics.REGISTRY.get_sample_value("devbox_secrets_drift_repairs_total") or 0
+
+
+def syncs() -> float:
+    return metrics.REGISTRY.get_sample_value("devbox_secrets_sync_duration_seconds_count") or 0
+
+
+async def test_a_first_value_is_created_empty_then_filled_then_told(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    assert await cluster.calls() == ["create team", "apply team", "status team/a"]
+    assert cluster.writer.values("team") == {"A": "1"}
+    assert cluster.reason("a") == "Synced"
+
+
+async def test_every_member_namespace_gets_the_same(cluster: Cluster) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    cluster.have("B", "2")
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "1", "B": "2"}
+
+
+async def test_nothing_is_written_when_nothing_differs(cluster: Cluster) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    assert await cluster.calls() == []
+
+
+async def test_an_account_of_which_nothing_is_known_needs_no_write(cluster: Cluster) -> None:
+    assert await cluster.calls("nobody") == []
+
+
+async def test_a_restart_on_an_unchanged_cluster_writes_nothing(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    after = Cluster()
+    after.have_namespace("team")
+    after.writer.versions = cluster.writer.versions
+    after.have_secret(cluster.writer.secrets["team"])
+    after.cache.upsert_account_secret(cluster.writer.put_account_secret(cluster.writer.account_secrets["team", "a"]))
+    assert await after.calls() == []
+
+
+async def test_a_new_value_is_applied_without_creating_anything(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have("A", "2", generation=2)
+    assert await cluster.calls() == ["apply team", "status team/a"]
+    assert cluster.writer.values("team") == {"A": "2"}
+
+
+async def test_a_write_is_measured_from_when_the_change_was_heard_of(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    before = syncs()
+    await cluster.reconcile()
+    assert syncs() == before + 1
+    await cluster.reconcile()
+    assert syncs() == before + 1
+
+
+async def test_what_someone_else_changed_is_repaired_and_counted(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_secret(secret("team", {"A": "by hand"}))
+    before = drift_repairs()
+    assert await cluster.calls() == ["apply team"]
+    assert cluster.writer.values("team") == {"A": "1"}
+    assert drift_repairs() == before + 1
+
+
+async def test_what_someone_else_deleted_is_repaired_and_counted(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.lose_secret("team")
+    before = drift_repairs()
+    assert await cluster.calls() == ["create team", "apply team"]
+    assert drift_repairs() == before + 1
+
+
+async def test_a_change_of_what_is_wanted_is_no_drift(cluster: Cluster) -> None:
+    before = drift_repairs()
+    for generation, value in enumerate(["1", "2", "1"], start=1):
+        cluster.have("A", value, generation=generation)
+        await cluster.reconcile()
+    assert drift_repairs() == before
+
+
+async def test_keys_of_another_field_manager_are_removed(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_secret(secret("team", {"A": "1", "_STRAY": "x", "_MORE": "y"}))
+    assert await cluster.calls() == ["apply team", "remove team _MORE _STRAY"]
+    assert cluster.writer.values("team") == {"A": "1"}
+    assert await cluster.calls() == []
+
+
+async def test_a_secret_that_can_not_be_changed_is_deleted_first(cluster: Cluster) -> None:
+    cluster.have_secret(secret("team", {}, immutable=True))
+    cluster.have("A", "1")
+    assert await cluster.calls() == ["delete team", "create team", "apply team", "status team/a"]
+    assert cluster.writer.values("team") == {"A": "1"}
+
+
+def foreign(where: str) -> Body:
+    """Give a Secret that someone else made."""
+    body = secret(where, {"THEIRS": "x"})
+    del body["metadata"]["labels"]
+    return body
+
+
+async def test_what_someone_else_owns_is_never_written_and_the_status_says_where(cluster: Cluster) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have_secret(foreign("box"))
+    cluster.have("A", "1")
+    assert await cluster.calls() == ["create team", "apply team", "status team/a"]
+    assert cluster.writer.values("box") == {"THEIRS": "x"}
+    assert cluster.reason("a") == "NotOwned"
+    assert "box" in cluster.message("a")
+    assert cluster.recorded == [("a", "NotOwned")]
+
+
+async def test_once_someone_else_s_secret_is_gone_the_value_changed_at_that_moment(cluster: Cluster) -> None:
+    cluster.have_secret(foreign("team"))
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.lose_secret("team")
+    cluster.now += timedelta(hours=1)
+    before = drift_repairs()
+    assert await cluster.calls() == ["create team", "apply team", "status team/a"]
+    assert drift_repairs() == before
+    assert cluster.writer.status("a").changed_at == "2026-01-01T01:00:00Z"
+
+
+async def test_a_secret_that_comes_up_just_before_ours_is_looked_at_first(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.before["create team"] = lambda: cluster.writer.put_secret(foreign("team"))
+    assert await cluster.failing_calls(Conflict) == ["create team"]
+    assert await cluster.calls() == ["status team/a"]
+    assert cluster.writer.values("team") == {"THEIRS": "x"}
+    assert cluster.reason("a") == "NotOwned"
+
+
+async def test_a_secret_that_we_created_and_could_not_fill_is_filled_the_next_time(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.fail_once("apply team", Unreachable("gone"))
+    assert await cluster.failing_calls(Unreachable) == ["create team", "apply team"]
+    created = cluster.writer.secrets["team"]
+    created["metadata"]["managedFields"] = [{"manager": CREATE_FIELD_MANAGER, "operation": "Apply"}]
+    # Its event may still be on the way: then the next try learns of it.
+    assert await cluster.failing_calls(Conflict) == ["create team"]
+    assert await cluster.calls() == ["apply team", "status team/a"]
+    assert cluster.writer.values("team") == {"A": "1"}
+
+
+async def test_a_labeled_namespace_keeps_an_empty_secret(cluster: Cluster) -> None:
+    cluster.have_namespace("box", "team")
+    assert await cluster.calls() == ["create box", "apply box"]
+    assert cluster.writer.values("box") == {}
+    assert await cluster.calls() == []
+
+
+async def test_with_the_last_value_the_home_s_secret_goes_and_a_labeled_namespace_s_is_emptied(
+    cluster: Cluster,
+) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.lose("A")
+    assert sorted(await cluster.calls()) == ["apply box", "delete team"]
+    assert cluster.writer.values("box") == {}
+    assert "team" not in cluster.writer.secrets
+
+
+async def test_what_was_deleted_for_good_and_is_wanted_again_is_no_drift(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.lose("A")
+    await cluster.reconcile()
+    cluster.hear_of_deletion("team")
+    cluster.have("A", "1")
+    before = drift_repairs()
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "1"}
+    assert drift_repairs() == before
+
+
+async def test_a_secret_that_changed_just_before_it_was_to_be_deleted_stays(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.lose("A")
+    cluster.writer.before["delete team"] = lambda: cluster.writer.put_secret(foreign("team"))
+    await cluster.failing_calls(Conflict)
+    assert cluster.writer.values("team") == {"THEIRS": "x"}
+
+
+async def test_a_refusal_in_one_namespace_holds_back_no_other(cluster: Cluster) -> None:
+    for name in ("a-box", "b-box", "c-box"):
+        cluster.have_namespace(name, "team")
+    cluster.have("A", "1")
+    cluster.writer.fail_always("create b-box", REFUSED)
+    await cluster.failing_calls(Forbidden)
+    assert [cluster.writer.values(name) for name in ("a-box", "c-box", "team")] == [{"A": "1"}] * 3
+
+
+async def test_a_refusal_is_tried_again_before_people_are_told(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.fail_once("create team", REFUSED)
+    assert await cluster.failing_calls(Forbidden) == ["create team"]
+    assert await cluster.calls() == ["create team", "apply team", "status team/a"]
+    assert cluster.recorded == []
+
+
+async def test_a_refusal_that_comes_again_is_told_with_its_namespace_and_reason(cluster: Cluster) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    cluster.writer.fail_always("create box", REFUSED)
+    assert "status team/a" not in await cluster.failing_calls(Forbidden)
+    assert "status team/a" in await cluster.failing_calls(Forbidden)
+    assert cluster.reason("a") == "NotWritten"
+    assert "box: PATCH …: 403 quota" in cluster.message("a")
+    assert cluster.recorded == [("a", "NotWritten")]
+    assert "status team/a" not in await cluster.failing_calls(Forbidden)
+
+
+@pytest.mark.parametrize("error", [Conflict("409"), Unreachable("no"), ServerError("500"), NotFound("404")])
+async def test_what_a_retry_may_solve_is_told_after_six_failures(error: APIError, cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.fail_always("create team", error)
+    told = []
+    for _ in range(7):
+        await cluster.failing_calls(type(error))
+        told.append(cluster.reason("a"))
+    assert told == [None] * 5 + ["NotWritten"] * 2
+
+
+async def test_once_the_namespace_takes_it_again_the_value_changed_at_that_moment(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.fail_always("create team", REFUSED)
+    for _ in range(2):
+        await cluster.failing_calls(Forbidden)
+    cluster.writer.recover()
+    cluster.now += timedelta(hours=1)
+    await cluster.reconcile()
+    assert cluster.reason("a") == "Synced"
+    assert cluster.writer.status("a").changed_at == "2026-01-01T01:00:00Z"
+    assert cluster.recorded == [("a", "NotWritten"), ("a", "Synced")]
+
+
+async def test_the_first_failure_is_raised_when_all_else_is_done(cluster: Cluster) -> None:
+    cluster.have_namespace("a-box", "team")
+    cluster.have_namespace("b-box", "team")
+    cluster.have("A", "1")
+    cluster.writer.fail_always("create a-box", first := Forbidden("first"))
+    cluster.writer.fail_always("create b-box", Forbidden("second"))
+    cluster.failures = 1
+    cluster.writer.fail_always("status team/a", Forbidden("third"))
+    with pytest.raises(Forbidden) as caught:
+        await cluster.reconcile()
+    assert caught.value is first
+    assert cluster.writer.values("team") == {"A": "1"}
+
+
+async def test_a_status_that_can_not_be_written_is_raised_and_holds_back_no_other(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.have("B", "2")
+    cluster.writer.fail_always("status team/a", REFUSED)
+    await cluster.failing_calls(Forbidden)
+    assert (cluster.reason("a"), cluster.reason("b")) == (None, "Synced")
+
+
+async def test_a_status_is_written_only_where_it_differs(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.have("B", "2")
+    await cluster.reconcile()
+    cluster.have("B", "3", generation=2)
+    assert await cluster.calls() == ["apply team", "status team/b"]
+
+
+async def test_an_account_secret_that_was_deleted_meanwhile_needs_no_status(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.before["status team/a"] = cluster.writer.account_secrets.clear
+    assert await cluster.calls() == ["create team", "apply team", "status team/a"]
+    assert cluster.recorded == []
+
+
+async def test_an_account_secret_that_changed_meanwhile_is_tried_again(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.writer.before["status team/a"] = lambda: cluster.have("A", "2", generation=2)
+    await cluster.failing_calls(Conflict)
+    assert await cluster.calls() == ["apply team", "status team/a"]
+    assert cluster.reason("a") == "Synced"
+
+
+async def test_a_home_that_is_not_there_has_no_status_to_write() -> None:
+    cluster = Cluster()
+    cluster.have("A", "1")
+    assert await cluster.calls() == []
+
+
+async def test_a_value_that_does_not_open_leaves_the_former_in_its_place(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    assert await cluster.calls() == ["status team/a"]
+    assert cluster.writer.values("team") == {"A": "1"}
+    assert cluster.reason("a") == "CannotOpen"
+    assert "Devboxes keep the value of 2026-01-01T00:00:00Z" in cluster.message("a")
+
+
+async def test_a_value_whose_key_comes_is_synced_then(cluster: Cluster) -> None:
+    cluster.have_sealed("A", seal("1", "A", key=OLD_KEY))
+    await cluster.reconcile()
+    assert cluster.reason("a") == "UnknownKey"
+    cluster.keyring = Keyring([KEY, OLD_KEY])
+    await cluster.reconcile()
+    assert cluster.reason("a") == "Synced"
+    assert cluster.writer.status("a").key_id == OLD_KEY.public.id
+
+
+async def test_a_reserved_name_and_a_namespace_of_another_account_get_nothing(cluster: Cluster) -> None:
+    cluster.have("PATH", "/evil")
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1", account="box")
+    assert await cluster.calls() == ["create box", "apply box", "status team/path"]
+    assert await cluster.calls("box") == ["status box/a"]
+    ready = cluster.writer.status("a", "box").ready
+    assert ready is not None
+    assert ready.reason == "WrongNamespace"
+    assert cluster.reason("path") == "ReservedName"
+
+
+async def test_many_values_are_opened_in_portions_so_that_others_have_their_turn(cluster: Cluster) -> None:
+    for number in range(41):
+        cluster.have(f"A{number}", "x")
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while not cluster.writer.calls:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await asyncio.sleep(0)
+    turns = 0
+    await cluster.reconcile()
+    await task
+    assert turns >= 2
+
+
+CHANGED = "2026-01-01T02:00:00Z"
+
+
+def seal_again(value: str) -> str:
+    """Seal a value of A: each time to another text."""
+    return KEY.public.seal(SecretBytes(value.encode()), account="team", name="A")
+
+
+@pytest.mark.parametrize(
+    ("change", "changed_at"),
+    [
+        pytest.param(lambda cluster: cluster.have("A", "2", generation=2), CHANGED, id="another value"),
+        pytest.param(
+            lambda cluster: cluster.have_sealed("A", seal_again("1"), generation=2),
+            "2026-01-01T00:00:00Z",
+            id="the same value, sealed again",
+        ),
+    ],
+)
+async def test_when_the_value_changed_is_right_across_a_failed_status(
+    change: Callable[[Cluster], None], changed_at: str, cluster: Cluster
+) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.now += timedelta(hours=1)
+    change(cluster)
+    cluster.writer.fail_once("status team/a", Unreachable("gone"))
+    await cluster.failing_calls(Unreachable)
+    # The account Secret holds the new value by now.
+    cluster.now += timedelta(hours=1)
+    assert await cluster.calls() == ["status team/a"]
+    assert cluster.writer.status("a").changed_at == changed_at
+
+
+async def test_a_value_that_changes_and_changes_back_while_no_status_is_written_has_changed(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.writer.fail_always("status team/a", Unreachable("gone"))
+    cluster.have("A", "2", generation=2)
+    await cluster.failing_calls(Unreachable)
+    # A devbox that starts now has the value 2; the status must not say that it has the current one.
+    cluster.now += timedelta(hours=2)
+    cluster.writer.recover()
+    cluster.have("A", "1", generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.status("a").changed_at == CHANGED
+
+
+async def test_a_change_after_one_that_was_told_counts_from_the_one_told(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    for generation, value in enumerate(["2", "1"], start=2):
+        await cluster.reconcile()
+        cluster.now += timedelta(hours=1)
+        cluster.have("A", value, generation=generation)
+    await cluster.reconcile()
+    assert cluster.writer.status("a").changed_at == CHANGED
+
+
+async def test_our_write_s_response_is_known_before_its_event_comes(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    assert cluster.cache.upsert_secret(cluster.writer.secrets["team"]) == set()
+    assert cluster.cache.upsert_account_secret(cluster.writer.account_secrets["team", "a"]) == set()
+
+
+async def test_a_response_from_a_namespace_that_moved_to_another_account_is_left_to_its_event(
+    cluster: Cluster,
+) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    cluster.writer.before["apply box"] = lambda: cluster.have_namespace("box", "other")
+    await cluster.reconcile()
+    assert cluster.cache.upsert_secret(cluster.writer.secrets["box"]) == {"other"}
+
+
+async def test_what_is_gone_is_forgotten(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    (known,) = cluster.cache.account_secrets("team")
+    cluster.reconciler.forget()
+    assert cluster.opener.opened(known) is not None
+    cluster.lose("A")
+    cluster.reconciler.forget()
+    assert cluster.opener.opened(known) is None
+
+
+async def test_a_namespace_made_again_under_the_same_name_has_no_drift(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.have_namespace("box", "team")
+    await cluster.reconcile()
+    cluster.cache.delete_namespace(at(next(cluster.writer.versions), namespace("box", "team")))
+    cluster.lose_secret("box")
+    cluster.reconciler.forget()
+    cluster.have_namespace("box", "team")
+    before = drift_repairs()
+    assert await cluster.calls() == ["create box", "apply box"]
+    assert drift_repairs() == before
+
+
+async def test_what_devboxes_had_before_is_remembered_of_what_is_not_gone(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.writer.fail_once("status team/a", Unreachable("gone"))
+    cluster.have("A", "2", generation=2)
+    await cluster.failing_calls(Unreachable)
+    cluster.reconciler.forget()
+    cluster.now += timedelta(hours=2)
+    await cluster.reconcile()
+    assert cluster.writer.status("a").changed_at == CHANGED
+
+
+async def test_no_value_is_in_the_log(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    cluster.have("A", "canary-value")
+    await cluster.reconcile()
+    cluster.have_sealed("A", seal("canary-value", "OTHER"), generation=2)
+    await cluster.reconcile()
+    assert "variables: 1" in caplog.text
+    assert "CannotOpen" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_an_account_of_any_size_takes_a_few_connections_at_a_time() -> None:
+    busy, most = 0, 0
+
+    async def job(_: int) -> None:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        await asyncio.sleep(0)
+        busy -= 1
+
+    await _each(job, range(1000))
+    assert most == 4
+
+
+async def test_one_that_fails_holds_back_no_other_and_each_is_told_in_its_place() -> None:
+    failure = ServerError("no")
+
+    async def job(number: int) -> None:
+        await asyncio.sleep(0)
+        if number == 3:
+            raise failure
+
+    assert await _each(job, range(20)) == [failure if number == 3 else None for number in range(20)]

@@ -1,0 +1,124 @@
+"""The backup of the sealing keys: the vectors are its specification, the properties say the rest."""
+
+import json
+import resource
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.crypto.backup import MAX_BYTES, Backup, check_new, passphrase_from
+from devbox_secrets.crypto.envelope import KeyPair
+from devbox_secrets.errors import BackupLocked, DevboxSecretsError, InvalidBackup, InvalidPassphrase
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "backup1.json").read_text())
+STAGES: dict[str, type[DevboxSecretsError]] = {"format": InvalidBackup, "open": BackupLocked}
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+KEYS = [KeyPair(SecretBytes(bytes([seed] * 32)), datetime(2026, 1, seed, tzinfo=UTC)) for seed in (2, 1)]
+PASSPHRASE = passphrase_from("correct horse battery")
+
+
+def about(vector: dict[str, Any]) -> str:
+    return str(vector["about"])
+
+
+def parsed(vector: dict[str, Any]) -> Backup:
+    text = vector["backup"]
+    return Backup.parse((text if isinstance(text, str) else json.dumps(text)).encode())
+
+
+@pytest.mark.parametrize("vector", VECTORS["valid"], ids=about)
+def test_a_valid_vector_opens_to_its_keys(vector: dict[str, Any]) -> None:
+    keys = parsed(vector).decrypt(passphrase_from(vector["passphrase"]))
+    assert [(key.seed.get_secret_value().hex(), key.created.isoformat()) for key in keys] == [
+        (key["seed"], key["created"]) for key in vector["keys"]
+    ]
+
+
+@pytest.mark.parametrize("vector", VECTORS["invalid"], ids=about)
+def test_an_invalid_vector_is_refused_at_its_stage(vector: dict[str, Any]) -> None:
+    with pytest.raises(STAGES[vector["stage"]]) as caught:
+        parsed(vector).decrypt(passphrase_from(vector["passphrase"]))
+    assert type(caught.value) is STAGES[vector["stage"]]
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_wrong_passphrase_and_a_damaged_file_read_the_same() -> None:
+    messages = set()
+    for vector in VECTORS["invalid"]:
+        if vector["stage"] == "open":
+            with pytest.raises(BackupLocked) as caught:
+                parsed(vector).decrypt(passphrase_from(vector["passphrase"]))
+            messages.add(str(caught.value))
+    assert messages == {"the backup doesn't open: the passphrase is another one, or the file was damaged"}
+
+
+@pytest.fixture(scope="module")
+def backup() -> Backup:
+    return Backup.encrypt(KEYS, PASSPHRASE, NOW)
+
+
+def test_what_was_backed_up_is_read_back_in_its_order(backup: Backup) -> None:
+    assert Backup.parse(backup.dump().encode()).decrypt(PASSPHRASE) == KEYS
+
+
+def test_a_backup_tells_what_it_is_and_shows_no_seed(backup: Backup) -> None:
+    body = json.loads(backup.dump())
+    assert body["header"] == {
+        "format": "devbox-secrets-backup-1",
+        "created": "2026-01-02T03:04:05Z",
+        "keys": [key.public.id for key in KEYS],
+        "kdf": {"name": "argon2id", "salt": backup.header.kdf.salt, "iterations": 3, "lanes": 4, "memoryKib": 65536},
+        "cipher": "AES-256-GCM",
+        "nonce": backup.header.nonce,
+    }
+    for key in KEYS:
+        for form in (key.seed.get_secret_value().hex(), json.loads(key.dump())["seed"]):
+            assert form not in backup.dump()
+            assert form not in repr(backup)
+
+
+def test_two_backups_of_the_same_keys_have_nothing_in_common(backup: Backup) -> None:
+    other = Backup.encrypt(KEYS, PASSPHRASE, NOW)
+    assert other.header.kdf.salt != backup.header.kdf.salt
+    assert other.header.nonce != backup.header.nonce
+    assert other.ciphertext != backup.ciphertext
+
+
+def test_a_file_that_asks_for_too_much_memory_is_refused_before_it_gets_any(backup: Backup) -> None:
+    body = json.loads(backup.dump())
+    body["header"]["kdf"]["memoryKib"] = 1 << 30
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InvalidBackup, match=r"header\.kdf\.memoryKib"):
+        Backup.parse(json.dumps(body).encode())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
+
+
+def test_a_file_that_is_too_large_is_refused() -> None:
+    with pytest.raises(InvalidBackup):
+        Backup.parse(b" " * (MAX_BYTES + 1))
+
+
+def test_a_passphrase_is_the_same_however_the_keyboard_writes_it() -> None:
+    assert passphrase_from("gr\u00fc\u00dfe") == passphrase_from("gru\u0308\u00dfe")
+    assert passphrase_from("a") != passphrase_from("A")
+
+
+def test_a_passphrase_that_is_no_text_is_refused_and_not_shown() -> None:
+    with pytest.raises(InvalidPassphrase) as caught:
+        passphrase_from("canary\udcff")
+    assert caught.value.__suppress_context__
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "short", "elf letters", "\u00fc" * 11])
+def test_a_new_passphrase_that_is_soon_found_is_refused(text: str) -> None:
+    with pytest.raises(InvalidPassphrase, match="under 12 characters"):
+        check_new(passphrase_from(text))
+
+
+@pytest.mark.parametrize("text", ["twelve chars", "\u00fc" * 12])
+def test_a_long_one_is_taken(text: str) -> None:
+    check_new(passphrase_from(text))

@@ -1,0 +1,216 @@
+"""The envelope: the vectors are its specification, the properties say the rest."""
+
+import base64
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretBytes
+
+from devbox_secrets.api.validation import SEALED_MAX_LENGTH, SEALED_MIN_LENGTH, SEALED_PATTERN, VARIABLE_MAX_BYTES
+from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey, key_id_of
+from devbox_secrets.errors import (
+    CannotOpen,
+    DevboxSecretsError,
+    InvalidKey,
+    InvalidName,
+    InvalidValue,
+    NotSealed,
+    UnknownKey,
+    ValueTooLarge,
+)
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "dbs1.json").read_text())
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = KeyPair(SecretBytes(bytes.fromhex(VECTORS["key"]["seed"])), NOW)
+RING = Keyring([KEY])
+STAGES: dict[str, type[DevboxSecretsError]] = {
+    "format": NotSealed,
+    "key": UnknownKey,
+    "open": CannotOpen,
+    "value": InvalidValue,
+}
+
+accounts = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+variables = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,30}", fullmatch=True)
+values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])).map(
+    lambda text: SecretBytes(text.encode())
+)
+
+
+def about(vector: dict[str, Any]) -> str:
+    return str(vector["about"])
+
+
+def test_a_seed_gives_x_wings_public_key() -> None:
+    assert str(KEY.public) == VECTORS["key"]["public"]
+    assert KEY.public.id == VECTORS["key"]["id"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["valid"], ids=about)
+def test_a_valid_vector_opens_to_its_value(vector: dict[str, str]) -> None:
+    value = RING.open(vector["sealed"], account=vector["account"], name=vector["name"])
+    assert value.get_secret_value() == base64.b64decode(vector["value"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["invalid"], ids=about)
+def test_an_invalid_vector_is_refused_at_its_stage(vector: dict[str, str]) -> None:
+    with pytest.raises(STAGES[vector["stage"]]) as caught:
+        RING.open(vector["sealed"], account=vector["account"], name=vector["name"])
+    assert type(caught.value) is STAGES[vector["stage"]]
+    # Neither what was pasted nor the cause in hand is told.
+    assert vector["sealed"] == "" or vector["sealed"] not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_every_failure_to_open_reads_the_same() -> None:
+    messages = set()
+    for vector in VECTORS["invalid"]:
+        if vector["stage"] == "open":
+            with pytest.raises(CannotOpen) as caught:
+                RING.open(vector["sealed"], account="team-a", name="TOKEN")
+            messages.add(str(caught.value))
+    assert len(messages) == 1
+    assert "devbox-secrets seal TOKEN --account team-a" in messages.pop()
+
+
+@given(value=values, account=accounts, name=variables)
+def test_what_was_sealed_opens(value: SecretBytes, account: str, name: str) -> None:
+    sealed = KEY.public.seal(value, account=account, name=name)
+    assert key_id_of(sealed) == KEY.public.id
+    assert RING.open(sealed, account=account, name=name) == value
+
+
+@given(
+    value=values,
+    pairs=st.lists(st.tuples(accounts, variables), min_size=2, max_size=2, unique=True),
+)
+def test_it_opens_for_no_other_account_or_name(value: SecretBytes, pairs: list[tuple[str, str]]) -> None:
+    (account, name), (other_account, other_name) = pairs
+    sealed = KEY.public.seal(value, account=account, name=name)
+    with pytest.raises(CannotOpen):
+        RING.open(sealed, account=other_account, name=other_name)
+
+
+@given(data=st.data())
+def test_no_change_of_a_character_goes_unseen(data: st.DataObject) -> None:
+    sealed = KEY.public.seal(SecretBytes(b"canary"), account="a", name="B")
+    place = data.draw(st.integers(0, len(sealed) - 1))
+    other = data.draw(st.characters(codec="utf-8").filter(lambda c: c != sealed[place]))
+    with pytest.raises((NotSealed, UnknownKey, CannotOpen)):
+        RING.open(sealed[:place] + other + sealed[place + 1 :], account="a", name="B")
+
+
+@given(text=st.text())
+def test_any_other_text_is_not_sealed(text: str) -> None:
+    with pytest.raises(NotSealed):
+        RING.open(text, account="a", name="B")
+
+
+def test_the_same_value_is_never_sealed_to_the_same_text() -> None:
+    first, second = (KEY.public.seal(SecretBytes(b"canary"), account="a", name="B") for _ in range(2))
+    assert first != second
+
+
+def test_the_api_takes_the_smallest_and_the_largest_sealed_value() -> None:
+    smallest = KEY.public.seal(SecretBytes(b""), account="a", name="B")
+    largest = KEY.public.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - len("B=") - 1)), account="a", name="B")
+    assert len(smallest) == SEALED_MIN_LENGTH
+    assert len(largest) <= SEALED_MAX_LENGTH
+    assert re.fullmatch(SEALED_PATTERN, smallest)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "hint"),
+    [
+        ("B", b"a\0b", InvalidValue, "base64"),
+        ("B", b"\xff", InvalidValue, "base64"),
+        ("B", b"x" * (VARIABLE_MAX_BYTES - 2), ValueTooLarge, "131,072"),
+        ("1B", b"x", InvalidName, "GITHUB_TOKEN"),
+        ("A-B", b"x", InvalidName, "GITHUB_TOKEN"),
+        ("", b"x", InvalidName, "GITHUB_TOKEN"),
+        ("É", b"x", InvalidName, "GITHUB_TOKEN"),
+        ("A\n", b"x", InvalidName, "GITHUB_TOKEN"),
+        ("A" * 254, b"x", InvalidName, "253"),
+    ],
+)
+def test_what_no_environment_variable_can_be_is_not_sealed(
+    name: str, value: bytes, error: type[DevboxSecretsError], hint: str
+) -> None:
+    with pytest.raises(error, match=hint) as caught:
+        KEY.public.seal(SecretBytes(value), account="a", name=name)
+    assert repr(value) not in str(caught.value)
+
+
+def test_a_public_key_survives_its_text() -> None:
+    assert PublicKey.parse(f"  {KEY.public}\n") == KEY.public
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dbs1-public",
+        str(KEY.public)[:-1],
+        str(KEY.public).replace(KEY.public.id, "0" * 16),
+        str(KEY.public) + "AAAA",
+        "dbs1-public.0123456789abcdef.AAAA",
+    ],
+)
+def test_a_damaged_public_key_is_refused(text: str) -> None:
+    with pytest.raises(InvalidKey):
+        PublicKey.parse(text)
+
+
+def test_an_opening_key_survives_its_secret() -> None:
+    key = KeyPair.generate(NOW)
+    assert KeyPair.load(key.dump()) == key
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{}", b"[]", b"\xff", b'{"created": "x", "seed": "AAAA"}',
+     b'{"created": "2026-01-01T00:00:00+00:00", "seed": "canary"}'],
+)  # fmt: skip
+def test_a_damaged_opening_key_is_refused_without_showing_it(raw: bytes) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        KeyPair.load(raw)
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_an_opening_key_of_another_length_is_refused_without_showing_it(length: int) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        KeyPair(SecretBytes(b"x" * length), NOW)
+    assert str(caught.value) == f"a sealing key's seed has 32 bytes, not {length}"
+
+
+@pytest.mark.parametrize("length", [0, 1215, 1217])
+def test_a_public_key_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        PublicKey(b"x" * length)
+    assert str(caught.value) == f"a public sealing key has 1216 bytes, not {length}"
+
+
+def test_the_newest_of_keys_made_at_the_same_moment_is_always_the_same_one() -> None:
+    other = KeyPair(SecretBytes(bytes(32)), NOW)
+    assert Keyring([other, KEY]).newest_first() == Keyring([KEY, other]).newest_first()
+
+
+def test_the_newest_key_is_the_one_made_last() -> None:
+    newer = KeyPair.generate(datetime(2026, 1, 2, tzinfo=UTC))
+    assert Keyring([newer, KEY]).newest == newer
+    assert set(Keyring([newer, KEY])) == {newer.public.id, KEY.public.id}
+
+
+def test_no_key_prints_its_seed() -> None:
+    seed = KEY.seed.get_secret_value()
+    for text in (repr(KEY), str(KEY), repr(RING), repr(KEY.public)):
+        assert seed.hex() not in text
+        assert repr(seed) not in text

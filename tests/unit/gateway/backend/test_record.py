@@ -1,0 +1,114 @@
+"""An AccountSecret as the contract sees it: its times, whoever wrote it, and its idempotency keys."""
+
+from typing import Any
+
+import pytest
+
+from devbox_secrets.gateway.backend.record import (
+    Record,
+    creation_annotations,
+    idempotency_key,
+    read_object,
+    read_table,
+    update_annotations,
+)
+
+UID = "7d9f7c1e-9f0b-4f43-9d64-0a8d7b8a9c55"
+
+
+def metadata(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - as Kubernetes has it
+    return {
+        "name": "token",
+        "uid": UID,
+        "resourceVersion": "1",
+        "generation": 1,
+        "creationTimestamp": "2026-01-01T00:00:10Z",
+        **more,
+    }
+
+
+def owned(manager: str, time: str, *, field: str = "f:sealed") -> dict[str, Any]:
+    return {"manager": manager, "time": time, "fieldsV1": {"f:spec": {field: {}}}}
+
+
+SECOND = 1_767_225_610_000  # 2026-01-01T00:00:10Z
+CREATED, UPDATED = "gateway.devbox-secrets.dev/created-ms", "gateway.devbox-secrets.dev/updated-ms"
+GATEWAY, OPERATOR = "devbox-secrets-gateway", "devbox-secrets"
+TIMES = {
+    "made by kubectl": ({}, [owned("kubectl", "2026-01-01T00:00:10Z")], SECOND, SECOND),
+    "changed by kubectl": ({}, [owned("kubectl", "2026-01-01T00:01:10Z")], SECOND, SECOND + 60_000),
+    "made by the gateway": (
+        {CREATED: str(SECOND + 5), UPDATED: str(SECOND + 5)},
+        [owned(GATEWAY, "2026-01-01T00:00:10Z")],
+        SECOND + 5,
+        SECOND + 5,
+    ),
+    "changed by the gateway": (
+        {CREATED: str(SECOND + 5), UPDATED: str(SECOND + 77_777)},
+        [owned(GATEWAY, "2026-01-01T00:01:27Z")],
+        SECOND + 5,
+        SECOND + 77_777,
+    ),
+    "re-sealed by the operator": (
+        {CREATED: str(SECOND + 5), UPDATED: str(SECOND + 5)},
+        [owned(GATEWAY, "2026-01-01T00:00:10Z", field="f:name"), owned(OPERATOR, "2026-03-01T00:00:00Z")],
+        SECOND + 5,
+        SECOND + 5,
+    ),
+    "changed by kubectl after the gateway": (
+        {CREATED: str(SECOND + 5), UPDATED: str(SECOND + 5)},
+        [owned(GATEWAY, "2026-01-01T00:00:10Z", field="f:name"), owned("kubectl", "2026-01-01T00:01:10Z")],
+        SECOND + 5,
+        SECOND + 60_000,
+    ),
+    "changed by kubectl in the same second": (
+        {CREATED: str(SECOND + 5), UPDATED: str(SECOND + 5)},
+        [owned("kubectl", "2026-01-01T00:00:10Z")],
+        SECOND + 5,
+        SECOND + 5,
+    ),
+    "copied with its annotations": ({CREATED: "5"}, [owned("kubectl", "2026-01-01T00:00:10Z")], SECOND, SECOND),
+    "annotated with nonsense": (
+        {CREATED: "yesterday", UPDATED: "٣"},
+        [owned(GATEWAY, "2026-01-01T00:01:10Z")],
+        SECOND,
+        SECOND + 60_000,
+    ),
+    "without managed fields": ({}, [], SECOND, SECOND),
+    "with fields that have no time": ({}, [{"manager": "x", "fieldsV1": {"f:spec": {"f:sealed": {}}}}], SECOND, SECOND),
+}
+
+
+@pytest.mark.parametrize("what", TIMES)
+def test_the_times_of_what_was(what: str) -> None:
+    annotations, fields, created, updated = TIMES[what]
+    body = {"metadata": metadata(annotations=annotations, managedFields=fields), "spec": {"name": "TOKEN"}}
+    assert (read_object(body).id.created_ms, read_object(body).updated_ms) == (created, updated)
+
+
+def test_a_table_s_row_is_read_like_the_object() -> None:
+    table = {
+        "columnDefinitions": [{"name": "Name"}, {"name": "Variable"}],
+        "rows": [{"cells": ["token", "TOKEN"], "object": {"metadata": metadata()}}],
+    }
+    assert list(read_table(table)) == [read_object({"metadata": metadata(), "spec": {"name": "TOKEN"}})]
+    assert list(read_table({**table, "rows": None})) == []
+
+
+def test_an_object_remembers_its_last_16_requests() -> None:
+    keys: tuple[str, ...] = ()
+    for number in range(20):
+        annotations = update_annotations(0, keys, idempotency_key(f"request-{number}", "update"))
+        record: Record = read_object({"metadata": metadata(annotations=annotations), "spec": {"name": "T"}})
+        keys = record.idempotency_keys
+    assert keys == tuple(idempotency_key(f"request-{number}", "update") for number in range(4, 20))
+
+
+def test_a_request_without_an_id_has_no_idempotency_key() -> None:
+    assert idempotency_key(None, "update") is None
+    assert idempotency_key("", "update") is None
+    assert creation_annotations(0, None)["gateway.devbox-secrets.dev/requests"] == ""
+
+
+def test_one_id_on_two_operations_makes_two_keys() -> None:
+    assert idempotency_key("a", "create ONE") != idempotency_key("a", "create TWO") != idempotency_key("a", "update")

@@ -1,0 +1,45 @@
+"""A secret's id: it finds its object again, and ids sort by time of creation."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devbox_secrets.gateway.contract.ids import SecretId
+
+NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", fullmatch=True)
+UID = "7d9f7c1e-9f0b-4f43-9d64-0a8d7b8a9c55"
+
+
+@given(st.integers(0, 2**48 - 1), st.uuids(), NAMES)
+def test_an_id_finds_its_object_again(created: int, uid: UUID, name: str) -> None:
+    it = SecretId(created, uid, name)
+    assert SecretId.parse(str(it)) == it
+    assert str(it).removeprefix("sec_").isalnum()
+
+
+@given(st.tuples(st.integers(0, 2**48 - 1), st.uuids(), NAMES), st.tuples(st.integers(0, 2**48 - 1), st.uuids(), NAMES))
+def test_ids_sort_as_their_secrets_were_made(a: tuple[int, UUID, str], b: tuple[int, UUID, str]) -> None:
+    if a[:2] != b[:2]:
+        assert (str(SecretId(*a)) < str(SecretId(*b))) == (a[0] < b[0] or (a[0] == b[0] and a[1].bytes < b[1].bytes))
+
+
+@pytest.mark.parametrize(
+    "text",
+    {
+        "nothing": "",
+        "no digits": "sec_",
+        "another prefix": "key_0123456789",
+        "too short": str(SecretId(1, UUID(UID), "a"))[:-2],
+        "no base32": "sec_zzzzzzzz",
+        "capitals": str(SecretId(1, UUID(UID), "a")).upper(),
+        "padding": str(SecretId(1, UUID(UID), "a")) + "=",
+        "not ASCII": "sec_é",
+        "a name that leads elsewhere": str(SecretId(1, UUID(UID), "../pods")),
+        "a name with a slash": str(SecretId(1, UUID(UID), "a/status")),
+        "too long": "sec_" + "0" * 100_000,
+    }.values(),
+)
+def test_what_is_no_id_finds_nothing(text: str) -> None:
+    assert SecretId.parse(text) is None

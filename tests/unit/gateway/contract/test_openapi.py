@@ -1,0 +1,102 @@
+"""The OpenAPI document: what it says of a value, of errors and of limits, and its page."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.validation import check_value, check_variable
+from devbox_secrets.errors import DevboxSecretsError, ValueTooLarge
+from devbox_secrets.gateway.contract.errors import CODES
+from devbox_secrets.gateway.contract.ids import ID_MAX_LENGTH, ID_PATTERN
+from devbox_secrets.gateway.contract.openapi_page import render
+from devbox_secrets.gateway.contract.requests import Creation
+from devbox_secrets.gateway.contract.responses import ErrorView
+
+DOCS = Path(__file__).parents[4] / "docs"
+DOCUMENT: dict[str, Any] = json.loads((DOCS / "openapi.json").read_text())
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+GUARDED = [call for call in OPERATIONS if "/v1/" in call]
+
+
+def test_it_has_every_call_of_the_contract_and_each_its_own_name() -> None:
+    text = (DOCS / "gateway.md").read_text()
+    assert {call for call in OPERATIONS if f"`{call}" not in text} == set()
+    assert len({operation["operationId"] for operation in OPERATIONS.values()}) == len(OPERATIONS) == 10
+
+
+@pytest.mark.parametrize("call", GUARDED)
+def test_each_call_needs_a_token_and_may_name_an_account(call: str) -> None:
+    assert OPERATIONS[call]["security"] == [{"bearer": []}]
+    assert "X-Devbox-Secrets-Account" in {each["name"] for each in OPERATIONS[call]["parameters"]}
+    assert {"200", "400", "401", "403", "503"} <= set(OPERATIONS[call]["responses"])
+
+
+def test_it_has_the_schemas_of_the_contract_and_none_of_a_library() -> None:
+    assert set(SCHEMAS) == {"Creation", "Update", "Nothing", "SecretView", "SecretListView", "ErrorView"}
+
+
+def test_a_value_goes_in_and_never_comes_out() -> None:
+    for name in ("Creation", "Update"):
+        value = SCHEMAS[name]["properties"]["value"]
+        assert (value["writeOnly"], value["format"], value["maxLength"]) == (True, "password", 131_069)
+        assert SCHEMAS[name]["additionalProperties"] is False
+    for name in ("SecretView", "SecretListView", "ErrorView"):
+        assert "value" not in SCHEMAS[name]["properties"]
+
+
+def test_the_largest_value_that_it_allows_is_the_largest_that_is_taken() -> None:
+    most = SCHEMAS["Creation"]["properties"]["value"]["maxLength"]
+    body = Creation.model_validate({"name": "A", "value": "v" * most})
+    check_value(body.name, _bytes(body.value.get_secret_value()))
+    with pytest.raises(ValueTooLarge):
+        check_value(body.name, _bytes("v" * (most + 1)))
+
+
+@pytest.mark.parametrize("name", ["A", "_", "A" * 253, "", "1A", "A-B", "A" * 254, "É", "A\n"])
+def test_the_names_that_it_allows_are_those_that_are_taken(name: str) -> None:
+    it = SCHEMAS["Creation"]["properties"]["name"]
+    allowed = re.fullmatch(it["pattern"], name) is not None and len(name) <= it["maxLength"]
+    try:
+        check_variable(name)
+    except DevboxSecretsError:
+        assert not allowed
+    else:
+        assert allowed
+
+
+def test_an_id_in_an_answer_looks_like_one_in_a_request() -> None:
+    (parameter,) = (each for each in OPERATIONS["GET /v1/secrets/id/{id}"]["parameters"] if each["in"] == "path")
+    assert parameter["schema"] == {"type": "string", "pattern": ID_PATTERN, "maxLength": ID_MAX_LENGTH}
+    assert SCHEMAS["SecretView"]["properties"]["id"]["pattern"] == ID_PATTERN
+
+
+def test_its_errors_are_those_of_the_document_for_people() -> None:
+    _, _, text = (DOCS / "gateway.md").read_text().partition("\n## Errors\n")
+    told = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.MULTILINE))
+    said = {status for call in GUARDED for status in OPERATIONS[call]["responses"]} - {"200"}
+    assert said == set(told) - {"405"}  # that is of a path, not of a call
+    assert {str(int(status)): code for status, code in CODES.items() if status < 500 or status == 503} == told
+    assert SCHEMAS["ErrorView"]["properties"]["code"]["enum"] == [*CODES.values()]
+    assert set(SCHEMAS["ErrorView"]["required"]) == set(ErrorView.model_fields)
+
+
+def test_the_page_shows_what_stands_in_the_document_as_text() -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["info"]["title"] = document["paths"]["/v1/secrets"]["get"]["summary"] = "<script>alert(1)</script>"
+    page = render(document)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 3
+
+
+def _bytes(text: str) -> SecretBytes:
+    return SecretBytes(text.encode())

@@ -1,0 +1,63 @@
+"""Requests' bodies: what is taken, and sentences that repeat nothing of what isn't."""
+
+import json
+
+import pytest
+from pydantic import SecretStr
+
+from devbox_secrets.errors import InvalidValue
+from devbox_secrets.gateway.contract.errors import ErrorResponse
+from devbox_secrets.gateway.contract.requests import Creation, Nothing, Update, parse_body, to_bytes
+
+CANARY = "canary-in-the-cage"
+MALFORMED = {
+    "no body": b"",
+    "no JSON": f"name={CANARY}".encode(),
+    "half of it": b'{"name": "A", "value": "' + CANARY.encode(),
+    "not UTF-8": b'{"name": "A", "value": "\xff' + CANARY.encode() + b'"}',
+    "UTF-16": json.dumps({"name": "A", "value": CANARY}).encode("utf-16"),
+    "too deep": b"[" * 200_000,
+    "a number too long": b'{"name": "A", "value": ' + b"9" * 10_000 + b"}",
+    "NaN": b'{"name": "A", "value": NaN}',
+    "a list": json.dumps([CANARY]).encode(),
+    "a string": json.dumps(CANARY).encode(),
+    "null": b"null",
+    "a field that is unknown": json.dumps({"name": "A", "value": "v", CANARY: CANARY}).encode(),
+    "a field that is missing": json.dumps({"name": CANARY}).encode(),
+    "a field twice": f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}'.encode(),
+    "a number": json.dumps({"name": "A", "value": 1}).encode(),
+    "an object": json.dumps({"name": "A", "value": {CANARY: CANARY}}).encode(),
+    "no value": json.dumps({"name": "A", "value": None}).encode(),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_body_is_rejected_in_words_that_repeat_nothing(what: str) -> None:
+    with pytest.raises(ErrorResponse) as caught:
+        parse_body(MALFORMED[what], Creation)
+    assert caught.value.status == 400
+    assert "body" in str(caught.value) or "field `value`" in str(caught.value)
+    assert CANARY not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_deletion_s_body_is_empty_or_an_empty_object() -> None:
+    assert parse_body(b"", Nothing) == parse_body(b" {} ", Nothing) == Nothing()
+    for raw in (b"null", b"[]", b'{"name": "A"}'):
+        with pytest.raises(ErrorResponse):
+            parse_body(raw, Nothing)
+
+
+def test_a_value_is_never_shown() -> None:
+    assert CANARY not in repr(parse_body(json.dumps({"value": CANARY}).encode(), Update))
+
+
+def test_a_value_is_sent_as_utf_8() -> None:
+    assert to_bytes(SecretStr("é")).get_secret_value() == b"\xc3\xa9"
+
+
+def test_half_of_a_surrogate_pair_is_no_value() -> None:
+    with pytest.raises(InvalidValue, match="surrogate") as caught:
+        to_bytes(SecretStr(f"{CANARY}\ud800"))
+    assert CANARY not in str(caught.value)
+    assert caught.value.__suppress_context__

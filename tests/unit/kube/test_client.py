@@ -1,0 +1,270 @@
+"""Requests to an API server on the loopback: what comes back, what is raised, and what is never repeated."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio.client import ApiClient, Configuration
+
+from devbox_secrets.errors import (
+    APIError,
+    ConfigError,
+    NotLeader,
+    RequestTimeout,
+    ServerError,
+    Unreachable,
+)
+from devbox_secrets.kube.client import APPLY, Client, Response
+
+CANARY = "canary-7d21"
+
+
+class ApiServer:
+    """Answers every request with the next response; keeps the requests."""
+
+    def __init__(self) -> None:
+        self.responses: list[web.Response] = []
+        self.requests: list[tuple[web.Request, bytes]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def answer(self, body: object, status: int = 200) -> None:
+        self.responses.append(web.json_response(body, status=status))
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append((request, await request.read()))
+        await self.gate.wait()
+        return self.responses.pop(0)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[ApiServer, str]]:
+    api = ApiServer()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", api.handle)
+    async with TestServer(app, host="127.0.0.1") as listening:
+        yield api, f"http://127.0.0.1:{listening.port}"
+
+
+@pytest.fixture
+def api(server: tuple[ApiServer, str]) -> ApiServer:
+    return server[0]
+
+
+@pytest.fixture
+async def client(server: tuple[ApiServer, str]) -> AsyncIterator[Client]:
+    async with client_of(server[1]) as client:
+        yield Client(client)
+
+
+def client_of(host: str) -> ApiClient:
+    configuration = Configuration(host=host, api_key={"authorization": "Bearer token"})
+    return ApiClient(configuration)
+
+
+def refusal(status: int, **fields: object) -> dict[str, Any]:
+    return {"kind": "Status", "code": status, "reason": "Reason", "message": f"no: {CANARY}", **fields}
+
+
+async def test_a_response_has_the_status_and_the_body(api: ApiServer, client: Client) -> None:
+    api.answer({"a": 1}, 201)
+    assert await client.send("PATCH", "/x", body={}) == Response(201, {"a": 1})
+
+
+async def test_a_request_has_what_was_given_and_the_caller_s_credentials(api: ApiServer, client: Client) -> None:
+    api.answer({})
+    await client.request("PATCH", "/x/y", query={"a": "1 2", "b": ""}, body={"c": 3}, media_type=APPLY)
+    ((request, body),) = api.requests
+    assert (request.method, request.path_qs) == ("PATCH", "/x/y?a=1+2")
+    assert request.headers["Content-Type"] == APPLY
+    assert request.headers["Accept"] == "application/json"
+    assert request.headers["Authorization"] == "Bearer token"
+    assert json.loads(body) == {"c": 3}
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (400, "BadRequest"), (401, "Unauthorized"), (403, "Forbidden"), (404, "NotFound"), (409, "Conflict"),
+        (410, "Expired"), (413, "TooLarge"), (422, "Invalid"), (429, "TooManyRequests"), (500, "ServerError"),
+        (502, "ServerError"), (418, "ServerError"),
+    ],
+)  # fmt: skip
+async def test_each_status_code_is_an_error_of_its_own(status: int, name: str, api: ApiServer, client: Client) -> None:
+    api.answer(refusal(status), status)
+    with pytest.raises(APIError) as caught:
+        await client.request("GET", "/x")
+    assert type(caught.value).__name__ == name
+    assert str(caught.value) == f"GET /x: {status} no: {CANARY}"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_a_write_s_refusal_does_not_repeat_the_server_s_words(
+    method: str, api: ApiServer, client: Client
+) -> None:
+    api.answer(refusal(422, details={"causes": [{"message": CANARY}]}), 422)
+    with pytest.raises(APIError) as caught:
+        await client.request(method, "/x", body={"data": CANARY})
+    assert str(caught.value) == f"{method} /x: 422 Reason"
+    assert caught.value.details == {}
+
+
+async def test_a_write_s_refusal_is_quoted_with_its_details_where_it_holds_no_value(
+    api: ApiServer, client: Client
+) -> None:
+    api.answer(refusal(409, details={"kind": "x"}), 409)
+    with pytest.raises(APIError) as caught:
+        await client.request("PATCH", "/x", body={}, quote=True)
+    assert str(caught.value) == f"PATCH /x: 409 no: {CANARY}"
+    assert caught.value.details == {"kind": "x"}
+
+
+async def test_a_read_s_refusal_has_its_details(api: ApiServer, client: Client) -> None:
+    api.answer(refusal(404, details={"kind": "pods", "name": "a"}), 404)
+    with pytest.raises(APIError) as caught:
+        await client.request("GET", "/x")
+    assert caught.value.details == {"kind": "pods", "name": "a"}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>canary-7d21</html>", b"[]", b'"canary-7d21"', b"{}", b"null", b"\xff"])
+@pytest.mark.parametrize("method", ["GET", "PATCH"])
+async def test_a_refusal_without_a_reason_is_one(method: str, body: bytes, api: ApiServer, client: Client) -> None:
+    api.responses.append(web.Response(status=503, body=body))
+    with pytest.raises(ServerError) as caught:
+        await client.request(method, "/x", body={})
+    assert str(caught.value) == f"{method} /x: 503 no reason given"
+
+
+async def test_a_proxy_s_page_is_an_error_that_repeats_nothing_of_it(api: ApiServer, client: Client) -> None:
+    api.responses.append(web.Response(text=f"<html>{CANARY}</html>", content_type="text/html"))
+    with pytest.raises(ServerError) as caught:
+        await client.request("GET", "/x")
+    assert str(caught.value) == "GET /x: the answer isn't an API server's, but a proxy's perhaps"
+    assert caught.value.__suppress_context__
+
+
+async def test_a_response_that_does_not_come_in_time_is_a_timeout(
+    api: ApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devbox_secrets.kube.client._TIMEOUT_SECONDS", 0.05)
+    api.answer({})
+    api.gate.clear()
+    with pytest.raises(RequestTimeout) as caught:
+        await client.request("GET", "/x")
+    api.gate.set()
+    assert str(caught.value).startswith("GET /x: ")
+
+
+async def test_a_connection_that_is_refused_is_unreachable() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        async with client_of(f"http://127.0.0.1:{taken.getsockname()[1]}") as client:
+            with pytest.raises(Unreachable) as caught:
+                await Client(client).request("GET", "/x")
+    assert type(caught.value) is Unreachable
+    assert str(caught.value) == "GET /x: ClientConnectorError"
+
+
+async def test_a_connection_that_breaks_is_unreachable(api: ApiServer, client: Client) -> None:
+    class Broken(web.Response):
+        async def prepare(self, request: web.BaseRequest) -> None:
+            assert request.transport is not None
+            request.transport.abort()
+
+    api.responses.append(Broken())
+    with pytest.raises(Unreachable) as caught:
+        await client.request("POST", "/x", body={})
+    assert str(caught.value) == "POST /x: ServerDisconnectedError"
+
+
+async def test_who_may_not_write_sends_no_write_and_reads_all_the_same(api: ApiServer, client: Client) -> None:
+    fenced = client.fenced(lambda: False)
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(NotLeader, match=f"{method} /x: not sent"):
+            await fenced.request(method, "/x", body={})
+    api.answer({"a": 1})
+    assert await fenced.request("GET", "/x") == {"a": 1}
+    assert [request.method for request, _ in api.requests] == ["GET"]
+
+
+async def test_a_fence_is_asked_at_the_last_moment(
+    api: ApiServer, server: tuple[ApiServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = True
+
+    async def slow_token(_: Configuration) -> dict[str, Any]:
+        # Credentials may have to be fetched first: the Lease may be lost meanwhile.
+        nonlocal may_write
+        may_write = False
+        return {}
+
+    monkeypatch.setattr(Configuration, "auth_settings", slow_token)
+    async with client_of(server[1]) as client:
+        with pytest.raises(NotLeader):
+            await Client(client).fenced(lambda: may_write).request("PATCH", "/x", body={})
+    assert api.requests == []
+
+
+async def test_who_may_write_writes(api: ApiServer, client: Client) -> None:
+    api.answer({"a": 1})
+    assert await client.fenced(lambda: True).request("PATCH", "/x", body={}) == {"a": 1}
+
+
+def page(*items: int, more: str | None = None) -> dict[str, Any]:
+    metadata = {"resourceVersion": str(max(items, default=1)), **({"continue": more} if more else {})}
+    return {"metadata": metadata, "items": [{"number": item} for item in items]}
+
+
+async def test_a_list_is_read_page_by_page(api: ApiServer, client: Client) -> None:
+    for each in (page(1, 2, more="t 1"), page(3, more="t2"), page()):
+        api.answer(each)
+    pages = [found["items"] async for found in client.pages("/x", {"labelSelector": "a=b"}, limit=2)]
+    assert pages == [[{"number": 1}, {"number": 2}], [{"number": 3}], []]
+    queries = [dict(request.query) for request, _ in api.requests]
+    first = {"labelSelector": "a=b", "limit": "2"}
+    assert queries == [first, {**first, "continue": "t 1"}, {**first, "continue": "t2"}]
+
+
+async def test_all_of_a_list_comes_read_and_with_the_list_s_version(api: ApiServer, client: Client) -> None:
+    api.answer(page(1, 2, more="t"))
+    api.answer(page(3))
+    assert await client.list_all("/x", lambda body: body["number"] * 10, "metadata.name=a") == ([10, 20, 30], 3)
+    assert {request.query["fieldSelector"] for request, _ in api.requests} == {"metadata.name=a"}
+
+
+async def test_a_list_that_expires_between_two_pages_is_an_error(api: ApiServer, client: Client) -> None:
+    api.answer(page(1, more="t"))
+    api.answer(refusal(410), 410)
+    with pytest.raises(APIError, match="410"):
+        await client.list_all("/x", dict)
+
+
+async def test_a_response_does_not_print_its_body() -> None:
+    assert CANARY not in repr(Response(200, {"data": CANARY}))
+
+
+async def test_a_client_connects_by_a_kubeconfig(api: ApiServer, server: tuple[ApiServer, str], tmp_path: Path) -> None:
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server[1]}}],
+        "users": [{"name": "u", "user": {"token": "of-the-file"}}],
+    }
+    (kubeconfig := tmp_path / "config").write_text(yaml.safe_dump(config))
+    api.answer({"a": 1})
+    async with Client.connect(kubeconfig) as client:
+        assert await client.request("GET", "/x") == {"a": 1}
+    assert api.requests[0][0].headers["Authorization"] == "Bearer of-the-file"
+
+
+async def test_without_a_configuration_there_is_no_client(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        async with Client.connect(tmp_path / "missing"):
+            pytest.fail("connected to nothing")

@@ -1,0 +1,154 @@
+"""The sealing keys as they are stored: what is read, what is written, and which can be used."""
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import SecretBytes
+
+from devbox_secrets.api.names import KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, ROTATE_ANNOTATION
+from devbox_secrets.crypto.envelope import KeyPair
+from devbox_secrets.errors import Conflict, NotFound
+from devbox_secrets.kube.key_store import KeyStore, usable_keys
+from unit.kube.fake_api import FakeApi, FakeClient
+
+ONE, TWO = (KeyPair(SecretBytes(bytes([seed] * 32)), datetime(2026, 1, seed, tzinfo=UTC)) for seed in (1, 2))
+
+
+def stored(*keys: KeyPair) -> dict[str, SecretBytes]:
+    return {key.public.id: SecretBytes(key.dump()) for key in keys}
+
+
+def test_every_key_is_read_back() -> None:
+    assert usable_keys(stored(ONE, TWO)) == [ONE, TWO]
+    assert usable_keys({}) == []
+
+
+TIMELESS = ONE.dump().replace(b"+00:00", b"")  # compares with no other key's time
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b"{}", b"canary", b"\xff", ONE.dump()[:-9], b'{"canary": "canary"}', TIMELESS]
+)
+def test_a_damaged_key_is_left_out_alone_and_its_log_line_shows_nothing_of_it(
+    damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = {**stored(TWO), ONE.public.id: SecretBytes(damaged)}
+    assert usable_keys(entries) == [TWO]
+    (line,) = caplog.messages
+    assert ONE.public.id in line
+    assert "can't be read" in line
+    assert "canary" not in caplog.text
+    assert ONE.dump().decode()[-30:-10] not in caplog.text
+
+
+def test_a_key_under_another_one_s_id_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    assert usable_keys({ONE.public.id: SecretBytes(TWO.dump())}) == []
+    (line,) = caplog.messages
+    assert ONE.public.id in line
+    assert TWO.public.id in line
+    assert TWO.dump().decode()[-30:-10] not in caplog.text
+
+
+SECRET = f"/api/v1/namespaces/ours/secrets/{KEYS_SECRET}"
+CONFIGMAP = f"/api/v1/namespaces/ours/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    """Have both objects as the chart creates them: empty."""
+    api = FakeApi()
+    api.put(SECRET, {"metadata": {"name": KEYS_SECRET}})
+    api.put(CONFIGMAP, {"metadata": {"name": PUBLIC_KEYS_CONFIGMAP}})
+    return api
+
+
+@pytest.fixture
+def store(api: FakeApi) -> KeyStore:
+    return KeyStore(FakeClient(api), "ours")
+
+
+def put(api: FakeApi, *keys: KeyPair) -> None:
+    data = {key.public.id: base64.b64encode(key.dump()).decode() for key in keys}
+    api.put(SECRET, {"metadata": {}, "data": data})
+
+
+async def test_an_empty_secret_has_no_keys(store: KeyStore) -> None:
+    found = await store.read()
+    assert (dict(found.entries), found.rotate) == ({}, None)
+    assert not found.keyring()
+
+
+async def test_the_stored_keys_are_read_with_what_was_asked_and_at_which_version(api: FakeApi, store: KeyStore) -> None:
+    put(api, ONE, TWO)
+    await store.request_rotation("2026-01-01T00:00:00Z")
+    found = await store.read()
+    assert set(found.keyring().values()) == {ONE, TWO}
+    assert found.rotate == "2026-01-01T00:00:00Z"
+    assert found.resource_version == api.objects[SECRET]["metadata"]["resourceVersion"]
+
+
+async def test_keys_are_added_and_removed_and_the_rest_stays(api: FakeApi, store: KeyStore) -> None:
+    put(api, ONE)
+    found = await store.read()
+    await store.write(stored(TWO), found.resource_version)
+    assert set((await store.read()).keyring().values()) == {ONE, TWO}
+    found = await store.read()
+    await store.write({ONE.public.id: None}, found.resource_version)
+    assert list((await store.read()).keyring().values()) == [TWO]
+
+
+async def test_keys_are_not_written_over_another_one_s_write(api: FakeApi, store: KeyStore) -> None:
+    found = await store.read()
+    put(api, ONE)
+    with pytest.raises(Conflict):
+        await store.write(stored(TWO), found.resource_version)
+    assert list((await store.read()).keyring().values()) == [ONE]
+
+
+async def test_asking_for_a_rotation_changes_nothing_else(api: FakeApi, store: KeyStore) -> None:
+    put(api, ONE)
+    data = api.objects[SECRET]["data"]
+    await store.request_rotation("2026-01-01T00:00:00Z")
+    assert api.objects[SECRET]["data"] == data
+    assert api.objects[SECRET]["metadata"]["annotations"] == {ROTATE_ANNOTATION: "2026-01-01T00:00:00Z"}
+
+
+async def test_the_public_keys_are_published_with_the_newest_once_more(store: KeyStore) -> None:
+    assert await store.read_public() == {}
+    await store.publish([TWO.public, ONE.public])
+    assert await store.read_public() == {
+        TWO.public.id: str(TWO.public),
+        ONE.public.id: str(ONE.public),
+        "newest": str(TWO.public),
+    }
+
+
+async def test_what_is_published_already_is_not_written_again(api: FakeApi, store: KeyStore) -> None:
+    await store.publish([ONE.public])
+    await store.publish([ONE.public])
+    assert api.paths("PATCH") == [CONFIGMAP]
+
+
+async def test_a_public_key_that_is_not_published_any_more_goes(store: KeyStore) -> None:
+    await store.publish([TWO.public, ONE.public])
+    await store.publish([TWO.public])
+    assert set(await store.read_public()) == {TWO.public.id, "newest"}
+
+
+async def test_the_public_keys_are_not_written_over_another_one_s_write(api: FakeApi, store: KeyStore) -> None:
+    api.before["PATCH", CONFIGMAP] = lambda: api.put(CONFIGMAP, {"metadata": {}, "data": {"theirs": "x"}})
+    with pytest.raises(Conflict):
+        await store.publish([ONE.public])
+    assert await store.read_public() == {"theirs": "x"}
+
+
+async def test_an_object_that_is_not_there_is_an_error(api: FakeApi, store: KeyStore) -> None:
+    api.delete(SECRET)
+    with pytest.raises(NotFound):
+        await store.read()
+
+
+async def test_no_stored_key_is_printed(api: FakeApi, store: KeyStore) -> None:
+    put(api, ONE)
+    assert ONE.dump().decode()[-30:-10] not in repr(await store.read())

@@ -1,0 +1,165 @@
+"""The operator's settings: what the chart's environment variables mean."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from devbox_secrets.api.validation import RESERVED_NAMES
+from devbox_secrets.controller.settings import ControllerSettings
+from devbox_secrets.gateway.settings import GatewaySettings
+from devbox_secrets.webhook.settings import WebhookSettings
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ControllerSettings.model_fields | WebhookSettings.model_fields | GatewaySettings.model_fields:
+        monkeypatch.delenv(f"DEVBOX_SECRETS_{name.upper()}", raising=False)
+
+
+def test_nothing_has_to_be_set() -> None:
+    settings = ControllerSettings()
+    assert settings.namespace == "devbox-secrets"
+    assert settings.log_level == "INFO"
+    assert settings.port == 8080
+    assert settings.reserved_names == RESERVED_NAMES
+    assert settings.resync_seconds == 300
+    assert settings.keys_refresh_seconds == 15
+    assert settings.rotate_keys == timedelta(days=90)
+    assert settings.workers == 4
+    assert not settings.reseal_gateway_values  # it takes a right that the operator has not by itself
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("NAMESPACE", "elsewhere", "namespace", "elsewhere"),
+        ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("PORT", "9090", "port", 9090),
+        ("RESERVED_NAMES", '["PATH", "COMPANY_*"]', "reserved_names", ("PATH", "COMPANY_*")),
+        ("RESERVED_NAMES", "[]", "reserved_names", ()),
+        ("RESYNC_SECONDS", "0.5", "resync_seconds", 0.5),
+        ("KEYS_REFRESH_SECONDS", "60", "keys_refresh_seconds", 60),
+        ("ROTATE_KEYS", "12h", "rotate_keys", timedelta(hours=12)),
+        ("ROTATE_KEYS", "never", "rotate_keys", None),
+        ("WORKERS", "1", "workers", 1),
+        ("RESEAL_GATEWAY_VALUES", "true", "reseal_gateway_values", True),
+    ],
+)
+def test_each_has_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    assert getattr(ControllerSettings(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("LOG_LEVEL", "TRACE"),
+        ("LOG_LEVEL", "info"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "tcp://10.0.0.1:8080"),  # a Service's link of the same name
+        ("RESERVED_NAMES", "PATH"),
+        ("RESERVED_NAMES", '"PATH"'),
+        ("RESERVED_NAMES", "[1]"),
+        ("RESYNC_SECONDS", "0"),
+        ("KEYS_REFRESH_SECONDS", "-1"),
+        ("ROTATE_KEYS", ""),
+        ("ROTATE_KEYS", "0d"),
+        ("ROTATE_KEYS", "P90D"),
+        ("ROTATE_KEYS", "Never"),
+        ("WORKERS", "0"),
+        ("RESEAL_GATEWAY_VALUES", ""),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    with pytest.raises((ValidationError, SettingsError), match=variable.lower()):
+        ControllerSettings()
+
+
+def test_nothing_has_to_be_set_for_the_webhook() -> None:
+    settings = WebhookSettings()
+    assert settings.log_level == "INFO"
+    assert settings.port == 8080
+    assert settings.tls_port == 9443
+    assert settings.certificate_dir == Path("/etc/devbox-secrets/certificate")
+    assert settings.certificate_refresh_seconds == 10
+    assert settings.drain_seconds == 10
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("PORT", "9090", "port", 9090),
+        ("TLS_PORT", "443", "tls_port", 443),
+        ("CERTIFICATE_DIR", "/tls", "certificate_dir", Path("/tls")),
+        ("CERTIFICATE_REFRESH_SECONDS", "0.1", "certificate_refresh_seconds", 0.1),
+        ("DRAIN_SECONDS", "0", "drain_seconds", 0),
+    ],
+)
+def test_each_of_the_webhook_has_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    assert getattr(WebhookSettings(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("METRICS_PORT", "9091", "metrics_port", 9091),
+        ("AUDIT", "false", "audit", False),
+        ("RATE_LIMIT_PER_SECOND", "2.5", "rate_limit_per_second", 2.5),
+        ("RATE_LIMIT_BURST", "5", "rate_limit_burst", 5),
+        ("RESPONSE_TIMEOUT_SECONDS", "1", "response_timeout_seconds", 1),
+        ("IDLE_TIMEOUT_SECONDS", "1", "idle_timeout_seconds", 1),
+        ("MAX_CONNECTIONS", "5", "max_connections", 5),
+    ],
+)
+def test_each_of_the_gateway_has_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
+) -> None:
+    monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
+    assert getattr(GatewaySettings(), field) == value
+
+
+def test_the_gateway_has_no_rate_limit_and_an_audit_log_unless_it_is_told() -> None:
+    settings = GatewaySettings()
+    assert (settings.rate_limit_per_second, settings.audit, settings.metrics_port) == (0, True, 9090)
+
+
+def test_other_variables_of_the_prefix_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVBOX_SECRETS_SERVICE_HOST", "10.0.0.1")
+    assert ControllerSettings() == ControllerSettings.model_construct()
+
+
+def test_the_settings_do_not_change() -> None:
+    settings = ControllerSettings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("", ""), ("10.96.0.1", "https://10.96.0.1:6443"), ("fd00::1", "https://[fd00::1]:6443")],
+)
+def test_the_gateway_finds_the_api_server_as_kubernetes_tells_it(
+    host: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    assert GatewaySettings().api_server == address
+    assert GatewaySettings().certificate_dir is None
+
+
+@pytest.mark.parametrize("address", ["http://10.96.0.1", "10.96.0.1"])
+def test_the_gateway_sends_no_token_without_tls(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVBOX_SECRETS_API_SERVER", address)
+    with pytest.raises(ValidationError):
+        GatewaySettings()

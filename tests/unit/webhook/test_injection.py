@@ -1,0 +1,86 @@
+"""The webhook's rules without an API server: the tables that the policy is held to, and what only the webhook meets."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from devbox_secrets.webhook.injection import Operation, Pod, patch
+from integration.support.chart import Json, container, pod
+from integration.support.pod_cases import CASES, ENV, INJECT, MOUNT, Case
+from integration.support.pod_rejections import REFUSED, Refusal
+
+CANARY = "canary-7d21"
+
+
+def patched(manifest: Json, *, optional: bool) -> Json:
+    """Apply the patch that a manifest gets; RFC 6902's add is all that there is in it."""
+    result: Json = json.loads(json.dumps(manifest))
+    for operation in patch(Pod.model_validate(manifest), optional=optional):
+        assert operation.keys() == {"op", "path", "value"}
+        assert operation["op"] == "add"
+        _add(result, operation)
+    return result
+
+
+def _add(document: Any, operation: Operation) -> None:  # noqa: ANN401 - any JSON
+    *parents, last = operation["path"].removeprefix("/").split("/")
+    for name in parents:
+        document = document[int(name)] if isinstance(document, list) else document[name]
+    if isinstance(document, list):
+        document.insert(len(document) if last == "-" else int(last), operation["value"])
+    else:
+        assert last not in document, "a list that is there would be replaced"
+        document[last] = operation["value"]
+
+
+def manifest_of(case: Case | Refusal) -> Json:
+    """Return the pod with lists that can be added to; as the API server, without those that are empty."""
+    spec = {kind: [dict(each) for each in found] for kind, found in case.spec.items() if found}
+    return pod(spec, case.labels, case.annotations)
+
+
+@pytest.mark.parametrize("optional", [True, False], ids=["optional", "required"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, optional: bool) -> None:
+    manifest = manifest_of(case)
+    expected = manifest | {"spec": case.applied_to(manifest["spec"], optional=optional)}
+    assert patched(manifest, optional=optional) == expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_second_time_adds_nothing(case: Case) -> None:
+    once = patched(manifest_of(case), optional=True)
+    assert patch(Pod.model_validate(once), optional=True) == []
+
+
+MALFORMED = [case for case in REFUSED if case.annotations.keys() == {ENV}]
+NO_PATHS = ["", "/", "run/secrets", "/run/secrets/", "//run", "/a:b", "/a b", " /a", "/a\n", "/a\x1f", "C:\\secrets"]
+
+
+@pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)
+def test_a_malformed_env_adds_nothing(case: Refusal) -> None:
+    assert patch(Pod.model_validate(manifest_of(case)), optional=True) == []
+
+
+@pytest.mark.parametrize("path", NO_PATHS, ids=repr)
+def test_where_mount_is_no_path_there_are_no_files(path: str) -> None:
+    added = patch(Pod.model_validate(pod({"containers": [container("a")]}, {}, {MOUNT: path})), optional=True)
+    assert [each["path"] for each in added] == ["/spec/containers/0/envFrom"]
+
+
+def test_white_space_that_the_policy_does_not_take_is_malformed() -> None:
+    for space in ("\v", "\x1c", "\u00a0", "\u2003"):
+        annotated = pod({"containers": [container("a")]}, {}, {ENV: f"A,{space}B"})
+        assert patch(Pod.model_validate(annotated), optional=True) == []
+
+
+def test_a_pod_s_values_are_not_kept_nor_repeated_in_an_error() -> None:
+    env = [{"name": "OWN", "value": CANARY}]
+    good = pod({"containers": [container("a", env=env, command=[CANARY])]}, {"label": CANARY})
+    assert CANARY not in repr(Pod.model_validate(good))
+    for bad in (good | {"spec": CANARY}, good | {"metadata": {"annotations": {INJECT: [CANARY]}}}, CANARY):
+        with pytest.raises(ValidationError) as error:
+            Pod.model_validate(bad)
+        assert CANARY not in str(error.value)
