@@ -156,10 +156,12 @@ class ControlPlane:
         }
         return self._write_kubeconfig(user, identity)
 
-    def service_account_kubeconfig(self, namespace: str, name: str, duration: str = "10h") -> Path:
-        """Write a kubeconfig with a token of an existing service account."""
+    def service_account_kubeconfig(
+        self, namespace: str, name: str, duration: str = "10h", server: str | None = None
+    ) -> Path:
+        """Write a kubeconfig with a token of an existing service account, and perhaps a server in between."""
         token = self.kubectl("create", "token", name, f"--namespace={namespace}", f"--duration={duration}").stdout
-        return self._write_kubeconfig(f"{namespace}.{name}", {"token": token.strip()})
+        return self._write_kubeconfig(f"{namespace}.{name}", {"token": token.strip()}, server)
 
     def compact(self) -> int:
         """Make etcd forget all but the newest revision, which is returned."""
@@ -180,8 +182,8 @@ class ControlPlane:
         # The controllers are healthy before they run; this is the first thing that they make.
         self.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
 
-    def _write_kubeconfig(self, name: str, identity: dict[str, str]) -> Path:
-        cluster = {"server": self.url, "certificate-authority-data": _base64(self.authority.pem)}
+    def _write_kubeconfig(self, name: str, identity: dict[str, str], server: str | None = None) -> Path:
+        cluster = {"server": server or self.url, "certificate-authority-data": _base64(self.authority.pem)}
         config = {
             "apiVersion": "v1",
             "kind": "Config",

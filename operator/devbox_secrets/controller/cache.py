@@ -38,6 +38,13 @@ class Namespace:
     name: str
     account: str
     labeled: bool
+    uid: str
+    created: str
+    """RFC 3339, UTC, to the second: sorts as text."""
+
+    def outlived(self, created: str) -> bool:
+        """Tell whether what was created then belonged to a former namespace of this name."""
+        return created < self.created
 
 
 class Table(Generic[T]):
@@ -109,8 +116,10 @@ class Cache:
         self._members: dict[str, set[str]] = defaultdict(set)
 
     def account_secrets(self, account: str) -> list[AccountSecret]:
-        """Give the AccountSecrets of an account's home."""
-        return self._account_secrets.within(account)
+        """Give the AccountSecrets of an account's home; none of a former namespace of that name."""
+        home = self._namespaces.get(("", account))
+        secrets = self._account_secrets.within(account)
+        return [secret for secret in secrets if not home or not home.outlived(secret.created)]
 
     def all_account_secrets(self) -> Iterator[AccountSecret]:
         """Give the AccountSecrets of every account."""
@@ -139,14 +148,22 @@ class Cache:
     def members(self, account: str) -> list[Member]:
         """Give the account's namespaces, each with its account Secret."""
         return [
-            Member(name, namespace.labeled, self._secrets.get((name, "")))
+            Member(name, namespace.labeled, self._existing_secret(namespace), namespace.uid)
             for name in sorted(self._members.get(account, ()))
             if (namespace := self._namespaces.get(("", name))) is not None
         ]
 
+    def _existing_secret(self, namespace: Namespace) -> ExistingSecret | None:
+        secret = self._secrets.get((namespace.name, ""))
+        return None if secret is None or namespace.outlived(secret.created) else secret
+
     def has_namespace(self, name: str) -> bool:
         """Tell whether a namespace is there and not being deleted."""
         return self._namespaces.get(("", name)) is not None
+
+    def namespaces(self) -> Iterator[Namespace]:
+        """Give every namespace that isn't being deleted."""
+        return (item for _, item in self._namespaces)
 
     def labeled(self) -> Iterator[Namespace]:
         """Give the namespaces whose label names their account."""
@@ -249,9 +266,15 @@ def _accounts_of(*namespaces: Namespace | None) -> set[str]:
 
 
 def _namespace(body: Body) -> Namespace:
-    name, labels = body["metadata"]["name"], body["metadata"].get("labels") or {}
-    account = account_of(name, labels)
-    return Namespace(name, account, labeled=ACCOUNT_LABEL in labels)
+    metadata = body["metadata"]
+    name, labels = metadata["name"], metadata.get("labels") or {}
+    return Namespace(
+        name=name,
+        account=account_of(name, labels),
+        labeled=ACCOUNT_LABEL in labels,
+        uid=metadata["uid"],
+        created=metadata["creationTimestamp"],
+    )
 
 
 def _existing_secret(body: Body) -> ExistingSecret:
@@ -263,6 +286,7 @@ def _existing_secret(body: Body) -> ExistingSecret:
         data={name: SecretBytes(base64.b64decode(value)) for name, value in data.items()},
         owned=labeled or _is_ours(metadata.get("managedFields") or []),
         labeled=labeled,
+        created=metadata["creationTimestamp"],
         must_recreate=bool(body.get("immutable")) or body.get("type", SECRET_TYPE) != SECRET_TYPE,
     )
 

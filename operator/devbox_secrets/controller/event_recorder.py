@@ -10,7 +10,7 @@ from datetime import datetime
 from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.api.names import GROUP, KIND, VERSION
 from devbox_secrets.controller import metrics
-from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.cache import Cache, Namespace
 from devbox_secrets.controller.rules.events import Event, namespace_event
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError
@@ -26,9 +26,9 @@ class EventRecorder:
         self._cache = cache
         self._identity = identity
         self._clock = clock
-        # By namespace: what was wrong at the last scan, and what was recorded.
-        self._seen: dict[str, Event] = {}
-        self._recorded: dict[str, Event] = {}
+        # What was wrong at the last scan, and what was recorded.
+        self._seen: dict[Namespace, Event] = {}
+        self._recorded: dict[Namespace, Event] = {}
 
     async def record(self, secret: AccountSecret, event: Event) -> None:
         """Record an Event on an AccountSecret."""
@@ -52,21 +52,20 @@ class EventRecorder:
         for namespace, event in found.items():
             if self._seen.get(namespace) == event and self._recorded.get(namespace) != event:
                 # In the namespace itself, where those look who miss something there.
-                await self._create(
-                    {"apiVersion": "v1", "kind": "Namespace", "namespace": namespace, "name": namespace}, event
-                )
+                name = namespace.name
+                await self._create({"apiVersion": "v1", "kind": "Namespace", "namespace": name, "name": name}, event)
                 self._recorded[namespace] = event
         self._seen = found
         self._recorded = {namespace: event for namespace, event in self._recorded.items() if namespace in found}
         metrics.NAMESPACES_WITHOUT_HOME.set(len(found))
 
-    def _without_home(self) -> dict[str, Event]:
+    def _without_home(self) -> dict[Namespace, Event]:
         found = {}
         for namespace in self._cache.labeled():
             home = namespace.account
             home_account = self._cache.home_account(home) if self._cache.has_namespace(home) else None
             if event := namespace_event(namespace.name, home, home_account):
-                found[namespace.name] = event
+                found[namespace] = event
         return found
 
     async def _create(self, regarding: dict[str, str], event: Event) -> None:

@@ -31,7 +31,12 @@ class LeaderElector:
     """Acquires, renews, loses and releases the Lease; the one place that knows whether this replica leads."""
 
     def __init__(
-        self, writer: Writer, namespace: str, identity: str, clock: Callable[[], float] = time.monotonic
+        self,
+        writer: Writer,
+        namespace: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+        reconnected: Callable[[], None] = lambda: None,
     ) -> None:
         self.observed = False
         """Whether the Lease could be read yet."""
@@ -43,6 +48,8 @@ class LeaderElector:
         self._namespace = namespace
         self._identity = identity
         self._clock = clock
+        self._reconnected = reconnected
+        self._failed = False
         self._until = float("-inf")
         self._acquired = asyncio.Event()
         self._lost = asyncio.Event()
@@ -79,14 +86,21 @@ class LeaderElector:
             LOG.info("lost the lease")
 
     async def acquire_or_renew(self) -> None:
-        """Try once; what can't be read or written is tried again the next time."""
+        """Try once; what can't be read or written is tried again the next time.
+
+        Nothing else asks the API server as often, so this is also what notices when it's back: `reconnected` is called.
+        """
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
                 await self._acquire_or_renew()
         except (APIError, TimeoutError) as error:
             LOG.info("the Lease: %s", str(error) or "no answer")
+            self._failed = True
         else:
             self.observed = True
+            if self._failed:
+                self._failed = False
+                self._reconnected()
 
     async def release(self) -> None:
         """Give the Lease back, so that the next leader needn't wait."""

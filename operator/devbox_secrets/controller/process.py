@@ -36,6 +36,8 @@ LOG = logging.getLogger(__name__)
 _STUCK_SECONDS = 120
 #: Between two batches of resealed values: what people do goes first.
 _RESEAL_PAUSE_SECONDS = 1.0
+_RELIST_RETRY_SECONDS = 0.5
+_RELIST_QUIET_SECONDS = 0.5
 
 
 def run(settings: ControllerSettings) -> None:
@@ -77,7 +79,7 @@ async def _run(settings: ControllerSettings) -> None:
 
 async def _watch(controller: "Controller") -> None:
     await kopf.operator(
-        registry=watch.registry(controller.cache, controller.enqueue),
+        registry=watch.registry(controller.cache, controller.enqueue, controller.relisted),
         settings=watch.settings(),
         clusterwide=True,
         standalone=True,
@@ -92,8 +94,9 @@ class Controller:
         self.cache = Cache()
         self.has_synced = False
         self.identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self.elector = LeaderElector(Writer(client), settings.namespace, self.identity)
+        self.elector = LeaderElector(Writer(client), settings.namespace, self.identity, reconnected=self.relisted)
         self._synced_in_term = -1
+        self._relisted = asyncio.Event()
         self._client = client
         self._settings = settings
         self._queue = WorkQueue()
@@ -118,6 +121,10 @@ class Controller:
         if self.elector.leading.is_set():
             self._queue.add(accounts)
 
+    def relisted(self) -> None:
+        """Have everything listed soon, since a deletion may have been missed."""
+        self._relisted.set()
+
     async def sync(self) -> None:
         """Read the keys and everything else once; only then is it known what is missing."""
         await self.elector.acquire_or_renew()
@@ -134,7 +141,7 @@ class Controller:
         """Give what runs for as long as the process does."""
         workers = [self._work(small=number == 0) for number in range(self._settings.workers + 1)]
         reseal = [self._reseal()] if self._settings.reseal_gateway_values else []
-        periodic = [self._resync(), self._refresh_keys(), self._rescan(), *reseal]
+        periodic = [self._resync(), self._follow_relists(), self._refresh_keys(), self._rescan(), *reseal]
         return [self.elector.run(), self.elector.lead(self._start_leading), *workers, *periodic]
 
     async def unready(self) -> str | None:
@@ -195,6 +202,35 @@ class Controller:
                 LOG.warning("listing failed, next in %.0f s: %s", self._settings.resync_seconds, error)
             self._reconciler.forget()
             self._resealer.forget()
+
+    async def _follow_relists(self) -> None:
+        """List everything whenever kopf lists: at once, and again when kopf, which may take long, is through."""
+        while True:
+            await self._relisted.wait()
+            self._relisted.clear()
+            await self._relist()
+            again = False
+            await asyncio.sleep(_RELIST_QUIET_SECONDS)
+            while self._relisted.is_set():
+                self._relisted.clear()
+                again = True
+                await asyncio.sleep(_RELIST_QUIET_SECONDS)
+            if again:
+                await self._relist()
+
+    async def _relist(self) -> None:
+        """List everything, as soon as that is possible."""
+        told = False
+        while True:
+            try:
+                self.enqueue(await self._list())
+            except APIError as error:
+                if not told:
+                    LOG.warning("listing failed, trying again until it succeeds: %s", error)
+                told = True
+                await asyncio.sleep(_RELIST_RETRY_SECONDS)
+            else:
+                return
 
     async def _refresh_keys(self) -> None:
         while True:

@@ -63,8 +63,8 @@ class Reconciler:
         # By uid: what devboxes had before the change that the status doesn't report yet, and whether they had
         # another value since: a second try at reporting finds the new value in the account Secret already.
         self._before: dict[str, tuple[SecretBytes | None, bool]] = {}
-        # By namespace: what its account Secret was seen to hold, or was made to. What differs from
-        # it while the same is wanted was changed by someone else.
+        # By the namespace's uid: what its account Secret was seen to hold, or was made to. What differs
+        # from it while the same is wanted was changed by someone else.
         self._held: dict[str, Mapping[str, SecretBytes]] = {}
 
     async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
@@ -95,7 +95,8 @@ class Reconciler:
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opener.forget_all_but(alive)
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
-        self._held = {name: held for name, held in self._held.items() if self._cache.has_namespace(name)}
+        namespaces = {namespace.uid for namespace in self._cache.namespaces()}
+        self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
 
     async def _observe(self, account: str, secrets: Sequence[AccountSecret]) -> AccountState:
         opened = []
@@ -160,12 +161,12 @@ class Reconciler:
             version = None
         if action in (Action.APPLY, Action.REPLACE):
             await self._apply(account, namespace, plan.values, version or await self._create(account, namespace))
-            if self._held.get(namespace) == plan.values:
+            if self._held.get(member.uid) == plan.values:
                 metrics.DRIFT_REPAIRS.inc()
         if action is Action.DELETE:
-            self._held.pop(namespace, None)
+            self._held.pop(member.uid, None)
         elif action is not Action.SKIP_FOREIGN:
-            self._held[namespace] = plan.values
+            self._held[member.uid] = plan.values
 
     async def _create(self, account: str, namespace: str) -> str:
         """Create the account Secret and give the version that it's to be filled at."""

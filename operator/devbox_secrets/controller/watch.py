@@ -16,14 +16,20 @@ Change = Callable[[Body], set[str]]
 """Takes an object into the cache; gives the accounts that the change concerns."""
 
 
-def registry(cache: Cache, enqueue: Callable[[set[str]], None]) -> kopf.OperatorRegistry:
-    """Give kopf's registry: events of the three kinds fill `cache` and `enqueue` accounts."""
+def registry(cache: Cache, enqueue: Callable[[set[str]], None], relisted: Callable[[], None]) -> kopf.OperatorRegistry:
+    """Give kopf's registry: events of the three kinds fill `cache` and `enqueue` accounts.
+
+    `relisted` is called when kopf lists a kind, at start and whenever a watch can't go on: what was deleted in
+    between kopf doesn't tell.
+    """
     handlers = kopf.OperatorRegistry()
 
     def follow(upsert: Change, delete: Change, *resource: str) -> None:
         # Not a plain function: kopf would call that in a thread of its own.
         @kopf.on.event(*resource, id=resource[-1], registry=handlers)
         async def handle(event: Any, **_: Any) -> None:
+            if event["type"] is None:
+                relisted()
             change = delete if event["type"] == "DELETED" else upsert
             enqueue(change(event["object"]))
 
@@ -57,8 +63,9 @@ def settings() -> kopf.OperatorSettings:
     # The key is a tuple: as text, "v1/secrets" would match nothing and ask for every Secret.
     result.watching.field_selectors["v1", "secrets"] = f"metadata.name={ACCOUNT_SECRET}"
     # For hours: by default the process ends after a minute without an API server, and Kubernetes lets
-    # one that ended several times wait for up to five minutes once the API server is back.
-    result.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *[10] * 1000)
+    # one that ended several times wait for up to five minutes once the API server is back. And often: until
+    # a watch is back, no deletion is heard of.
+    result.networking.error_backoffs = (1,) * 36_000
     result.scanning.disabled = True
     result.posting.enabled = False
     # By default a list of everything is in memory at once, and so is a task for each of its objects.

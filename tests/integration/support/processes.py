@@ -51,9 +51,11 @@ class Operator(Process):
 
 
 @contextmanager
-def operator(controlplane: ControlPlane, folder: Path | None = None, **settings: str) -> Iterator[Operator]:
+def operator(
+    controlplane: ControlPlane, folder: Path | None = None, server: str | None = None, **settings: str
+) -> Iterator[Operator]:
     """Run the operator on a control plane where the chart is installed, and end it; its log goes into the folder."""
-    kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
+    kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets", server=server)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = {

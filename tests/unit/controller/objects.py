@@ -12,6 +12,7 @@ from devbox_secrets.api.names import ACCOUNT_LABEL, ACCOUNT_SECRET, FIELD_MANAGE
 from devbox_secrets.crypto.envelope import KeyPair
 
 Body = dict[str, Any]
+CREATED = "2026-01-01T00:00:00Z"
 OLD_KEY, KEY = (KeyPair(SecretBytes(bytes([seed] * 32)), datetime(2026, 1, seed, tzinfo=UTC)) for seed in (1, 2))
 
 
@@ -27,21 +28,28 @@ def account_secret(variable: str, sealed: str, namespace: str = "team", **spec: 
         "uid": f"uid-{namespace}-{variable}",
         "namespace": namespace,
         "name": variable.lower(),
-        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "creationTimestamp": CREATED,
         "generation": 1,
     }
     return {"metadata": metadata, "spec": {"name": variable, "sealed": sealed, **spec}}
 
 
-def namespace(name: str, account: str | None = None) -> Body:
+def namespace(name: str, account: str | None = None, **metadata: str) -> Body:
     """Give a namespace without a version."""
-    return {"metadata": {"name": name, "labels": {ACCOUNT_LABEL: account} if account else {}}}
+    labels = {ACCOUNT_LABEL: account} if account else {}
+    fixed = {"name": name, "uid": f"uid-{name}", "creationTimestamp": CREATED, "labels": labels}
+    return {"metadata": fixed | metadata}
 
 
 def secret(where: str, values: Mapping[str, str], **fields: object) -> Body:
     """Give an account Secret of ours without a version."""
     data = {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}
-    metadata = {"name": ACCOUNT_SECRET, "namespace": where, "labels": {MANAGED_BY_LABEL: FIELD_MANAGER}}
+    metadata = {
+        "name": ACCOUNT_SECRET,
+        "namespace": where,
+        "creationTimestamp": CREATED,
+        "labels": {MANAGED_BY_LABEL: FIELD_MANAGER},
+    }
     return {"metadata": metadata, "type": SECRET_TYPE, "data": data, **fields}
 
 

@@ -22,6 +22,7 @@ from devbox_secrets.controller.rules.plan import ExistingSecret, Member
 
 Body = dict[str, Any]
 KEY: Key = ("team", "a")
+CREATED = "2026-01-01T00:00:00Z"
 MANAGED = {MANAGED_BY_LABEL: FIELD_MANAGER}
 
 
@@ -30,15 +31,22 @@ def account_secret(version: int, namespace: str = "team", name: str = "a", **fie
         "uid": f"uid-{name}",
         "namespace": namespace,
         "name": name,
-        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "creationTimestamp": CREATED,
         "generation": 1,
         "resourceVersion": str(version),
     }
     return {"metadata": metadata, "spec": {"name": name.upper(), "sealed": f"sealed-{version}"}, **fields}
 
 
-def namespace(version: int, name: str, account: str | None = None, *, terminating: bool = False) -> Body:
-    metadata: Body = {"name": name, "resourceVersion": str(version)}
+def namespace(
+    version: int, name: str, account: str | None = None, *, terminating: bool = False, created: str = CREATED
+) -> Body:
+    metadata: Body = {
+        "name": name,
+        "uid": f"uid-{name}",
+        "creationTimestamp": created,
+        "resourceVersion": str(version),
+    }
     if account is not None:
         metadata["labels"] = {ACCOUNT_LABEL: account}
     if terminating:
@@ -48,7 +56,12 @@ def namespace(version: int, name: str, account: str | None = None, *, terminatin
 
 def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, **metadata: object) -> Body:
     data = {name: base64.b64encode(value).decode() for name, value in (values or {}).items()}
-    fixed = {"name": ACCOUNT_SECRET, "namespace": where, "resourceVersion": str(version)}
+    fixed = {
+        "name": ACCOUNT_SECRET,
+        "namespace": where,
+        "creationTimestamp": CREATED,
+        "resourceVersion": str(version),
+    }
     return {"metadata": {**fixed, "labels": MANAGED, **metadata}, "data": data}
 
 
@@ -281,8 +294,12 @@ def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
     for body in (namespace(1, "team"), namespace(2, "z", "team"), namespace(3, "b", "team"), namespace(4, "c")):
         cache.upsert_namespace(body)
     cache.upsert_secret(secret(5, "z", {"A": b"1"}))
-    found = ExistingSecret("5", {"A": SecretBytes(b"1")})
-    assert cache.members("team") == [Member("b", True), Member("team", False), Member("z", True, found)]
+    found = ExistingSecret("5", {"A": SecretBytes(b"1")}, created=CREATED)
+    assert cache.members("team") == [
+        Member("b", True, uid="uid-b"),
+        Member("team", False, uid="uid-team"),
+        Member("z", True, found, uid="uid-z"),
+    ]
 
 
 def test_a_namespace_whose_label_moved_is_a_member_of_the_new_account_alone() -> None:
@@ -319,6 +336,28 @@ def test_a_namespace_made_anew_is_a_member_again() -> None:
     cache.delete_namespace(namespace(2, "box", "team"))
     assert cache.upsert_namespace(namespace(3, "box", "team")) == {"box", "team"}
     assert members(cache, "team") == ["box"]
+
+
+def test_what_a_former_namespace_of_the_name_left_behind_is_nothing_of_the_new_one() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "team"))
+    cache.upsert_account_secret(account_secret(2))
+    cache.upsert_secret(secret(3, "team", {"A": b"1"}))
+    # Of both deletions, and of the namespace's, nothing is heard.
+    cache.upsert_namespace(namespace(9, "team", created="2026-01-01T00:00:01Z"))
+    assert sealed(cache) == []
+    (member,) = cache.members("team")
+    assert member.secret is None
+
+
+def test_what_was_created_in_the_second_of_its_namespace_is_used() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "team"))
+    cache.upsert_account_secret(account_secret(2))
+    cache.upsert_secret(secret(3, "team", {"A": b"1"}))
+    assert sealed(cache) == ["sealed-2"]
+    (member,) = cache.members("team")
+    assert member.secret is not None
 
 
 def test_a_namespace_that_a_list_lacks_is_no_member() -> None:
@@ -392,7 +431,7 @@ def test_a_secret_is_ours_by_its_label_or_because_we_applied_it(metadata: Body, 
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret(secret(2, "box", **metadata))
     (member,) = cache.members("box")
-    assert member.secret == ExistingSecret("2", {}, owned=owned, labeled=labeled)
+    assert member.secret == ExistingSecret("2", {}, created=CREATED, owned=owned, labeled=labeled)
 
 
 @pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
@@ -401,7 +440,7 @@ def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recrea
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret({**secret(2, "box"), "immutable": immutable, "data": None})
     (member,) = cache.members("box")
-    assert member.secret == ExistingSecret("2", {}, must_recreate=must_recreate)
+    assert member.secret == ExistingSecret("2", {}, created=CREATED, must_recreate=must_recreate)
 
 
 def test_nothing_in_the_cache_prints_a_value() -> None:

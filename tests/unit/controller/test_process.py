@@ -408,6 +408,55 @@ async def test_a_value_that_becomes_too_old_is_told_without_any_change() -> None
 
 
 @in_virtual_time
+async def test_a_deletion_that_was_missed_is_noticed_when_kopf_lists() -> None:
+    cluster = Cluster()
+    cluster.have("A", seal("1", "A"))
+    cluster.have("B", seal("2", "B"))
+    async with cluster.running():
+        assert cluster.values() == {"A": "1", "B": "2"}
+        cluster.api.delete(A)
+        cluster.controller.relisted()
+        await settle()
+        assert cluster.values() == {"B": "2"}
+
+
+@in_virtual_time
+async def test_while_kopf_lists_everything_is_listed_at_once_and_again_when_it_is_through() -> None:
+    cluster = Cluster()
+    async with cluster.running():
+        before = cluster.api.paths("GET").count(NAMESPACES_PATH)
+        for _ in range(100):
+            cluster.controller.relisted()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+        assert cluster.api.paths("GET").count(NAMESPACES_PATH) - before == 2
+
+
+@in_virtual_time
+async def test_a_list_that_fails_is_tried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster()
+    cluster.have("A", seal("1", "A"))
+    async with cluster.running():
+        cluster.api.delete(A)
+        cluster.api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, *[Unreachable("no")] * 5)
+        cluster.controller.relisted()
+        await asyncio.sleep(3)
+        assert not cluster.values()
+    assert caplog.text.count("listing failed") == 1
+
+
+@in_virtual_time
+async def test_everything_is_listed_when_the_api_server_is_back() -> None:
+    cluster = Cluster()
+    cluster.have("A", seal("1", "A"))
+    async with cluster.running():
+        cluster.api.fail("GET", LEASE, Unreachable("no"))
+        cluster.api.delete(A)
+        await asyncio.sleep(3)
+        assert not cluster.values()
+
+
+@in_virtual_time
 async def test_a_namespace_whose_account_has_no_home_has_an_event() -> None:
     cluster = Cluster()
     cluster.have_namespace("box", "nobody")

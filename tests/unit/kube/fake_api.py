@@ -23,7 +23,8 @@ class FakeApi:
     def put(self, path: str, body: Mapping[str, Any]) -> Body:
         """Take an object as someone else wrote it."""
         self._version += 1
-        metadata = {**body.get("metadata", {}), "resourceVersion": str(self._version)}
+        created = {"uid": f"uid-{self._version}", "creationTimestamp": "2026-01-01T00:00:00Z"}
+        metadata = created | {**body.get("metadata", {}), "resourceVersion": str(self._version)}
         self.objects[path] = {**body, "metadata": metadata}
         return self.objects[path]
 

@@ -53,6 +53,8 @@ class Member:
     namespace: str
     labeled: bool
     secret: "ExistingSecret | None" = None
+    uid: str = ""
+    """The namespace's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class ExistingSecret:
     """Whether it bears our label, as what we write does."""
     must_recreate: bool = False
     """Whether it can't become ours by a write: someone made it immutable, or gave it another type."""
+    created: str = ""
+    """RFC 3339, UTC."""
 
 
 @dataclass(frozen=True, slots=True)

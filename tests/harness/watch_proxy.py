@@ -1,0 +1,109 @@
+"""A proxy in front of an API server that can cut watches, and only those, at any moment."""
+
+import asyncio
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+
+from harness.controlplane import ControlPlane
+
+_EXPIRED = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
+_OWN_HEADERS = ("Host", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Accept-Encoding")
+
+
+@dataclass
+class WatchProxy:
+    """Forwards requests with their headers, in cleartext on the loopback address."""
+
+    url: str = ""
+    _upstream: str = ""
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+    _watches: set[asyncio.Task[None]] = field(default_factory=set)
+    _is_cut: bool = False
+    _cuts: int = 0
+    _seen: dict[str, int] = field(default_factory=dict)
+    """By path: after how many cuts it was watched last."""
+
+    @classmethod
+    @contextmanager
+    def start(cls, controlplane: ControlPlane) -> Iterator["WatchProxy"]:
+        """Run it in a thread of its own."""
+        it = cls(_upstream=controlplane.url)
+        started, stop = threading.Event(), asyncio.Event()
+        main = it._serve(controlplane, started, stop)
+        thread = threading.Thread(target=it._loop.run_until_complete, args=(main,))
+        thread.start()
+        started.wait()
+        try:
+            yield it
+        finally:
+            it._loop.call_soon_threadsafe(stop.set)
+            thread.join()
+            it._loop.close()
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """End all watches, and refuse others until the end; then each that comes back has expired once."""
+        self._loop.call_soon_threadsafe(self._cut)
+        try:
+            yield
+        finally:
+            self._is_cut = False
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        self._cuts += 1
+        for watch in self._watches:
+            watch.cancel()
+
+    async def _serve(self, controlplane: ControlPlane, started: threading.Event, stop: asyncio.Event) -> None:
+        trust = ssl.create_default_context(cadata=controlplane.authority.pem.decode())
+        connector = aiohttp.TCPConnector(ssl=trust, limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def handle(request: web.Request) -> web.StreamResponse:
+                return await self._handle(session, request)
+
+            app = web.Application(client_max_size=1 << 24)
+            app.router.add_route("*", "/{path:.*}", handle)
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = "http://{}:{}".format(*runner.addresses[0][:2])
+            started.set()
+            await stop.wait()
+            self._cut()
+            await runner.cleanup()
+
+    async def _handle(self, session: aiohttp.ClientSession, request: web.Request) -> web.StreamResponse:
+        is_watch = request.query.get("watch") == "true"
+        if is_watch and self._is_cut:
+            raise web.HTTPServiceUnavailable
+        if is_watch and self._seen.setdefault(request.path, self._cuts) < self._cuts:
+            self._seen[request.path] = self._cuts
+            return web.Response(text=json.dumps({"type": "ERROR", "object": _EXPIRED}) + "\n")
+        headers = {name: value for name, value in request.headers.items() if name not in _OWN_HEADERS}
+        async with session.request(
+            request.method, self._upstream + request.path_qs, headers=headers, data=await request.read() or None
+        ) as upstream:
+            kept = {name: value for name, value in upstream.headers.items() if name not in _OWN_HEADERS}
+            response = web.StreamResponse(status=upstream.status, headers=kept)
+            await response.prepare(request)
+            copying = asyncio.ensure_future(_copy(upstream, response))
+            if is_watch:
+                self._watches.add(copying)
+                copying.add_done_callback(self._watches.discard)
+            await asyncio.wait([copying])
+            return response
+
+
+async def _copy(upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    async for chunk in upstream.content.iter_any():
+        await response.write(chunk)
