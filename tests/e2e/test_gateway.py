@@ -1,6 +1,5 @@
 """The gateway on a real cluster: real Services, real pods behind it, and devboxes that have what came through it."""
 
-import asyncio
 import base64
 import json
 import re
@@ -134,7 +133,7 @@ def test_the_typescript_sdk_does_all_that_it_can(door: Door, program: TypeScript
     program.session(door.url, key_of(account), door.authority)
 
 
-def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, account: Account) -> None:
+async def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, account: Account) -> None:
     key = key_of(account)
     with door.runloop(key) as api:
         made = [api.secrets.create(name=f"S{number}", value="v").id for number in range(5)][::-1]
@@ -149,13 +148,13 @@ def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, account
         async with door.asynchronous(key) as api:
             return [it.id for it in (await api.secrets.list(extra_query={"starting_after": last})).secrets]
 
-    assert asyncio.run(after(made[1])) == made[2:]
+    assert await after(made[1]) == made[2:]
     listed = json.loads(program.run("rli", "list", url=door.url, key=key, authority=door.authority))
     assert [it["id"] for it in listed] == made
 
 
 @pytest.mark.parametrize("door", ["with TLS"], indirect=True)
-def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_deleted(
+async def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_deleted(
     door: Door, program: TypeScript, account: Account
 ) -> None:
     key = key_of(account)
@@ -180,16 +179,16 @@ def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_deleted(
 
     with door.runloop(key) as api:
         api.secrets.create(name="BY_NAME", value=f"{VALUE}-1")
-        made = asyncio.run(by_id("create", name="BY_ID", value=f"{VALUE}-2"))
+        made = await by_id("create", name="BY_ID", value=f"{VALUE}-2")
         assert rli("create", f"{VALUE}-3") == rli("get")
         devbox("new", *[f"{VALUE}-{number}" for number in (1, 2, 3)])
         api.secrets.update("BY_NAME", value=f"{VALUE}-4")
-        assert asyncio.run(by_id("update_by_id", id=made, value=f"{VALUE}-5")) == made
-        assert asyncio.run(by_id("retrieve_by_id", id=made)) == made
+        assert await by_id("update_by_id", id=made, value=f"{VALUE}-5") == made
+        assert await by_id("retrieve_by_id", id=made) == made
         rli("update", f"{VALUE}-6")
         devbox("changed", *[f"{VALUE}-{number}" for number in (4, 5, 6)])
         api.secrets.delete("BY_NAME")
-        asyncio.run(by_id("delete_by_id", id=made))
+        await by_id("delete_by_id", id=made)
         rli("delete")
         devbox("gone")
 

@@ -177,17 +177,13 @@ def test_two_replicas_make_one_key_for_each_request(controlplane: ControlPlane, 
     assert len(stored(controlplane)) == 3
 
 
-def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlplane: ControlPlane) -> None:
+async def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlplane: ControlPlane) -> None:
     store(controlplane, made(days=91))
-
-    async def all_at_once() -> list[bool | BaseException]:
-        async with Client.connect(controlplane.kubeconfig) as client:
-            store = KeyStore(client, NAMESPACE)
-            managers = [KeyManager(store, lambda: datetime.now(UTC), timedelta(days=90)) for _ in range(8)]
-            rounds = (each.refresh(write=True) for each in managers)
-            return await asyncio.gather(*rounds, return_exceptions=True)
-
-    outcomes = asyncio.run(all_at_once())
+    async with Client.connect(controlplane.kubeconfig) as client:
+        keys = KeyStore(client, NAMESPACE)
+        managers = [KeyManager(keys, lambda: datetime.now(UTC), timedelta(days=90)) for _ in range(8)]
+        rounds = (each.refresh(write=True) for each in managers)
+        outcomes = await asyncio.gather(*rounds, return_exceptions=True)
     assert len(stored(controlplane)) == 2
     is_published(controlplane, stored(controlplane))
     # Of those who published the same at the same time one was first.
@@ -219,23 +215,22 @@ def test_keys_whose_secret_was_deleted_are_back_when_it_is(controlplane: Control
         until("it is back", lambda: stored(controlplane) == {only.public.id: only})
 
 
-def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_does(controlplane: ControlPlane) -> None:
+async def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_does(
+    controlplane: ControlPlane,
+) -> None:
     only = made(days=1)
     store(controlplane, only)
 
-    async def life() -> None:
-        async with Client.connect(controlplane.kubeconfig) as client:
-            keys = KeyManager(KeyStore(client, NAMESPACE), lambda: datetime.now(UTC))
-            await keys.refresh(write=False)
-            empty(controlplane)
-            await keys.refresh(write=False)
-            assert list(keys.keyring) == [only.public.id]
-            assert not keys.stored  # so that nothing is sealed with what memory alone holds
-            assert stored(controlplane) == {}
-            await keys.refresh(write=True)
-            assert list(keys.stored) == [only.public.id]
-
-    asyncio.run(life())
+    async with Client.connect(controlplane.kubeconfig) as client:
+        keys = KeyManager(KeyStore(client, NAMESPACE), lambda: datetime.now(UTC))
+        await keys.refresh(write=False)
+        empty(controlplane)
+        await keys.refresh(write=False)
+        assert list(keys.keyring) == [only.public.id]
+        assert not keys.stored  # so that nothing is sealed with what memory alone holds
+        assert stored(controlplane) == {}
+        await keys.refresh(write=True)
+        assert list(keys.stored) == [only.public.id]
     assert stored(controlplane) == {only.public.id: only}
 
 

@@ -3,11 +3,9 @@
 The reconciler runs in the test's own process, so that each overtaking comes at its very moment.
 """
 
-import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -101,120 +99,93 @@ def _hours() -> Iterator[datetime]:
         yield (now := now + timedelta(hours=1))
 
 
-@asynccontextmanager
-async def _operator(controlplane: ControlPlane) -> AsyncIterator[Operator]:
+@pytest.fixture
+async def it(controlplane: ControlPlane) -> AsyncIterator[Operator]:
     async with Overtaken.connect(controlplane.kubeconfig) as client:
         yield Operator(controlplane, client)
 
 
-def run(controlplane: ControlPlane, story: Callable[[Operator], Coroutine[Any, Any, None]]) -> None:
-    async def told() -> None:
-        async with _operator(controlplane) as it:
-            await story(it)
+async def test_nothing_is_called_ready_before_its_namespace_was_heard_of(it: Operator, namespace: str) -> None:
+    it.put(namespace, b"1")
+    await it.hear_of_account_secrets()
+    await it.reconcile(namespace)
+    assert it.status(namespace) == {}
+    assert namespace in await it.hear_of_namespaces()
+    await it.reconcile(namespace)
+    assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
 
-    asyncio.run(told())
 
+async def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(it: Operator, namespace: str) -> None:
+    await it.begin(namespace)
+    await it.reconcile(namespace)
+    before = it.status(namespace)["changedAt"]
 
-def test_nothing_is_called_ready_before_its_namespace_was_heard_of(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Operator) -> None:
-        it.put(namespace, b"1")
-        await it.hear_of_account_secrets()
+    it.put(namespace, b"2")
+    await it.hear_of_account_secrets()
+    it.client.before_status = partial(it.put, namespace, b"2", description="meanwhile")
+    with pytest.raises(APIError, match="409"):
         await it.reconcile(namespace)
-        assert it.status(namespace) == {}
-        assert namespace in await it.hear_of_namespaces()
-        await it.reconcile(namespace)
-        assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
-
-    run(controlplane, story)
+    await it.hear_of_account_secrets()
+    await it.reconcile(namespace)
+    assert it.status(namespace)["changedAt"] > before
 
 
-def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Operator) -> None:
-        await it.begin(namespace)
-        await it.reconcile(namespace)
-        before = it.status(namespace)["changedAt"]
-
-        it.put(namespace, b"2")
-        await it.hear_of_account_secrets()
-        it.client.before_status = partial(it.put, namespace, b"2", description="meanwhile")
-        with pytest.raises(APIError, match="409"):
-            await it.reconcile(namespace)
-        await it.hear_of_account_secrets()
-        await it.reconcile(namespace)
-        assert it.status(namespace)["changedAt"] > before
-
-    run(controlplane, story)
-
-
-def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_again(
-    controlplane: ControlPlane, namespace: str
+async def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_again(
+    it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
     guest = f"{namespace}-guest"
+    controlplane.kubectl("create", "namespace", guest)
+    controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}={namespace}")
+    await it.begin(namespace)
 
-    async def story(it: Operator) -> None:
-        controlplane.kubectl("create", "namespace", guest)
-        controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}={namespace}")
-        await it.begin(namespace)
+    def leaves() -> None:
+        controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}-")
+        assert guest in it.cache.upsert_namespace(get(controlplane, "namespace", guest))
 
-        def leaves() -> None:
-            controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}-")
-            assert guest in it.cache.upsert_namespace(get(controlplane, "namespace", guest))
-
-        it.client.before_apply = leaves
-        await it.reconcile(namespace)
-        # Now the watch tells of the Secret that was written.
-        find = ("secret", SECRET, "-n", guest)
-        assert it.cache.upsert_secret(get(controlplane, *find)) == {guest}
-        await it.reconcile(guest)
-        assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
-
-    run(controlplane, story)
+    it.client.before_apply = leaves
+    await it.reconcile(namespace)
+    # Now the watch tells of the Secret that was written.
+    find = ("secret", SECRET, "-n", guest)
+    assert it.cache.upsert_secret(get(controlplane, *find)) == {guest}
+    await it.reconcile(guest)
+    assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
 
 
-def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_it_has(
-    controlplane: ControlPlane, namespace: str
+async def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_it_has(
+    it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
-    async def story(it: Operator) -> None:
-        await it.begin(namespace)
-        it.client.before_creation = partial(
-            controlplane.kubectl,
-            *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
-        )
-        with pytest.raises(APIError, match="came up"):
-            await it.reconcile(namespace)
+    await it.begin(namespace)
+    it.client.before_creation = partial(
+        controlplane.kubectl,
+        *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
+    )
+    with pytest.raises(APIError, match="came up"):
         await it.reconcile(namespace)
-        assert it.status(namespace)["conditions"][0]["reason"] == "NotOwned"
-        theirs = get(controlplane, "secret", SECRET, "-n", namespace)
-        assert theirs["data"] == {"THEIRS": "eA=="}
-        assert "labels" not in theirs["metadata"]
+    await it.reconcile(namespace)
+    assert it.status(namespace)["conditions"][0]["reason"] == "NotOwned"
+    theirs = get(controlplane, "secret", SECRET, "-n", namespace)
+    assert theirs["data"] == {"THEIRS": "eA=="}
+    assert "labels" not in theirs["metadata"]
 
-    run(controlplane, story)
 
-
-def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
-    controlplane: ControlPlane, namespace: str
+async def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
+    it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
-    async def story(it: Operator) -> None:
-        await it.begin(namespace)
-        body, new = await it.writer.create_account_secret(namespace)
-        assert new
-        it.cache.upsert_secret(body)
-        await it.reconcile(namespace)
-        assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
-        assert get(controlplane, "secret", SECRET, "-n", namespace)["data"] == {VARIABLE: "MQ=="}
-
-    run(controlplane, story)
+    await it.begin(namespace)
+    body, new = await it.writer.create_account_secret(namespace)
+    assert new
+    it.cache.upsert_secret(body)
+    await it.reconcile(namespace)
+    assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
+    assert get(controlplane, "secret", SECRET, "-n", namespace)["data"] == {VARIABLE: "MQ=="}
 
 
-def test_a_write_planned_for_an_older_state_is_refused(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Operator) -> None:
-        created, _ = await it.writer.create_account_secret(namespace)
-        old = created["metadata"]["resourceVersion"]
-        await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"new")}, old)
-        with pytest.raises(APIError, match="409"):
-            await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"old")}, old)
-        body, new = await it.writer.create_account_secret(namespace)
-        assert not new
-        assert body["data"] == {VARIABLE: "bmV3"}
-
-    run(controlplane, story)
+async def test_a_write_planned_for_an_older_state_is_refused(it: Operator, namespace: str) -> None:
+    created, _ = await it.writer.create_account_secret(namespace)
+    old = created["metadata"]["resourceVersion"]
+    await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"new")}, old)
+    with pytest.raises(APIError, match="409"):
+        await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"old")}, old)
+    body, new = await it.writer.create_account_secret(namespace)
+    assert not new
+    assert body["data"] == {VARIABLE: "bmV3"}

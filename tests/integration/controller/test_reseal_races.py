@@ -5,8 +5,7 @@ The resealer runs in the test's own process, so that each overtaking comes at it
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -100,166 +99,132 @@ def opened(secret: AccountSecret) -> SecretBytes | None:
         return None
 
 
-@asynccontextmanager
-async def _story(controlplane: ControlPlane, account: str) -> AsyncIterator[Story]:
+@pytest.fixture
+async def it(controlplane: ControlPlane, namespace: str) -> AsyncIterator[Story]:
     async with Overtaken.connect(controlplane.kubeconfig) as client:
-        yield Story(controlplane, account, client)
-
-
-def run(controlplane: ControlPlane, account: str, tell: Callable[[Story], Coroutine[Any, Any, None]]) -> None:
-    async def told() -> None:
-        async with _story(controlplane, account) as it:
-            await tell(it)
-
-    asyncio.run(told())
+        yield Story(controlplane, namespace, client)
 
 
 def counted(outcome: str) -> float:
     return REGISTRY.get_sample_value("devbox_secrets_reseals_total", {"outcome": outcome}) or 0.0
 
 
-def test_a_value_that_comes_meanwhile_stays_and_moves_on_when_it_was_heard_of(
-    controlplane: ControlPlane, namespace: str
+async def test_a_value_that_comes_meanwhile_stays_and_moves_on_when_it_was_heard_of(it: Story, namespace: str) -> None:
+    it.take(b"1")
+    await it.hear()
+    before = counted("conflict")
+    it.client.before = partial(it.take, b"2", how="replace")
+    assert await it.resealer.reseal_batch() == set()
+    assert it.values() == [(OLD, b"2")]
+    assert counted("conflict") == before + 1
+    await it.hear()
+    it.now += DELAY
+    assert await it.resealer.reseal_batch() == {namespace}
+    assert it.values() == [(NEW, b"2")]
+
+
+async def test_what_is_deleted_meanwhile_does_not_come_back(
+    it: Story, controlplane: ControlPlane, namespace: str
 ) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1")
-        await it.hear()
-        before = counted("conflict")
-        it.client.before = partial(it.take, b"2", how="replace")
-        assert await it.resealer.reseal_batch() == set()
-        assert it.values() == [(OLD, b"2")]
-        assert counted("conflict") == before + 1
-        await it.hear()
-        it.now += DELAY
-        assert await it.resealer.reseal_batch() == {namespace}
-        assert it.values() == [(NEW, b"2")]
-
-    run(controlplane, namespace, story)
+    it.take(b"1")
+    await it.hear()
+    it.client.before = partial(controlplane.kubectl, "delete", "accountsecret", "a0", "-n", namespace)
+    assert await it.resealer.reseal_batch() == set()
+    assert it.found() == []
 
 
-def test_what_is_deleted_meanwhile_does_not_come_back(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1")
-        await it.hear()
-        it.client.before = partial(controlplane.kubectl, "delete", "accountsecret", "a0", "-n", namespace)
-        assert await it.resealer.reseal_batch() == set()
-        assert it.found() == []
-
-    run(controlplane, namespace, story)
-
-
-def test_what_is_deleted_and_made_anew_meanwhile_keeps_the_new_value(
-    controlplane: ControlPlane, namespace: str
+async def test_what_is_deleted_and_made_anew_meanwhile_keeps_the_new_value(
+    it: Story, controlplane: ControlPlane, namespace: str
 ) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1")
-        await it.hear()
+    it.take(b"1")
+    await it.hear()
 
-        def anew() -> None:
-            controlplane.kubectl("delete", "accountsecret", "a0", "-n", namespace)
-            it.take(b"2")
+    def anew() -> None:
+        controlplane.kubectl("delete", "accountsecret", "a0", "-n", namespace)
+        it.take(b"2")
 
-        it.client.before = anew
-        assert await it.resealer.reseal_batch() == set()
-        assert it.values() == [(OLD, b"2")]
-
-    run(controlplane, namespace, story)
+    it.client.before = anew
+    assert await it.resealer.reseal_batch() == set()
+    assert it.values() == [(OLD, b"2")]
 
 
-def test_of_two_replicas_that_do_it_at_once_each_value_is_written_by_one(
-    controlplane: ControlPlane, namespace: str
+async def test_of_two_replicas_that_do_it_at_once_each_value_is_written_by_one(
+    it: Story, controlplane: ControlPlane, namespace: str
 ) -> None:
-    async def story(it: Story) -> None:
-        values = [str(number).encode() for number in range(8)]
-        it.take(*values)
-        await it.hear()
-        async with Client.connect(controlplane.kubeconfig) as other:
-            await asyncio.gather(it.resealer.reseal_batch(), it.another(other).reseal_batch())
-        assert it.values() == [(NEW, value) for value in values]
-        assert {item["metadata"]["generation"] for item in it.found()} == {2}
-
-    run(controlplane, namespace, story)
+    values = [str(number).encode() for number in range(8)]
+    it.take(*values)
+    await it.hear()
+    async with Client.connect(controlplane.kubeconfig) as other:
+        await asyncio.gather(it.resealer.reseal_batch(), it.another(other).reseal_batch())
+    assert it.values() == [(NEW, value) for value in values]
+    assert {item["metadata"]["generation"] for item in it.found()} == {2}
 
 
-def test_a_replica_that_may_not_write_any_more_sends_nothing(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1", b"2")
-        await it.hear()
-        assert await it.another(it.client.fenced(lambda: False)).reseal_batch() == set()
-        assert it.values() == [(OLD, b"1"), (OLD, b"2")]
-
-    run(controlplane, namespace, story)
+async def test_a_replica_that_may_not_write_any_more_sends_nothing(it: Story, namespace: str) -> None:
+    it.take(b"1", b"2")
+    await it.hear()
+    assert await it.another(it.client.fenced(lambda: False)).reseal_batch() == set()
+    assert it.values() == [(OLD, b"1"), (OLD, b"2")]
 
 
-def test_where_there_is_no_answer_one_attempt_is_enough(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1", b"2", b"3")
-        await it.hear()
-        cut = it.client.fenced(lambda: False)
-        assert await it.another(cut).reseal_batch() == set()
-        assert cut.writes == 1
-
-    run(controlplane, namespace, story)
+async def test_where_there_is_no_answer_one_attempt_is_enough(it: Story, namespace: str) -> None:
+    it.take(b"1", b"2", b"3")
+    await it.hear()
+    cut = it.client.fenced(lambda: False)
+    assert await it.another(cut).reseal_batch() == set()
+    assert cut.writes == 1
 
 
-def test_a_round_is_short_however_many_wait(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Story) -> None:
-        it.take(*[b"x"] * (BATCH_SIZE + 1))
-        await it.hear()
-        for writes, accounts in ((BATCH_SIZE, {namespace}), (BATCH_SIZE + 1, {namespace}), (BATCH_SIZE + 1, set())):
-            assert await it.resealer.reseal_batch() == accounts
-            assert it.client.writes == writes
-        assert it.values() == [(NEW, b"x")] * (BATCH_SIZE + 1)
-
-    run(controlplane, namespace, story)
+async def test_a_round_is_short_however_many_wait(it: Story, namespace: str) -> None:
+    it.take(*[b"x"] * (BATCH_SIZE + 1))
+    await it.hear()
+    for writes, accounts in ((BATCH_SIZE, {namespace}), (BATCH_SIZE + 1, {namespace}), (BATCH_SIZE + 1, set())):
+        assert await it.resealer.reseal_batch() == accounts
+        assert it.client.writes == writes
+    assert it.values() == [(NEW, b"x")] * (BATCH_SIZE + 1)
 
 
-def test_what_is_refused_comes_again_later_each_time_later(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1")
-        await it.hear()
-        before = counted("failed")
-        async with Overtaken.connect(controlplane.user_kubeconfig("someone")) as cluster:
-            assert isinstance(cluster, Overtaken)
-            resealer = it.another(cluster)
-            attempts = []
-            for _ in range(80):
-                await resealer.reseal_batch()
-                attempts.append(cluster.writes)
-                it.now += DELAY / 10
-        # At once; then after 1, 2 and 4 times the first delay, which is 10 steps of this clock.
-        steps = [step for step, (was, now) in enumerate(zip([0, *attempts], attempts, strict=False)) if now > was]
-        assert steps == [0, 10, 30, 70]
-        assert counted("failed") == before + 4
-        assert it.values() == [(OLD, b"1")]
-
-    run(controlplane, namespace, story)
-
-
-def test_one_that_was_changed_meanwhile_holds_back_no_other_of_its_account(
-    controlplane: ControlPlane, namespace: str
+async def test_what_is_refused_comes_again_later_each_time_later(
+    it: Story, controlplane: ControlPlane, namespace: str
 ) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1", b"2")
-        await it.hear()
-        # Not heard of.
-        controlplane.kubectl("label", "accountsecret", "a0", "-n", namespace, "a=b")
-        assert await it.resealer.reseal_batch() == {namespace}
-        assert it.values() == [(OLD, b"1"), (NEW, b"2")]
+    it.take(b"1")
+    await it.hear()
+    before = counted("failed")
+    async with Overtaken.connect(controlplane.user_kubeconfig("someone")) as cluster:
+        assert isinstance(cluster, Overtaken)
+        resealer = it.another(cluster)
+        attempts = []
+        for _ in range(80):
+            await resealer.reseal_batch()
+            attempts.append(cluster.writes)
+            it.now += DELAY / 10
+    # At once; then after 1, 2 and 4 times the first delay, which is 10 steps of this clock.
+    steps = [step for step, (was, now) in enumerate(zip([0, *attempts], attempts, strict=False)) if now > was]
+    assert steps == [0, 10, 30, 70]
+    assert counted("failed") == before + 4
+    assert it.values() == [(OLD, b"1")]
 
-    run(controlplane, namespace, story)
+
+async def test_one_that_was_changed_meanwhile_holds_back_no_other_of_its_account(
+    it: Story, controlplane: ControlPlane, namespace: str
+) -> None:
+    it.take(b"1", b"2")
+    await it.hear()
+    # Not heard of.
+    controlplane.kubectl("label", "accountsecret", "a0", "-n", namespace, "a=b")
+    assert await it.resealer.reseal_batch() == {namespace}
+    assert it.values() == [(OLD, b"1"), (NEW, b"2")]
 
 
-def test_what_has_the_newest_key_or_does_not_open_is_no_work(controlplane: ControlPlane, namespace: str) -> None:
-    async def story(it: Story) -> None:
-        it.take(b"1", key=NEW)
-        body = manifest(namespace, AccountSecretSpec(name="B", sealed=sealed_for_another()))
-        controlplane.kubectl("create", "-f", "-", f"--field-manager={GATEWAY_FIELD_MANAGER}", input=json.dumps(body))
-        await it.hear()
-        assert await it.resealer.reseal_batch() == set()
-        assert it.client.writes == 0
-
-    run(controlplane, namespace, story)
+async def test_what_has_the_newest_key_or_does_not_open_is_no_work(
+    it: Story, controlplane: ControlPlane, namespace: str
+) -> None:
+    it.take(b"1", key=NEW)
+    body = manifest(namespace, AccountSecretSpec(name="B", sealed=sealed_for_another()))
+    controlplane.kubectl("create", "-f", "-", f"--field-manager={GATEWAY_FIELD_MANAGER}", input=json.dumps(body))
+    await it.hear()
+    assert await it.resealer.reseal_batch() == set()
+    assert it.client.writes == 0
 
 
 def sealed_for_another() -> str:

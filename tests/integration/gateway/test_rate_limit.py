@@ -52,7 +52,7 @@ def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: Co
     assert refused.headers["Retry-After"] == "60"  # a longer time the SDKs wouldn't wait
 
 
-def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
+async def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
     controlplane: ControlPlane, limited: Gateway, tenant: Account
 ) -> None:
     name = new_account(controlplane)
@@ -73,7 +73,7 @@ def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
             return sorted(secret.name for secret in made), retries
 
     started = time.monotonic()
-    names, retries = asyncio.run(burst())
+    names, retries = await burst()
     assert names == sorted(f"S{n}" for n in range(many))
     assert time.monotonic() - started >= (many - BURST) / PER_SECOND - 1
     assert retries.count(0) >= BURST
@@ -95,7 +95,9 @@ def test_a_token_that_was_refused_costs_the_api_server_nothing_for_a_while(
     assert 1 <= asked <= 3  # again after five seconds
 
 
-def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: ControlPlane, tenant: Account) -> None:
+async def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(
+    controlplane: ControlPlane, tenant: Account
+) -> None:
     async def flood(it: Gateway, stop: asyncio.Event) -> set[int]:
         limits = httpx.Limits(max_connections=400)
         seen = set()
@@ -121,7 +123,7 @@ def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(controlplane: 
             return await flooding, known
 
     with gateway(controlplane) as it:
-        strangers, known = asyncio.run(call(it))
+        strangers, known = await call(it)
         assert set(known) == {200}
         assert strangers <= {401, 429}
         assert "Traceback" not in it.log

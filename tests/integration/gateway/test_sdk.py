@@ -95,18 +95,15 @@ def test_and_by_id(running: Running) -> None:
     running.account.holds(None)
 
 
-def test_the_asynchronous_sdk_does_the_same_at_once(running: Running) -> None:
-    async def live() -> None:
-        async with AsyncRunloop(base_url=running.gateway.url, bearer_token=running.key) as api:
-            made = await asyncio.gather(*[api.secrets.create(name=f"S{n}", value=CANARIES[4]) for n in range(10)])
-            listed = await api.secrets.list()
-            assert (listed.total_count, listed.has_more) == (10, False)
-            assert {each.id for each in listed.secrets} == {each.id for each in made}
-            assert await asyncio.gather(*[api.secrets.retrieve(each.name) for each in made]) == made
-            assert await asyncio.gather(*[api.secrets.delete_by_id(each.id) for each in made]) == made
-            assert (await api.secrets.list()).total_count == 0
-
-    asyncio.run(live())
+async def test_the_asynchronous_sdk_does_the_same_at_once(running: Running) -> None:
+    async with AsyncRunloop(base_url=running.gateway.url, bearer_token=running.key) as api:
+        made = await asyncio.gather(*[api.secrets.create(name=f"S{n}", value=CANARIES[4]) for n in range(10)])
+        listed = await api.secrets.list()
+        assert (listed.total_count, listed.has_more) == (10, False)
+        assert {each.id for each in listed.secrets} == {each.id for each in made}
+        assert await asyncio.gather(*[api.secrets.retrieve(each.name) for each in made]) == made
+        assert await asyncio.gather(*[api.secrets.delete_by_id(each.id) for each in made]) == made
+        assert (await api.secrets.list()).total_count == 0
 
 
 def test_pages_are_followed_as_runloop_s_command_does(running: Running) -> None:

@@ -95,19 +95,16 @@ def test_another_gateway_goes_on_with_the_same_request_id(
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_who_goes_away_is_not_waited_for(
+async def test_who_goes_away_is_not_waited_for(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str, *, http2: bool
 ) -> None:
-    async def leave() -> None:
-        headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(http1=not http2, http2=http2, headers=headers, trust_env=False) as api:
-            call = asyncio.create_task(
-                api.post(f"{rest.url}/v1/secrets", params=WAIT, json={"name": "TOKEN", "value": "v"}, timeout=60)
-            )
-            await asyncio.to_thread(until, "it is waited for", lambda: watches(controlplane) == 1)
-            call.cancel()
-
-    asyncio.run(leave())
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(http1=not http2, http2=http2, headers=headers, trust_env=False) as api:
+        call = asyncio.create_task(
+            api.post(f"{rest.url}/v1/secrets", params=WAIT, json={"name": "TOKEN", "value": "v"}, timeout=60)
+        )
+        await asyncio.to_thread(until, "it is waited for", lambda: watches(controlplane) == 1)
+        call.cancel()
     # Long before the 20 seconds of a wait are over, which are also this one's.
     started = time.monotonic()
     until("the watch is closed", lambda: watches(controlplane) == 0)
@@ -115,7 +112,7 @@ def test_who_goes_away_is_not_waited_for(
     assert "Traceback" not in rest.log
 
 
-def test_two_hundred_who_wait_hold_back_no_other_call(
+async def test_two_hundred_who_wait_hold_back_no_other_call(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"}
@@ -137,7 +134,7 @@ def test_two_hundred_who_wait_hold_back_no_other_call(
                 assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
 
     with gateway(controlplane, sync_wait_timeout_seconds="100") as it:
-        asyncio.run(live(it))
+        await live(it)
         until("their watches are closed", lambda: watches(controlplane) == 0)
 
 
