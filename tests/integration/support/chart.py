@@ -59,7 +59,9 @@ def install(controlplane: ControlPlane, *arguments: str) -> None:
 
 
 def settle(controlplane: ControlPlane) -> None:
-    """Wait until devboxes of both selectors get their secrets, and wrong annotations are refused."""
+    """Wait until AccountSecrets are served, devboxes get their secrets, and wrong annotations are refused."""
+    # A kind's storage is initialized with its first requests, of which some get 429; kubectl tries those again.
+    controlplane.kubectl("get", "accountsecrets", "--all-namespaces", "--field-selector=spec.name=NONE")
     for labels in (DEVBOX, SANDBOX):
         gets = partial(_gets_secrets, controlplane, labels)
         until(f"a pod with the labels {labels} gets its secrets", gets)
