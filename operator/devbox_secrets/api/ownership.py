@@ -25,6 +25,6 @@ def owners_of_sealed(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]
 def is_without_copy(owners: Collection[str | None]) -> bool:
     """Tell by the field managers that own a sealed value whether nobody else has it and would put it back.
 
-    The gateway throws it away; what the operator holds it has sealed anew. Everyone else may have it in a file.
+    The gateway keeps none; what the operator owns it has resealed. Anyone else may have it in a file.
     """
     return bool(owners) and set(owners) <= {GATEWAY_FIELD_MANAGER, FIELD_MANAGER}

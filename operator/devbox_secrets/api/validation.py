@@ -95,7 +95,7 @@ def check_account(name: str) -> None:
     """Refuse an account that no namespace can be: a value sealed for it would open nowhere.
 
     Raises:
-        InvalidAccount: it isn't small letters, digits and `-`, or is longer than 63.
+        InvalidAccount: it isn't lowercase letters, digits and `-`, or is longer than 63.
     """
     if not re.fullmatch(ACCOUNT_PATTERN, name, re.ASCII):
         raise InvalidAccount(
