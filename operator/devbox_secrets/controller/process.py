@@ -25,6 +25,7 @@ from devbox_secrets.controller.opener import Opener
 from devbox_secrets.controller.queue import WorkQueue
 from devbox_secrets.controller.reconciler import Reconciler
 from devbox_secrets.controller.resealer import Resealer
+from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError
@@ -245,7 +246,7 @@ class Controller:
         while True:
             await asyncio.sleep(self._settings.rescan_seconds)
             if self.elector.leading.is_set():
-                self.enqueue(self.cache.falling_due(_now().strftime("%Y-%m-%dT%H:%M:%SZ")))
+                self.enqueue(self.cache.falling_due(timestamp(_now())))
                 await self._recorder.record_namespaces()
 
     async def _reseal(self) -> None:

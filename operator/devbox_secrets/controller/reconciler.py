@@ -29,6 +29,7 @@ from devbox_secrets.controller.rules.plan import (
     plan_account,
 )
 from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
+from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError, Conflict, NotFound
 
@@ -85,7 +86,7 @@ class Reconciler:
         state = replace(state, home_exists=self._cache.has_namespace(account))  # it may be deleted meanwhile
         if any(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items()):
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
-        now = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = timestamp(self._clock())
         writes = report(state, plan, outcomes, failures, now)
         written = await _each(lambda write: self._write_status(secrets[write.uid], write), writes)
         _raise_worst([*outcomes.values(), *written])
@@ -121,9 +122,7 @@ class Reconciler:
         opened: SecretBytes | NotReady,
         current: Mapping[str, SecretBytes],
     ) -> Entry:
-        before, changed = self._before.get(secret.uid, (None, False))
-        if not secret.status.is_synced(secret.generation):
-            before, changed = self._value_before(secret, current.get(secret.spec.name))
+        before, changed = self._value_before(secret, current.get(secret.spec.name))
         return Entry(
             uid=secret.uid,
             account=secret.namespace,
@@ -140,6 +139,9 @@ class Reconciler:
         )
 
     def _value_before(self, secret: AccountSecret, current: SecretBytes | None) -> tuple[SecretBytes | None, bool]:
+        """Give what devboxes had when the status was written last, and whether they had another value since."""
+        if secret.status.is_synced(secret.generation):
+            return self._before.get(secret.uid, (None, False))
         before, changed = self._before.get(secret.uid, (current, False))
         self._before[secret.uid] = before, changed or before != current
         return self._before[secret.uid]

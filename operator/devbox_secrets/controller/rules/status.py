@@ -7,8 +7,6 @@ from devbox_secrets.api.validation import parse_duration
 from devbox_secrets.controller.rules.conditions import NotReady
 from devbox_secrets.controller.rules.plan import Entry
 
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
-
 
 def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSecretStatus:
     """Give an AccountSecret's status once the account Secret holds what was planned.
@@ -35,6 +33,11 @@ def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSe
             "conditions": tuple(conditions),
         }
     )
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a time as Kubernetes does: RFC 3339, UTC, to the second, which sorts as text."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def falls_due(status: AccountSecretStatus, rotate_after: str | None, now: str) -> bool:
@@ -69,7 +72,7 @@ def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
         due = datetime.fromisoformat(changed_at) + parse_duration(rotate_after)
     except (ValueError, OverflowError):  # not a time that we wrote
         return None
-    return due.astimezone(UTC).strftime(_TIME)
+    return timestamp(due)
 
 
 def _dated(condition: Condition, old: Condition | None) -> Condition:
