@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find operator -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 CRD := accountsecrets.devbox-secrets.dev.yaml
 PYTEST := $(BIN)/pytest -p no:cacheprovider
-# Two clusters at a time; see tests/conftest.py.
-TWO := --numprocesses 2 --no-loadscope-reorder
+# Three files at a time, each with a cluster, since a test often waits for one; see tests/conftest.py.
+WORKERS := --numprocesses 3 --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help
@@ -31,7 +31,7 @@ cluster: $(VENV)/wheel ## Bring up a kind cluster that stays until `make clean`,
 test: export COVERAGE_FILE := $(VENV)/coverage/data
 test: $(VENV)/wheel ## Run every test, and tell what of the product none of them ran
 	@rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
-	@$(BIN)/coverage run $(PYTEST) $(TWO) tests
+	@$(BIN)/coverage run $(PYTEST) $(WORKERS) tests
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
@@ -39,7 +39,7 @@ test: $(VENV)/wheel ## Run every test, and tell what of the product none of them
 test-unit: $(VENV)/wheel ## Run the tests that need nothing but Python
 	@$(PYTEST) tests/unit
 test-integration: $(VENV)/wheel ## Run the tests on a bare control plane
-	@$(PYTEST) $(TWO) tests/integration
+	@$(PYTEST) $(WORKERS) tests/integration
 test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 	@$(PYTEST) tests/e2e
 

@@ -40,7 +40,8 @@ def environment(folder: Path, kubeconfig: Path, **variables: str) -> dict[str, s
     own = write_private(folder / "kubeconfig", kubeconfig.read_bytes())
     programs = [Path(sys.executable).parent, tool("kubectl").parent, tool("helm").parent]
     path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "KUBECONFIG": str(own), "HOME": str(folder), **variables}
+    inherited = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+    return {**inherited, "PATH": path, "KUBECONFIG": str(own), "HOME": str(folder), **variables}
 
 
 def sessions(markdown: str) -> list[list[Step]]:
