@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import shlex
+import shutil
 import signal
 import ssl
 import subprocess
@@ -166,6 +167,27 @@ class ControlPlane:
     def compact(self) -> int:
         """Make etcd forget all but the newest revision, which is returned."""
         return components.compact(self.folder)
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Have everything restored afterwards as it is now, as from a snapshot of etcd."""
+        snapshot = self.folder / "snapshot"
+        self.etcd.stop()
+        shutil.copytree(self.folder / "etcd", snapshot)
+        self._start_again()
+        yield
+        self.apiserver.kill()
+        self.etcd.stop()
+        shutil.rmtree(self.folder / "etcd")
+        snapshot.rename(self.folder / "etcd")
+        self._start_again()
+
+    def _start_again(self) -> None:
+        for component in self.components:
+            if not component.is_running():
+                component.start()
+        for component in self.components:
+            component.wait_ready()
 
     def _run(self, stack: ExitStack) -> None:
         self.user_kubeconfig("admin", "system:masters")

@@ -1,4 +1,4 @@
-"""A proxy in front of an API server that can cut watches, and only those, at any moment."""
+"""A proxy in front of an API server: cuts watches, leaves them dead, delays responses, at any moment."""
 
 import asyncio
 import json
@@ -24,11 +24,14 @@ class WatchProxy:
     url: str = ""
     _upstream: str = ""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-    _watches: set[asyncio.Task[None]] = field(default_factory=set)
-    _is_cut: bool = False
-    _cuts: int = 0
-    _seen: dict[str, int] = field(default_factory=dict)
-    """By path: after how many cuts it was watched last."""
+    _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """By path."""
+    _cut_kind: str | None = None
+    _expired: set[str] = field(default_factory=set)
+    """The paths of watches that are to be told that they have expired."""
+    _frozen: set[asyncio.Task[None]] = field(default_factory=set)
+    delay_seconds: float = 0.0
+    """What each response that is no watch takes longer."""
 
     @classmethod
     @contextmanager
@@ -48,19 +51,24 @@ class WatchProxy:
             it._loop.close()
 
     @contextmanager
-    def cut(self) -> Iterator[None]:
-        """End all watches, and refuse others until the end; then each that comes back has expired once."""
-        self._loop.call_soon_threadsafe(self._cut)
+    def cut(self, kind: str = "") -> Iterator[None]:
+        """End the watches of a kind or all, refuse them until the end; then each that comes back has expired once."""
+        self._loop.call_soon_threadsafe(self._cut, kind)
         try:
             yield
         finally:
-            self._is_cut = False
+            self._cut_kind = None
 
-    def _cut(self) -> None:
-        self._is_cut = True
-        self._cuts += 1
-        for watch in self._watches:
-            watch.cancel()
+    def freeze(self) -> None:
+        """Let nothing more through the watches that are open, which stay so."""
+        self._frozen.update(self._watches.values())
+
+    def _cut(self, kind: str) -> None:
+        self._cut_kind = kind
+        for path, watch in list(self._watches.items()):
+            if path.endswith(kind):
+                self._expired.add(path)
+                watch.cancel()
 
     async def _serve(self, controlplane: ControlPlane, started: threading.Event, stop: asyncio.Event) -> None:
         trust = ssl.create_default_context(cadata=controlplane.authority.pem.decode())
@@ -79,16 +87,18 @@ class WatchProxy:
             self.url = "http://{}:{}".format(*runner.addresses[0][:2])
             started.set()
             await stop.wait()
-            self._cut()
+            self._cut("")
             await runner.cleanup()
 
     async def _handle(self, session: aiohttp.ClientSession, request: web.Request) -> web.StreamResponse:
-        is_watch = request.query.get("watch") == "true"
-        if is_watch and self._is_cut:
+        is_watch, path = request.query.get("watch") == "true", request.path
+        if is_watch and self._cut_kind is not None and path.endswith(self._cut_kind):
             raise web.HTTPServiceUnavailable
-        if is_watch and self._seen.setdefault(request.path, self._cuts) < self._cuts:
-            self._seen[request.path] = self._cuts
+        if is_watch and path in self._expired:
+            self._expired.discard(path)
             return web.Response(text=json.dumps({"type": "ERROR", "object": _EXPIRED}) + "\n")
+        if not is_watch:
+            await asyncio.sleep(self.delay_seconds)
         headers = {name: value for name, value in request.headers.items() if name not in _OWN_HEADERS}
         async with session.request(
             request.method, self._upstream + request.path_qs, headers=headers, data=await request.read() or None
@@ -96,14 +106,14 @@ class WatchProxy:
             kept = {name: value for name, value in upstream.headers.items() if name not in _OWN_HEADERS}
             response = web.StreamResponse(status=upstream.status, headers=kept)
             await response.prepare(request)
-            copying = asyncio.ensure_future(_copy(upstream, response))
+            copying = asyncio.ensure_future(self._copy(upstream, response))
             if is_watch:
-                self._watches.add(copying)
-                copying.add_done_callback(self._watches.discard)
+                self._watches[path] = copying
             await asyncio.wait([copying])
             return response
 
-
-async def _copy(upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
-    async for chunk in upstream.content.iter_any():
-        await response.write(chunk)
+    async def _copy(self, upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+        async for chunk in upstream.content.iter_any():
+            if asyncio.current_task() in self._frozen:
+                await asyncio.Event().wait()
+            await response.write(chunk)

@@ -57,6 +57,12 @@ class Table(Generic[T]):
         # The last list's version: what it lacked was gone by then.
         self._listed = 0
 
+    def clear(self) -> None:
+        """Forget every object, and which versions were seen."""
+        self._rows.clear()
+        self._gone.clear()
+        self._listed = 0
+
     def get(self, key: Key) -> T | None:
         """Give an object's newest known state, if it exists."""
         row = self._rows.get(key[0], {}).get(key[1])
@@ -114,6 +120,12 @@ class Cache:
         self._namespaces: Table[Namespace] = Table()
         self._secrets: Table[ExistingSecret] = Table()
         self._members: dict[str, set[str]] = defaultdict(set)
+
+    def clear(self) -> None:
+        """Forget everything, also which versions were seen."""
+        for table in (self._account_secrets, self._namespaces, self._secrets):
+            table.clear()
+        self._members.clear()
 
     def account_secrets(self, account: str) -> list[AccountSecret]:
         """Give the AccountSecrets of an account's home; none of a former namespace of that name."""

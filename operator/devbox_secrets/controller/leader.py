@@ -2,7 +2,9 @@
 
 Clocks are never compared between machines: a replica waits from when it saw the Lease change last,
 and the leader stops by itself, earlier than any other would start. A process that was frozen finds
-its term expired when it wakes. What was on its way by then is refused by its resourceVersion.
+its term expired when it wakes, and so does one whose machine was paused: there the monotonic clock stops as well,
+and the wall clock is set later, so the term ends by whichever of the two is ahead. What is sent before either
+tells is refused by its resourceVersion, as is what was on its way.
 """
 
 import asyncio
@@ -10,20 +12,21 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from devbox_secrets.controller.writes import Writer
-from devbox_secrets.errors import APIError
+from devbox_secrets.errors import APIError, Conflict, RequestTimeout
+from devbox_secrets.kube.client import Body
 
 LOG = logging.getLogger(__name__)
 
 #: Seconds for which the others leave a holder alone that doesn't renew.
-LEASE_DURATION_SECONDS = 6
+LEASE_DURATION_SECONDS = 12
 #: Seconds after its last renewal for which the leader itself goes on writing.
-RENEW_DEADLINE_SECONDS = 4.0
+RENEW_DEADLINE_SECONDS = 10.0
 #: Seconds from one try to acquire or renew the Lease to the next.
 RETRY_PERIOD_SECONDS = 1.0
-_REQUEST_SECONDS = 2.0
+#: Two renewals fit into the deadline: a leader that gets each answer after three or four seconds stays one.
+_REQUEST_SECONDS = 4.5
 _PREPARE_RETRY_SECONDS = 1.0
 
 
@@ -36,10 +39,11 @@ class LeaderElector:
         namespace: str,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         reconnected: Callable[[], None] = lambda: None,
     ) -> None:
-        self.observed = False
-        """Whether the Lease could be read yet."""
+        self.problem: str | None = "the Lease was not read yet"
+        """Why the Lease could not be read or renewed the last time, if so."""
         self.term = 0
         """Counts how often it was acquired: at two moments of one term nobody else led in between."""
         self.leading = asyncio.Event()
@@ -48,18 +52,21 @@ class LeaderElector:
         self._namespace = namespace
         self._identity = identity
         self._clock = clock
+        self._wall_clock = wall_clock
         self._reconnected = reconnected
-        self._failed = False
-        self._until = float("-inf")
+        self._until = self._until_by_wall = float("-inf")
         self._acquired = asyncio.Event()
         self._lost = asyncio.Event()
         self._expiry: asyncio.TimerHandle | None = None
         self._seen: tuple[str, str] | None = None
         self._seen_at = float("-inf")
+        # The Lease as our last renewal left it.
+        self._renewed: Body | None = None
+        self._version = 0
 
     def is_leader(self) -> bool:
         """Tell whether this replica may write now."""
-        return self._clock() < self._until
+        return self._clock() < self._until and self._wall_clock() < self._until_by_wall
 
     async def run(self) -> None:
         """Acquire the Lease when it's free, renew it while it's ours."""
@@ -90,16 +97,19 @@ class LeaderElector:
 
         Nothing else asks the API server as often, so this is also what notices when it's back: `reconnected` is called.
         """
+        version = self._version
         try:
-            async with asyncio.timeout(_REQUEST_SECONDS):
-                await self._acquire_or_renew()
-        except (APIError, TimeoutError) as error:
-            LOG.info("the Lease: %s", str(error) or "no answer")
-            self._failed = True
+            await self._acquire_or_renew()
+        except Conflict as error:
+            LOG.info("the Lease: %s", error)
+        except APIError as error:
+            if self.problem != (problem := f"the Lease can't be read or renewed: {error}"):
+                LOG.warning("%s", problem)
+            self.problem = problem
         else:
-            self.observed = True
-            if self._failed:
-                self._failed = False
+            gap, self.problem = self.problem, None
+            # An etcd that was restored from a snapshot is older than what was seen of it.
+            if version and (gap or self._version < version):
                 self._reconnected()
 
     async def release(self) -> None:
@@ -108,36 +118,49 @@ class LeaderElector:
             return
         self._expire()
         try:
-            body = await self._writer.read_lease(self._namespace)
-            if (body.get("spec") or {}).get("holderIdentity") == self._identity:
-                await self._writer.write_lease(self._namespace, {"holderIdentity": ""}, _version(body))
+            lease = await self._read()
+            if (lease.get("spec") or {}).get("holderIdentity") == self._identity:
+                await self._write({"holderIdentity": ""}, lease)
         except APIError as error:
             LOG.info("the Lease can't be released: %s", error)
 
     async def _acquire_or_renew(self) -> None:
-        asked = self._clock()
-        body = await self._writer.read_lease(self._namespace)
-        spec = body.get("spec") or {}
-        holder = spec.get("holderIdentity") or ""
-        seen = holder, spec.get("renewTime", "")
-        if seen != self._seen:
-            self._seen, self._seen_at = seen, self._clock()
+        # A leader needn't read first: if anyone else wrote the Lease, the renewal is refused.
+        lease, self._renewed = (self._renewed if self.is_leader() else None), None
+        if lease is None:
+            lease = await self._read()
+        spec = lease.get("spec") or {}
+        holder, renew_time = spec.get("holderIdentity") or "", spec.get("renewTime", "")
+        if (holder, renew_time) != self._seen:
+            self._seen, self._seen_at = (holder, renew_time), self._clock()
         alive = self._clock() < self._seen_at + LEASE_DURATION_SECONDS
         if holder not in {"", self._identity} and alive:
             return
-        await self._writer.write_lease(self._namespace, self._claim(spec, holder), _version(body))
         # From before the request: the others count from when they see its result.
-        self._extend(asked + RENEW_DEADLINE_SECONDS)
+        asked, asked_by_wall = self._clock(), self._wall_clock()
+        self._renewed = await self._write(self._claim(spec, holder), lease)
+        self._extend(asked + RENEW_DEADLINE_SECONDS, asked_by_wall + RENEW_DEADLINE_SECONDS)
 
-    def _extend(self, until: float) -> None:
-        """Lead until a time of the clock, in a new term unless the last one goes on."""
+    async def _read(self) -> Body:
+        return self._note(await _in_time(self._writer.read_lease(self._namespace)))
+
+    async def _write(self, spec: Body, lease: Body) -> Body:
+        write = self._writer.write_lease(self._namespace, spec, lease["metadata"]["resourceVersion"])
+        return self._note(await _in_time(write))
+
+    def _note(self, lease: Body) -> Body:
+        self._version = int(lease["metadata"]["resourceVersion"])
+        return lease
+
+    def _extend(self, until: float, until_by_wall: float) -> None:
+        """Lead until a time of the clocks, in a new term unless the last one goes on."""
         if not self.is_leader():
             self._expire()
-            if until <= self._clock():
+            if until <= self._clock() or until_by_wall <= self._wall_clock():
                 return  # frozen between the request and its response
             self.term += 1
             LOG.info("acquired the lease")
-        self._until = until
+        self._until, self._until_by_wall = until, until_by_wall
         if self._expiry:
             self._expiry.cancel()
         self._expiry = asyncio.get_running_loop().call_later(until - self._clock(), self._expire)
@@ -152,7 +175,7 @@ class LeaderElector:
         self._acquired.clear()
         self._lost.set()
 
-    def _claim(self, spec: dict[str, Any], holder: str) -> dict[str, Any]:
+    def _claim(self, spec: Body, holder: str) -> Body:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         claim = {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_DURATION_SECONDS, "renewTime": now}
         if holder == self._identity:
@@ -160,6 +183,10 @@ class LeaderElector:
         return {**claim, "acquireTime": now, "leaseTransitions": spec.get("leaseTransitions", 0) + 1}
 
 
-def _version(body: dict[str, Any]) -> str:
-    version: str = body["metadata"]["resourceVersion"]
-    return version
+async def _in_time(request: Awaitable[Body]) -> Body:
+    """Give up a request early enough for another one."""
+    try:
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            return await request
+    except TimeoutError:
+        raise RequestTimeout(f"no answer within {_REQUEST_SECONDS} s") from None

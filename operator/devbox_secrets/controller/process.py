@@ -6,17 +6,18 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-import kopf
 from prometheus_client import disable_created_metrics, generate_latest
 
 from devbox_secrets.api.models import AccountSecret, Reason
-from devbox_secrets.api.names import ACCOUNT_SECRET, ALL_ACCOUNT_SECRETS_PATH, NAMESPACES_PATH, SECRETS_PATH
-from devbox_secrets.controller import metrics, watch
+from devbox_secrets.api.names import ACCOUNT_SECRET, ALL_ACCOUNT_SECRETS_PATH, NAMESPACES_PATH, PLURAL, SECRETS_PATH
+from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.key_manager import KeyManager
@@ -27,9 +28,10 @@ from devbox_secrets.controller.reconciler import Reconciler
 from devbox_secrets.controller.resealer import Resealer
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.settings import ControllerSettings
+from devbox_secrets.controller.watch import Watches
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError
-from devbox_secrets.kube.client import Client
+from devbox_secrets.kube.client import Body, Client
 from devbox_secrets.kube.key_store import KeyStore
 from devbox_secrets.serving import health, logs
 
@@ -37,24 +39,23 @@ LOG = logging.getLogger(__name__)
 _STUCK_SECONDS = 120
 #: Between two batches of resealed values: what people do goes first.
 _RESEAL_PAUSE_SECONDS = 1.0
-_RELIST_RETRY_SECONDS = 0.5
-_RELIST_QUIET_SECONDS = 0.5
+_RETRY_SECONDS = 0.5
 
 
 def run(settings: ControllerSettings) -> None:
-    """Run the operator until it's told to stop, or can't go on: then the process exits.
+    """Run the operator until it's told to stop.
 
     Raises:
-        APIError: the API server can't be reached or refuses something at the start.
+        ConfigError: there is no cluster to connect to.
     """
-    logs.configure(settings.log_level, {"kopf.objects": logging.WARNING})  # at INFO a line for each event
+    logs.configure(settings.log_level, {"kopf": logging.CRITICAL})  # what matters of it is told once, by us
     disable_created_metrics()  # a second series for each counter, which nobody asks for
     with suppress(asyncio.CancelledError):  # told to stop while it was still reading
         asyncio.run(_run(settings))
 
 
 async def _run(settings: ControllerSettings) -> None:
-    # Until kopf takes the signal over: as a container's first process nothing else would end it.
+    # As a container's first process nothing else would end it.
     if task := asyncio.current_task():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Client.connect() as client:
@@ -62,30 +63,30 @@ async def _run(settings: ControllerSettings) -> None:
         site = await health.serve(
             settings.port, unready=controller.unready, unhealthy=controller.unhealthy, measure=controller.measure
         )
+        tasks: list[asyncio.Task[None]] = []
         try:
             await controller.sync()
-            # Ours start before kopf: it cancels every task that was created after it.
-            tasks = [asyncio.create_task(job) for job in controller.jobs()]
-            watches = asyncio.create_task(_watch(controller))
-            done, rest = await asyncio.wait([*tasks, watches], return_when=asyncio.FIRST_COMPLETED)
-            for task in rest:
-                task.cancel()
-            await asyncio.gather(*rest, return_exceptions=True)
+            tasks = [asyncio.create_task(job) for job in [controller.watch(), *controller.jobs()]]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await controller.elector.release()
             await site.cleanup()
 
 
-async def _watch(controller: "Controller") -> None:
-    await kopf.operator(
-        registry=watch.registry(controller.cache, controller.enqueue, controller.relisted),
-        settings=watch.settings(),
-        clusterwide=True,
-        standalone=True,
-        identity=controller.identity,  # type: ignore[arg-type]  # kopf keeps the name of this str to itself
-    )
+@dataclass(frozen=True, slots=True)
+class _List:
+    """How a kind is listed."""
+
+    path: str
+    read: Callable[[Body], Any]
+    replace: Callable[[Iterable[Any], int], set[str]]
+    """Takes a list and its version into the cache; gives the accounts concerned."""
+    field_selector: str = ""
 
 
 class Controller:
@@ -94,10 +95,20 @@ class Controller:
     def __init__(self, client: Client, settings: ControllerSettings) -> None:
         self.cache = Cache()
         self.has_synced = False
-        self.identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self.elector = LeaderElector(Writer(client), settings.namespace, self.identity, reconnected=self.relisted)
+        identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self.elector = LeaderElector(Writer(client), settings.namespace, identity, reconnected=self.list_again)
+        self._watches = Watches(self._take, self.list_again, identity)
+        # What can't be done now, and why, until it can.
+        self._problems: dict[str, str] = {}
+        self._lists = {
+            "namespaces": _List(NAMESPACES_PATH, dict, self.cache.replace_namespaces),
+            "secrets": _List(SECRETS_PATH, dict, self.cache.replace_secrets, f"metadata.name={ACCOUNT_SECRET}"),
+            PLURAL: _List(ALL_ACCOUNT_SECRETS_PATH, AccountSecret.parse, self.cache.replace_account_secrets),
+        }
+        self._listing = asyncio.Lock()
+        self._listed_versions: dict[str, int] = {}
+        self._stale = {kind: asyncio.Event() for kind in self._lists}
         self._synced_in_term = -1
-        self._relisted = asyncio.Event()
         self._client = client
         self._settings = settings
         self._queue = WorkQueue()
@@ -105,7 +116,7 @@ class Controller:
         writer = Writer(fenced)
         self._keys = KeyManager(KeyStore(fenced, settings.namespace), _now, settings.rotate_keys)
         self._opener = Opener(lambda: self._keys.keyring)
-        self._recorder = EventRecorder(writer, self.cache, self.identity, _now)
+        self._recorder = EventRecorder(writer, self.cache, identity, _now)
         self._reconciler = Reconciler(
             writer, self.cache, self._opener, self._recorder.record, reserved=settings.reserved_names, clock=_now
         )
@@ -122,15 +133,16 @@ class Controller:
         if self.elector.leading.is_set():
             self._queue.add(accounts)
 
-    def relisted(self) -> None:
-        """Have everything listed soon, since a deletion may have been missed."""
-        self._relisted.set()
+    def list_again(self, *kinds: str) -> None:
+        """Have kinds listed soon, all where none is named: a deletion may have been missed."""
+        for kind in kinds or self._stale:
+            self._stale[kind].set()
 
     async def sync(self) -> None:
         """Read the keys and everything else once; only then is it known what is missing."""
         await self.elector.acquire_or_renew()
-        await self._keys.refresh(write=False)
-        await self._list()
+        await self._insist("the sealing keys can't be read", partial(self._keys.refresh, write=False))
+        await self._recover()
         self.has_synced = True
         LOG.info(
             "ready: %d AccountSecrets, %d sealing keys",
@@ -139,15 +151,22 @@ class Controller:
         )
 
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
-        """Give what runs for as long as the process does."""
+        """Give what runs for as long as the process does, beside `watch`."""
         workers = [self._work(small=number == 0) for number in range(self._settings.workers + 1)]
         reseal = [self._reseal()] if self._settings.reseal_gateway_values else []
-        periodic = [self._resync(), self._follow_relists(), self._refresh_keys(), self._rescan(), *reseal]
-        return [self.elector.run(), self.elector.lead(self._start_leading), *workers, *periodic]
+        lists = [self._list_when_stale(kind) for kind in self._lists]
+        periodic = [self._resync(), self._refresh_keys(), self._rescan(), *reseal]
+        return [self.elector.run(), self.elector.lead(self._start_leading), *workers, *lists, *periodic]
+
+    async def watch(self) -> None:
+        """Follow the watches."""
+        await self._watches.run(self._recover)
 
     async def unready(self) -> str | None:
-        """Say what is missing until everything was read and it's known who leads."""
-        return None if self.has_synced and self.elector.observed else "reading the cluster's state"
+        """Say what is missing until everything was read, and what can't be read now."""
+        reading = None if self.has_synced else "reading the cluster's state"
+        problems = [reading, *self._problems.values(), self.elector.problem, self._watches.problem()]
+        return "; ".join(problem for problem in problems if problem) or None
 
     async def unhealthy(self) -> str | None:
         """Say why the process should be restarted, if it should."""
@@ -171,7 +190,7 @@ class Controller:
         """Enqueue every account, from a list that was made in this term."""
         await self._keys.refresh(write=True)
         if self._synced_in_term != self.elector.term:
-            await self._list()
+            await self._list(self._lists)
         self._queue.add(self.cache.accounts())
 
     async def _work(self, *, small: bool) -> None:
@@ -194,43 +213,50 @@ class Controller:
             else:
                 self._queue.done(account)
 
+    def _take(self, kind: str, event: str | None, body: Body) -> None:
+        """Take an event of a watch."""
+        changes = {
+            "namespaces": (self.cache.upsert_namespace, self.cache.delete_namespace),
+            "secrets": (self.cache.upsert_secret, self.cache.delete_secret),
+            PLURAL: (self.cache.upsert_account_secret, self.cache.delete_account_secret),
+        }
+        upsert, delete = changes[kind]
+        try:
+            changed = delete(body) if event == "DELETED" else upsert(body)
+        except Exception as error:  # noqa: BLE001 - asyncio would log it with the object
+            LOG.error("an event of %s can't be read: %s", kind, type(error).__name__)
+        else:
+            self.enqueue(changed)
+
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self._settings.resync_seconds)
-            try:
-                self.enqueue(await self._list())
-            except APIError as error:
-                LOG.warning("listing failed, next in %.0f s: %s", self._settings.resync_seconds, error)
+            self.list_again()
             self._reconciler.forget()
             self._resealer.forget()
 
-    async def _follow_relists(self) -> None:
-        """List everything whenever kopf lists: at once, and again when kopf, which may take long, is through."""
+    async def _list_when_stale(self, kind: str) -> None:
         while True:
-            await self._relisted.wait()
-            self._relisted.clear()
-            await self._relist()
-            again = False
-            await asyncio.sleep(_RELIST_QUIET_SECONDS)
-            while self._relisted.is_set():
-                self._relisted.clear()
-                again = True
-                await asyncio.sleep(_RELIST_QUIET_SECONDS)
-            if again:
-                await self._relist()
+            await self._stale[kind].wait()
+            self._stale[kind].clear()
+            await self._insist(f"listing {kind} failed", partial(self._list, [kind]))
 
-    async def _relist(self) -> None:
+    async def _recover(self) -> None:
         """List everything, as soon as that is possible."""
-        told = False
+        await self._insist("listing failed", partial(self._list, self._lists))
+
+    async def _insist(self, problem: str, attempt: Callable[[], Awaitable[object]]) -> None:
+        """Try until it succeeds; log once why it doesn't, and say so at the readiness probe."""
         while True:
             try:
-                self.enqueue(await self._list())
+                await attempt()
             except APIError as error:
-                if not told:
-                    LOG.warning("listing failed, trying again until it succeeds: %s", error)
-                told = True
-                await asyncio.sleep(_RELIST_RETRY_SECONDS)
+                if self._problems.get(problem) != (told := f"{problem}: {error}"):
+                    LOG.warning("%s; trying again until it succeeds", told)
+                self._problems[problem] = told
+                await asyncio.sleep(_RETRY_SECONDS)
             else:
+                self._problems.pop(problem, None)
                 return
 
     async def _refresh_keys(self) -> None:
@@ -260,15 +286,28 @@ class Controller:
             self.enqueue(changed)
             await asyncio.sleep(_RESEAL_PAUSE_SECONDS if changed else self._settings.rescan_seconds)
 
-    async def _list(self) -> set[str]:
-        term = self.elector.term
-        namespaces = await self._client.list_all(NAMESPACES_PATH, dict)
-        changed = self.cache.replace_namespaces(*namespaces)
-        secrets = await self._client.list_all(SECRETS_PATH, dict, f"metadata.name={ACCOUNT_SECRET}")
-        changed |= self.cache.replace_secrets(*secrets)
-        account_secrets = await self._client.list_all(ALL_ACCOUNT_SECRETS_PATH, AccountSecret.parse)
-        self._synced_in_term = term
-        return changed | self.cache.replace_account_secrets(*account_secrets)
+    async def _list(self, kinds: Collection[str]) -> None:
+        async with self._listing:  # so that the later of two is never the older one
+            term = self.elector.term
+            lists = await self._read(kinds)
+            if any(version < self._listed_versions.get(kind, 0) for kind, (_, version) in lists.items()):
+                LOG.warning("the API server's state is older than before, as after a restore of etcd: starting over")
+                lists = await self._read(self._lists)
+                self.cache.clear()
+                self._watches.restart()
+            for kind, (items, version) in lists.items():
+                self._listed_versions[kind] = version
+                self.enqueue(self._lists[kind].replace(items, version))
+            if lists.keys() == self._lists.keys():
+                self._synced_in_term = term
+
+    async def _read(self, kinds: Collection[str]) -> dict[str, tuple[list[Any], int]]:
+        # In the order of the table: namespaces first, only then is it known whose a Secret is.
+        return {
+            kind: await self._client.list_all(each.path, each.read, each.field_selector)
+            for kind, each in self._lists.items()
+            if kind in kinds
+        }
 
 
 def _now() -> datetime:

@@ -2,46 +2,172 @@
 
 Events are read through `on.event` alone: handlers of other kinds keep a copy of the whole object
 in its annotations. A handler returns nothing, since what it returns is written into the status.
+
+kopf runs in a thread with an event loop of its own: it ends when a kind isn't served or its token isn't accepted,
+and then cancels every task of its loop. Two things that it doesn't tell are seen from its requests, through
+aiohttp's tracing: that it lists a kind, so that a deletion may have been missed, and that a watch gets no answers.
 """
 
-from collections.abc import Callable
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import kopf
 
 from devbox_secrets.api.names import ACCOUNT_SECRET, GROUP, PLURAL, VERSION
-from devbox_secrets.controller.cache import Body, Cache
+from devbox_secrets.kube import config
+from devbox_secrets.kube.client import Body
 
-Change = Callable[[Body], set[str]]
-"""Takes an object into the cache; gives the accounts that the change concerns."""
+LOG = logging.getLogger(__name__)
+
+#: What is watched, as kopf's handlers are told. The last word is the kind's name, here and in its path.
+RESOURCES = (("v1", "namespaces"), ("v1", "secrets"), (GROUP, VERSION, PLURAL))
+_KINDS = tuple(resource[-1] for resource in RESOURCES)
+#: A watch is opened again as often, where the API server's last bookmark says, and is dead if that isn't possible.
+_RENEW_SECONDS = 20
+_DEAD_SECONDS = 25.0
+#: A kind without any answer for that long is told, and kopf starts again.
+_SILENT_SECONDS = 60.0
+_CHECK_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
+_REQUEST_SECONDS = 60.0
+_END_SECONDS = 5.0
+#: Between two logins: kopf repeats one that isn't accepted at once.
+_LOGIN_SECONDS = 1.0
 
 
-def registry(cache: Cache, enqueue: Callable[[set[str]], None], relisted: Callable[[], None]) -> kopf.OperatorRegistry:
-    """Give kopf's registry: events of the three kinds fill `cache` and `enqueue` accounts.
+class Watches:
+    """kopf, which is started again whenever it ends or hears nothing."""
 
-    `relisted` is called when kopf lists a kind, at start and whenever a watch can't go on: what was deleted in
-    between kopf doesn't tell.
-    """
-    handlers = kopf.OperatorRegistry()
+    def __init__(
+        self, changed: Callable[[str, str | None, Body], None], listing: Callable[[str], None], identity: str
+    ) -> None:
+        """Prepare.
 
-    def follow(upsert: Change, delete: Change, *resource: str) -> None:
-        # Not a plain function: kopf would call that in a thread of its own.
-        @kopf.on.event(*resource, id=resource[-1], registry=handlers)
-        async def handle(event: Any, **_: Any) -> None:
-            if event["type"] is None:
-                relisted()
-            change = delete if event["type"] == "DELETED" else upsert
-            enqueue(change(event["object"]))
+        Args:
+            changed: takes an event: the kind's name, the event's type, the object.
+            listing: takes a kind's name when kopf has begun to list it.
+            identity: this replica's name.
+        """
+        self._changed = changed
+        self._listing = listing
+        self._identity = identity
+        self._restart = asyncio.Event()
+        self._answered = dict.fromkeys(_KINDS, time.monotonic())
+        self._logged_in = float("-inf")
+        self._main: asyncio.AbstractEventLoop  # once it runs
 
-    follow(cache.upsert_account_secret, cache.delete_account_secret, GROUP, VERSION, PLURAL)
-    follow(cache.upsert_namespace, cache.delete_namespace, "v1", "namespaces")
-    follow(cache.upsert_secret, cache.delete_secret, "v1", "secrets")
+    async def run(self, recover: Callable[[], Awaitable[None]]) -> None:
+        """Watch until cancelled; whenever kopf has ended, recover first."""
+        self._main = asyncio.get_running_loop()
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_run_until_stopped, args=(loop,), name="watches", daemon=True)
+        thread.start()
+        told = ""
+        try:
+            while True:
+                reason = await self._watch(loop)
+                if reason != told:
+                    LOG.warning("watching again: %s", reason)
+                told = reason
+                await asyncio.sleep(_CHECK_SECONDS)
+                await recover()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_CHECK_SECONDS)
 
-    @kopf.on.login(id="login", registry=handlers)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    def restart(self) -> None:
+        """Have kopf start again, which lists everything."""
+        self._restart.set()
 
-    return handlers
+    def problem(self) -> str | None:
+        """Say which kind's watch has had no answer for long."""
+        now = time.monotonic()
+        silent = {kind: now - at for kind, at in self._answered.items() if now - at > _SILENT_SECONDS}
+        return "; ".join(f"no answer to the watch of {kind} for {age:.0f} s" for kind, age in silent.items()) or None
+
+    async def _watch(self, loop: asyncio.AbstractEventLoop) -> str:
+        """Run kopf in that loop until it ends, is to start again, or hears nothing; say which."""
+        self._restart.clear()
+        ended = asyncio.Event()
+        started = time.monotonic()
+        kopf_run = asyncio.run_coroutine_threadsafe(self._operate(ended), loop)
+        try:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._restart.wait(), _CHECK_SECONDS)
+                    return "asked to"
+                if time.monotonic() - started > _SILENT_SECONDS and (problem := self.problem()):
+                    return problem
+            # The type alone: a text may hold an object.
+            return f"kopf ended: {type(kopf_run.exception()).__name__}"
+        finally:
+            kopf_run.cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _END_SECONDS)
+
+    async def _operate(self, ended: asyncio.Event) -> None:
+        try:
+            await kopf.operator(
+                registry=self.registry(),
+                settings=settings(),
+                clusterwide=True,
+                standalone=True,
+                identity=self._identity,  # type: ignore[arg-type]  # kopf keeps the name of this str to itself
+            )
+        finally:
+            self._hand_over(ended.set)
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """Give kopf's registry: a handler for the events of each kind, and how to connect."""
+        handlers = kopf.OperatorRegistry()
+
+        def follow(*resource: str) -> None:
+            # Not a plain function: kopf would call that in a thread of its own.
+            @kopf.on.event(*resource, id=resource[-1], registry=handlers)
+            async def handle(event: Any, **_: Any) -> None:
+                self._hand_over(self._changed, resource[-1], event["type"], event["object"])
+
+        for resource in RESOURCES:
+            follow(*resource)
+        kopf.on.login(id="login", registry=handlers)(self._login)
+        return handlers
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        """Connect as our own client does."""
+        await asyncio.sleep(self._logged_in + _LOGIN_SECONDS - time.monotonic())
+        self._logged_in = time.monotonic()
+        traces = aiohttp.TraceConfig()
+        traces.on_request_end.append(self._on_answer)
+        server, session = await config.session([traces])
+        return kopf.AiohttpSession(server=server, aiohttp_session=session)
+
+    async def _on_answer(
+        self, _: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestEndParams
+    ) -> None:
+        kind, query = request.url.name, request.url.query
+        if kind in self._answered and request.response.status == HTTPStatus.OK:
+            self._answered[kind] = time.monotonic()
+            if "watch" not in query and "continue" not in query:
+                self._hand_over(self._listing, kind)
+
+    def _hand_over(self, take: Callable[..., object], *what: object) -> None:
+        """Have a function called in the main loop."""
+        self._main.call_soon_threadsafe(take, *what)
+
+
+def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
@@ -62,10 +188,14 @@ def settings() -> kopf.OperatorSettings:
     result = kopf.OperatorSettings()
     # The key is a tuple: as text, "v1/secrets" would match nothing and ask for every Secret.
     result.watching.field_selectors["v1", "secrets"] = f"metadata.name={ACCOUNT_SECRET}"
-    # For hours: by default the process ends after a minute without an API server, and Kubernetes lets
-    # one that ended several times wait for up to five minutes once the API server is back. And often: until
-    # a watch is back, no deletion is heard of.
+    # For hours, and often: until a watch is back, no deletion is heard of.
     result.networking.error_backoffs = (1,) * 36_000
+    result.networking.connect_timeout = _CONNECT_SECONDS
+    result.networking.request_timeout = _REQUEST_SECONDS
+    result.watching.server_timeout = _RENEW_SECONDS
+    result.watching.inactivity_timeout = _DEAD_SECONDS
+    # The process ends itself.
+    result.process.ultimate_exiting_timeout = None
     result.scanning.disabled = True
     result.posting.enabled = False
     # By default a list of everything is in memory at once, and so is a task for each of its objects.

@@ -148,14 +148,14 @@ class Writer:
         """Read the Lease of the operator's replicas."""
         return await self._client.request("GET", _lease_path(namespace))
 
-    async def write_lease(self, namespace: str, spec: Body, resource_version: str) -> None:
-        """Change the Lease, if it's still in that state.
+    async def write_lease(self, namespace: str, spec: Body, resource_version: str) -> Body:
+        """Change the Lease, if it's still in that state; give what it is then.
 
         Raises:
             Conflict: it's in another state by now.
         """
         body = {"metadata": {"resourceVersion": resource_version}, "spec": spec}
-        await self._client.request("PATCH", _lease_path(namespace), body=body, media_type=MERGE)
+        return await self._client.request("PATCH", _lease_path(namespace), body=body, media_type=MERGE)
 
 
 def _account_secret_path(namespace: str) -> str:

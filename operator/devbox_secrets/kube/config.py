@@ -1,11 +1,14 @@
 """Loads the client's configuration: the kubeconfig, or the pod's own ServiceAccount."""
 
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.request import getproxies
 
+import aiohttp
 import yaml
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
@@ -37,6 +40,27 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Co
             path = str(kubeconfig) if kubeconfig else None
             await load_kube_config(path, context, client_configuration=configuration, persist_config=False)
     return configuration
+
+
+async def session(trace_configs: list[aiohttp.TraceConfig]) -> tuple[str, aiohttp.ClientSession]:
+    """Give the API server's URL, and a session for it, as `load` configures it: for what can't use the client.
+
+    Raises:
+        ConfigError: there is no configuration to connect with.
+    """
+    configuration: Any = await load()  # its fields have no types
+    trust = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if not configuration.verify_ssl:
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    if configuration.cert_file:
+        trust.load_cert_chain(configuration.cert_file, configuration.key_file)
+    return configuration.host, aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=trust, limit=0),
+        headers={auth["key"]: auth["value"] for auth in (await configuration.auth_settings()).values()},
+        proxy=configuration.proxy,
+        trace_configs=trace_configs,
+        **configuration.client_session_kwargs,
+    )
 
 
 def current_namespace(kubeconfig: Path | None = None, context: str | None = None) -> str:

@@ -1,16 +1,17 @@
-"""What is deleted while the operator hears nothing: no value stays, and none reaches another team."""
+"""Watches that are cut or dead, an API server that crashes, is slow or refuses: nothing stale, and nothing silent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.controlplane import ControlPlane
 from harness.watch_proxy import WatchProxy
 from integration.support.account import Account
-from integration.support.chart import ACCOUNT, install
-from integration.support.processes import operator
+from integration.support.chart import ACCOUNT, install, until
+from integration.support.processes import Operator, operator
 
 VARIABLES = [f"TOKEN_{number}" for number in range(10)]
 
@@ -25,10 +26,16 @@ def plane() -> Iterator[ControlPlane]:
 
 @dataclass(frozen=True)
 class Team:
-    """An account, and what stands between its operator and the API server."""
+    """An account, its operator, and what stands between that and the API server."""
 
     account: Account
+    operator: Operator
     proxy: WatchProxy
+
+    def unready(self) -> str:
+        """Give what the readiness probe says is wrong, if something is."""
+        answer = httpx.get(f"{self.operator.url}/readyz", trust_env=False)
+        return "" if answer.is_success else answer.text
 
 
 @pytest.fixture
@@ -36,9 +43,9 @@ def team(plane: ControlPlane, tmp_path: Path) -> Iterator[Team]:
     """A team whose operator lists everything only when something makes it."""
     with (
         WatchProxy.start(plane) as proxy,
-        operator(plane, tmp_path, server=proxy.url, resync_seconds="3600"),
+        operator(plane, tmp_path, server=proxy.url, resync_seconds="3600") as it,
     ):
-        yield Team(Account.of(plane, "default").member(), proxy)
+        yield Team(Account.of(plane, "default").member(), it, proxy)
 
 
 def test_what_is_deleted_while_the_watches_are_cut_is_gone(team: Team) -> None:
@@ -61,6 +68,79 @@ def test_the_last_one_that_is_deleted_while_the_watches_are_cut_is_gone(team: Te
     with team.proxy.cut():
         account.delete("token")
     account.holds(None)
+
+
+def test_the_last_one_of_all_that_is_deleted_while_its_watch_alone_is_cut_is_gone(team: Team) -> None:
+    account, kubectl = team.account, team.account.controlplane.kubectl
+    kubectl("delete", "accountsecrets", "--all", "--all-namespaces")
+    account.put("TOKEN", b"x")
+    account.holds({"TOKEN": b"x"})
+    with team.proxy.cut("accountsecrets"):
+        account.delete("token")
+    account.holds(None)
+
+
+def test_watches_that_are_dead_are_given_up(team: Team) -> None:
+    account = team.account
+    account.put("TOKEN", b"x")
+    account.holds({"TOKEN": b"x"})
+    team.proxy.freeze()
+    account.put("OTHER", b"y")
+    until("it is heard of", lambda: account.data() == {"TOKEN": b"x", "OTHER": b"y"}, seconds=60)
+
+
+def test_an_api_server_that_takes_three_seconds_for_each_answer_is_slow_and_no_more(team: Team) -> None:
+    team.proxy.delay_seconds = 3
+    team.account.put("TOKEN", b"x")
+    until("it is synced", lambda: team.account.data() == {"TOKEN": b"x"}, seconds=60)
+    until("nothing is wrong", lambda: team.unready() == "", seconds=60)
+    assert team.operator.metric("devbox_secrets_leader") == 1
+    assert "lost the lease" not in team.operator.log
+
+
+def test_a_right_that_is_missing_is_told_and_waited_for(team: Team) -> None:
+    kubectl = team.account.controlplane.kubectl
+    binding = kubectl("get", "clusterrolebinding", "devbox-secrets", "-o", "yaml").stdout
+    kubectl("delete", "clusterrolebinding", "devbox-secrets")
+    with team.proxy.cut():
+        pass
+    until("it isn't ready", lambda: "403" in team.unready())
+    assert "listing" in team.unready()
+    kubectl("create", "-f", "-", input=binding)
+    until("it's ready", lambda: not team.unready())
+    team.account.put("TOKEN", b"x")
+    team.account.holds({"TOKEN": b"x"})
+    assert sum("listing secrets failed" in line for line in team.operator.log.splitlines()) == 1
+
+
+def test_a_definition_that_is_deleted_is_told_and_waited_for(team: Team) -> None:
+    account, kubectl = team.account, team.account.controlplane.kubectl
+    account.put("TOKEN", b"x")
+    account.holds({"TOKEN": b"x"})
+    kubectl("delete", "crd", "accountsecrets.devbox-secrets.dev")
+    account.holds(None)
+    until("it isn't ready", lambda: "listing accountsecrets failed: GET" in team.unready(), seconds=60)
+    install(account.controlplane)
+    until("it's ready", lambda: not team.unready(), seconds=60)
+    account.put("TOKEN", b"y")
+    account.holds({"TOKEN": b"y"})
+    assert team.operator.component.is_running()
+    assert "Traceback" not in team.operator.log
+
+
+def test_after_a_restore_of_etcd_everything_is_as_it_says(team: Team) -> None:
+    account = team.account
+    account.put("TOKEN", b"before")
+    account.holds({"TOKEN": b"before"})
+    with account.controlplane.restored():
+        until("the API server is used again", lambda: not team.unready(), seconds=60)
+        account.put("TOKEN", b"after")
+        account.put("OTHER", b"after")
+        account.holds({"TOKEN": b"after", "OTHER": b"after"})
+    until("it starts over", lambda: "starting over" in team.operator.log, seconds=60)
+    account.holds({"TOKEN": b"before"})
+    account.put("OTHER", b"again")
+    account.holds({"TOKEN": b"before", "OTHER": b"again"})
 
 
 def test_a_namespace_that_is_created_again_gets_nothing_of_the_former_one(team: Team) -> None:

@@ -162,10 +162,10 @@ def get(controlplane: ControlPlane, *arguments: str) -> Json:
     return found
 
 
-def until(awaited: str, ask: Callable[[], T]) -> T:
+def until(awaited: str, ask: Callable[[], T], seconds: float = _SECONDS) -> T:
     """Ask until there is an answer, and return it."""
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + seconds
     while not (answer := ask()):
-        assert time.monotonic() < deadline, f"waited {_SECONDS:.0f} s, but not: {awaited}"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s, but not: {awaited}"
         time.sleep(0.05)
     return answer

@@ -1,15 +1,21 @@
 """How kopf is set up, and what its events do."""
 
 import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import accumulate
 from typing import Any
 
+import aiohttp
 import kopf
 import pytest
+from aiohttp import web
 
 from devbox_secrets.controller import watch
-from devbox_secrets.controller.cache import Cache
-from unit.controller.objects import Body, account_secret, at, namespace, secret
+from devbox_secrets.kube import config
+from unit.controller.objects import Body
 
 
 def test_an_api_server_may_be_away_for_hours_and_is_asked_every_second() -> None:
@@ -35,88 +41,212 @@ def test_kopf_writes_nothing_of_its_own() -> None:
     assert patch == {}
 
 
-class Watches:
-    """The handlers as kopf finds them."""
+def test_a_watch_that_is_dead_is_given_up_soon_and_only_after_it_should_have_been_renewed() -> None:
+    watching, networking = watch.settings().watching, watch.settings().networking
+    assert isinstance(watching.server_timeout, int)  # the API server takes no fraction
+    assert watching.server_timeout < watching.inactivity_timeout < 30
+    assert (networking.connect_timeout or 60) < 10
+
+
+class Following:
+    """Watches, and what they tell."""
 
     def __init__(self) -> None:
-        self.cache = Cache()
-        self.enqueued: list[set[str]] = []
-        self.lists = 0
-        self.registry = watch.registry(self.cache, self.enqueued.append, self.relisted)
-        self.handlers = {
-            str(handler.id): handler.fn
-            for handler in self.registry._watching.get_all_handlers()  # noqa: SLF001 - there is no other way to them
-        }
+        self.events: list[tuple[str, str | None, Body]] = []
+        self.listed: list[str] = []
+        self.recovers = 0
+        self.recovered = asyncio.Event()
+        self.it = watch.Watches(lambda *event: self.events.append(event), self.listed.append, "replica")
 
-    def relisted(self) -> None:
-        self.lists += 1
+    async def recover(self) -> None:
+        self.recovers += 1
+        self.recovered.set()
 
-    async def tell(self, kind: str, body: Body, event: str | None = "MODIFIED") -> object:
-        """Have an event come; give what kopf would write into the object's status."""
-        handler: Any = self.handlers[kind]
-        return await handler(event={"type": event, "object": body})
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.it.run(self.recover))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+class Kopf:
+    """An operator in kopf's place."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+        self.threads: set[int] = set()
+        self.running = threading.Semaphore(0)
+        self.error: Exception | None = None
+        self.cancels = 0
+
+    async def operator(self, **options: object) -> None:
+        self.runs.append(options)
+        self.threads.add(threading.get_ident())
+        self.running.release()
+        try:
+            if self.error:
+                raise self.error
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancels += 1
+            raise
+
+    async def started(self) -> None:
+        await asyncio.to_thread(self.running.acquire)
 
 
 @pytest.fixture
-def watches() -> Watches:
-    return Watches()
+def operator(monkeypatch: pytest.MonkeyPatch) -> Kopf:
+    it = Kopf()
+    monkeypatch.setattr(kopf, "operator", it.operator)
+    monkeypatch.setattr(watch, "_CHECK_SECONDS", 0.01)
+    return it
 
 
-async def test_an_event_fills_the_cache_and_enqueues_the_accounts_that_it_concerns(watches: Watches) -> None:
-    await watches.tell("namespaces", at(1, namespace("team")))
-    await watches.tell("namespaces", at(2, namespace("box", "team")))
-    await watches.tell("secrets", at(3, secret("box", {"A": "1"})))
-    await watches.tell("accountsecrets", at(4, account_secret("A", "dbs1.…")))
-    assert watches.enqueued == [{"team"}, {"box", "team"}, {"team"}, {"team"}]
-    assert [member.namespace for member in watches.cache.members("team")] == ["box", "team"]
-    assert len(watches.cache.account_secrets("team")) == 1
+async def test_kopf_runs_in_a_thread_of_its_own_and_ends_with_us(operator: Kopf) -> None:
+    async with Following().running():
+        await operator.started()
+        assert threading.get_ident() not in operator.threads
+        assert operator.runs[0].keys() == {"registry", "settings", "clusterwide", "standalone", "identity"}
+    assert operator.cancels == 1
 
 
-async def test_a_deletion_empties_it_again(watches: Watches) -> None:
-    objects = {
-        "namespaces": namespace("team"),
-        "secrets": secret("team", {}),
-        "accountsecrets": account_secret("A", "dbs1.…"),
-    }
-    for kind, body in objects.items():
-        await watches.tell(kind, at(5, body), "ADDED")
-    watches.enqueued.clear()
-    for kind, body in reversed(objects.items()):
-        await watches.tell(kind, at(6, body), "DELETED")
-    assert watches.enqueued == [{"team"}] * 3
-    assert watches.cache.members("team") == []
-    assert watches.cache.account_secrets("team") == []
-
-
-async def test_what_is_listed_again_enqueues_nothing(watches: Watches) -> None:
-    for _ in range(2):
-        await watches.tell("namespaces", at(1, namespace("team")), None)
-    assert watches.enqueued == [{"team"}, set()]
-
-
-@pytest.mark.parametrize(("event", "lists"), [(None, 1), ("ADDED", 0), ("MODIFIED", 0), ("DELETED", 0)])
-async def test_it_is_noticed_when_kopf_lists_a_kind(watches: Watches, event: str | None, lists: int) -> None:
-    await watches.tell("accountsecrets", at(4, account_secret("A", "dbs1.…")), event)
-    assert watches.lists == lists
-
-
-async def test_no_handler_returns_what_kopf_would_write_into_a_status(watches: Watches) -> None:
-    assert await watches.tell("accountsecrets", at(4, account_secret("A", "dbs1.…"))) is None
-
-
-def test_no_handler_runs_in_a_thread_of_its_own(watches: Watches) -> None:
-    assert sorted(watches.handlers) == ["accountsecrets", "namespaces", "secrets"]
-    assert all(asyncio.iscoroutinefunction(handler) for handler in watches.handlers.values())
-
-
-def test_kopf_connects_as_the_service_account_or_else_as_kubectl_would(
-    watches: Watches, monkeypatch: pytest.MonkeyPatch
+async def test_when_kopf_ends_everything_is_listed_and_it_starts_again(
+    operator: Kopf, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (handler,) = watches.registry._activities.get_all_handlers()  # noqa: SLF001 - there is no other way to it
-    login: Any = handler.fn
-    by_account, by_kubeconfig = (kopf.ConnectionInfo(server=f"https://{name}") for name in ("account", "kubeconfig"))
-    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: by_account)
-    monkeypatch.setattr(kopf, "login_with_kubeconfig", lambda **_: by_kubeconfig)
-    assert login() is by_account
-    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: None)
-    assert login() is by_kubeconfig
+    following = Following()
+    operator.error = ValueError("canary")
+    async with following.running():
+        for _ in range(3):
+            await operator.started()
+        operator.error = None
+        await operator.started()
+    assert following.recovers >= 3
+    assert caplog.messages == ["watching again: kopf ended: ValueError"]
+
+
+async def test_it_starts_again_when_it_is_asked_to(operator: Kopf) -> None:
+    following = Following()
+    async with following.running():
+        await operator.started()
+        following.it.restart()
+        await operator.started()
+    assert (operator.cancels, following.recovers) == (2, 1)
+
+
+async def test_it_starts_again_when_a_watch_is_silent(operator: Kopf, monkeypatch: pytest.MonkeyPatch) -> None:
+    following = Following()
+    monkeypatch.setattr(watch, "_SILENT_SECONDS", 0.1)
+    async with following.running():
+        await operator.started()
+        await operator.started()
+    assert following.recovers == 1
+
+
+def test_a_silent_watch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = Following().it
+    assert it.problem() is None
+    it._answered["secrets"] -= 61.5  # noqa: SLF001 - a minute is long
+    assert it.problem() == "no answer to the watch of secrets for 62 s"
+
+
+class Server:
+    """What answers kopf's requests."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.url = ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Server"]:
+        async def answer(_: web.Request) -> web.Response:
+            return web.json_response({}, status=self.status)
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = "http://{}:{}".format(*runner.addresses[0][:2])
+        yield self
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "listed"),
+    [
+        ("/api/v1/namespaces?limit=500", 200, ["namespaces"]),
+        ("/api/v1/secrets?limit=500&fieldSelector=metadata.name%3Dx", 200, ["secrets"]),
+        ("/apis/devbox-secrets.dev/v1alpha1/accountsecrets?limit=500", 200, ["accountsecrets"]),
+        ("/api/v1/namespaces?limit=500&continue=x", 200, []),
+        ("/api/v1/namespaces?watch=true", 200, []),
+        ("/api/v1/namespaces?limit=500", 403, []),
+        ("/api/v1", 200, []),
+    ],
+)
+async def test_a_list_is_seen_when_it_begins(
+    path: str, status: int, listed: list[str], operator: Kopf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = Following()
+    long_ago = dict.fromkeys(following.it._answered, 0.0)  # noqa: SLF001 - what the probe's answer comes from
+    following.it._answered.update(long_ago)  # noqa: SLF001
+    async with Server().running() as server, following.running():
+        await operator.started()
+        server.status = status
+
+        async def session(traces: list[aiohttp.TraceConfig]) -> tuple[str, aiohttp.ClientSession]:
+            return server.url, aiohttp.ClientSession(trace_configs=traces)
+
+        monkeypatch.setattr(config, "session", session)
+        connection = await login(following.it)
+        assert connection.server == server.url
+        async with connection.aiohttp_session.get(server.url + path):
+            await asyncio.sleep(0)
+        await connection.aiohttp_session.close()
+        await asyncio.sleep(0)
+    assert following.listed == listed
+    answered = {kind for kind, at in following.it._answered.items() if at}  # noqa: SLF001
+    assert answered == ({path.partition("?")[0].rpartition("/")[2]} & long_ago.keys() if status == 200 else set())
+
+
+async def login(it: watch.Watches) -> kopf.AiohttpSession:
+    (handler,) = it.registry()._activities.get_all_handlers()  # noqa: SLF001 - there is no other way to it
+    connect: Any = handler.fn
+    connection = await connect()
+    assert isinstance(connection, kopf.AiohttpSession)
+    return connection
+
+
+async def test_logins_that_follow_one_another_are_not_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def session(_: object) -> tuple[str, aiohttp.ClientSession]:
+        return "http://x", aiohttp.ClientSession()
+
+    monkeypatch.setattr(config, "session", session)
+    monkeypatch.setattr(watch, "_LOGIN_SECONDS", 0.2)
+    it, since = Following().it, time.monotonic()
+    for _ in range(3):
+        await (await login(it)).aiohttp_session.close()
+    assert time.monotonic() - since >= 0.4
+
+
+async def test_events_are_handed_over_and_no_handler_returns_what_kopf_would_write_into_a_status(
+    operator: Kopf,
+) -> None:
+    following = Following()
+    handlers = {
+        str(handler.id): handler.fn
+        for handler in following.it.registry()._watching.get_all_handlers()  # noqa: SLF001 - there is no other way to them
+    }
+    assert sorted(handlers) == ["accountsecrets", "namespaces", "secrets"]
+    # A plain function would run in a thread of its own.
+    assert all(asyncio.iscoroutinefunction(handler) for handler in handlers.values())
+    async with following.running():
+        await operator.started()
+        for kind, handler in handlers.items():
+            handle: Any = handler
+            assert await handle(event={"type": "ADDED", "object": {"name": kind}}) is None
+        await asyncio.sleep(0)
+    assert sorted(following.events) == [(kind, "ADDED", {"name": kind}) for kind in sorted(handlers)]

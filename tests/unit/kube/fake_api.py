@@ -1,6 +1,7 @@
 """A small API server in memory, and a client of it: lists, reads, and writes that insist on a resourceVersion."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from devbox_secrets.errors import APIError, Conflict, NotFound, NotLeader
@@ -32,6 +33,15 @@ class FakeApi:
         """Forget an object."""
         self._version += 1
         del self.objects[path]
+
+    def snapshot(self) -> Callable[[], None]:
+        """Give what restores the objects and their versions as they are now."""
+        objects, version = deepcopy(self.objects), self._version
+
+        def restore() -> None:
+            self.objects, self._version = objects, version
+
+        return restore
 
     def paths(self, method: str) -> list[str]:
         """Give the paths of the requests with a method, in their order."""
