@@ -75,10 +75,10 @@ class Ground:
         return server(self.controlplane)
 
     @contextmanager
-    def operator(self, **settings: str) -> Iterator[Operator]:
-        """Run the operator with its usual settings, unless others are given."""
+    def operator(self, folder: str = "", **settings: str) -> Iterator[Operator]:
+        """Run the operator with its usual settings, unless others are given; a second one needs a folder."""
         usual = {"log_level": "INFO", "keys_refresh_seconds": "15"}
-        with operator(self.controlplane, self.controlplane.folder, **usual | settings) as it:
+        with operator(self.controlplane, self.controlplane.folder / folder, **usual | settings) as it:
             yield it
 
 

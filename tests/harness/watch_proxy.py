@@ -24,8 +24,8 @@ class WatchProxy:
     url: str = ""
     _upstream: str = ""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-    _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """By path."""
+    _watches: dict[asyncio.Task[None], str] = field(default_factory=dict)
+    """Those that are open, each with its path."""
     _cut_kind: str | None = None
     _expired: set[str] = field(default_factory=set)
     """The paths of watches that are to be told that they have expired."""
@@ -53,6 +53,7 @@ class WatchProxy:
     @contextmanager
     def cut(self, kind: str = "") -> Iterator[None]:
         """End the watches of a kind or all, refuse them until the end; then each that comes back has expired once."""
+        self._cut_kind = kind
         self._loop.call_soon_threadsafe(self._cut, kind)
         try:
             yield
@@ -61,11 +62,10 @@ class WatchProxy:
 
     def freeze(self) -> None:
         """Let nothing more through the watches that are open, which stay so."""
-        self._frozen.update(self._watches.values())
+        self._frozen.update(self._watches)
 
     def _cut(self, kind: str) -> None:
-        self._cut_kind = kind
-        for path, watch in list(self._watches.items()):
+        for watch, path in list(self._watches.items()):
             if path.endswith(kind):
                 self._expired.add(path)
                 watch.cancel()
@@ -108,8 +108,9 @@ class WatchProxy:
             await response.prepare(request)
             copying = asyncio.ensure_future(self._copy(upstream, response))
             if is_watch:
-                self._watches[path] = copying
-            await asyncio.wait([copying])
+                self._watches[copying] = path
+            await asyncio.gather(copying, return_exceptions=True)
+            self._watches.pop(copying, None)
             return response
 
     async def _copy(self, upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:

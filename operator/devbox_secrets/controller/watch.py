@@ -53,7 +53,7 @@ class Watches:
 
         Args:
             changed: takes an event: the kind's name, the event's type, the object.
-            listing: takes a kind's name when kopf has begun to list it.
+            listing: takes a kind's name when kopf has begun to list it, or is refused.
             identity: this replica's name.
         """
         self._changed = changed
@@ -61,6 +61,7 @@ class Watches:
         self._identity = identity
         self._restart = asyncio.Event()
         self._answered = dict.fromkeys(_KINDS, time.monotonic())
+        self._refused: set[str] = set()
         self._logged_in = float("-inf")
         self._main: asyncio.AbstractEventLoop  # once it runs
 
@@ -153,10 +154,19 @@ class Watches:
         self, _: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestEndParams
     ) -> None:
         kind, query = request.url.name, request.url.query
-        if kind in self._answered and request.response.status == HTTPStatus.OK:
+        if kind not in self._answered:
+            return
+        was_refused = kind in self._refused
+        if request.response.status == HTTPStatus.OK:
             self._answered[kind] = time.monotonic()
-            if "watch" not in query and "continue" not in query:
-                self._hand_over(self._listing, kind)
+            self._refused.discard(kind)
+            is_first_page = "watch" not in query and "continue" not in query
+        else:
+            self._refused.add(kind)
+            is_first_page = False
+        # At the first refusal, too: a list of ours tells the reason.
+        if is_first_page or (kind in self._refused and not was_refused):
+            self._hand_over(self._listing, kind)
 
     def _hand_over(self, take: Callable[..., object], *what: object) -> None:
         """Have a function called in the main loop."""
