@@ -14,6 +14,7 @@ from aiohttp import web
 from harness.controlplane import ControlPlane
 
 _EXPIRED = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
+_CLOSE_SECONDS = 0.25
 _OWN_HEADERS = ("Host", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Accept-Encoding")
 
 
@@ -89,6 +90,8 @@ class WatchProxy:
             await stop.wait()
             self._cut("")
             await runner.cleanup()
+        # aiohttp closes TLS connections in the background, and nothing tells when it's done.
+        await asyncio.sleep(_CLOSE_SECONDS)
 
     async def _handle(self, session: aiohttp.ClientSession, request: web.Request) -> web.StreamResponse:
         is_watch, path = request.query.get("watch") == "true", request.path
