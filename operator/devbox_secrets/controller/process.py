@@ -6,9 +6,10 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import kopf
@@ -20,11 +21,12 @@ from devbox_secrets.controller import metrics, watch
 from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.key_manager import KeyManager
-from devbox_secrets.controller.leader import LeaderElector
+from devbox_secrets.controller.leader import RENEW_DEADLINE_SECONDS, LeaderElector
 from devbox_secrets.controller.opener import Opener
 from devbox_secrets.controller.queue import WorkQueue
 from devbox_secrets.controller.reconciler import Reconciler
 from devbox_secrets.controller.resealer import Resealer
+from devbox_secrets.controller.rules.events import KEYS_LOST
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.writes import Writer
@@ -74,7 +76,7 @@ async def _run(settings: ControllerSettings) -> None:
             for task in done:
                 task.result()
         finally:
-            await controller.elector.release()
+            await controller.stop_leading()
             await site.cleanup()
 
 
@@ -103,9 +105,15 @@ class Controller:
         self._queue = WorkQueue()
         fenced = client.fenced(self.elector.is_leader)
         writer = Writer(fenced)
-        self._keys = KeyManager(KeyStore(fenced, settings.namespace), _now, settings.rotate_keys)
-        self._opener = Opener(lambda: self._keys.keyring)
         self._recorder = EventRecorder(writer, self.cache, self.identity, _now)
+        self._keys = KeyManager(
+            KeyStore(fenced, settings.namespace),
+            _now,
+            settings.rotate_keys,
+            sealed=self._sealed,
+            record=partial(self._recorder.record_on_keys, settings.namespace),
+        )
+        self._opener = Opener(lambda: self._keys.keyring)
         self._reconciler = Reconciler(
             writer, self.cache, self._opener, self._recorder.record, reserved=settings.reserved_names, clock=_now
         )
@@ -146,8 +154,10 @@ class Controller:
         return [self.elector.run(), self.elector.lead(self._start_leading), *workers, *periodic]
 
     async def unready(self) -> str | None:
-        """Say what is missing until everything was read and it's known who leads."""
-        return None if self.has_synced and self.elector.observed else "reading the cluster's state"
+        """Say what is missing: until everything was read and it's known who leads, and while the keys are lost."""
+        if not (self.has_synced and self.elector.observed):
+            return "reading the cluster's state"
+        return KEYS_LOST.message if self._keys.missing else None
 
     async def unhealthy(self) -> str | None:
         """Say why the process should be restarted, if it should."""
@@ -163,9 +173,20 @@ class Controller:
         metrics.WORKQUEUE_DEPTH.set(len(self._queue))
         metrics.ROTATION_DUE.set(self.cache.overdue())
         metrics.SEALING_KEYS.set(len(self._keys.keyring))
+        metrics.SEALING_KEYS_LOST.set(self._keys.missing)
         if self._keys.keyring:
             metrics.NEWEST_SEALING_KEY.set(self._keys.keyring.newest.created.timestamp())
         return generate_latest(metrics.REGISTRY)
+
+    async def stop_leading(self) -> None:
+        """Write back what only this process knows, and release the Lease."""
+        try:
+            if self.elector.is_leader():
+                async with asyncio.timeout(RENEW_DEADLINE_SECONDS):
+                    await self._keys.write_back()
+        except (APIError, TimeoutError) as error:
+            LOG.error("the sealing keys can't be written back: %s", str(error) or "no answer")
+        await self.elector.release()
 
     async def _start_leading(self) -> None:
         """Enqueue every account, from a list that was made in this term."""
@@ -240,7 +261,7 @@ class Controller:
                 if await self._keys.refresh(write=self.elector.is_leader()):
                     self.enqueue(self.cache.accounts_with(Reason.UNKNOWN_KEY))
             except APIError as error:
-                LOG.warning("the sealing keys can't be read: %s", error)
+                LOG.warning("the sealing keys can't be read or written: %s", error)
 
     async def _rescan(self) -> None:
         while True:
@@ -259,6 +280,10 @@ class Controller:
                 LOG.error("values can't be resealed now: %s", type(error).__name__)
             self.enqueue(changed)
             await asyncio.sleep(_RESEAL_PAUSE_SECONDS if changed else self._settings.rescan_seconds)
+
+    def _sealed(self) -> Iterable[str] | None:
+        """Give every sealed value of the cluster, once they are known."""
+        return (secret.spec.sealed for secret in self.cache.all_account_secrets()) if self.has_synced else None
 
     async def _list(self) -> set[str]:
         term = self.elector.term
