@@ -148,15 +148,30 @@ async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
     """Remove keys, if they can still be removed.
 
     Raises:
-        KeyInUse: one has come into use; nothing was removed.
+        KeyInUse: one has come into use; the message says which, and it wasn't removed.
     """
 
     async def removals(stored: StoredKeys) -> dict[str, SecretBytes | None]:
-        # The AccountSecrets are read after the Secret: what was created until then counts.
         _check_removable(chosen, stored, await _used(client))
         return dict.fromkeys(chosen)
 
-    await _write(client, namespace, removals)
+    removed = await _write(client, namespace, removals)
+    # No write covers both kinds of objects, so an AccountSecret may have been created between that look and the
+    # write. So this looks once more after the write, with the keys still in memory. To unpublish a key first would
+    # not do: who has it in a file goes on sealing with it. Nothing is missed: what was created before the write is
+    # seen here, and what is created later has never been opened, as its status says. If this process ends too
+    # early, the operator, which has the keys in memory as well, writes back those that are used.
+    used = await _used(client)
+    needed = {key_id: removed[key_id] for key_id in chosen if used.get(key_id)}
+    if not needed:
+        return
+
+    async def back(stored: StoredKeys) -> dict[str, SecretBytes | None]:
+        return {key_id: raw for key_id, raw in needed.items() if key_id not in stored.entries}
+
+    await _write(client, namespace, back)
+    reasons = [str(why_not_removable(key_id, needed, None, used)) for key_id in needed]
+    raise KeyInUse("put back, since they came into use just now: " + "\n".join(reasons))
 
 
 def overview(

@@ -10,7 +10,7 @@ from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, KEYS_SECRET, PUBL
 from devbox_secrets.cli.resources import sealing_keys
 from devbox_secrets.cli.resources.sealing_keys import KeyRow, KeyState, overview, removable, why_not_removable
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
-from devbox_secrets.errors import Forbidden, NotFound
+from devbox_secrets.errors import Forbidden, KeyInUse, NotFound
 from devbox_secrets.kube.key_store import KeyStore
 from unit.kube.fake_api import FakeApi, FakeClient
 
@@ -126,6 +126,18 @@ async def test_what_is_pruned_is_gone_and_recorded_as_such(api: FakeApi) -> None
     stored = await KeyStore(FakeClient(api), "ours").read()
     assert set(stored.entries) == {NEW}
     assert stored.pruned == {MIDDLE, OLD}
+
+
+async def test_a_key_that_comes_into_use_just_before_it_is_removed_is_put_back(api: FakeApi) -> None:
+    before = api.objects[SECRET]["data"]
+    api.before["PATCH", SECRET] = lambda: use(api, OLD)
+    with pytest.raises(KeyInUse) as caught:
+        await sealing_keys.prune(FakeClient(api), "ours", [MIDDLE, OLD])
+    assert str(caught.value).startswith(
+        f"put back, since they came into use just now: {OLD} opens 1 AccountSecret: team/"
+    )
+    assert api.objects[SECRET]["data"] == {key_id: before[key_id] for key_id in (NEW, OLD)}
+    assert (await KeyStore(FakeClient(api), "ours").read()).pruned == {MIDDLE}
 
 
 async def test_a_restore_creates_the_secret(api: FakeApi) -> None:
