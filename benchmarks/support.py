@@ -152,8 +152,9 @@ def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
         keys = [KeyPair.generate(now - timedelta(days=number)) for number in range(1 + older_keys)]
         key = keys[0]
         data = {each.public.id: base64.b64encode(each.dump()).decode() for each in keys}
-        patch = json.dumps({"data": data})
-        controlplane.kubectl("patch", "secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}", "-p", patch)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "devbox-secrets-keys"}, "data": data}
+        create = ("create", f"--namespace={NAMESPACE}", "--filename=-")
+        controlplane.kubectl(*create, input=json.dumps(secret))
         yield Ground(controlplane, key)
 
 

@@ -1,4 +1,4 @@
-"""Records Events on AccountSecrets, and on namespaces whose account has no home.
+"""Records Events on AccountSecrets, on namespaces whose account has no home, and on the Secret of the sealing keys.
 
 An Event is for people: one that can't be created is a line in the log, and holds nothing back.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from devbox_secrets.api.models import AccountSecret
-from devbox_secrets.api.names import GROUP, KIND, VERSION
+from devbox_secrets.api.names import GROUP, KEYS_SECRET, KIND, VERSION
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache, Namespace
 from devbox_secrets.controller.rules.events import Event, namespace_event
@@ -42,6 +42,10 @@ class EventRecorder:
             "resourceVersion": secret.resource_version,
         }
         await self._create(regarding, event)
+
+    async def record_on_keys(self, namespace: str, event: Event) -> None:
+        """Record an Event on the Secret of the sealing keys, which may not exist."""
+        await self._create({"apiVersion": "v1", "kind": "Secret", "namespace": namespace, "name": KEYS_SECRET}, event)
 
     async def record_namespaces(self) -> None:
         """Record an Event on each namespace whose account has no home.

@@ -1,14 +1,24 @@
-"""Manages the sealing keys: reads, creates, rotates and publishes them."""
+"""Manages the sealing keys: reads, creates, rotates and publishes them, and writes back those that were lost."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 
 from pydantic import SecretBytes
 
 from devbox_secrets.api.names import KEYS_SECRET, ROTATE_ANNOTATION
-from devbox_secrets.controller.rules.rotation import creation_time, is_due, published, read_rotation_request
+from devbox_secrets.controller.rules.events import KEYS_LOST, Event
+from devbox_secrets.controller.rules.rotation import (
+    CLOCK_SKEW,
+    creation_time,
+    is_due,
+    key_ids,
+    lost_keys,
+    published,
+    read_rotation_request,
+    redated,
+)
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
 from devbox_secrets.errors import Conflict
 from devbox_secrets.kube.key_store import KeyStore, StoredKeys
@@ -19,28 +29,45 @@ LOG = logging.getLogger(__name__)
 class KeyManager:
     """The keys as they are in the cluster, as of the last `refresh`."""
 
-    def __init__(self, store: KeyStore, clock: Callable[[], datetime], rotate_every: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        clock: Callable[[], datetime],
+        rotate_every: timedelta | None = None,
+        *,
+        sealed: Callable[[], Iterable[str] | None],
+        record: Callable[[Event], Awaitable[None]],
+    ) -> None:
+        """Take what gives every sealed value of the cluster, None before they are known, and what records an Event."""
         self.keyring = Keyring(())
         self._store = store
         self._clock = clock
         self._rotate_every = rotate_every
+        self._sealed = sealed
+        self._record = record
         self._turn = asyncio.Lock()
         self._version = ""
         # Until it was told: publishing may fail before that.
         self._added = False
-        self._lost = False
+        self._lost: frozenset[str] = frozenset()
         self._rejected: str | None = None
+        self._logged = self._recorded = False
 
     @property
     def stored(self) -> Keyring:
-        """The keys that the Secret holds: none while it has lost them, and those in memory may be the last."""
+        """The keys that the Secret holds: none while it has lost some, since memory may hold the newest."""
         return Keyring(()) if self._lost else self.keyring
+
+    @property
+    def missing(self) -> bool:
+        """Whether values are sealed with keys, and there is none: neither stored nor in memory."""
+        return not self.keyring and bool(self._used())
 
     async def refresh(self, *, write: bool) -> bool:
         """Read the keys; tell whether there are new ones.
 
-        Who may write makes the first one where there is none, and the next one when it's due, and
-        publishes the public halves: of stored keys alone, so that what people seal can be opened.
+        Who may write makes the first one where there is none and no value needs one, and the next one when
+        it's due, and publishes the public halves: of stored keys alone, so that what people seal can be opened.
 
         Raises:
             APIError: the key Secret or the ConfigMap can't be read or written.
@@ -49,62 +76,96 @@ class KeyManager:
             stored = await self._read()
             if write:
                 await self._complete(stored)
-            if write and self.keyring and not self._lost:
+            await self._report(write=write)
+            if write and not self._lost and (self.keyring or self.missing):
                 await self._store.publish(published(self.keyring))
             added, self._added = self._added, False
             return added
 
+    async def write_back(self) -> None:
+        """Write the keys back that the Secret has lost, before the memory that holds them is gone.
+
+        Raises:
+            APIError: they can't be read or written.
+        """
+        async with self._turn:
+            stored = await self._read()
+            if self._lost:
+                await self._complete(stored)
+
     async def _read(self) -> StoredKeys:
         stored = await self._store.read()
         if stored.resource_version != self._version:
-            self._take(stored.keyring())
+            self._take(stored)
             self._version = stored.resource_version
         return stored
 
-    def _take(self, found: Keyring) -> None:
-        # Someone who prunes leaves the newest. No key at all is an accident, and the values that
-        # these open would be lost with it.
-        self._lost = bool(self.keyring) and not found
-        if self._lost:
-            LOG.warning("the Secret %s has lost every sealing key; those in memory stay in use", KEYS_SECRET)
-            return
-        added, removed = sorted(set(found) - set(self.keyring)), sorted(set(self.keyring) - set(found))
-        self.keyring = found
+    def _take(self, stored: StoredKeys) -> None:
+        found = stored.keyring()
+        lost = lost_keys(self.keyring, found, stored.pruned, self._used() or ())
+        keyring = Keyring([*found.values(), *(self.keyring[key_id] for key_id in lost)])
+        added, removed = sorted(set(keyring) - set(self.keyring)), sorted(set(self.keyring) - set(keyring))
+        self.keyring, self._lost = keyring, lost
         self._added = self._added or bool(added)
-        newest = f", the newest {found.newest.public.id}" if found else " that can be read"
-        if added or removed or not found:
-            LOG.info("sealing keys: %d%s; added: %s; removed: %s", len(found), newest, _listed(added), _listed(removed))
+        if lost:
+            LOG.warning(
+                "the Secret %s has lost sealing keys: %s; they are in memory and stay in use",
+                KEYS_SECRET,
+                _listed(lost),
+            )
+        newest = f", the newest {keyring.newest.public.id}" if keyring else " that can be read"
+        if added or removed or not keyring:
+            LOG.info(
+                "sealing keys: %d%s; added: %s; removed: %s", len(keyring), newest, _listed(added), _listed(removed)
+            )
 
     async def _complete(self, stored: StoredKeys) -> None:
-        """Write what the Secret lacks: the keys that it lost, or a new one."""
-        entries, what = self._lacking(stored)
-        if not entries:
+        """Write what the Secret lacks: the keys that it lost, or a new one, or the right time of one."""
+        since = None if self._lost else self._requested(stored.rotate)
+        entries, what = self._lacking(stored, since)
+        if not entries and since is None:
             return
         try:
-            await self._store.write(entries, stored.resource_version)
+            # A request goes once it's met. If it stayed, it would ask for another key when all are lost one day.
+            await self._store.write(stored, entries, answered=since is not None)
         except Conflict:
             LOG.info("someone else changed the sealing keys just now; looking again")
         else:
-            LOG.log(logging.WARNING if self._lost else logging.INFO, "%s: %s", what, _listed(sorted(entries)))
+            LOG.log(logging.WARNING if self._lost else logging.INFO, "%s: %s", what, _listed(entries))
         await self._read()
 
-    def _lacking(self, stored: StoredKeys) -> tuple[dict[str, SecretBytes], str]:
+    def _lacking(self, stored: StoredKeys, since: datetime | None) -> tuple[dict[str, SecretBytes], str]:
         """Give what is to be written, and what to call it."""
         if self._lost:
-            return _dumped(*self.keyring.values()), "wrote the lost sealing keys back from memory"
+            return _dumped(self.keyring[key_id] for key_id in self._lost), "wrote lost sealing keys back from memory"
         now = self._clock()
-        since = self._requested(stored.rotate, now)
+        dated = redated(self.keyring, now)
         newest = self.keyring.newest.created if self.keyring else None
-        if not stored.entries:
-            what = "made the first sealing key"
-        elif is_due(newest, since, self._rotate_every, now):
-            what = "made a new sealing key"
-        else:
-            return {}, ""
-        return _dumped(KeyPair.generate(creation_time(since, now))), what
+        if is_due(newest, since, self._rotate_every, now):
+            key = KeyPair.generate(creation_time(dated.newest.created if dated else newest, now))
+            return _dumped([*dated.values(), key]), "made a new sealing key"
+        # Only where it's known that no value needs another one: that might come back.
+        if not stored.entries and self._used() == frozenset():
+            return _dumped([KeyPair.generate(now)]), "made the first sealing key"
+        if newest is not None and newest > now + CLOCK_SKEW:
+            return _dumped(dated.values()), "dated sealing keys from the future as created now"
+        return {}, "made no new sealing key, since the newest one isn't older than was asked for"
 
-    def _requested(self, text: str | None, now: datetime) -> datetime | None:
-        request = read_rotation_request(text, now)
+    async def _report(self, *, write: bool) -> None:
+        """Say once that keys are missing."""
+        missing = self.missing
+        if missing and not self._logged:
+            LOG.error("%s", KEYS_LOST.message)
+        if missing and write and not self._recorded:
+            await self._record(KEYS_LOST)
+        self._logged, self._recorded = missing, missing and (write or self._recorded)
+
+    def _used(self) -> frozenset[str] | None:
+        sealed = self._sealed()
+        return None if sealed is None else key_ids(sealed)
+
+    def _requested(self, text: str | None) -> datetime | None:
+        request = read_rotation_request(text, self._clock())
         if request.rejection and text != self._rejected:
             LOG.warning(
                 "the annotation %s of the Secret %s asks for no new key: %s",
@@ -116,9 +177,9 @@ class KeyManager:
         return request.since
 
 
-def _dumped(*keys: KeyPair) -> dict[str, SecretBytes]:
+def _dumped(keys: Iterable[KeyPair]) -> dict[str, SecretBytes]:
     return {key.public.id: SecretBytes(key.dump()) for key in keys}
 
 
-def _listed(ids: list[str]) -> str:
-    return ", ".join(ids) or "none"
+def _listed(ids: Iterable[str]) -> str:
+    return ", ".join(sorted(ids)) or "none"

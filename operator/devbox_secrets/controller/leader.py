@@ -135,6 +135,7 @@ class LeaderElector:
             self._seen, self._seen_at = (holder, renew_time), self._clock()
         alive = self._clock() < self._seen_at + LEASE_DURATION_SECONDS
         if holder not in {"", self._identity} and alive:
+            self._expire()  # where it was ours: someone emptied or replaced the Lease
             return
         # From before the request: the others count from when they see its result.
         asked, asked_by_wall = self._clock(), self._wall_clock()

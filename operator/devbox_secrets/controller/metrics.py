@@ -60,6 +60,11 @@ NAMESPACES_WITHOUT_HOME = Gauge(
 )
 LEADER = Gauge("devbox_secrets_leader", "Whether this replica is the leader, the one that writes", registry=REGISTRY)
 SEALING_KEYS = Gauge("devbox_secrets_sealing_keys", "Sealing keys that can be used", registry=REGISTRY)
+SEALING_KEYS_LOST = Gauge(
+    "devbox_secrets_sealing_keys_lost",
+    "Whether AccountSecrets are sealed with keys, but there is no sealing key",
+    registry=REGISTRY,
+)
 NEWEST_SEALING_KEY = Gauge(
     "devbox_secrets_newest_sealing_key_timestamp_seconds",
     "When the newest sealing key was created, in seconds since 1970",

@@ -21,11 +21,12 @@ from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.key_manager import KeyManager
-from devbox_secrets.controller.leader import LeaderElector
+from devbox_secrets.controller.leader import RENEW_DEADLINE_SECONDS, LeaderElector
 from devbox_secrets.controller.opener import Opener
 from devbox_secrets.controller.queue import WorkQueue
 from devbox_secrets.controller.reconciler import Reconciler
 from devbox_secrets.controller.resealer import Resealer
+from devbox_secrets.controller.rules.events import KEYS_LOST
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.watch import Watches
@@ -74,7 +75,7 @@ async def _run(settings: ControllerSettings) -> None:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await controller.elector.release()
+            await controller.stop_leading()
             await site.cleanup()
 
 
@@ -114,9 +115,15 @@ class Controller:
         self._queue = WorkQueue()
         fenced = client.fenced(self.elector.is_leader)
         writer = Writer(fenced)
-        self._keys = KeyManager(KeyStore(fenced, settings.namespace), _now, settings.rotate_keys)
-        self._opener = Opener(lambda: self._keys.keyring)
         self._recorder = EventRecorder(writer, self.cache, identity, _now)
+        self._keys = KeyManager(
+            KeyStore(fenced, settings.namespace),
+            _now,
+            settings.rotate_keys,
+            sealed=self._sealed,
+            record=partial(self._recorder.record_on_keys, settings.namespace),
+        )
+        self._opener = Opener(lambda: self._keys.keyring)
         self._reconciler = Reconciler(
             writer, self.cache, self._opener, self._recorder.record, reserved=settings.reserved_names, clock=_now
         )
@@ -165,7 +172,8 @@ class Controller:
     async def unready(self) -> str | None:
         """Say what is missing until everything was read, and what can't be read now."""
         reading = None if self.has_synced else "reading the cluster's state"
-        problems = [reading, *self._problems.values(), self.elector.problem, self._watches.problem()]
+        lost = KEYS_LOST.message if self._keys.missing else None
+        problems = [reading, lost, *self._problems.values(), self.elector.problem, self._watches.problem()]
         return "; ".join(problem for problem in problems if problem) or None
 
     async def unhealthy(self) -> str | None:
@@ -182,9 +190,20 @@ class Controller:
         metrics.WORKQUEUE_DEPTH.set(len(self._queue))
         metrics.ROTATION_DUE.set(self.cache.overdue())
         metrics.SEALING_KEYS.set(len(self._keys.keyring))
+        metrics.SEALING_KEYS_LOST.set(self._keys.missing)
         if self._keys.keyring:
             metrics.NEWEST_SEALING_KEY.set(self._keys.keyring.newest.created.timestamp())
         return generate_latest(metrics.REGISTRY)
+
+    async def stop_leading(self) -> None:
+        """Write back what only this process knows, and release the Lease."""
+        try:
+            if self.elector.is_leader():
+                async with asyncio.timeout(RENEW_DEADLINE_SECONDS):
+                    await self._keys.write_back()
+        except (APIError, TimeoutError) as error:
+            LOG.error("the sealing keys can't be written back: %s", str(error) or "no answer")
+        await self.elector.release()
 
     async def _start_leading(self) -> None:
         """Enqueue every account, from a list that was made in this term."""
@@ -266,7 +285,7 @@ class Controller:
                 if await self._keys.refresh(write=self.elector.is_leader()):
                     self.enqueue(self.cache.accounts_with(Reason.UNKNOWN_KEY))
             except APIError as error:
-                LOG.warning("the sealing keys can't be read: %s", error)
+                LOG.warning("the sealing keys can't be read or written: %s", error)
 
     async def _rescan(self) -> None:
         while True:
@@ -308,6 +327,10 @@ class Controller:
             for kind, each in self._lists.items()
             if kind in kinds
         }
+
+    def _sealed(self) -> Iterable[str] | None:
+        """Give every sealed value of the cluster, once they are known."""
+        return (secret.spec.sealed for secret in self.cache.all_account_secrets()) if self.has_synced else None
 
 
 def _now() -> datetime:

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pydantic import SecretBytes
 
 from devbox_secrets.api.names import (
+    CREATE_FIELD_MANAGER,
     FIELD_MANAGER,
     KEYS_SECRET,
     NAMESPACES_PATH,
+    PRUNED_ANNOTATION,
     PUBLIC_KEYS_CONFIGMAP,
     ROTATE_ANNOTATION,
+    SECRET_TYPE,
 )
 from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey
-from devbox_secrets.errors import InvalidKey
-from devbox_secrets.kube.client import MERGE, Client
+from devbox_secrets.errors import Conflict, InvalidKey, NotFound
+from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
 
 LOG = logging.getLogger(__name__)
 _AS_FIELD_MANAGER = {"fieldManager": FIELD_MANAGER}
@@ -31,8 +34,11 @@ class StoredKeys:
 
     entries: Mapping[str, SecretBytes]
     resource_version: str
+    """Empty where there is no such Secret."""
     rotate: str | None = None
     """The annotation's text: the newest key must not be older than that."""
+    pruned: frozenset[str] = frozenset()
+    """The ids of the keys that were removed on purpose."""
 
     def keyring(self) -> Keyring:
         """Give the keys that can be used."""
@@ -48,25 +54,62 @@ class KeyStore:
         self._configmap = f"{NAMESPACES_PATH}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
 
     async def read(self) -> StoredKeys:
-        """Read the Secret."""
-        secret = await self._client.request("GET", self._secret)
-        entries = {name: SecretBytes(base64.b64decode(value)) for name, value in (secret.get("data") or {}).items()}
-        annotations = secret["metadata"].get("annotations") or {}
-        return StoredKeys(entries, secret["metadata"]["resourceVersion"], annotations.get(ROTATE_ANNOTATION))
+        """Read the Secret; where there is none, there are no keys."""
+        try:
+            return _stored(await self._client.request("GET", self._secret))
+        except NotFound:
+            return StoredKeys({}, "")
 
-    async def write(self, entries: Mapping[str, SecretBytes | None], resource_version: str) -> None:
+    async def write(
+        self, stored: StoredKeys, entries: Mapping[str, SecretBytes | None], *, answered: bool = False
+    ) -> None:
         """Add sealing keys, and remove those that are None, if the Secret is still in that state.
+
+        `answered` takes the request for a new key away.
 
         Raises:
             Conflict: it's in another state by now.
         """
+        removed = {name for name, key in entries.items() if key is None}
+        pruned = (stored.pruned | removed) - (entries.keys() - removed)
+        annotations: dict[str, str | None] = {}
+        if pruned != stored.pruned:
+            annotations[PRUNED_ANNOTATION] = ",".join(sorted(pruned)) or None
+        if answered:
+            annotations[ROTATE_ANNOTATION] = None
+        metadata = {"resourceVersion": stored.resource_version or await self._create(), "annotations": annotations}
         data = {name: None if key is None else _base64(key) for name, key in entries.items()}
-        body = {"metadata": {"resourceVersion": resource_version}, "data": data}
-        await self._client.request("PATCH", self._secret, query=_AS_FIELD_MANAGER, body=body, media_type=MERGE)
+        try:
+            await self._patch({"metadata": metadata, "data": data})
+        except NotFound:
+            raise Conflict(f"the Secret {KEYS_SECRET} was deleted just now") from None
 
     async def request_rotation(self, since: str) -> None:
         """Ask the leader for a sealing key that isn't older than an RFC 3339 time."""
-        body = {"metadata": {"annotations": {ROTATE_ANNOTATION: since}}}
+        body: Body = {"metadata": {"annotations": {ROTATE_ANNOTATION: since}}}
+        try:
+            await self._patch(body)
+        except NotFound:
+            await self._create()
+            await self._patch(body)
+
+    async def _create(self) -> str:
+        """Create the Secret, still empty, and give its resourceVersion.
+
+        By server-side apply, since the right to do that can be limited to one name. If someone else creates it at
+        the same time, this takes nothing away: it names the type alone, as a field manager of its own.
+
+        Raises:
+            Conflict: someone else did, and there are keys in it.
+        """
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS_SECRET}, "type": SECRET_TYPE}
+        query = {"fieldManager": CREATE_FIELD_MANAGER}
+        created = _stored(await self._client.request("PATCH", self._secret, query=query, body=body, media_type=APPLY))
+        if created.entries:
+            raise Conflict(f"the Secret {KEYS_SECRET} was created by someone else just now")
+        return created.resource_version
+
+    async def _patch(self, body: Body) -> None:
         await self._client.request("PATCH", self._secret, query=_AS_FIELD_MANAGER, body=body, media_type=MERGE)
 
     async def read_public(self) -> dict[str, str]:
@@ -76,7 +119,8 @@ class KeyStore:
     async def publish(self, keys: Sequence[PublicKey]) -> None:
         """Write the ConfigMap: these public keys and no others, the newest first; nothing where it's so already."""
         want: dict[str, str] = {key.id: str(key) for key in keys}
-        want["newest"] = str(keys[0])
+        if keys:
+            want["newest"] = str(keys[0])
         found = await self._client.request("GET", self._configmap)
         have = found.get("data") or {}
         if have == want:
@@ -100,6 +144,14 @@ def usable_keys(entries: Mapping[str, SecretBytes]) -> list[KeyPair]:
         else:
             LOG.error("the sealing key %s is another one, %s: left out", name, key.public.id)
     return keys
+
+
+def _stored(secret: Body) -> StoredKeys:
+    entries = {name: SecretBytes(base64.b64decode(value)) for name, value in (secret.get("data") or {}).items()}
+    metadata = secret["metadata"]
+    annotations = metadata.get("annotations") or {}
+    pruned = frozenset(filter(None, annotations.get(PRUNED_ANNOTATION, "").split(",")))
+    return StoredKeys(entries, metadata["resourceVersion"], annotations.get(ROTATE_ANNOTATION), pruned)
 
 
 def _base64(value: SecretBytes) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from harness.controlplane import ControlPlane
 from integration.support.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, release, render
+from integration.support.sealing_keys import create
 
 KEYS = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
 CRD = ("crd", "accountsecrets.devbox-secrets.dev")
@@ -197,6 +198,7 @@ def every_value(tmp_path: Path) -> str:
 
 def add_a_key(controlplane: ControlPlane) -> None:
     """Write what the operator writes, in its name."""
+    create(controlplane)
     patch = ("--type=merge", "--patch", json.dumps({"data": {"key-1": "c2VjcmV0"}}))
     controlplane.kubectl("patch", *KEYS, *patch, "--field-manager=devbox-secrets")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.controlplane import ControlPlane
-from integration.support.chart import NAMESPACE, install, until
+from integration.support.chart import NAMESPACE, get, install, until
 from integration.support.rights import (
     ACCOUNT_SECRET,
     ACCOUNTSECRETS,
@@ -17,6 +17,7 @@ from integration.support.rights import (
     can_i,
     rights,
 )
+from integration.support.sealing_keys import create
 
 PATCH = ("--type=merge", "--patch", json.dumps({"data": {}}), "--dry-run=server")
 ONE_NAME = f"--field-selector=metadata.name={ACCOUNT_SECRET}"
@@ -45,6 +46,12 @@ OPERATOR_MAY_NOT = {
         ACCOUNT_SECRET,
         "--dry-run=server",
     ),
+    "create its keys other than by apply": (
+        *("create", "secret", "generic", "devbox-secrets-keys", f"-n{NAMESPACE}", "--dry-run=server"),
+    ),
+    "create another Secret beside its keys": (
+        *("create", "secret", "generic", "db", f"-n{NAMESPACE}", "--dry-run=server"),
+    ),
     "change an AccountSecret": ("patch", ACCOUNTSECRETS, "token", "--type=merge", "--patch={}", "--dry-run=server"),
     "delete its keys": (
         "delete",
@@ -62,6 +69,7 @@ OPERATOR_MAY_NOT = {
 @pytest.fixture(scope="module", autouse=True)
 def _installed(controlplane: ControlPlane) -> None:
     install(controlplane)
+    create(controlplane)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +117,16 @@ def test_the_operator_may_make_change_and_delete_an_account_secret_anywhere(
         controlplane.kubectl(*apply, input=manifest, kubeconfig=operator)
     delete = ("delete", "secret", ACCOUNT_SECRET, f"--namespace={namespace}")
     controlplane.kubectl(*delete, kubeconfig=operator)
+
+
+def test_the_operator_may_create_its_keys_by_apply(controlplane: ControlPlane, operator: Path) -> None:
+    keys = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
+    before = get(controlplane, *keys).get("data")
+    controlplane.kubectl("delete", *keys)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "devbox-secrets-keys"}, "data": before or {}}
+    apply = ("apply", "--server-side", f"--namespace={NAMESPACE}", "--filename=-")
+    controlplane.kubectl(*apply, input=json.dumps(secret), kubeconfig=operator)
+    assert get(controlplane, *keys).get("data") == before
 
 
 @pytest.mark.parametrize("what", OPERATOR_MAY_NOT)

@@ -398,12 +398,12 @@ def test_a_cluster_that_was_lost_comes_back_from_its_backup_and_its_manifests(pa
 
     with ControlPlane.start() as new:
         install(new)
+        for name in values:
+            new.kubectl("create", "namespace", name)
+        for body in manifests:
+            new.kubectl("apply", "-f", "-", input=json.dumps(body))
         run(new, "restore", str(backup), passphrase)
         with operator(new, tmp_path, keys_refresh_seconds="0.1") as it:
-            for name in values:
-                new.kubectl("create", "namespace", name)
-            for body in manifests:
-                new.kubectl("apply", "-f", "-", input=json.dumps(body))
             for body in manifests:
                 Account.of(new, body["metadata"]["namespace"]).is_ready(body["metadata"]["name"])
             for name, held in values.items():

@@ -15,6 +15,7 @@ from devbox_secrets.crypto.envelope import KeyPair, Keyring
 from harness.controlplane import ControlPlane
 from integration.support.chart import NAMESPACE, Json, get, install
 from integration.support.processes import command
+from integration.support.sealing_keys import create
 
 OLD, NEW, LOST = (
     KeyPair(SecretBytes(bytes([number]) * 32), datetime(2026, number, 1, tzinfo=UTC)) for number in (1, 2, 3)
@@ -39,6 +40,7 @@ spec: {{name: HOMELESS, sealed: {new}}}
 @pytest.fixture(scope="module", autouse=True)
 def _keys(controlplane: ControlPlane) -> Iterator[None]:
     install(controlplane)
+    create(controlplane)
     ours = {key.public.id: base64.b64encode(key.dump()).decode() for key in (OLD, NEW)}
     before = get(controlplane, "secret", "devbox-secrets-keys", "-n", NAMESPACE).get("data") or {}
 

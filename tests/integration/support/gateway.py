@@ -15,6 +15,7 @@ from harness.controlplane import ControlPlane
 from harness.process import Component
 from integration.support.chart import NAMESPACE, Json, until
 from integration.support.processes import COMMAND, END_SECONDS, Process, operator
+from integration.support.sealing_keys import have_a_key
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,10 @@ ENDPOINTS = list(endpoints({"name": "", "id": ""}))
 
 
 def publish_key(controlplane: ControlPlane) -> None:
-    """Have the operator make the first key; afterwards it isn't needed to seal."""
+    """Have the operator publish a key; afterwards it isn't needed to seal."""
     read = ("get", "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE, "-o=jsonpath={.data.newest}")
     if not controlplane.kubectl(*read).stdout:
+        have_a_key(controlplane)
         with operator(controlplane):
             until("a key is published", lambda: controlplane.kubectl(*read).stdout)
 

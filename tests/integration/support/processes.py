@@ -49,12 +49,28 @@ class Process:
 class Operator(Process):
     """The operator, with the rights that the chart gives it."""
 
+    def unready(self) -> str:
+        """Say why it isn't ready, nothing when it is."""
+        try:
+            self.get("/readyz")
+        except urllib.error.HTTPError as error:
+            text: str = error.read().decode()
+            return text
+        return ""
+
 
 @contextmanager
 def operator(
-    controlplane: ControlPlane, folder: Path | None = None, server: str | None = None, **settings: str
+    controlplane: ControlPlane,
+    folder: Path | None = None,
+    server: str | None = None,
+    probe: str = "readyz",
+    **settings: str,
 ) -> Iterator[Operator]:
-    """Run the operator on a control plane where the chart is installed, and end it; its log goes into the folder."""
+    """Run the operator on a control plane where the chart is installed, and end it; its log goes into the folder.
+
+    The probe is waited for: `healthz` for one that can't get ready.
+    """
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets", server=server)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -66,7 +82,7 @@ def operator(
         "DEVBOX_SECRETS_KEYS_REFRESH_SECONDS": "0.5",
         **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
     }
-    component = Component(COMMAND, ["operator"], folder or controlplane.folder, lambda: is_ready(url), env)
+    component = Component(COMMAND, ["operator"], folder or controlplane.folder, lambda: is_ready(url, probe), env)
     component.start()
     try:
         component.wait_ready()
@@ -100,9 +116,9 @@ def free_port() -> int:
         return port
 
 
-def is_ready(url: str) -> bool:
+def is_ready(url: str, probe: str = "readyz") -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(f"{url}/{probe}", timeout=1) as answer:  # noqa: S310 - our own
             return bool(answer.status == 200)
     except OSError:
         return False

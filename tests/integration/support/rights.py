@@ -17,7 +17,7 @@ EVERYWHERE = {
     ("secrets", ACCOUNT_SECRET, "create delete get list patch watch"),
 }
 OWN = {
-    ("secrets", "devbox-secrets-keys", "get patch"),
+    ("secrets", "devbox-secrets-keys", "create get patch"),
     ("configmaps", "devbox-secrets-public-keys", "get patch"),
     ("leases.coordination.k8s.io", "devbox-secrets", "get patch"),
 }

@@ -15,6 +15,7 @@ from integration.support.chart import NAMESPACE, Json, get, until
 SECRET = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
 CONFIGMAP = ("configmap", "devbox-secrets-public-keys", f"--namespace={NAMESPACE}")
 ANNOTATION = "devbox-secrets.dev/rotate"
+PRUNED = "devbox-secrets.dev/pruned"
 
 
 def made(**ago: float) -> KeyPair:
@@ -22,13 +23,31 @@ def made(**ago: float) -> KeyPair:
     return KeyPair.generate(datetime.now(UTC) - timedelta(**ago))
 
 
+def create(controlplane: ControlPlane) -> None:
+    """Create the keys' Secret as the operator does, empty; one that exists stays as it is."""
+    metadata = {"name": SECRET[1], "namespace": NAMESPACE}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
+    apply = ("apply", "--server-side", "--field-manager=devbox-secrets-create", "--filename=-")
+    controlplane.kubectl(*apply, input=json.dumps(body))
+
+
+def have_a_key(controlplane: ControlPlane) -> None:
+    """Have a key: the operator makes no first one while there are AccountSecrets, such as other tests'."""
+    if not stored(controlplane):
+        create(controlplane)
+        add(controlplane, made(days=1))
+
+
 def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
-    """Make these the keys of the cluster, and no others: nothing is published yet, and no request stands."""
+    """Make these the keys of the cluster, and no others: nothing is sealed or published yet, and no request stands."""
+    # An operator that runs writes back a key that is used, and those that went without having been pruned.
+    controlplane.kubectl("delete", "accountsecrets", "--all", "--all-namespaces")
     controlplane.kubectl("patch", *CONFIGMAP, "--type=merge", "-p", '{"data": null}')
-    # In one write: an operator that runs doesn't believe a Secret without any key.
-    data: dict[str, str | None] = dict.fromkeys(get(controlplane, *SECRET).get("data") or {})
-    data |= {key.public.id: _text(key) for key in keys}
-    _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: None}}, "data": data})
+    create(controlplane)
+    before = get(controlplane, *SECRET).get("data") or {}
+    data = dict.fromkeys(before) | {key.public.id: _text(key) for key in keys}
+    pruned = ",".join(key_id for key_id, text in data.items() if text is None)
+    _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: None, PRUNED: pruned}}, "data": data})
 
 
 def add(controlplane: ControlPlane, *keys: KeyPair) -> None:
@@ -48,6 +67,11 @@ def empty(controlplane: ControlPlane) -> None:
     _patch(controlplane, {"data": None})
 
 
+def requested(controlplane: ControlPlane) -> bool:
+    """Tell whether a request for a new key stands."""
+    return ANNOTATION in get(controlplane, *SECRET)["metadata"].get("annotations", {})
+
+
 def annotate(controlplane: ControlPlane, since: str) -> None:
     _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: since}}})
 
@@ -61,7 +85,8 @@ def _text(key: KeyPair) -> str:
 
 
 def stored(controlplane: ControlPlane) -> dict[str, KeyPair]:
-    data = get(controlplane, *SECRET).get("data") or {}
+    secret = controlplane.read(f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET[1]}") or {}
+    data = secret.get("data") or {}
     return {name: KeyPair.load(base64.b64decode(text)) for name, text in data.items()}
 
 

@@ -1,14 +1,16 @@
 """The sealing keys' life: made, read, published, and never lost while they are in memory."""
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from devbox_secrets.api.names import KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, ROTATE_ANNOTATION
 from devbox_secrets.controller.key_manager import KeyManager
+from devbox_secrets.controller.rules.events import KEYS_LOST, Event
 from devbox_secrets.crypto.envelope import KeyPair, PublicKey
-from devbox_secrets.errors import Forbidden, NotFound, Unreachable
+from devbox_secrets.errors import Forbidden, Unreachable
 from devbox_secrets.kube.key_store import KeyStore
 from unit.controller.objects import KEY, OLD_KEY
 from unit.kube.fake_api import FakeApi, FakeClient
@@ -26,7 +28,24 @@ class Keys:
         self.api.put(CONFIGMAP, {"metadata": {}})
         self.now = datetime(2026, 2, 1, tzinfo=UTC)
         self.put(*keys)
-        self.manager = KeyManager(KeyStore(FakeClient(self.api), "ours"), lambda: self.now, rotate_every)
+        self.sealed: list[str] | None = []
+        """Sealed values in the cluster, None before they are known."""
+        self.events: list[Event] = []
+        self.manager = self.another_manager(rotate_every)
+
+    def another_manager(self, rotate_every: timedelta | None = None) -> KeyManager:
+        """Give the view of a process that has just started."""
+
+        async def record(event: Event) -> None:
+            self.events.append(event)
+
+        store = KeyStore(FakeClient(self.api), "ours")
+        return KeyManager(store, lambda: self.now, rotate_every, sealed=lambda: self.sealed, record=record)
+
+    def seal(self, key: KeyPair) -> None:
+        """Have a value that is sealed with a key."""
+        assert self.sealed is not None
+        self.sealed.append(f"dbs1.{key.public.id}.x")
 
     def put(self, *keys: KeyPair, rotate: str | None = None, damaged: KeyPair | None = None) -> None:
         """Have someone else write the Secret."""
@@ -37,7 +56,7 @@ class Keys:
 
     @property
     def stored(self) -> list[KeyPair]:
-        data = self.api.objects[SECRET].get("data") or {}
+        data = self.api.objects.get(SECRET, {}).get("data") or {}
         return [KeyPair.load(base64.b64decode(raw)) for raw in data.values()]
 
     @property
@@ -110,13 +129,15 @@ async def test_a_key_that_was_removed_is_not_in_use_any_more() -> None:
 async def test_the_log_names_keys_that_come_and_go_by_their_ids(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     keys = Keys(OLD_KEY)
-    await keys.manager.refresh(write=False)
-    keys.put(KEY)
+    for now in ([OLD_KEY, KEY], [KEY]):
+        await keys.manager.refresh(write=False)
+        keys.put(*now)
     await keys.manager.refresh(write=False)
     old, new = OLD_KEY.public.id, KEY.public.id
     assert caplog.messages == [
         f"sealing keys: 1, the newest {old}; added: {old}; removed: none",
-        f"sealing keys: 1, the newest {new}; added: {new}; removed: {old}",
+        f"sealing keys: 2, the newest {new}; added: {new}; removed: none",
+        f"sealing keys: 1, the newest {new}; added: none; removed: {old}",
     ]
 
 
@@ -178,18 +199,137 @@ async def test_a_secret_in_which_no_key_can_be_read_gets_one_when_someone_asks()
     assert len(keys.manager.keyring) == 1
 
 
-async def test_keys_that_the_secret_lost_stay_in_use_and_are_written_back(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "way", ["emptied", "deleted", "replaced by an older state", "replaced by other keys", "damaged"]
+)
+async def test_keys_that_the_secret_lost_stay_in_use_and_are_written_back(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     keys = Keys(OLD_KEY, KEY)
     await keys.manager.refresh(write=True)
     caplog.clear()
-    keys.put()
-    assert not await keys.manager.refresh(write=True)
-    assert keys.stored == [OLD_KEY, KEY]
-    assert set(keys.manager.keyring) == {OLD_KEY.public.id, KEY.public.id}
+    other = KeyPair.generate(keys.now)
+    match way:
+        case "emptied":
+            keys.put()
+        case "deleted":
+            keys.api.delete(SECRET)
+        case "replaced by an older state":
+            keys.put(OLD_KEY)
+        case "replaced by other keys":
+            keys.put(other)
+        case _:
+            keys.put(OLD_KEY, damaged=KEY)
+    await keys.manager.refresh(write=True)
+    all_keys = {OLD_KEY, KEY} | ({other} if way == "replaced by other keys" else set())
+    assert set(keys.stored) == set(keys.manager.keyring.values()) == all_keys
     assert keys.manager.stored == keys.manager.keyring
-    lost, back = caplog.messages[:2]
-    assert "has lost every sealing key" in lost
-    assert "wrote the lost sealing keys back from memory" in back
+    assert keys.public.keys() == {"newest", *keys.manager.keyring}
+    lost, back = (line for line in caplog.messages if "lost" in line)
+    assert f"the Secret {KEYS_SECRET} has lost sealing keys" in lost
+    assert "wrote lost sealing keys back from memory" in back
+    assert SECRET not in await keys.writes()
+
+
+async def test_a_key_that_came_into_use_as_it_was_pruned_is_written_back() -> None:
+    keys = Keys(OLD_KEY, KEY)
+    await keys.manager.refresh(write=True)
+    keys.seal(OLD_KEY)
+    keys.put(KEY)
+    await keys.manager.refresh(write=True)
+    assert set(keys.stored) == {OLD_KEY, KEY}
+
+
+async def test_on_the_way_out_lost_keys_are_written_back_and_nothing_else_is_done() -> None:
+    keys = Keys(rotate_every=timedelta(days=1))
+    await keys.manager.write_back()
+    assert keys.api.paths("PATCH") == []
+    keys.put(KEY)
+    await keys.manager.refresh(write=False)
+    keys.api.delete(SECRET)
+    await keys.manager.write_back()
+    assert keys.stored == [KEY]
+    assert CONFIGMAP not in keys.api.paths("PATCH")
+
+
+async def test_where_values_need_keys_that_are_gone_none_is_made_and_it_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keys = Keys(KEY, rotate_every=timedelta(days=1))
+    await keys.manager.refresh(write=True)
+    keys.seal(KEY)
+    keys.api.delete(SECRET)
+    keys.manager = keys.another_manager(timedelta(days=1))
+    caplog.clear()
+    for write in (False, True, True):
+        await keys.manager.refresh(write=write)
+        assert keys.manager.missing
+    assert SECRET not in keys.api.objects
+    assert keys.public == {}  # so that nothing more is sealed with keys that are gone
+    assert keys.events == [KEYS_LOST]
+    (line,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "devbox-secrets keys restore FILE" in line.message
+    keys.put(KEY)
+    assert await keys.manager.refresh(write=True)
+    assert not keys.manager.missing
+    assert "newest" in keys.public
+
+
+async def test_where_values_need_keys_that_are_gone_one_is_made_when_someone_asks() -> None:
+    keys = Keys()
+    keys.seal(KEY)
+    keys.put(rotate="2026-01-31T00:00:00Z")
+    await keys.manager.refresh(write=True)
+    (key,) = keys.stored
+    assert PublicKey.parse(keys.public["newest"]) == key.public
+    # That was one request: it makes no second one when this key is lost in its turn.
+    keys.api.put(SECRET, {**keys.api.objects[SECRET], "data": {}})
+    keys.manager = keys.another_manager()
+    await keys.manager.refresh(write=True)
+    assert keys.manager.missing
+
+
+async def test_before_the_values_are_known_no_first_key_is_made() -> None:
+    keys = Keys()
+    keys.sealed = None
+    await keys.manager.refresh(write=True)
+    assert keys.stored == []
+    assert not keys.manager.missing
+    keys.sealed = []
+    await keys.manager.refresh(write=True)
+    assert len(keys.stored) == 1
+
+
+async def test_a_key_from_the_future_is_dated_now_and_can_be_followed_by_another() -> None:
+    keys = Keys()
+    future = replace(KEY, created=keys.now + timedelta(days=40_000))
+    keys.put(OLD_KEY, future)
+    await keys.manager.refresh(write=True)
+    assert {key.public.id: key.created for key in keys.stored} == {
+        OLD_KEY.public.id: OLD_KEY.created,
+        KEY.public.id: keys.now,
+    }
+    assert PublicKey.parse(keys.public["newest"]) == KEY.public
+    assert SECRET not in await keys.writes()
+
+
+@pytest.mark.parametrize("ahead", [timedelta(seconds=1), timedelta(minutes=4), timedelta(days=40_000)])
+async def test_a_request_is_met_although_the_newest_key_is_from_the_future(ahead: timedelta) -> None:
+    keys = Keys()
+    keys.put(replace(KEY, created=keys.now + ahead), rotate=keys.now.isoformat())
+    await keys.manager.refresh(write=True)
+    assert len(keys.stored) == 2
+    assert keys.manager.keyring.newest.public.id != KEY.public.id
+    assert max(key.created for key in keys.stored) - keys.now < timedelta(seconds=1)
+    assert SECRET not in await keys.writes()
+
+
+async def test_a_request_that_the_newest_key_meets_is_taken_away() -> None:
+    keys = Keys()
+    keys.put(KEY, rotate=KEY.created.isoformat())
+    await keys.manager.refresh(write=True)
+    assert keys.stored == [KEY]
+    assert not keys.api.objects[SECRET]["metadata"]["annotations"]
 
 
 async def test_keys_that_are_only_in_memory_open_but_are_not_sealed_with_nor_published() -> None:
@@ -218,8 +358,8 @@ async def test_who_writes_the_keys_at_the_same_time_wins_and_is_read(caplog: pyt
 async def test_keys_that_can_not_be_read_leave_those_in_memory_in_use() -> None:
     keys = Keys(KEY)
     await keys.manager.refresh(write=True)
-    keys.api.delete(SECRET)
-    with pytest.raises(NotFound):
+    keys.api.fail("GET", SECRET, Unreachable("no"))
+    with pytest.raises(Unreachable):
         await keys.manager.refresh(write=True)
     assert set(keys.manager.keyring) == {KEY.public.id}
 

@@ -652,3 +652,12 @@ async def test_a_lease_that_can_be_read_again_or_is_older_than_before_tells_of_a
     await replica.tries()  # refused
     await replica.tries()
     assert replica.reconnects == 2
+
+
+@in_virtual_time
+async def test_a_leader_that_finds_another_holder_stops_at_once() -> None:
+    replica = Replica(lease := Lease())
+    assert await replica.tries()
+    lease.put(holderIdentity="other")
+    await replica.tries()  # refused
+    assert not await replica.tries()

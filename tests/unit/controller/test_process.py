@@ -374,10 +374,62 @@ async def test_keys_that_can_not_be_read_are_logged_and_stay_in_use(caplog: pyte
     async with cluster.running():
         cluster.api.fail("GET", KEYS, Forbidden("GET …: 403"))
         await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
-        assert caplog.messages == ["the sealing keys can't be read: GET …: 403"]
+        assert caplog.messages == ["the sealing keys can't be read or written: GET …: 403"]
         cluster.have("A", seal("1", "A"))
         await settle()
         assert cluster.values() == {"A": "1"}
+
+
+@in_virtual_time
+async def test_it_is_not_ready_while_values_need_keys_that_are_gone_and_recovers_by_itself() -> None:
+    cluster = Cluster()
+    cluster.put_unheard("A", seal("1", "A"))
+    cluster.api.delete(KEYS)
+    async with cluster.running() as controller:
+        unready = await controller.unready()
+        assert unready
+        assert "devbox-secrets keys restore FILE" in unready
+        assert cluster.metric("devbox_secrets_sealing_keys_lost") == 1
+        (event,) = (body for body in cluster.api.objects.values() if body.get("reason") == "SealingKeysLost")
+        assert event["regarding"] == {"apiVersion": "v1", "kind": "Secret", "namespace": "ours", "name": KEYS_SECRET}
+        cluster.have_keys(KEY)
+        await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
+        assert await controller.unready() is None
+        assert cluster.metric("devbox_secrets_sealing_keys_lost") == 0
+        assert cluster.values() == {"A": "1"}
+
+
+@in_virtual_time
+async def test_lost_keys_are_written_back_on_the_way_out_before_the_lease_is_released() -> None:
+    cluster = Cluster()
+    async with cluster.running() as controller:
+        cluster.api.delete(KEYS)
+        await controller.stop_leading()
+        assert KEY.public.id in cluster.api.objects[KEYS]["data"]
+        assert cluster.api.paths("PATCH")[-2:] == [KEYS, LEASE]
+
+
+@in_virtual_time
+async def test_who_does_not_lead_writes_no_keys_back_on_the_way_out() -> None:
+    cluster = Cluster()
+    cluster.give_lease_to("another", "2026-01-01T00:00:00Z")
+    async with cluster.running() as controller:
+        cluster.api.delete(KEYS)
+        await controller.stop_leading()
+        assert KEYS not in cluster.api.objects
+
+
+@in_virtual_time
+async def test_the_lease_is_released_although_the_keys_can_not_be_written_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cluster = Cluster()
+    async with cluster.running() as controller:
+        cluster.api.delete(KEYS)
+        cluster.api.fail("PATCH", KEYS, Forbidden("PATCH …: 403"))
+        await controller.stop_leading()
+        assert "the sealing keys can't be written back: PATCH …: 403" in caplog.messages
+        assert cluster.api.objects[LEASE]["spec"]["holderIdentity"] == ""
 
 
 @in_virtual_time

@@ -2,6 +2,7 @@
 
 import base64
 from datetime import UTC, datetime
+from unittest import mock
 
 import pytest
 from pydantic import SecretBytes
@@ -9,7 +10,8 @@ from pydantic import SecretBytes
 from devbox_secrets.api.names import KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, ROTATE_ANNOTATION
 from devbox_secrets.crypto.envelope import KeyPair
 from devbox_secrets.errors import Conflict, NotFound
-from devbox_secrets.kube.key_store import KeyStore, usable_keys
+from devbox_secrets.kube.client import Response
+from devbox_secrets.kube.key_store import KeyStore, StoredKeys, usable_keys
 from unit.kube.fake_api import FakeApi, FakeClient
 
 ONE, TWO = (KeyPair(SecretBytes(bytes([seed] * 32)), datetime(2026, 1, seed, tzinfo=UTC)) for seed in (1, 2))
@@ -56,7 +58,7 @@ CONFIGMAP = f"/api/v1/namespaces/ours/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
 
 @pytest.fixture
 def api() -> FakeApi:
-    """Have both objects as the chart creates them: empty."""
+    """Have both objects, empty."""
     api = FakeApi()
     api.put(SECRET, {"metadata": {"name": KEYS_SECRET}})
     api.put(CONFIGMAP, {"metadata": {"name": PUBLIC_KEYS_CONFIGMAP}})
@@ -90,28 +92,78 @@ async def test_the_stored_keys_are_read_with_what_was_asked_and_at_which_version
 
 async def test_keys_are_added_and_removed_and_the_rest_stays(api: FakeApi, store: KeyStore) -> None:
     put(api, ONE)
-    found = await store.read()
-    await store.write(stored(TWO), found.resource_version)
+    await store.write(await store.read(), stored(TWO))
     assert set((await store.read()).keyring().values()) == {ONE, TWO}
-    found = await store.read()
-    await store.write({ONE.public.id: None}, found.resource_version)
+    await store.write(await store.read(), {ONE.public.id: None})
     assert list((await store.read()).keyring().values()) == [TWO]
+
+
+async def test_what_was_removed_is_recorded_until_it_is_added_again(api: FakeApi, store: KeyStore) -> None:
+    put(api, ONE, TWO)
+    await store.write(await store.read(), {ONE.public.id: None})
+    assert (await store.read()).pruned == {ONE.public.id}
+    await store.write(await store.read(), {TWO.public.id: None})
+    assert (await store.read()).pruned == {ONE.public.id, TWO.public.id}
+    await store.write(await store.read(), stored(ONE))
+    assert (await store.read()).pruned == {TWO.public.id}
+    await store.write(await store.read(), stored(TWO))
+    assert (await store.read()).pruned == set()
 
 
 async def test_keys_are_not_written_over_another_one_s_write(api: FakeApi, store: KeyStore) -> None:
     found = await store.read()
     put(api, ONE)
     with pytest.raises(Conflict):
-        await store.write(stored(TWO), found.resource_version)
+        await store.write(found, stored(TWO))
     assert list((await store.read()).keyring().values()) == [ONE]
 
 
-async def test_asking_for_a_rotation_changes_nothing_else(api: FakeApi, store: KeyStore) -> None:
+async def test_where_there_is_no_secret_there_are_no_keys(api: FakeApi, store: KeyStore) -> None:
+    api.delete(SECRET)
+    assert await store.read() == StoredKeys({}, "")
+
+
+async def test_keys_are_written_where_there_is_no_secret(api: FakeApi, store: KeyStore) -> None:
+    api.delete(SECRET)
+    await store.write(await store.read(), stored(ONE))
+    assert list((await store.read()).keyring().values()) == [ONE]
+    assert api.objects[SECRET]["type"] == "Opaque"
+
+
+async def test_keys_that_someone_else_creates_at_the_same_time_stay(api: FakeApi, store: KeyStore) -> None:
+    api.delete(SECRET)
+    found = await store.read()
+    # Server-side apply leaves what another field manager wrote.
+    created = {"metadata": {"resourceVersion": "7"}, "data": {ONE.public.id: "eA=="}}
+    with mock.patch.object(FakeApi, "handle", return_value=Response(200, created)) as handle, pytest.raises(Conflict):
+        await store.write(found, stored(TWO))
+    assert handle.call_count == 1
+
+
+async def test_a_secret_that_is_deleted_at_the_same_time_is_another_state(api: FakeApi, store: KeyStore) -> None:
+    found = await store.read()
+    api.delete(SECRET)
+    with pytest.raises(Conflict):
+        await store.write(found, stored(ONE))
+    assert SECRET not in api.objects
+
+
+@pytest.mark.parametrize("exists", [True, False])
+async def test_asking_for_a_rotation_changes_nothing_else(api: FakeApi, store: KeyStore, exists: bool) -> None:
     put(api, ONE)
-    data = api.objects[SECRET]["data"]
+    data = api.objects[SECRET]["data"] if exists else None
+    if not exists:
+        api.delete(SECRET)
     await store.request_rotation("2026-01-01T00:00:00Z")
-    assert api.objects[SECRET]["data"] == data
+    assert api.objects[SECRET].get("data") == data
     assert api.objects[SECRET]["metadata"]["annotations"] == {ROTATE_ANNOTATION: "2026-01-01T00:00:00Z"}
+
+
+async def test_a_request_that_was_answered_goes_with_the_key_that_answers_it(api: FakeApi, store: KeyStore) -> None:
+    await store.request_rotation("2026-01-01T00:00:00Z")
+    await store.write(await store.read(), stored(ONE), answered=True)
+    found = await store.read()
+    assert (found.rotate, list(found.keyring().values())) == (None, [ONE])
 
 
 async def test_the_public_keys_are_published_with_the_newest_once_more(store: KeyStore) -> None:
@@ -143,10 +195,16 @@ async def test_the_public_keys_are_not_written_over_another_one_s_write(api: Fak
     assert await store.read_public() == {"theirs": "x"}
 
 
-async def test_an_object_that_is_not_there_is_an_error(api: FakeApi, store: KeyStore) -> None:
-    api.delete(SECRET)
+async def test_without_keys_nothing_is_published(api: FakeApi, store: KeyStore) -> None:
+    await store.publish([ONE.public])
+    await store.publish([])
+    assert await store.read_public() == {}
+
+
+async def test_a_config_map_that_is_not_there_is_an_error(api: FakeApi, store: KeyStore) -> None:
+    api.delete(CONFIGMAP)
     with pytest.raises(NotFound):
-        await store.read()
+        await store.publish([ONE.public])
 
 
 async def test_no_stored_key_is_printed(api: FakeApi, store: KeyStore) -> None:

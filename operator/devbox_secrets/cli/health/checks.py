@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 
@@ -20,7 +21,7 @@ from devbox_secrets.api.names import (
 from devbox_secrets.cli.health.probe import ADMISSION, NAME, Finding, Level, Probe, first_few, selectors
 from devbox_secrets.cli.resources.account_secrets import is_synced, ready
 from devbox_secrets.cli.resources.devboxes import devbox_of
-from devbox_secrets.errors import APIError
+from devbox_secrets.errors import APIError, Forbidden
 from devbox_secrets.kube.client import Body
 
 _OLDEST_MINOR = 30
@@ -134,8 +135,23 @@ async def sealing_key(probe: Probe) -> list[Finding]:
     if "newest" in keys:
         newest = keys["newest"].split(".")[1]
         return [Finding(Level.OK, "sealing key", f"{newest} is the newest of {len(keys) - 1}")]
-    text = f"none is published, so nothing can be sealed: kubectl logs deployment/{NAME} -n {probe.operator_namespace}"
+    # The operator creates the first key, and unpublishes keys that are gone; it creates none where values need others.
+    if await _has_account_secrets(probe):
+        text = (
+            "there is none any more, so no value can be opened or sealed: devbox-secrets keys restore FILE;"
+            " without a backup, devbox-secrets keys rotate, and seal every value again"
+        )
+    else:
+        logs = f"kubectl logs deployment/{NAME} -n {probe.operator_namespace}"
+        text = f"none is published, so nothing can be sealed: {logs}"
     return [Finding(Level.ERROR, "sealing key", text)]
+
+
+async def _has_account_secrets(probe: Probe) -> bool:
+    with suppress(Forbidden):
+        async for _ in probe.each(probe.within(f"/apis/{GROUP}/{VERSION}", PLURAL)):
+            return True
+    return False
 
 
 async def encryption(probe: Probe) -> list[Finding]:

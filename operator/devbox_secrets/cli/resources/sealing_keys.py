@@ -64,8 +64,7 @@ async def visible(client: Client, namespace: str) -> VisibleKeys:
     used = await _if_allowed(_used(client))
     if used is None:
         unseen.append("you may not list the whole cluster's AccountSecrets, so it isn't told how many need a key")
-    with _rights("get", namespace):
-        stored = await _if_allowed(store.read())
+    stored = await _if_allowed(_read(store, namespace))
     if stored is not None:
         keyring = stored.keyring()
         created = {key_id: key.created for key_id, key in keyring.items()}
@@ -99,8 +98,7 @@ async def read(client: Client, namespace: str) -> Keyring:
     Raises:
         InvalidKey: there is none.
     """
-    with _rights("get", namespace):
-        keyring = (await KeyStore(client, namespace).read()).keyring()
+    keyring = (await _read(KeyStore(client, namespace), namespace)).keyring()
     if not keyring:
         raise _no_key_yet(namespace)
     return keyring
@@ -129,7 +127,7 @@ async def restore(client: Client, namespace: str, keys: Sequence[KeyPair]) -> li
         usable = stored.keyring()
         return {key.public.id: SecretBytes(key.dump()) for key in keys if key.public.id not in usable}
 
-    return await _write(client, namespace, missing)
+    return list(await _write(client, namespace, missing))
 
 
 async def choose(client: Client, namespace: str, wanted: Sequence[str]) -> dict[str, datetime | None]:
@@ -138,8 +136,7 @@ async def choose(client: Client, namespace: str, wanted: Sequence[str]) -> dict[
     Raises:
         KeyInUse: one that is wanted must stay; the message says which and why.
     """
-    with _rights("get", namespace):
-        stored = await KeyStore(client, namespace).read()
+    stored = await _read(KeyStore(client, namespace), namespace)
     used = await _used(client)
     _check_removable(wanted, stored, used)
     keyring = stored.keyring()
@@ -151,15 +148,30 @@ async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
     """Remove keys, if they can still be removed.
 
     Raises:
-        KeyInUse: one has come into use; nothing was removed.
+        KeyInUse: one has come into use; the message says which, and it wasn't removed.
     """
 
     async def removals(stored: StoredKeys) -> dict[str, SecretBytes | None]:
-        # The AccountSecrets are read after the Secret: what was created until then counts.
         _check_removable(chosen, stored, await _used(client))
         return dict.fromkeys(chosen)
 
-    await _write(client, namespace, removals)
+    removed = await _write(client, namespace, removals)
+    # No write covers both kinds of objects, so an AccountSecret may have been created between that look and the
+    # write. So this looks once more after the write, with the keys still in memory. To unpublish a key first would
+    # not do: who has it in a file goes on sealing with it. Nothing is missed: what was created before the write is
+    # seen here, and what is created later has never been opened, as its status says. If this process ends too
+    # early, the operator, which has the keys in memory as well, writes back those that are used.
+    used = await _used(client)
+    needed = {key_id: removed[key_id] for key_id in chosen if used.get(key_id)}
+    if not needed:
+        return
+
+    async def back(stored: StoredKeys) -> dict[str, SecretBytes | None]:
+        return {key_id: raw for key_id, raw in needed.items() if key_id not in stored.entries}
+
+    await _write(client, namespace, back)
+    reasons = [str(why_not_removable(key_id, needed, None, used)) for key_id in needed]
+    raise KeyInUse("put back, since they came into use just now: " + "\n".join(reasons))
 
 
 def overview(
@@ -257,28 +269,37 @@ async def _write(
     client: Client,
     namespace: str,
     decide: Callable[[StoredKeys], Awaitable[Mapping[str, SecretBytes | None]]],
-) -> list[str]:
-    """Change the keys' Secret in the state that was decided on; give the ids of what was changed."""
+) -> dict[str, SecretBytes | None]:
+    """Change the keys' Secret in the state that was decided on; give what was changed as it was before."""
     store = KeyStore(client, namespace)
     for _ in range(_ATTEMPTS):
-        with _rights("get", namespace):
-            stored = await store.read()
+        stored = await _read(store, namespace)
         entries = await decide(stored)
         if not entries:
-            return []
+            return {}
         try:
-            with _rights("patch", namespace):
-                await store.write(entries, stored.resource_version)
+            with _rights("patch" if stored.resource_version else "create and patch", namespace):
+                await store.write(stored, entries)
         except Conflict:
             continue
-        return list(entries)
+        return {name: stored.entries.get(name) for name in entries}
     raise Conflict(f"others keep changing {_SECRET} in {namespace}; try again")
+
+
+async def _read(store: KeyStore, namespace: str) -> StoredKeys:
+    """Read the Secret, where devbox-secrets is installed: the Secret itself may not exist."""
+    with _rights("get", namespace):
+        stored = await store.read()
+    if not stored.resource_version:
+        with _rights("get", namespace, _CONFIGMAP):
+            await store.read_public()
+    return stored
 
 
 def _no_key_yet(namespace: str) -> InvalidKey:
     return InvalidKey(
         f"there is no sealing key in the namespace {namespace} yet; the operator makes it when"
-        f" it starts: kubectl get pods -n {namespace}"
+        f" it starts, unless keys were lost: devbox-secrets check"
     )
 
 

@@ -20,6 +20,15 @@ class Event:
     type: Literal["Normal", "Warning"] = "Warning"
 
 
+KEYS_LOST = Event(
+    "SealingKeysLost",
+    "AccountSecrets are sealed with keys, but there is no sealing key any more, so no value can be opened; restore the"
+    " keys: devbox-secrets keys restore FILE; without a backup, start over with a new key: devbox-secrets keys rotate,"
+    " and seal every value again",
+)
+"""On the Secret of the sealing keys."""
+
+
 def status_events(before: AccountSecretStatus, after: AccountSecretStatus) -> list[Event]:
     """Give what a new status has to tell that the one before didn't."""
     events = []

@@ -1,14 +1,16 @@
-"""Decides when to create a sealing key, which public keys to publish, and which values to reseal."""
+"""Decides when to create a sealing key, which lost ones to write back, which to publish, and which values to reseal."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from devbox_secrets.api.names import PUBLIC_KEYS_MAX
 from devbox_secrets.crypto.envelope import Keyring, PublicKey
 
-#: How far the clock of who asks for a new key may be ahead of the operator's.
+#: How far another clock may be ahead of the operator's.
 CLOCK_SKEW = timedelta(minutes=5)
+#: Keeps keys that are dated at the same time in their order.
+_STEP = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,49 @@ def is_due(newest: datetime | None, requested: datetime | None, every: timedelta
     """Tell whether a new key must be made.
 
     `newest` is when the newest key was made, None where none can be read: what is damaged might
-    still be mended, so that another is made only when someone asks for it.
+    still be mended, so that another is made only when someone asks for it. A key from the future
+    meets no request: nobody knows when it was made.
     """
     if newest is None:
         return requested is not None
-    if requested is not None and newest < requested:
+    if requested is not None and not requested <= newest <= now:
         return True
     return every is not None and now - newest >= every
 
 
-def creation_time(requested: datetime | None, now: datetime) -> datetime:
-    """Give the time that a new key bears: never one before the request, which would stay open then."""
-    return now if requested is None else max(now, requested)
+def redated(keyring: Keyring, now: datetime) -> Keyring:
+    """Date the keys from the future as created now, in the same order.
+
+    A clock that was ahead created them. No key could become newer than they are until that time has come.
+    """
+    future = [key for key in reversed(keyring.newest_first()) if key.created > now]
+    return Keyring(replace(key, created=now + _STEP * number) for number, key in enumerate(future))
+
+
+def creation_time(newest: datetime | None, now: datetime) -> datetime:
+    """Give the time that a new key bears: now, but later than the newest one, which it replaces."""
+    return now if newest is None else max(now, newest + _STEP)
+
+
+def lost_keys(known: Keyring, found: Collection[str], pruned: Collection[str], used: Collection[str]) -> frozenset[str]:
+    """Name the known keys that are gone by accident.
+
+    `found` are still stored, `pruned` were removed by `keys prune`, and AccountSecrets are sealed with `used`.
+
+    Pruning keeps the newest key and each key that is used, and records what it removes. So a key that is used
+    was never meant to go. If the newest key is gone and wasn't pruned, a tool deleted or replaced the whole
+    Secret: then nobody chose the other keys that are gone either, whatever the Secret holds by now. Any other
+    key may have been removed by hand.
+    """
+    gone = known.keys() - set(found)
+    kept = Keyring(key for key_id, key in known.items() if key_id not in pruned)
+    replaced = bool(kept) and kept.newest.public.id in gone
+    return frozenset(gone - set(pruned) if replaced else ()) | (gone & set(used))
+
+
+def key_ids(sealed: Iterable[str]) -> frozenset[str]:
+    """Name the keys that values are sealed with."""
+    return frozenset(filter(None, map(_key_id, sealed)))
 
 
 def published(keyring: Keyring) -> list[PublicKey]:
@@ -69,4 +102,8 @@ def older_keys(keyring: Keyring) -> frozenset[str]:
 
 def needs_reseal(sealed: str, older: Collection[str]) -> bool:
     """Tell whether a value is sealed with one of these keys, by its text alone: of very many it is asked often."""
-    return sealed.partition(".")[2].partition(".")[0] in older
+    return _key_id(sealed) in older
+
+
+def _key_id(sealed: str) -> str:
+    return sealed.partition(".")[2].partition(".")[0]

@@ -1,12 +1,18 @@
-"""Which sealing keys are listed and which can be removed, as tables."""
+"""Which sealing keys are listed and which can be removed, as tables; how they are removed and restored."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretBytes
 
+from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, ROTATE_ANNOTATION
+from devbox_secrets.cli.resources import sealing_keys
 from devbox_secrets.cli.resources.sealing_keys import KeyRow, KeyState, overview, removable, why_not_removable
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
+from devbox_secrets.errors import Forbidden, KeyInUse, NotFound
+from devbox_secrets.kube.key_store import KeyStore
+from unit.kube.fake_api import FakeApi, FakeClient
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -91,3 +97,77 @@ def test_the_newest_key_stays() -> None:
 )
 def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
     assert said in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))
+
+
+# --- In the cluster
+
+SECRET = f"/api/v1/namespaces/ours/secrets/{KEYS_SECRET}"
+CONFIGMAP = f"/api/v1/namespaces/ours/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
+
+
+@pytest.fixture
+def api() -> FakeApi:
+    """Have three keys."""
+    api = FakeApi()
+    data = {key_id: base64.b64encode(key.dump()).decode() for key_id, key in THREE.items()}
+    api.put(SECRET, {"metadata": {"name": KEYS_SECRET}, "data": data})
+    api.put(CONFIGMAP, {"metadata": {"name": PUBLIC_KEYS_CONFIGMAP}})
+    return api
+
+
+def use(api: FakeApi, key_id: str) -> None:
+    """Have an AccountSecret that is sealed with a key."""
+    path = ALL_ACCOUNT_SECRETS_PATH.replace("accountsecrets", "namespaces/team/accountsecrets/token")
+    api.put(path, {"metadata": {"namespace": "team", "name": "token"}, "spec": {"sealed": f"dbs1.{key_id}.x"}})
+
+
+async def test_what_is_pruned_is_gone_and_recorded_as_such(api: FakeApi) -> None:
+    await sealing_keys.prune(FakeClient(api), "ours", [MIDDLE, OLD])
+    stored = await KeyStore(FakeClient(api), "ours").read()
+    assert set(stored.entries) == {NEW}
+    assert stored.pruned == {MIDDLE, OLD}
+
+
+async def test_a_key_that_comes_into_use_just_before_it_is_removed_is_put_back(api: FakeApi) -> None:
+    before = api.objects[SECRET]["data"]
+    api.before["PATCH", SECRET] = lambda: use(api, OLD)
+    with pytest.raises(KeyInUse) as caught:
+        await sealing_keys.prune(FakeClient(api), "ours", [MIDDLE, OLD])
+    assert str(caught.value).startswith(
+        f"put back, since they came into use just now: {OLD} opens 1 AccountSecret: team/"
+    )
+    assert api.objects[SECRET]["data"] == {key_id: before[key_id] for key_id in (NEW, OLD)}
+    assert (await KeyStore(FakeClient(api), "ours").read()).pruned == {MIDDLE}
+
+
+async def test_a_restore_creates_the_secret(api: FakeApi) -> None:
+    api.delete(SECRET)
+    assert await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]]) == [OLD]
+    assert list((await KeyStore(FakeClient(api), "ours").read()).keyring()) == [OLD]
+
+
+async def test_without_the_right_to_create_the_secret_it_is_named(api: FakeApi) -> None:
+    api.delete(SECRET)
+    api.fail("PATCH", SECRET, Forbidden("403"))
+    with pytest.raises(Forbidden, match=f"this needs the right to create and patch the Secret {KEYS_SECRET} in ours"):
+        await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
+
+
+async def test_nothing_is_restored_where_nothing_is_installed(api: FakeApi) -> None:
+    api.delete(SECRET)
+    api.delete(CONFIGMAP)
+    with pytest.raises(NotFound, match="is devbox-secrets installed in ours"):
+        await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
+    assert SECRET not in api.objects
+
+
+async def test_a_new_key_can_be_asked_for_where_there_is_no_secret(api: FakeApi) -> None:
+    api.delete(SECRET)
+    assert await sealing_keys.rotate(FakeClient(api), "ours", None) is None
+    assert ROTATE_ANNOTATION in api.objects[SECRET]["metadata"]["annotations"]
+
+
+async def test_where_there_is_no_secret_the_keys_that_are_needed_are_missing(api: FakeApi) -> None:
+    api.delete(SECRET)
+    use(api, OLD)
+    assert (await sealing_keys.visible(FakeClient(api), "ours")).rows == [KeyRow(OLD, KeyState.MISSING, None, 1)]

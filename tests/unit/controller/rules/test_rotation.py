@@ -12,10 +12,13 @@ from devbox_secrets.controller.rules.rotation import (
     RotationRequest,
     creation_time,
     is_due,
+    key_ids,
+    lost_keys,
     needs_reseal,
     older_keys,
     published,
     read_rotation_request,
+    redated,
 )
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
 
@@ -40,6 +43,8 @@ DUE = {
     "a request that the key has met": (ago(1), ago(1), None, False),
     "a request from before the key": (ago(1), ago(2), None, False),
     "an old request and an old key": (ago(100), ago(200), DAYS_90, True),
+    "a request, and a key dated by a clock that was ahead": (NOW + SECOND, ago(0), DAYS_90, True),
+    "a request, and a key of the next century": (ago(-40_000), ago(0), None, True),
     "no key that can be read": (None, None, DAYS_90, False),
     "no key that can be read, and a request": (None, ago(1), None, True),
 }
@@ -83,16 +88,61 @@ def test_a_request_for_a_time_to_come_is_refused_until_then() -> None:
     assert read_rotation_request(text, NOW + SECOND).since == NOW + CLOCK_SKEW + SECOND
 
 
-@pytest.mark.parametrize("ahead", [timedelta(0), SECOND, CLOCK_SKEW])
-def test_a_new_key_meets_the_request_that_it_was_made_for(ahead: timedelta) -> None:
-    requested = read_rotation_request((NOW + ahead).isoformat(), NOW).since
-    assert is_due(ago(1), requested, DAYS_90, NOW)
-    for later in (timedelta(0), SECOND, CLOCK_SKEW):
-        assert not is_due(creation_time(requested, NOW), requested, DAYS_90, NOW + later)
-
-
-def test_a_new_key_is_dated_now() -> None:
+def test_a_new_key_is_dated_now_and_yet_later_than_all_others() -> None:
     assert creation_time(None, NOW) == creation_time(ago(1), NOW) == NOW
+    assert creation_time(NOW, NOW) == NOW + timedelta(microseconds=1)
+
+
+def test_keys_from_the_future_are_dated_now_in_their_order() -> None:
+    keys = [KeyPair.generate(ago(days)) for days in (-40_000, -2, 3, -1)]
+    dated = redated(Keyring(keys), NOW)
+    assert dated.keys() == {key.public.id for key in keys if key.created > NOW}
+    both = Keyring([*keys, *dated.values()])
+    assert both.newest_first() == [both[key.public.id] for key in Keyring(keys).newest_first()]
+    assert all(timedelta(0) <= key.created - NOW < SECOND for key in dated.values())
+    assert [dated[key_id].seed for key_id in dated] == [Keyring(keys)[key_id].seed for key_id in dated]
+    assert not redated(Keyring([KeyPair.generate(NOW), KeyPair.generate(ago(1))]), NOW)
+
+
+NEW, MIDDLE, OLD = "new", "middle", "old"
+LOST: dict[str, tuple[set[str], set[str], set[str], set[str]]] = {
+    "nothing is gone": ({NEW, MIDDLE, OLD}, set(), {NEW}, set()),
+    "an older one was removed by hand": ({NEW, MIDDLE}, set(), set(), set()),
+    "an older one was pruned": ({NEW, MIDDLE}, {OLD}, {NEW, MIDDLE}, set()),
+    "all older ones were removed by hand": ({NEW}, set(), {NEW}, set()),
+    "an older one that is used": ({NEW, MIDDLE}, set(), {OLD}, {OLD}),
+    "one that came into use as it was pruned": ({NEW}, {MIDDLE, OLD}, {OLD}, {OLD}),
+    "all of them": (set(), set(), set(), {NEW, MIDDLE, OLD}),
+    "the newest: a former state of the Secret": ({MIDDLE, OLD}, set(), set(), {NEW}),
+    "the newest and another: a former state of the Secret": ({OLD}, set(), set(), {NEW, MIDDLE}),
+    "all of them, and others are there": ({"other"}, set(), set(), {NEW, MIDDLE, OLD}),
+    "all of them, and one that had been pruned before": (set(), {OLD}, set(), {NEW, MIDDLE}),
+    "those that were pruned after a rotation that wasn't seen": ({"newer"}, {NEW, MIDDLE, OLD}, {"newer"}, set()),
+    "the newest, pruned after a rotation that wasn't seen": ({"newer", MIDDLE, OLD}, {NEW}, set(), set()),
+    "the newest two, of which one was pruned": ({"newer", OLD}, {NEW}, set(), {MIDDLE}),
+}
+
+
+@pytest.mark.parametrize(("found", "pruned", "used", "lost"), LOST.values(), ids=LOST)
+def test_keys_are_lost_when_they_are_gone_and_nobody_meant_it(
+    found: set[str], pruned: set[str], used: set[str], lost: set[str]
+) -> None:
+    keys = {name: KeyPair.generate(ago(days)) for days, name in enumerate((NEW, MIDDLE, OLD, "newer", "other"))}
+    ids = {name: key.public.id for name, key in keys.items()}
+    known = Keyring(keys[name] for name in (NEW, MIDDLE, OLD))
+    given = ({ids[name] for name in names} for names in (found, pruned, used))
+    assert lost_keys(known, *given) == {ids[name] for name in lost}
+
+
+def test_without_known_keys_none_is_lost() -> None:
+    assert lost_keys(Keyring(()), ["a"], ["b"], ["c"]) == set()
+
+
+def test_the_keys_of_values_are_told_by_their_text() -> None:
+    assert key_ids(["dbs1.00000000000000aa.x", "dbs1.00000000000000aa.y", "dbs1.bb.x", "dbs1", ""]) == {
+        "00000000000000aa",
+        "bb",
+    }
 
 
 def keyring(count: int) -> Keyring:

@@ -1,0 +1,210 @@
+"""What tools do to the Secret of the sealing keys, with two replicas, one and none: on a release of Helm's."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.account import Account
+from integration.support.chart import CHART, NAMESPACE, get, release, settle, until
+from integration.support.processes import Operator, command, operator
+from integration.support.sealing_keys import (
+    CONFIGMAP,
+    SECRET,
+    is_published,
+    made,
+    put_sealed,
+    requested,
+    store,
+    stored,
+)
+
+FORCE = ("--force-replace", "--server-side=false")
+#: As the chart had it until the operator created it.
+FORMER_MANIFEST = """apiVersion: v1
+kind: Secret
+metadata:
+  name: devbox-secrets-keys
+  namespace: devbox-secrets
+  labels:
+    app.kubernetes.io/name: devbox-secrets
+    app.kubernetes.io/version: "0.1.0"
+  annotations:
+    helm.sh/resource-policy: keep
+type: Opaque
+"""
+
+
+def _replace_by_force(it: ControlPlane) -> None:
+    # It deletes the Secret and creates another one, unless the operator was faster.
+    done = it.kubectl("replace", "--force", "--filename=-", input=FORMER_MANIFEST, check=False)
+    assert done.returncode == 0 or "already exists" in done.stderr, done.stderr
+
+
+WAYS: dict[str, Callable[[ControlPlane], object]] = {
+    "helm upgrade": lambda it: release(it, "upgrade", str(CHART), *FORCE),
+    "kubectl replace --force": _replace_by_force,
+    "kubectl delete": lambda it: it.kubectl("delete", *SECRET),
+    "an empty replacement": lambda it: it.kubectl("replace", "--filename=-", input=FORMER_MANIFEST),
+}
+NEW, OLD = KEYS = made(days=1), made(days=2)
+ALL = {key.public.id: key for key in KEYS}
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Make the chart as it was when the Secret was in it, and the operator couldn't create one."""
+    chart = tmp_path_factory.mktemp("former") / "devbox-secrets"
+    shutil.copytree(CHART, chart)
+    (chart / "templates" / "former-keys.yaml").write_text(FORMER_MANIFEST)
+    rbac = chart / "templates" / "rbac.yaml"
+    present, past = "resourceNames: [devbox-secrets-keys]\n    verbs: [get, create, patch]", "[get, patch]"
+    assert present in rbac.read_text()
+    rbac.write_text(rbac.read_text().replace(present, present.replace("[get, create, patch]", past)))
+    return str(chart)
+
+
+@pytest.fixture(scope="module")
+def controlplane(former: str) -> Iterator[ControlPlane]:
+    with ControlPlane.start() as it:
+        release(it, "install", former, "--create-namespace")
+        settle(it)
+        yield it
+
+
+@pytest.fixture(scope="module")
+def present(controlplane: ControlPlane) -> ControlPlane:
+    """Upgrade to the chart as it is."""
+    release(controlplane, "upgrade", str(CHART))
+    return controlplane
+
+
+@pytest.fixture
+def account(present: ControlPlane, namespace: str) -> Account:
+    """An account in which a value is sealed with the older of the two keys."""
+    store(present, *KEYS)
+    it = Account(present, NEW.public, namespace)
+    put_sealed(it, OLD, "TOKEN", b"x")
+    return it
+
+
+@pytest.fixture
+def backup(account: Account, tmp_path: Path) -> list[str]:
+    """Back the keys up, and give the arguments of the command that restores them."""
+    (tmp_path / "passphrase").write_text("correct horse battery staple")
+    arguments = [str(tmp_path / "backup"), f"--passphrase-file={tmp_path / 'passphrase'}"]
+    assert command(account.controlplane.kubeconfig, "keys", "backup", *arguments).returncode == 0
+    return arguments
+
+
+def restore(controlplane: ControlPlane, backup: list[str]) -> list[str]:
+    """Restore the keys, and give what became of each."""
+    done = command(controlplane.kubeconfig, "keys", "restore", *backup)
+    assert done.returncode == 0, done.stderr
+    return [line.split(",")[0].split(" ", 1)[1] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("options", [(), FORCE], ids=["upgrade", "upgrade with replacement"])
+def test_an_upgrade_from_the_chart_that_had_the_secret_keeps_it_and_so_does_the_next(
+    controlplane: ControlPlane, former: str, options: tuple[str, ...]
+) -> None:
+    controlplane.kubectl("delete", *SECRET, "--ignore-not-found")
+    release(controlplane, "upgrade", former)
+    store(controlplane, *KEYS)
+    # As the documentation says for tools that prune.
+    unpruned = ("argocd.argoproj.io/sync-options=Prune=false", "kustomize.toolkit.fluxcd.io/prune=disabled")
+    controlplane.kubectl("annotate", *SECRET, *unpruned)
+    for _ in range(2):
+        release(controlplane, "upgrade", str(CHART), *options)
+        assert stored(controlplane) == ALL
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_while_an_operator_runs_nothing_takes_the_keys_away(
+    account: Account, backup: list[str], tmp_path: Path, replicas: int
+) -> None:
+    controlplane = account.controlplane
+    with ExitStack() as stack:
+        for number in range(replicas):
+            (tmp_path / str(number)).mkdir()
+            stack.enter_context(operator(controlplane, tmp_path / str(number), keys_refresh_seconds="0.1"))
+        account.is_ready("token")
+        for way, destroy in WAYS.items():
+            is_published(controlplane, ALL)
+            before = get(controlplane, *SECRET)["metadata"]["resourceVersion"]
+            destroy(controlplane)
+            until(f"after {way} the keys are there", lambda: stored(controlplane) == ALL)
+            written = get(controlplane, *SECRET)["metadata"]["resourceVersion"] != before
+            assert written is (way != "helm upgrade"), way
+            assert restore(controlplane, backup) == ["was there"] * 2, way
+            is_published(controlplane, ALL)
+        account.is_ready(put_sealed(account, OLD, "OTHER", b"y"))
+        account.holds({"TOKEN": b"x", "OTHER": b"y"})
+
+
+def test_an_operator_that_ends_leaves_the_keys_behind(account: Account, tmp_path: Path) -> None:
+    controlplane = account.controlplane
+    with operator(controlplane, tmp_path, keys_refresh_seconds="3600") as it:
+        is_published(controlplane, ALL)
+        controlplane.kubectl("delete", *SECRET)
+        assert it.component.stop(timeout=10) == 0
+        assert "wrote lost sealing keys back from memory" in it.log
+    assert stored(controlplane) == ALL
+
+
+def test_keys_that_are_gone_when_no_operator_runs_are_missed_until_they_are_restored(
+    account: Account, backup: list[str], tmp_path: Path
+) -> None:
+    controlplane = account.controlplane
+    with operator(controlplane, tmp_path) as it:
+        account.is_ready("token")
+        it.component.stop()
+    for way, destroy in WAYS.items():
+        destroy(controlplane)
+        if way == "helm upgrade":
+            assert stored(controlplane) == ALL
+            continue
+        (tmp_path / way).mkdir()
+        with operator(controlplane, tmp_path / way, probe="healthz", keys_refresh_seconds="0.1") as it:
+            _says_that_the_keys_are_gone(it, controlplane)
+            assert stored(controlplane) == {}
+            account.is_ready("token", "UnknownKey")
+            assert account.data() == {"TOKEN": b"x"}
+            assert restore(controlplane, backup) == ["restored"] * 2
+            until("it's ready", lambda: not it.unready())
+            is_published(controlplane, ALL)
+            account.is_ready("token")
+            account.holds({"TOKEN": b"x"})
+            it.component.stop()  # so that it gives the Lease back, and the next needn't wait
+        assert stored(controlplane) == ALL
+
+
+def test_without_a_backup_one_starts_over_by_asking_for_a_new_key(account: Account, tmp_path: Path) -> None:
+    controlplane = account.controlplane
+    controlplane.kubectl("delete", *SECRET)
+    with operator(controlplane, tmp_path, probe="healthz", keys_refresh_seconds="0.1") as it:
+        _says_that_the_keys_are_gone(it, controlplane)
+        done = command(controlplane.kubeconfig, "keys", "rotate")
+        assert (done.returncode, list(stored(controlplane))) == (0, [done.stdout.strip()])
+        assert not requested(controlplane)
+        until("it's ready", lambda: not it.unready())
+        account.is_ready("token", "UnknownKey")
+
+
+def _says_that_the_keys_are_gone(it: Operator, controlplane: ControlPlane) -> None:
+    until("it isn't ready", lambda: "there is no sealing key any more" in it.unready())
+    until("none is published", lambda: not get(controlplane, *CONFIGMAP).get("data"))
+    assert it.metric("devbox_secrets_sealing_keys_lost") == 1
+    assert it.log.count(" ERROR ") == 1
+    events = get(controlplane, "events.events.k8s.io", f"--namespace={NAMESPACE}")["items"]
+    assert ("devbox-secrets-keys", "SealingKeysLost") in {
+        (event["regarding"]["name"], event["reason"]) for event in events
+    }
+    checked = json.loads(command(controlplane.kubeconfig, "check", "--output=json").stdout)
+    (said,) = (line for line in checked if line["check"] == "sealing key")
+    assert said["level"] == "error"
+    assert "devbox-secrets keys restore FILE" in said["text"]
