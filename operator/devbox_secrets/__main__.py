@@ -8,6 +8,10 @@ from io import TextIOWrapper
 
 from devbox_secrets.cli import app
 
+#: JSON is read by recursion, and what the API server stores may have 10,000 levels, in anyone's managedFields for
+#: instance: with Python's default, of 1,000, a list with one such object couldn't be read.
+_RECURSION_LIMIT = 12_000
+
 
 @app.command(hidden=True)
 def operator() -> None:
@@ -42,6 +46,7 @@ def webhook() -> None:
 def main() -> None:
     """Run the command line."""
     _disable_garbage_collection()
+    sys.setrecursionlimit(_RECURSION_LIMIT)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where a terminal can't show a letter, its number
             stream.reconfigure(errors="backslashreplace")
@@ -55,6 +60,7 @@ def complete_for_kubectl() -> None:
     candidate a line, then a colon and cobra's directive; 4 is "and no names of files".
     """
     _disable_garbage_collection()
+    sys.setrecursionlimit(_RECURSION_LIMIT)
     words = sys.argv[1:] or [""]
     # The protocol of bash's completion, which the command line speaks already.
     os.environ |= {

@@ -50,7 +50,8 @@ def crd() -> Schema:
                     "kind": {"type": "string"},
                     "metadata": {"type": "object"},
                     "spec": _structural(AccountSecretSpec.model_json_schema()),
-                    "status": _structural(AccountSecretStatus.model_json_schema()),
+                    # So that its fields have their defaults from the first moment on.
+                    "status": {**_structural(AccountSecretStatus.model_json_schema()), "default": {}},
                 },
             }
         },
@@ -75,7 +76,7 @@ def crd() -> Schema:
 
 
 def _structural(schema: Schema, definitions: Schema | None = None) -> Schema:
-    """Make pydantic's JSON schema a structural one: no $ref, no title, no default, no null.
+    """Make pydantic's JSON schema a structural one: no $ref, no title, no null.
 
     https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
     """
@@ -85,9 +86,9 @@ def _structural(schema: Schema, definitions: Schema | None = None) -> Schema:
     if "anyOf" in schema:  # `X | None`: an optional field
         (kind,) = (option for option in schema["anyOf"] if option != {"type": "null"})
         schema = {**kind, **{key: value for key, value in schema.items() if key != "anyOf"}}
-    result = {
-        key: value for key, value in schema.items() if key not in {"$defs", "title", "default", "additionalProperties"}
-    }
+    result = {key: value for key, value in schema.items() if key not in {"$defs", "title", "additionalProperties"}}
+    if result.get("default", ...) is None:  # an optional field's
+        del result["default"]
     if "properties" in result:
         result["properties"] = {name: _structural(field, definitions) for name, field in result["properties"].items()}
     if "items" in result:

@@ -3,13 +3,15 @@
 The CRD is generated from these models (crd.py), so what they say is what the API server enforces.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from devbox_secrets.api.ownership import is_without_copy, owners_of_sealed
@@ -37,6 +39,24 @@ class Reason(StrEnum):
     NOT_OWNED = "NotOwned"
     NOT_WRITTEN = "NotWritten"
     WRONG_NAMESPACE = "WrongNamespace"
+    INVALID_SPEC = "InvalidSpec"
+    PENDING = "Pending"
+    """The operator hasn't looked yet: the CRD's default."""
+
+
+def _check_time(time: str) -> str:
+    """Refuse what only looks like a time: a month 13, or the year 0."""
+    datetime.fromisoformat(time)
+    return time
+
+
+#: RFC 3339, UTC, to the second, as Kubernetes writes it: sorts as text. Not the format `date-time`, with which the API
+#: server accepts arrays as well.
+Time = Annotated[
+    str,
+    Field(max_length=20, pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
+    AfterValidator(_check_time),
+]
 
 
 class _Model(BaseModel):
@@ -119,10 +139,7 @@ class Condition(_Model):
     ]
     reason: Annotated[str, Field(max_length=1024, description="Why, in one word.")]
     message: Annotated[str, Field(max_length=32768, description="Why, in a sentence, and what to do about it.")]
-    last_transition_time: Annotated[
-        str,
-        Field(description="When the status last changed.", json_schema_extra={"format": "date-time"}),
-    ]
+    last_transition_time: Annotated[Time, Field(description="When the status last changed.")]
     observed_generation: Annotated[
         int | None,
         Field(
@@ -137,26 +154,34 @@ class Condition(_Model):
         return self.status == "True"
 
 
+#: The condition Ready before the operator has looked.
+PENDING = Condition(
+    type="Ready",
+    status="Unknown",
+    reason=Reason.PENDING,
+    message="the operator hasn't looked at it yet",
+    last_transition_time="1970-01-01T00:00:00Z",
+    observed_generation=-1,
+)
+
+
 class AccountSecretStatus(_Model):
     """What the operator made of the AccountSecret."""
 
     observed_generation: Annotated[
-        int | None,
+        int,
         Field(
-            description="The generation of the object that this status is about.",
+            description="The generation of the object that this status is about; -1 before the operator has looked.",
             json_schema_extra={"format": "int64"},
         ),
-    ] = None
+    ] = -1
     key_id: Annotated[
         str | None,
         Field(max_length=16, description="The sealing key that the sealed value needs."),
     ] = None
     changed_at: Annotated[
-        str | None,
-        Field(
-            description="When the value last changed: a devbox started later has the current one.",
-            json_schema_extra={"format": "date-time"},
-        ),
+        Time | None,
+        Field(description="When the value last changed: a devbox started later has the current one."),
     ] = None
     conditions: Annotated[
         tuple[Condition, ...],
@@ -168,12 +193,13 @@ class AccountSecretStatus(_Model):
                 "x-kubernetes-list-map-keys": ["type"],
             },
         ),
-    ] = ()
+    ] = (PENDING,)
 
     @property
     def ready(self) -> Condition | None:
-        """The condition Ready, once there is one."""
-        return self._condition("Ready")
+        """The condition Ready, once the operator has looked."""
+        ready = self._condition("Ready")
+        return None if ready is None or ready.reason == Reason.PENDING else ready
 
     @property
     def rotation_due(self) -> Condition | None:
@@ -192,7 +218,7 @@ class AccountSecretStatus(_Model):
     def decided(self, generation: int) -> Condition | None:
         """The condition Ready, once it speaks of this generation or a later one and time alone doesn't change it."""
         ready = self.ready
-        if ready is None or (self.observed_generation or 0) < generation:
+        if ready is None or self.observed_generation < generation:
             return None
         return None if ready.reason == Reason.NOT_WRITTEN else ready  # that is tried again and again
 
@@ -215,11 +241,26 @@ class AccountSecret:
     status: AccountSecretStatus
     without_copy: bool
     """Whether its sealed value is nowhere else, such as in Git."""
+    damaged: tuple[str, ...] = ()
+    """The fields that can't be read, such as `spec.name`; each is read as if it weren't set."""
+
+    @property
+    def invalid_spec(self) -> str | None:
+        """Say what is wrong where a field of the spec can't be read; a damaged status is only written again."""
+        fields = [field for field in self.damaged if field.startswith("spec")]
+        if not fields:
+            return None
+        return (
+            f"{', '.join(fields)} can't be read: an older or edited CRD accepted it. Correct it (kubectl explain"
+            " accountsecret.spec), or delete this AccountSecret and create it again"
+        )
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> "AccountSecret":
-        """Read the API server's JSON."""
+        """Read the API server's JSON, whatever an older or edited CRD let into spec and status."""
         metadata = body["metadata"]
+        spec, damaged_spec = _read_spec(body.get("spec"))
+        status, damaged_status = read_status(body.get("status"))
         return cls(
             uid=metadata["uid"],
             namespace=metadata["namespace"],
@@ -227,10 +268,44 @@ class AccountSecret:
             created=metadata["creationTimestamp"],
             generation=metadata["generation"],
             resource_version=metadata["resourceVersion"],
-            spec=AccountSecretSpec.model_validate(body["spec"]),
-            status=_shared(AccountSecretStatus.model_validate(body.get("status") or {})),
+            spec=spec,
+            status=_shared(status),
             without_copy=is_without_copy({entry.get("manager") for entry in owners_of_sealed(metadata)}),
+            damaged=damaged_spec + damaged_status,
         )
+
+
+def read_status(raw: object) -> tuple[AccountSecretStatus, tuple[str, ...]]:
+    """Read a status; one that is damaged says nothing. Give also which of its fields can't be read."""
+    try:
+        return AccountSecretStatus.model_validate(raw or {}), ()
+    except ValidationError as error:
+        return AccountSecretStatus(), _damaged("status", error)
+
+
+def _read_spec(raw: object) -> tuple[AccountSecretSpec, tuple[str, ...]]:
+    """Read those fields of a spec that can be read, and give the others' names."""
+    damaged: tuple[str, ...] = ()
+    try:
+        spec = AccountSecretSpec.model_validate(raw)
+    except ValidationError as error:
+        damaged = _damaged("spec", error)
+        readable = raw.items() if isinstance(raw, Mapping) else ()
+        fields = {name: value for name, value in readable if f"spec.{name}" not in damaged}
+        spec = AccountSecretSpec.model_validate({"name": "", "sealed": "", **fields})
+    # What stands in the CRD as rules of the spec.
+    if not re.fullmatch(VARIABLE_PATTERN, spec.name, re.ASCII):
+        spec, damaged = spec.model_copy(update={"name": ""}), (*damaged, "spec.name")
+    if spec.rotate_after is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, spec.rotate_after, re.ASCII):
+        spec, damaged = spec.model_copy(update={"rotate_after": None}), (*damaged, "spec.rotateAfter")
+    return spec, tuple(sorted(set(damaged)))
+
+
+def _damaged(where: str, error: ValidationError) -> tuple[str, ...]:
+    """Name the fields that an error is about; never what is in them."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    fields = {f"{where}.{each['loc'][0]}" for each in found if each["loc"]}
+    return tuple(sorted(fields)) or (where,)
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ object the one with the higher resourceVersion stays (comparable since Kubernete
 
 import base64
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -115,7 +115,9 @@ class Table(Generic[T]):
 class Cache:
     """AccountSecrets, namespaces and account Secrets; each change gives the accounts concerned."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_damaged: Callable[[AccountSecret], None] = lambda _: None) -> None:
+        """Create an empty cache; `on_damaged` hears of each new state of an AccountSecret that can't be read."""
+        self._on_damaged = on_damaged
         self._account_secrets: Table[AccountSecret] = Table()
         self._namespaces: Table[Namespace] = Table()
         self._secrets: Table[ExistingSecret] = Table()
@@ -196,7 +198,10 @@ class Cache:
         """Take an AccountSecret's state."""
         item = AccountSecret.parse(body)
         key, version = (item.namespace, item.name), int(item.resource_version)
-        return {item.namespace} if self._account_secrets.upsert(key, version, item) else set()
+        if not self._account_secrets.upsert(key, version, item):
+            return set()
+        self._tell_damage(item)
+        return {item.namespace}
 
     def delete_account_secret(self, body: Body) -> set[str]:
         """Take an AccountSecret's deletion, with its last state."""
@@ -237,7 +242,11 @@ class Cache:
     def replace_account_secrets(self, items: Iterable[AccountSecret], version: int) -> set[str]:
         """Take all AccountSecrets, listed at a resourceVersion."""
         listed = {(item.namespace, item.name): (int(item.resource_version), item) for item in items}
-        return {namespace for namespace, _ in self._account_secrets.replace(listed, version)}
+        changed = self._account_secrets.replace(listed, version)
+        for key in changed:
+            if item := self._account_secrets.get(key):
+                self._tell_damage(item)
+        return {namespace for namespace, _ in changed}
 
     def replace_secrets(self, bodies: Iterable[Body], version: int) -> set[str]:
         """Take all account Secrets, listed at a resourceVersion."""
@@ -257,6 +266,10 @@ class Cache:
             changed |= {key[1]} | _accounts_of(old, new)
         return changed
 
+    def _tell_damage(self, secret: AccountSecret) -> None:
+        if secret.damaged:
+            self._on_damaged(secret)
+
     def _index(self, before: Namespace | None, after: Namespace | None) -> None:
         if before is not None:
             self._members[before.account].discard(before.name)
@@ -265,7 +278,9 @@ class Cache:
 
 
 def _ready_reason(secret: AccountSecret) -> str:
-    return ready.reason if (ready := secret.status.ready) else "Pending"
+    if secret.invalid_spec:
+        return Reason.INVALID_SPEC
+    return ready.reason if (ready := secret.status.ready) else Reason.PENDING
 
 
 def _version(body: Body) -> int:

@@ -25,6 +25,8 @@ LEASE_DURATION_SECONDS = 12
 RENEW_DEADLINE_SECONDS = 10.0
 #: Seconds from one try to acquire or renew the Lease to the next.
 RETRY_PERIOD_SECONDS = 1.0
+#: An int32: anyone may have written the largest.
+_MOST_TRANSITIONS = 2**31 - 1
 #: Two renewals fit into the deadline: a leader that gets each answer after three or four seconds stays one.
 _REQUEST_SECONDS = 4.5
 _PREPARE_RETRY_SECONDS = 1.0
@@ -81,8 +83,9 @@ class LeaderElector:
             term = self.term
             try:
                 await prepare()
-            except APIError as error:
-                LOG.warning("not ready to write yet: %s", error)
+            except Exception as error:  # noqa: BLE001 - no one object keeps every replica from leading
+                reason = str(error) if isinstance(error, APIError) else type(error).__name__
+                LOG.warning("not ready to write yet: %s", reason)
                 await asyncio.sleep(_PREPARE_RETRY_SECONDS)
                 continue
             if term != self.term or not self.is_leader():
@@ -181,7 +184,8 @@ class LeaderElector:
         claim = {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_DURATION_SECONDS, "renewTime": now}
         if holder == self._identity:
             return claim
-        return {**claim, "acquireTime": now, "leaseTransitions": spec.get("leaseTransitions", 0) + 1}
+        transitions = min(spec.get("leaseTransitions", 0) + 1, _MOST_TRANSITIONS)
+        return {**claim, "acquireTime": now, "leaseTransitions": transitions}
 
 
 async def _in_time(request: Awaitable[Body]) -> Body:

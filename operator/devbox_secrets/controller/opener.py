@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 from pydantic import SecretBytes
 
-from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.rules.conditions import NotReady, unavailable
 from devbox_secrets.crypto.envelope import Keyring, key_id_of
@@ -22,15 +22,18 @@ class Opener:
     def open(self, secret: AccountSecret) -> tuple[str | None, SecretBytes | NotReady]:
         """Give the id of the key that an AccountSecret's value needs, and the value, or why it can't be had."""
         sealed, key_id = secret.spec.sealed, None
+        invalid = NotReady(Reason.INVALID_SPEC, secret.invalid_spec) if secret.invalid_spec else None
         try:
             key_id = key_id_of(sealed)
+            if invalid:
+                return key_id, invalid
             value = self.opened(secret)
             if value is None:
                 value = self._keyring().open(sealed, account=secret.namespace, name=secret.spec.name)
                 self._opened[secret.uid] = sealed, value
                 metrics.OPENS.inc()
         except DevboxSecretsError as error:
-            return key_id, unavailable(error)
+            return key_id, invalid or unavailable(error)
         return key_id, value
 
     def opened(self, secret: AccountSecret) -> SecretBytes | None:

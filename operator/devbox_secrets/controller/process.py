@@ -94,7 +94,7 @@ class Controller:
     """The cache, the queue and the work on them."""
 
     def __init__(self, client: Client, settings: ControllerSettings) -> None:
-        self.cache = Cache()
+        self.cache = Cache(_log_damage)
         self.has_synced = False
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.elector = LeaderElector(Writer(client), settings.namespace, identity, reconnected=self.list_again)
@@ -184,7 +184,7 @@ class Controller:
     def measure(self) -> bytes:
         """Give the metrics as Prometheus reads them."""
         counts = self.cache.ready_reasons()
-        for reason in [*Reason, "Pending"]:
+        for reason in Reason:
             metrics.ACCOUNT_SECRETS.labels(reason).set(counts[reason])
         metrics.LEADER.set(self.elector.is_leader())
         metrics.WORKQUEUE_DEPTH.set(len(self._queue))
@@ -224,11 +224,8 @@ class Controller:
             except Exception as error:  # noqa: BLE001 - one account's trouble stays its own
                 metrics.RECONCILE_ERRORS.inc()
                 delay = self._queue.failed(account)
-                if isinstance(error, APIError):
-                    LOG.info("account %s: again in %.1f s: %s", account, delay, error)
-                else:
-                    # The type alone: a text or a traceback might carry what was being worked on.
-                    LOG.error("account %s: again in %.1f s: %s", account, delay, type(error).__name__)
+                level = logging.INFO if isinstance(error, APIError) else logging.ERROR
+                LOG.log(level, "account %s: again in %.1f s: %s", account, delay, _reason(error))
             else:
                 self._queue.done(account)
 
@@ -269,8 +266,8 @@ class Controller:
         while True:
             try:
                 await attempt()
-            except APIError as error:
-                if self._problems.get(problem) != (told := f"{problem}: {error}"):
+            except Exception as error:  # noqa: BLE001 - no one object ends the job
+                if self._problems.get(problem) != (told := f"{problem}: {_reason(error)}"):
                     LOG.warning("%s; trying again until it succeeds", told)
                 self._problems[problem] = told
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -284,15 +281,19 @@ class Controller:
             try:
                 if await self._keys.refresh(write=self.elector.is_leader()):
                     self.enqueue(self.cache.accounts_with(Reason.UNKNOWN_KEY))
-            except APIError as error:
-                LOG.warning("the sealing keys can't be read or written: %s", error)
+            except Exception as error:  # noqa: BLE001 - no one object ends the job
+                LOG.warning("the sealing keys can't be read or written: %s", _reason(error))
 
     async def _rescan(self) -> None:
         while True:
             await asyncio.sleep(self._settings.rescan_seconds)
-            if self.elector.leading.is_set():
+            if not self.elector.leading.is_set():
+                continue
+            try:
                 self.enqueue(self.cache.falling_due(timestamp(_now())))
                 await self._recorder.record_namespaces()
+            except Exception as error:  # noqa: BLE001 - no one object ends the job
+                LOG.error("the rescan failed, next in %.0f s: %s", self._settings.rescan_seconds, _reason(error))
 
     async def _reseal(self) -> None:
         while True:
@@ -331,6 +332,16 @@ class Controller:
     def _sealed(self) -> Iterable[str] | None:
         """Give every sealed value of the cluster, once they are known."""
         return (secret.spec.sealed for secret in self.cache.all_account_secrets()) if self.has_synced else None
+
+
+def _reason(error: Exception) -> str:
+    """Say why something failed: of what nobody expected the type alone, since its text might carry a value."""
+    return str(error) if isinstance(error, APIError) else type(error).__name__
+
+
+def _log_damage(secret: AccountSecret) -> None:
+    """Name what can't be read of an AccountSecret; never what is in it."""
+    LOG.warning("account %s: %s can't be read: %s", secret.namespace, secret.name, ", ".join(secret.damaged))
 
 
 def _now() -> datetime:

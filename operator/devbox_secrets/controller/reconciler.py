@@ -31,7 +31,7 @@ from devbox_secrets.controller.rules.plan import (
 from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.writes import Writer
-from devbox_secrets.errors import APIError, Conflict, NotFound
+from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -203,6 +203,13 @@ class Reconciler:
         try:
             body = await self._writer.write_status(secret.namespace, secret.name, write.status, version)
         except NotFound:  # deleted meanwhile: its event is on the way
+            return
+        except Invalid:
+            if not secret.invalid_spec:
+                raise
+            # The CRD's rules stumble over what they can't read, whatever is written: the log and an Event name it.
+            for event in write.events:
+                await self._record(secret, event)
             return
         metrics.WRITES.labels("status").inc()
         self._cache.upsert_account_secret(body)

@@ -157,7 +157,7 @@ class KeyPair:
             if created.tzinfo is None:
                 raise ValueError("a time without its zone")  # noqa: TRY301 - as any other damage
             return cls(SecretBytes(_decode(fields["seed"])), created)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             # From None: the exception in hand may carry the seed.
             raise InvalidKey("the text isn't a sealing key that devbox-secrets wrote") from None
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretBytes
 
+from devbox_secrets.api.names import account_secrets_path
 from devbox_secrets.api.validation import SEALED_MAX_LENGTH, VARIABLE_MAX_BYTES
 from devbox_secrets.crypto.envelope import KeyPair
 from harness.controlplane import ControlPlane
@@ -21,6 +22,13 @@ RENAME = (
     "spec.name: Invalid value: must be the name of an environment variable: letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
+READY = {
+    "type": "Ready",
+    "status": "True",
+    "reason": "Synced",
+    "message": "why",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
 DURATION = "spec.rotateAfter: Invalid value: must be a number of days, hours or minutes, such as 90d or 12h"
 
 
@@ -112,6 +120,59 @@ def test_the_name_cannot_be_changed_and_the_value_can(controlplane: ControlPlane
     controlplane.kubectl(*apply, input=json.dumps(account_secret(sealed=LARGEST[:-1] + "A")))
 
 
+def test_nobody_takes_a_new_one_for_ready(controlplane: ControlPlane, namespace: str) -> None:
+    apply = ("apply", "-n", namespace, "--output=json", "-f", "-")
+    created = json.loads(controlplane.kubectl(*apply, input=json.dumps(account_secret())).stdout)
+    read = controlplane.read(account_secrets_path(namespace, "token"))
+    assert read
+    (ready,) = created["status"]["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "Unknown", "Pending")
+    assert created["status"]["observedGeneration"] == -1
+    assert created["status"] == read["status"]
+    _, row = controlplane.kubectl("get", "acs", "-n", namespace).stdout.splitlines()
+    assert row.split()[:4] == ["token", "TOKEN", "Unknown", "Pending"]
+    waits = ("wait", "acs/token", "-n", namespace, "--for=condition=Ready", "--timeout=0.1s")
+    assert controlplane.kubectl(*waits, check=False).returncode == 1
+    # A default is nobody's, and no change for who applies the same again.
+    assert not [entry for entry in read["metadata"].get("managedFields", ()) if "f:status" in entry["fieldsV1"]]
+    controlplane.kubectl(*apply, input=json.dumps(account_secret()))
+    assert controlplane.read(account_secrets_path(namespace, "token")) == read
+
+
+BAD_STATUS: dict[str, tuple[dict[str, Any], str]] = {
+    "an array in a time's place": (
+        {"changedAt": []},
+        'status.changedAt: Invalid value: "array": changedAt in body must be of type string: "array"',
+    ),
+    "a time of another zone": (
+        {"changedAt": "9999-12-31T23:00:00-05:00"},
+        "status.changedAt: Too long: may not be more than 20 bytes",
+    ),
+    "a fraction": (
+        {"changedAt": "2026-01-01T00:00.0Z"},
+        'status.changedAt: Invalid value: "2026-01-01T00:00.0Z": changedAt in body should match',
+    ),
+    "an array in a condition": (
+        {"conditions": [{**READY, "lastTransitionTime": []}]},
+        '"array": conditions[0].lastTransitionTime in body must be of type string',
+    ),
+    "a condition of no time": (
+        {"conditions": [{**READY, "lastTransitionTime": "now"}]},
+        '"now": conditions[0].lastTransitionTime in body should match',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_STATUS)
+def test_a_status_that_nobody_could_read_is_refused(what: str, controlplane: ControlPlane, namespace: str) -> None:
+    status, says = BAD_STATUS[what]
+    controlplane.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(account_secret()))
+    patch = ("patch", "acs", "token", "-n", namespace, "--subresource=status", "--type=merge", "-p")
+    done = controlplane.kubectl(*patch, json.dumps({"status": status}), check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
 def test_it_is_found_by_its_variable(controlplane: ControlPlane, namespace: str) -> None:
     controlplane.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(account_secret()))
     find = ("get", "accountsecrets", "-n", namespace, "-o", "name", "--field-selector")
@@ -122,18 +183,7 @@ def test_it_is_found_by_its_variable(controlplane: ControlPlane, namespace: str)
 def test_kubectl_get_is_readable_at_80_columns(controlplane: ControlPlane, namespace: str) -> None:
     body = account_secret(name="ANTHROPIC_API_KEY") | {"metadata": {"name": "anthropic-api-key"}}
     controlplane.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(body))
-    status = {
-        "keyId": KEY.id,
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "True",
-                "reason": "Synced",
-                "message": "why",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }
-        ],
-    }
+    status = {"keyId": KEY.id, "conditions": [READY]}
     patch = ("patch", "acs", "anthropic-api-key", "-n", namespace, "--subresource=status", "--type=merge", "-p")
     controlplane.kubectl(*patch, json.dumps({"status": status}))
     head, row = controlplane.kubectl("get", "acs", "-n", namespace).stdout.splitlines()

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.controlplane import ControlPlane
+from integration.support.account import Account
 from integration.support.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, release, render
+from integration.support.gateway import publish_key
+from integration.support.processes import operator
 from integration.support.sealing_keys import create
 
 KEYS = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
@@ -258,6 +261,23 @@ def test_the_operator_is_told_how_old_a_sealing_key_may_become(age: str) -> None
 
 def test_the_crd_can_be_left_to_someone_else() -> None:
     assert "kind: CustomResourceDefinition" not in render("--set=crds.install=false").stdout
+
+
+def test_helm_waits_until_devboxes_have_the_value(controlplane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    install(controlplane)
+    publish_key(controlplane)
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: box\nversion: 1.0.0\n")
+    account = Account.of(controlplane, namespace)
+    (tmp_path / "templates" / "token.yaml").write_text(json.dumps(account.manifest("TOKEN", b"x")))
+    upgrade = ("upgrade", "box", str(tmp_path), "--install", f"--namespace={namespace}", "--wait")
+    without = helm(*upgrade, "--timeout=3s", kubeconfig=controlplane.kubeconfig)
+    assert without.returncode == 1
+    assert "AccountSecret" in without.stderr
+    with operator(controlplane, tmp_path):
+        done = helm(*upgrade, "--timeout=20s", kubeconfig=controlplane.kubeconfig)
+    assert done.returncode == 0, done.stderr
+    assert account.data() == {"TOKEN": b"x"}
 
 
 def test_install_yaml_is_applied_as_often_as_one_likes_and_never_touches_the_keys(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from devbox_secrets.api.crd import crd
+from devbox_secrets.api.models import AccountSecretStatus
 
 VERSION = crd()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]
@@ -20,7 +21,7 @@ def schemas(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[
 
 def test_every_schema_is_structural() -> None:
     taken = {
-        "type", "description", "properties", "required", "items", "maxLength", "enum", "format",
+        "type", "description", "properties", "required", "items", "maxLength", "pattern", "enum", "format", "default",
         "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
     }  # fmt: skip
     for path, schema in schemas(SCHEMA):
@@ -37,7 +38,18 @@ def test_every_text_has_an_end() -> None:
     # What has none makes CEL's cost estimate, and an object, as large as one likes.
     for path, schema in [*schemas(SPEC), *schemas(STATUS)]:
         if schema["type"] == "string":
-            assert schema.keys() & {"maxLength", "enum", "format"}, path
+            assert schema.keys() & {"maxLength", "enum"}, path
+            assert "format" not in schema, path  # with one, the API server accepts arrays as well
+
+
+def test_a_status_has_its_defaults_from_the_first_moment_on() -> None:
+    assert STATUS["default"] == {}
+    defaults = {name: field["default"] for name, field in STATUS["properties"].items() if "default" in field}
+    assert AccountSecretStatus.model_validate(defaults) == AccountSecretStatus()
+    assert defaults["observedGeneration"] == -1
+    (ready,) = defaults["conditions"]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "Unknown", "Pending")
+    assert not [path for path, schema in schemas(SPEC) if "default" in schema]
 
 
 def test_no_rule_stands_on_a_field_whose_value_the_api_server_would_repeat() -> None:

@@ -15,12 +15,15 @@ from devbox_secrets.api.names import GATEWAY_FIELD_MANAGER
 
 SCHEMA = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 SPEC, STATUS = SCHEMA["properties"]["spec"], SCHEMA["properties"]["status"]
+THEN = "2026-01-01T00:00:00Z"
 
 
 def accepted(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """What a schema accepts: all of its fields, or the required ones and some."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if "pattern" in schema:
+        return st.datetimes().map(lambda time: f"{time.isoformat(timespec='seconds')}Z")
     if schema["type"] == "string":
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(schema.get("maxLength", 50), 50))
     if schema["type"] == "integer":
@@ -41,7 +44,8 @@ def test_the_models_read_all_that_the_schema_accepts_and_write_it_back(
         return model.model_dump(by_alias=True, exclude_none=True, mode="json")
 
     assert written(AccountSecretSpec.model_validate(spec)) == spec
-    assert written(AccountSecretStatus.model_validate(status)) == {"conditions": [], **status}
+    defaults = written(AccountSecretStatus())
+    assert written(AccountSecretStatus.model_validate(status)) == {**defaults, **status}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,8 @@ def test_no_model_shows_what_was_pasted_in_the_place_of_a_sealed_value() -> None
 
 
 DECIDED = {
-    "nothing told yet": (None, None, False),
+    "nothing told yet": (-1, "Pending", False),
+    "no condition": (2, None, False),
     "an older generation": (1, "Synced", False),
     "this one": (2, "Synced", True),
     "this one, refused": (2, "NameConflict", True),
@@ -82,20 +87,20 @@ DECIDED = {
 @pytest.mark.parametrize("what", DECIDED)
 def test_a_generation_is_decided_once_the_status_speaks_of_it_and_stays(what: str) -> None:
     observed, reason, decided = DECIDED[what]
-    condition = {"type": "Ready", "status": "True", "reason": reason, "message": "", "lastTransitionTime": ""}
+    condition = {"type": "Ready", "status": "True", "reason": reason, "message": "", "lastTransitionTime": THEN}
     status = {"observedGeneration": observed, "conditions": [condition] if reason else []}
     found = AccountSecretStatus.model_validate(status).decided(2)
     assert (found.reason if found else None) == (reason if decided else None)
 
 
 def status(**conditions: str) -> AccountSecretStatus:
-    fixed = {"reason": "Because", "message": "", "lastTransitionTime": ""}
+    fixed = {"reason": "Because", "message": "", "lastTransitionTime": THEN}
     found = [{**fixed, "type": kind, "status": holds} for kind, holds in conditions.items()]
     return AccountSecretStatus.model_validate({"observedGeneration": 2, "conditions": found})
 
 
-def test_a_status_without_conditions_says_nothing() -> None:
-    empty = AccountSecretStatus()
+@pytest.mark.parametrize("empty", [AccountSecretStatus(), AccountSecretStatus(conditions=())])
+def test_a_status_of_nobody_says_nothing(empty: AccountSecretStatus) -> None:
     assert empty.ready is None
     assert empty.rotation_due is None
     assert not empty.overdue
@@ -185,8 +190,49 @@ def test_of_who_wrote_an_accountsecret_it_is_known_whether_its_value_is_nowhere_
     assert AccountSecret.parse(written).without_copy is alone
 
 
-def test_an_account_secret_that_cannot_be_read_is_refused_without_its_text() -> None:
-    damaged = body(spec={"name": ["canary"], "sealed": {"canary": "canary"}})
-    with pytest.raises(ValidationError) as caught:
-        AccountSecret.parse(damaged)
-    assert "canary" not in str(caught.value)
+GOOD = {"name": "GITHUB_TOKEN", "sealed": "dbs1.…", "description": "d", "rotateAfter": "90d"}
+DAMAGED_SPECS: list[tuple[object, dict[str, object], tuple[str, ...]]] = [
+    ({**GOOD, "name": ["canary"]}, {"name": ""}, ("spec.name",)),
+    ({**GOOD, "name": "canary name"}, {"name": ""}, ("spec.name",)),
+    ({**GOOD, "name": "A" * 254}, {"name": ""}, ("spec.name",)),
+    ({**GOOD, "sealed": {"canary": "canary"}}, {"sealed": ""}, ("spec.sealed",)),
+    ({**GOOD, "sealed": "canary" * 40_000}, {"sealed": ""}, ("spec.sealed",)),
+    ({**GOOD, "description": 7}, {"description": None}, ("spec.description",)),
+    ({**GOOD, "rotateAfter": "canary"}, {"rotateAfter": None}, ("spec.rotateAfter",)),
+    ({**GOOD, "rotateAfter": []}, {"rotateAfter": None}, ("spec.rotateAfter",)),
+    ({}, {"name": "", "sealed": "", "description": None, "rotateAfter": None}, ("spec.name", "spec.sealed")),
+    ("canary", {"name": "", "sealed": "", "description": None, "rotateAfter": None}, ("spec", "spec.name")),
+    (None, {"name": "", "sealed": "", "description": None, "rotateAfter": None}, ("spec", "spec.name")),
+]
+
+
+@pytest.mark.parametrize(("spec", "read", "damaged"), DAMAGED_SPECS)
+def test_a_damaged_spec_is_read_as_far_as_it_can_be(
+    spec: object, read: dict[str, object], damaged: tuple[str, ...]
+) -> None:
+    secret = AccountSecret.parse(body(spec=spec, status={"changedAt": []}))
+    assert secret.spec == AccountSecretSpec.model_validate({**GOOD, **read})
+    assert secret.damaged == (*damaged, "status.changedAt")
+    assert secret.invalid_spec
+    assert secret.invalid_spec.startswith(f"{', '.join(damaged)} can't be read: ")
+    assert "canary" not in secret.invalid_spec
+
+
+@pytest.mark.parametrize(
+    ("damaged", "field"),
+    [
+        ({"changedAt": []}, "status.changedAt"),
+        ({"changedAt": "9999-12-31T23:00:00-05:00"}, "status.changedAt"),
+        ({"changedAt": "0000-01-01T00:00:00Z"}, "status.changedAt"),
+        ({"changedAt": "2026-02-30T00:00:00Z"}, "status.changedAt"),
+        ({"keyId": {}}, "status.keyId"),
+        ({"conditions": [None]}, "status.conditions"),
+        ({"conditions": {"type": "Ready"}}, "status.conditions"),
+        ({"observedGeneration": []}, "status.observedGeneration"),
+        (["canary"], "status"),
+        ("canary", "status"),
+    ],
+)
+def test_a_damaged_status_says_nothing_and_is_no_fault_of_the_spec(damaged: object, field: str) -> None:
+    secret = AccountSecret.parse(body(status=damaged))
+    assert (secret.status, secret.damaged, secret.invalid_spec) == (AccountSecretStatus(), (field,), None)

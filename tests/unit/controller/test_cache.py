@@ -233,7 +233,23 @@ def test_a_status_that_the_api_server_has_none_of_is_an_empty_one() -> None:
     cache.upsert_account_secret(account_secret(5))
     (item,) = cache.account_secrets("team")
     assert item.status.changed_at is None
-    assert item.status.conditions == ()
+    assert item.status.ready is None
+
+
+def test_what_can_not_be_read_is_told_once() -> None:
+    told: list[AccountSecret] = []
+    cache = Cache(told.append)
+    odd = account_secret(5, name="odd", spec={"name": ["canary"], "sealed": "dbs1.…"}, status={"changedAt": ["canary"]})
+    assert cache.upsert_account_secret(odd) == {"team"}
+    assert cache.upsert_account_secret(odd) == set()
+    cache.replace_account_secrets([AccountSecret.parse(odd), AccountSecret.parse(account_secret(4))], 6)
+    assert [(secret.name, secret.damaged) for secret in told] == [("odd", ("spec.name", "status.changedAt"))]
+    cache.replace_account_secrets(
+        [AccountSecret.parse({**odd, "metadata": odd["metadata"] | {"resourceVersion": "7"}})], 8
+    )
+    cache.upsert_account_secret(account_secret(9))
+    assert cache.ready_reasons() == {"InvalidSpec": 1, "Pending": 1}
+    assert cache.falling_due("9999-12-31T23:59:59Z") == set()
 
 
 def test_a_status_is_read_back_as_it_was_written() -> None:
@@ -245,7 +261,7 @@ def test_a_status_is_read_back_as_it_was_written() -> None:
         "lastTransitionTime": "2026-01-01T00:00:00Z",
         "observedGeneration": 3,
     }
-    written = {"changedAt": "2026-01-01T00:00:00Z", "conditions": [condition]}
+    written = {"observedGeneration": 3, "changedAt": "2026-01-01T00:00:00Z", "conditions": [condition]}
     cache = Cache()
     cache.upsert_account_secret(account_secret(5, status=written))
     (item,) = cache.all_account_secrets()

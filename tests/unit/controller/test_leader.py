@@ -159,6 +159,13 @@ async def test_a_lease_that_was_given_back_is_acquired_at_once_and_the_transitio
 
 
 @in_virtual_time
+async def test_a_lease_whose_transitions_are_the_most_that_it_can_count_is_acquired() -> None:
+    lease = Lease({"holderIdentity": "", "leaseTransitions": 2**31 - 1})
+    assert await Replica(lease).tries()
+    assert lease.spec["leaseTransitions"] == 2**31 - 1
+
+
+@in_virtual_time
 async def test_a_lease_that_is_renewed_is_never_taken() -> None:
     lease = Lease({"holderIdentity": "other", "renewTime": "0"})
     replica = Replica(lease)

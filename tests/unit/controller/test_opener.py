@@ -19,6 +19,16 @@ def parsed(variable: str, sealed: str) -> AccountSecret:
     return AccountSecret.parse(at(1, account_secret(variable, sealed)))
 
 
+def test_what_is_damaged_is_not_opened(opener: Opener) -> None:
+    for sealed, key_id in ((seal("1", "A"), KEY.public.id), ("not sealed", None)):
+        secret = replace(parsed("A", sealed), damaged=("spec.description", "status"))
+        found, refused = opener.open(secret)
+        assert found == key_id
+        assert isinstance(refused, NotReady)
+        assert refused.reason == "InvalidSpec"
+        assert refused.message.startswith("spec.description can't be read:")
+
+
 def opens() -> float:
     return metrics.REGISTRY.get_sample_value("devbox_secrets_opens_total") or 0
 

@@ -26,6 +26,7 @@ from devbox_secrets.api.names import (
     account_secrets_path,
 )
 from devbox_secrets.controller import process
+from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.leader import RENEW_DEADLINE_SECONDS, LeaderElector
 from devbox_secrets.controller.process import Controller
 from devbox_secrets.controller.reconciler import Reconciler
@@ -601,6 +602,108 @@ async def test_a_resealing_that_fails_unexpectedly_is_logged_by_its_type_and_tri
         await asyncio.sleep(cluster.settings.rescan_seconds + 1)
     assert tries == 2
     assert caplog.messages == ["values can't be resealed now: ValueError"] * 2
+    assert "canary" not in caplog.text
+
+
+JOBS = {
+    "the resync": (
+        SECRETS_PATH,
+        "resync_seconds",
+        "listing secrets failed: ValueError; trying again until it succeeds",
+    ),
+    "the keys": (KEYS, "keys_refresh_seconds", "the sealing keys can't be read or written: ValueError"),
+}
+
+
+@pytest.mark.parametrize("what", JOBS)
+@in_virtual_time
+async def test_a_job_that_fails_unexpectedly_goes_on(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    path, period, message = JOBS[what]
+    cluster = Cluster()
+    async with cluster.running():
+        cluster.api.fail("GET", path, ValueError("canary-value"))
+        await asyncio.sleep(getattr(cluster.settings, period) + 1)
+        assert caplog.messages == [message]
+        before = cluster.api.paths("GET").count(path)
+        await asyncio.sleep(getattr(cluster.settings, period))
+        assert cluster.api.paths("GET").count(path) > before
+
+
+@in_virtual_time
+async def test_a_relist_and_a_start_that_fail_unexpectedly_are_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster()
+    cluster.have("A", seal("1", "A"))
+    cluster.give_lease_to("other")
+    async with cluster.running() as controller:
+        cluster.api.fail("GET", NAMESPACES_PATH, ValueError("canary-value"))
+        controller.list_again()
+        await asyncio.sleep(1)
+        cluster.give_lease_to("")
+        cluster.api.fail("GET", NAMESPACES_PATH, ValueError("canary-value"))
+        await asyncio.sleep(3)
+        assert cluster.values() == {"A": "1"}
+    assert "listing namespaces failed: ValueError; trying again until it succeeds" in caplog.messages
+    assert "not ready to write yet: ValueError" in caplog.messages
+    assert "canary" not in caplog.text
+
+
+@in_virtual_time
+async def test_a_rescan_that_fails_unexpectedly_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def failing(_: Cache, __: str) -> set[str]:
+        nonlocal tries
+        tries += 1
+        raise ValueError("canary-value")
+
+    monkeypatch.setattr(Cache, "falling_due", failing)
+    cluster = Cluster()
+    async with cluster.running():
+        await asyncio.sleep(cluster.settings.rescan_seconds * 2 + 1)
+    assert tries == 2
+    assert caplog.messages == [f"the rescan failed, next in {cluster.settings.rescan_seconds:.0f} s: ValueError"] * 2
+
+
+ODD: dict[str, Body] = {
+    "a status with an array in a time's place": {"status": {"changedAt": []}},
+    "a status with a time that is none": {"status": {"changedAt": "9999-12-31T23:00:00-05:00"}},
+    "a status of someone else": {"status": {"observedGeneration": 1, "conditions": []}},
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+@in_virtual_time
+async def test_a_damaged_status_is_written_over(what: str) -> None:
+    cluster = Cluster()
+    cluster.have("B", seal("2", "B"))
+    async with cluster.running() as controller:
+        body = {**account_secret("A", seal("1", "A"), rotateAfter="1d"), **ODD[what]}
+        controller.enqueue(controller.cache.upsert_account_secret(cluster.api.put(A, body)))
+        await asyncio.sleep(cluster.settings.rescan_seconds + 1)
+        assert cluster.values() == {"A": "1", "B": "2"}
+        assert cluster.reason(A) == "Synced"
+        assert cluster.metric("devbox_secrets_rotation_due") == 0
+
+
+@in_virtual_time
+async def test_a_damaged_spec_is_told_and_holds_nothing_back(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster()
+    async with cluster.running() as controller:
+        cluster.have("A", seal("1", "A"))
+        await settle()
+        odd = cluster.api.objects[A]
+        odd = {**odd, "spec": {**odd["spec"], "description": ["canary"]}}
+        controller.enqueue(controller.cache.upsert_account_secret(cluster.api.put(A, odd)))
+        cluster.have("B", seal("2", "B"))
+        await settle()
+        assert cluster.values() == {"A": "1", "B": "2"}
+        assert cluster.reason(A) == "InvalidSpec"
+        condition = cluster.api.objects[A]["status"]["conditions"][0]
+        assert condition["message"].startswith("spec.description can't be read")
+        assert "Devboxes keep the value of" in condition["message"]
+    assert "account team: a can't be read: spec.description" in caplog.messages
     assert "canary" not in caplog.text
 
 

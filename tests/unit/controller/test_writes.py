@@ -130,7 +130,7 @@ async def test_a_secret_that_is_gone_needs_no_deletion(client: Recorder, writer:
 
 async def test_what_a_status_does_not_have_any_more_is_taken_away(api: FakeApi, writer: Writer) -> None:
     found = api.put(ACCOUNT_SECRET, {**account_secret("A", "dbs1.…"), "status": {"keyId": "0123456789abcdef"}})
-    status = AccountSecretStatus(observed_generation=2, changed_at="2026-01-01T00:00:00Z")
+    status = AccountSecretStatus(observed_generation=2, changed_at="2026-01-01T00:00:00Z", conditions=())
     body = await writer.write_status("team", "a", status, found["metadata"]["resourceVersion"])
     assert body["status"] == {"observedGeneration": 2, "changedAt": "2026-01-01T00:00:00Z", "conditions": []}
     assert api.requests == [("PATCH", f"{ACCOUNT_SECRET}/status")]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from devbox_secrets.errors import APIError, Conflict, NotFound, NotLeader
+from devbox_secrets.errors import Conflict, NotFound, NotLeader
 from devbox_secrets.kube.client import APPLY, Body, Client, Response
 
 
@@ -15,7 +15,7 @@ class FakeApi:
         self.objects: dict[str, Body] = {}
         self.requests: list[tuple[str, str]] = []
         """Method and path of every request, in their order."""
-        self.failures: dict[tuple[str, str], list[APIError]] = {}
+        self.failures: dict[tuple[str, str], list[Exception]] = {}
         """By method and path: what the next requests fail with, one after the other."""
         self.before: dict[tuple[str, str], Callable[[], object]] = {}
         """By method and path: what happens just before the next such request."""
@@ -47,7 +47,7 @@ class FakeApi:
         """Give the paths of the requests with a method, in their order."""
         return [path for each, path in self.requests if each == method]
 
-    def fail(self, method: str, path: str, *errors: APIError) -> None:
+    def fail(self, method: str, path: str, *errors: Exception) -> None:
         """Fail the next requests, each with one of these errors."""
         self.failures[method, path] = list(errors)
 

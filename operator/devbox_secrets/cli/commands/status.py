@@ -107,7 +107,7 @@ async def _decided(client: "Client", account: str, name: str | None, seconds: fl
 
 
 def _is_decided(secret: "AccountSecret") -> bool:
-    return secret.status.decided(secret.generation) is not None
+    return bool(secret.invalid_spec) or secret.status.decided(secret.generation) is not None
 
 
 async def _tallies(client: "Client", account: str, secrets: "list[AccountSecret]", *, detailed: bool) -> list[_Tally]:
@@ -135,16 +135,17 @@ def _seconds(duration: str) -> float:
 
 
 def _data(tally: _Tally, *, detailed: bool) -> dict[str, Any]:
+    from devbox_secrets.api.models import PENDING
     from devbox_secrets.cli.resources.account_secrets import is_synced, ready
 
-    secret, condition = tally.secret, ready(tally.secret)
+    secret, condition = tally.secret, ready(tally.secret) or PENDING
     data: dict[str, Any] = {
         "variable": secret.spec.name,
         "name": secret.name,
         "account": secret.namespace,
         "synced": is_synced(secret),
-        "reason": condition.reason if condition else "Pending",
-        "message": condition.message if condition else "the operator hasn't looked at it yet",
+        "reason": condition.reason,
+        "message": condition.message,
         "changedAt": secret.status.changed_at,
         "devboxes": {has: tally.devboxes[has] for has in ("current", "older", "none", "starting")},
     }

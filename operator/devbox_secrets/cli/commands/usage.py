@@ -26,7 +26,7 @@ async def usage(at: AccountOptions, output: Output = Format.TEXT) -> None:
         deliveries = [each for secret in secrets if (each := devboxes.delivery_of(secret))]
         found = await _devboxes(client, account, deliveries)
     used = {variable for _, variables in found for variable in variables}
-    unused = [name for name in dict.fromkeys(secret.spec.name for secret in secrets) if name not in used]
+    unused = [name for name in dict.fromkeys(secret.spec.name for secret in secrets) if name and name not in used]
     data = {
         "account": account,
         "devboxes": [

@@ -1,5 +1,6 @@
 """The checks that `check` runs."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 
 from devbox_secrets.api.accounts import account_of, is_home
-from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.api.names import (
     ACCOUNT_LABEL,
     GROUP,
@@ -21,7 +22,8 @@ from devbox_secrets.api.names import (
 from devbox_secrets.cli.health.probe import ADMISSION, NAME, Finding, Level, Probe, first_few, selectors
 from devbox_secrets.cli.resources.account_secrets import is_synced, ready
 from devbox_secrets.cli.resources.devboxes import devbox_of
-from devbox_secrets.errors import APIError, Forbidden
+from devbox_secrets.crypto.envelope import PublicKey
+from devbox_secrets.errors import APIError, Forbidden, InvalidKey
 from devbox_secrets.kube.client import Body
 
 _OLDEST_MINOR = 30
@@ -120,7 +122,10 @@ async def lease(probe: Probe) -> list[Finding]:
     if not holder or not renewed:
         text = f"nobody holds the Lease {LEASE}, so nothing is written: kubectl get pods -n {probe.operator_namespace}"
         return [Finding(Level.ERROR, "lease", text)]
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
+    except ValueError:  # someone wrote the year 0, which the API server accepts
+        seconds = math.inf
     if seconds > _STALE_SECONDS:
         logs = f"kubectl logs {holder} -n {probe.operator_namespace}"
         text = f"{holder} renewed the Lease {seconds:,.0f} s ago, so nothing is written: {logs}"
@@ -133,8 +138,9 @@ async def sealing_key(probe: Probe) -> list[Finding]:
     body = await probe.get(probe.own("/api/v1", "configmaps", PUBLIC_KEYS_CONFIGMAP)) or {}
     keys = body.get("data") or {}
     if "newest" in keys:
-        newest = keys["newest"].split(".")[1]
-        return [Finding(Level.OK, "sealing key", f"{newest} is the newest of {len(keys) - 1}")]
+        with suppress(InvalidKey):
+            newest = PublicKey.parse(keys["newest"]).id
+            return [Finding(Level.OK, "sealing key", f"{newest} is the newest of {len(keys) - 1}")]
     # The operator creates the first key, and unpublishes keys that are gone; it creates none where values need others.
     if await _has_account_secrets(probe):
         text = (
@@ -182,7 +188,7 @@ async def account_secrets(probe: Probe) -> list[Finding]:
     async for body in probe.each(probe.within(f"/apis/{GROUP}/{VERSION}", PLURAL)):
         secret = AccountSecret.parse(body)
         condition = ready(secret)
-        reasons[condition.reason if condition else "Pending"] += 1
+        reasons[condition.reason if condition else Reason.PENDING] += 1
         due += secret.status.overdue
         if not is_synced(secret):
             named.append(f"{secret.namespace}/{secret.name}")
@@ -191,7 +197,7 @@ async def account_secrets(probe: Probe) -> list[Finding]:
     if named:
         why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         text = f"{why}: {first_few(named)}; why: devbox-secrets status NAME -n ACCOUNT"
-        found.append(Finding(Level.ERROR if set(reasons) - {"Pending"} else Level.WARNING, "not synced", text))
+        found.append(Finding(Level.ERROR if set(reasons) - {Reason.PENDING} else Level.WARNING, "not synced", text))
     if due:
         text = f"{due:,} AccountSecrets are older than their rotateAfter: devbox-secrets update NAME"
         found.append(Finding(Level.WARNING, "rotation", text))

@@ -142,7 +142,10 @@ def age(when: str | None, now: datetime) -> str:
     """Say how long ago a timestamp of Kubernetes is, as kubectl does: 3d, 5h, 12m, 4s."""
     if when is None:
         return ""
-    seconds = max(0, int((now - datetime.fromisoformat(when)).total_seconds()))
+    try:
+        seconds = max(0, int((now - datetime.fromisoformat(when)).total_seconds()))
+    except ValueError:  # such as one of the year 0, which the API server accepts in a pod's status
+        return "<unknown>"
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{seconds // size}{unit}"

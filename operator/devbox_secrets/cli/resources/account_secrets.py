@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from devbox_secrets.api.models import AccountSecret, Condition
+from devbox_secrets.api.models import PENDING, AccountSecret, Condition, Reason
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, GROUP, KIND, account_secrets_path
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN, VARIABLE_PATTERN
 from devbox_secrets.crypto.envelope import key_id_of
@@ -138,13 +138,20 @@ async def delete(client: Client, secret: AccountSecret) -> None:
 
 
 def ready(secret: AccountSecret) -> Condition | None:
-    """Give what the operator says of the current generation, None until it has."""
+    """Give what the operator says of the current generation, None until it has.
+
+    Of a spec that can't be read it may be unable to say anything: the API server may refuse that object's status.
+    """
+    if secret.invalid_spec:
+        return PENDING.model_copy(
+            update={"status": "False", "reason": Reason.INVALID_SPEC, "message": secret.invalid_spec}
+        )
     return secret.status.ready if secret.status.observed_generation == secret.generation else None
 
 
 def is_synced(secret: AccountSecret) -> bool:
     """Tell whether new devboxes get the current value."""
-    return secret.status.is_synced(secret.generation)
+    return not secret.invalid_spec and secret.status.is_synced(secret.generation)
 
 
 def synced_text(secret: AccountSecret) -> str:

@@ -51,7 +51,7 @@ class Delivery:
 def delivery_of(secret: AccountSecret) -> Delivery | None:
     """Tell what devboxes get of an AccountSecret, None where they get nothing."""
     condition, changed = ready(secret), secret.status.changed_at
-    if changed is None or (condition is not None and condition.reason in _NOT_DELIVERED):
+    if not secret.spec.name or changed is None or (condition is not None and condition.reason in _NOT_DELIVERED):
         return None
     return Delivery(secret.spec.name, secret.created, changed)
 
@@ -147,7 +147,7 @@ def devbox_of(pod: Body) -> Devbox | None:
         state = states.get(container["name"], {})
         if "terminated" in state:
             continue  # if it starts again, then with the current value
-        since = state.get("running", {}).get("startedAt", NOT_STARTED)
+        since = state.get("running", {}).get("startedAt") or NOT_STARTED
         for variable, name in _variables(container):
             env[variable] = min(env.get(variable, since), since)
             if variable != name:
@@ -171,7 +171,7 @@ def _variables(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _files(volume: dict[str, Any]) -> Iterator[str]:
-    sources = [source.get("secret", {}) for source in volume.get("projected", {}).get("sources", ())]
+    sources = [source.get("secret", {}) for source in volume.get("projected", {}).get("sources") or ()]
     for secret in (volume.get("secret", {}), *sources):
         if ACCOUNT_SECRET in (secret.get("secretName"), secret.get("name")):
             yield from (item["key"] for item in secret["items"]) if secret.get("items") else (ALL,)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import SecretBytes
 
+from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, PUBLIC_KEYS_MAX
 from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey
 from devbox_secrets.errors import Conflict, Forbidden, InvalidKey, KeyInUse, NotFound
@@ -229,13 +230,15 @@ async def _used(client: Client) -> dict[str, list[str]]:
     used: dict[str, list[str]] = {}
     pairs, _ = await client.list_all(ALL_ACCOUNT_SECRETS_PATH, _key_and_name)
     for key_id, name in pairs:
-        used.setdefault(key_id, []).append(name)
+        if key_id:
+            used.setdefault(key_id, []).append(name)
     return used
 
 
 def _key_and_name(body: Body) -> tuple[str, str]:
-    # By the text alone: a sealed value that is damaged names its key all the same.
-    return body["spec"]["sealed"].split(".")[1], f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+    # By the text alone: a sealed value that is damaged names its key all the same; one that is no text names none.
+    _, _, rest = AccountSecret.parse(body).spec.sealed.partition(".")
+    return rest.partition(".")[0], f"{body['metadata']['namespace']}/{body['metadata']['name']}"
 
 
 async def _other_than(before: str | None, store: KeyStore) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from devbox_secrets.api.accounts import account_of
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, MANAGED_BY_LABEL, NAMESPACES_PATH
@@ -219,9 +219,11 @@ async def base_url(client: "Client", namespace: str) -> str | None:
         service = await client.request("GET", f"{NAMESPACES_PATH}/{namespace}/services/{GATEWAY}")
     except APIError:
         return None
-    port: dict[str, Any] = service["spec"]["ports"][0]
-    usual = {"http": 80, "https": 443}.get(port["name"]) == port["port"]
-    return f"{port['name']}://{GATEWAY}.{namespace}.svc" + ("" if usual else f":{port['port']}")
+    for port in service["spec"].get("ports") or ():
+        if usual := {"http": 80, "https": 443}.get(port.get("name")):
+            address = f"{port['name']}://{GATEWAY}.{namespace}.svc"
+            return address if port["port"] == usual else f"{address}:{port['port']}"
+    return None
 
 
 @asynccontextmanager

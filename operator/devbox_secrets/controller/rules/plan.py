@@ -27,6 +27,7 @@ class Entry:
     account: str
     name: str
     variable: str
+    """Empty where it can't be read."""
     created: str
     """RFC 3339, UTC, to the second, as Kubernetes writes it: sorts as text."""
     generation: int
@@ -143,7 +144,9 @@ def _owners(state: AccountState, reserved: Sequence[str]) -> tuple[dict[str, Ent
     owners: dict[str, Entry] = {}
     not_ready: dict[str, NotReady] = {}
     for entry in sorted(state.entries, key=lambda entry: precedence(entry.created, entry.uid)):
-        if entry.account != state.home_account:
+        if not entry.variable and isinstance(entry.opened, NotReady):
+            not_ready[entry.uid] = entry.opened  # it can't be read, and so isn't any variable's
+        elif entry.account != state.home_account:
             not_ready[entry.uid] = wrong_namespace(entry.account, state.home_account)
         elif is_reserved(entry.variable, reserved):
             not_ready[entry.uid] = reserved_name(entry.variable)

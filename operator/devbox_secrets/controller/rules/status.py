@@ -6,6 +6,7 @@ from devbox_secrets.api.models import AccountSecretStatus, Condition, Reason
 from devbox_secrets.api.validation import parse_duration
 from devbox_secrets.controller.rules.conditions import NotReady
 from devbox_secrets.controller.rules.plan import Entry
+from devbox_secrets.errors import InvalidDuration
 
 
 def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSecretStatus:
@@ -37,7 +38,8 @@ def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSe
 
 def timestamp(moment: datetime) -> str:
     """Write a time as Kubernetes does: RFC 3339, UTC, to the second, which sorts as text."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime, which writes years before 1000 without their zeros.
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def falls_due(status: AccountSecretStatus, rotate_after: str | None, now: str) -> bool:
@@ -69,10 +71,9 @@ def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
     if changed_at is None or rotate_after is None:
         return None
     try:
-        due = datetime.fromisoformat(changed_at) + parse_duration(rotate_after)
-    except (ValueError, OverflowError):  # not a time that we wrote
+        return timestamp(datetime.fromisoformat(changed_at) + parse_duration(rotate_after))
+    except (ValueError, OverflowError, InvalidDuration):  # nothing that we wrote, or later than the year 9999
         return None
-    return timestamp(due)
 
 
 def _dated(condition: Condition, old: Condition | None) -> Condition:

@@ -6,7 +6,7 @@ time that the API server recorded.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -79,7 +79,7 @@ class Record:
 
 def read_object(body: Body) -> Record:
     """Parse an AccountSecret."""
-    return _parse(body["metadata"], body["spec"]["name"])
+    return _parse(body["metadata"], body["spec"].get("name"))
 
 
 def read_table(table: Body) -> Iterator[Record]:
@@ -108,12 +108,14 @@ def update_annotations(now_ms: int, keys: tuple[str, ...], key: str | None) -> d
     return {GATEWAY_UPDATED_ANNOTATION: str(now_ms), GATEWAY_REQUESTS_ANNOTATION: " ".join(kept)}
 
 
-def _parse(metadata: Body, variable: str) -> Record:
+def _parse(metadata: Body, variable: object) -> Record:
+    """Parse an object; an older or edited CRD may have accepted a name that is no text, which is read as empty."""
     created = _milliseconds(metadata["creationTimestamp"])
     annotated = _annotated_ms(metadata, GATEWAY_CREATED_ANNOTATION)
     if annotated is not None and abs(annotated - created) <= _MAX_SKEW_MS:
         created = annotated
-    return Record(SecretId(created, UUID(metadata["uid"]), metadata["name"]), variable, metadata)
+    name = variable if isinstance(variable, str) else ""
+    return Record(SecretId(created, UUID(metadata["uid"]), metadata["name"]), name, metadata)
 
 
 def _updated(metadata: Body) -> int:
@@ -121,9 +123,7 @@ def _updated(metadata: Body) -> int:
 
     The operator owns a value that it has sealed again: the value itself is still the one that the gateway took.
     """
-    owners = [
-        (_milliseconds(entry["time"]), entry["manager"]) for entry in owners_of_sealed(metadata) if "time" in entry
-    ]
+    owners = [(_written_ms(entry), entry.get("manager", "")) for entry in owners_of_sealed(metadata)]
     written, owner = max(owners, default=(0, ""))
     annotated = _annotated_ms(metadata, GATEWAY_UPDATED_ANNOTATION)
     return annotated if annotated is not None and owner in {GATEWAY_FIELD_MANAGER, FIELD_MANAGER} else written
@@ -137,6 +137,14 @@ def _annotated_ms(metadata: Body, name: str) -> int | None:
     """Parse an annotation in milliseconds; people can write anything there."""
     text = _annotations(metadata).get(name, "")
     return int(text) if re.fullmatch("[0-9]{1,14}", text, re.ASCII) else None
+
+
+def _written_ms(entry: Mapping[str, Any]) -> int:
+    """Parse when a field manager wrote last, 0 where that can't be told: people can write any time there."""
+    try:
+        return _milliseconds(entry.get("time") or "")
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _milliseconds(timestamp: str) -> int:

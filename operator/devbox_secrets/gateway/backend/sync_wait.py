@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain, repeat
 
-from devbox_secrets.api.models import AccountSecretStatus, Condition
+from devbox_secrets.api.models import Condition, read_status
 from devbox_secrets.api.names import account_secrets_path
 from devbox_secrets.errors import APIError, Forbidden, NotFound, Unauthorized
 from devbox_secrets.gateway.backend.auth import Caller
@@ -115,7 +115,8 @@ class _Wait:
             return None  # another object that had or has the same name
         if event == "DELETED":
             raise not_found()
-        return AccountSecretStatus.model_validate(body.get("status") or {}).decided(self.record.generation)
+        status, _ = read_status(body.get("status"))
+        return status.decided(self.record.generation)
 
 
 def _not_visible() -> ErrorResponse:

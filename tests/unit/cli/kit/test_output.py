@@ -101,6 +101,8 @@ def test_ten_thousand_rows_take_less_than_a_second(monkeypatch: pytest.MonkeyPat
         ("2026-01-10T10:00:00Z", "2h"),
         ("2026-01-08T12:00:00Z", "2d"),
         ("2026-01-10T12:00:05Z", "0s"),
+        ("0000-01-01T00:00:00Z", "<unknown>"),
+        ("10000-01-01T04:00:00Z", "<unknown>"),
     ],
 )
 def test_an_age_is_told_as_kubectl_does(when: str | None, text: str) -> None:

@@ -41,7 +41,7 @@ def pod(*containers: tuple[Json, Json | None], init: tuple[tuple[Json, Json | No
     }
 
 
-def secret(reason: str | None = "Synced", changed: str | None = CHANGED) -> Delivery | None:
+def secret(reason: str | None = "Synced", changed: str | None = CHANGED, name: object = "TOKEN") -> Delivery | None:
     """What devboxes get of an AccountSecret that is Ready, or not, for this reason."""
     ready = {"type": "Ready", "status": "True" if reason == "Synced" else "False", "reason": reason, "message": ""}
     conditions = [{**ready, "lastTransitionTime": CHANGED}] if reason else []
@@ -50,7 +50,7 @@ def secret(reason: str | None = "Synced", changed: str | None = CHANGED) -> Deli
         AccountSecret.parse(
             {
                 "metadata": {**metadata, "creationTimestamp": CREATED},
-                "spec": {"name": "TOKEN", "sealed": "…"},
+                "spec": {"name": name, "sealed": "…"},
                 "status": {"observedGeneration": 1, "changedAt": changed, "conditions": conditions},
             }
         )
@@ -123,6 +123,26 @@ def test_which_value_a_devbox_has(body: Json, has: Has | None) -> None:
     devbox = devbox_of(body)
     assert devbox is not None
     assert devbox.has(secret()) == has
+
+
+ODD_PODS = {
+    "running since nobody knows when": ({"running": {"startedAt": None}}, [], Has.STARTING),
+    "with a projected volume of nothing": (running(LATE), [{"name": "v", "projected": {"sources": None}}], Has.CURRENT),
+}
+
+
+@pytest.mark.parametrize("what", ODD_PODS)
+def test_an_odd_pod_is_read_as_far_as_it_can_be(what: str) -> None:
+    state, volumes, has = ODD_PODS[what]
+    body = pod((WHOLE, state))
+    body["spec"]["volumes"] = volumes
+    devbox = devbox_of(body)
+    assert devbox is not None
+    assert devbox.has(secret()) == has
+
+
+def test_devboxes_have_nothing_of_what_has_no_name_that_can_be_read() -> None:
+    assert secret(name=["TOKEN"]) is None
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,8 @@ def api() -> FakeApi:
 def use(api: FakeApi, key_id: str) -> None:
     """Have an AccountSecret that is sealed with a key."""
     path = ALL_ACCOUNT_SECRETS_PATH.replace("accountsecrets", "namespaces/team/accountsecrets/token")
-    api.put(path, {"metadata": {"namespace": "team", "name": "token"}, "spec": {"sealed": f"dbs1.{key_id}.x"}})
+    metadata = {"namespace": "team", "name": "token", "generation": 1}
+    api.put(path, {"metadata": metadata, "spec": {"name": "TOKEN", "sealed": f"dbs1.{key_id}.x"}})
 
 
 async def test_what_is_pruned_is_gone_and_recorded_as_such(api: FakeApi) -> None:

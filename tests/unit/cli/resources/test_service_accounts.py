@@ -2,7 +2,7 @@
 
 import pytest
 
-from devbox_secrets.cli.resources.service_accounts import Role, ServiceAccount
+from devbox_secrets.cli.resources.service_accounts import Role, ServiceAccount, base_url
 from devbox_secrets.errors import APIError, Conflict, DevboxSecretsError, Forbidden, KeyTooWide, NotFound, NotOurs
 from unit.cli.fake_client import FakeClient, Json
 
@@ -82,3 +82,21 @@ async def test_a_refusal_to_create_is_a_sentence(
 async def test_a_key_that_may_write_is_not_given_as_one_that_only_reads() -> None:
     with pytest.raises(KeyTooWide, match="ci in team may write secrets, by the RoleBinding ci-devbox-secrets-edit"):
         await service_account(responses(list=bindings(binding("devbox-secrets-edit")))).create(Role.VIEW)
+
+
+@pytest.mark.parametrize(
+    ("ports", "url"),
+    [
+        ([{"name": "http", "port": 80}], "http://devbox-secrets-gateway.ours.svc"),
+        ([{"name": "https", "port": 8443}], "https://devbox-secrets-gateway.ours.svc:8443"),
+        ([{"port": 80}], None),
+        ([{"name": "metrics", "port": 9}, {"name": "http", "port": 80}], "http://devbox-secrets-gateway.ours.svc"),
+        (None, None),
+    ],
+)
+async def test_the_gateway_s_address_is_told_where_its_service_has_one(
+    ports: list[dict[str, object]] | None, url: str | None
+) -> None:
+    spec = {} if ports is None else {"ports": ports}
+    client = FakeClient({"GET /api/v1/namespaces/ours/services/devbox-secrets-gateway": {"spec": spec}})
+    assert await base_url(client, "ours") == url

@@ -19,6 +19,7 @@ from unit.controller.rules.entries import entry, v
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 BROKEN = NotReady(Reason.CANNOT_OPEN, "it doesn't open")
+UNREADABLE = NotReady(Reason.INVALID_SPEC, "it can't be read")
 SYNCED_BEFORE = AccountSecretStatus(changed_at=THEN)
 HALF = SECRET_MAX_BYTES // 2
 
@@ -48,6 +49,20 @@ def test_the_older_of_two_keeps_the_name() -> None:
     assert result.values == {"A": v("old")}
     assert reasons(result) == {newer.uid: "NameConflict"}
     assert "a-1" in result.not_ready[newer.uid].message
+
+
+def test_what_can_not_be_read_keeps_its_name_and_its_value() -> None:
+    older, newer = entry("A", UNREADABLE, day=1, status=SYNCED_BEFORE), entry("A", v("new"), day=2)
+    result = plan(older, newer, entry("B", v("1")), current={"A": v("before")})
+    assert result.values == {"A": v("before"), "B": v("1")}
+    assert reasons(result) == {older.uid: "InvalidSpec", newer.uid: "NameConflict"}
+
+
+def test_what_has_no_name_that_can_be_read_takes_none() -> None:
+    nameless = [entry("", UNREADABLE, day=day) for day in (1, 2)]
+    result = plan(*nameless, entry("A", v("1"), day=3))
+    assert result.values == {"A": v("1")}
+    assert reasons(result) == {each.uid: "InvalidSpec" for each in nameless}
 
 
 def test_of_two_of_the_same_second_it_is_always_the_same_one() -> None:

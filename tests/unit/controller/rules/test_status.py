@@ -83,9 +83,9 @@ def ready(status: str, reason: str) -> tuple[Condition, ...]:
         (THEN, "769h", "False", "the value is to be changed by 2026-02-02T01:00:00Z"),
         (THEN, "768h", "True", ""),
         (THEN, "46080m", "True", ""),
-        ("2026-01-01T01:00:00+01:00", "90d", "False", "by 2026-04-01T00:00:00Z"),
         ("9999-12-31T00:00:00Z", "90d", None, ""),
-        ("some day", "90d", None, ""),
+        (THEN, "soon", None, ""),
+        ("0001-01-01T00:00:00Z", "1d", "True", "by 0001-01-02T00:00:00Z"),
         (THEN, "99999d", "False", "the value is to be changed by 2299-10-16T00:00:00Z"),
     ],
 )  # fmt: skip

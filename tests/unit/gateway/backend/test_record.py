@@ -27,6 +27,10 @@ def metadata(**more: Any) -> dict[str, Any]:  # noqa: ANN401 - as Kubernetes has
     }
 
 
+def fields_of_sealed() -> dict[str, Any]:
+    return {"fieldsV1": {"f:spec": {"f:sealed": {}}}}
+
+
 def owned(manager: str, time: str, *, field: str = "f:sealed") -> dict[str, Any]:
     return {"manager": manager, "time": time, "fieldsV1": {"f:spec": {field: {}}}}
 
@@ -75,6 +79,9 @@ TIMES = {
         SECOND + 60_000,
     ),
     "without managed fields": ({}, [], SECOND, SECOND),
+    "written in the year 0": ({}, [owned("x", "0000-01-01T00:00:00Z")], SECOND, SECOND),
+    "written after the year 9999": ({}, [owned("x", "10000-01-01T04:00:00Z")], SECOND, SECOND),
+    "written by nobody": ({}, [{"time": "2026-01-01T00:01:10Z", **fields_of_sealed()}], SECOND, SECOND + 60_000),
     "with fields that have no time": ({}, [{"manager": "x", "fieldsV1": {"f:spec": {"f:sealed": {}}}}], SECOND, SECOND),
 }
 
@@ -93,6 +100,15 @@ def test_a_table_s_row_is_read_like_the_object() -> None:
     }
     assert list(read_table(table)) == [read_object({"metadata": metadata(), "spec": {"name": "TOKEN"}})]
     assert list(read_table({**table, "rows": None})) == []
+
+
+@pytest.mark.parametrize("name", [None, ["TOKEN"], 7])
+def test_a_name_that_is_no_text_is_read_as_empty(name: object) -> None:
+    columns = [{"name": "Variable"}]
+    rows = [{"cells": [name], "object": {"metadata": metadata()}}]
+    (row,) = read_table({"columnDefinitions": columns, "rows": rows})
+    assert row == read_object({"metadata": metadata(), "spec": {"name": name}})
+    assert row.view.name == ""
 
 
 def test_an_object_remembers_its_last_16_requests() -> None:
