@@ -177,6 +177,12 @@ class ServerError(APIError):
     status = 500
 
 
+class NotReady(APIError):
+    """The API server has only just started and refuses everyone, since it hasn't read yet who may do what."""
+
+    status = 503
+
+
 class Unreachable(APIError):
     """There was no response: no connection, or it broke."""
 

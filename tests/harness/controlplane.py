@@ -134,11 +134,18 @@ class ControlPlane:
 
         A hundredth of what a kubectl costs, for those who ask again and again.
         """
-        answer = httpx.get(f"{self.url}{path}", verify=self._administrator, trust_env=False)
+        answer = self._get(path)
         if answer.status_code == HTTPStatus.NOT_FOUND:
             return None
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
+
+    def read_text(self, path: str) -> str:
+        """Give what the administrator reads at a path that has no JSON, such as /metrics."""
+        return self._get(path).raise_for_status().text
+
+    def _get(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", verify=self._administrator, trust_env=False)
 
     @cached_property
     def _administrator(self) -> ssl.SSLContext:

@@ -9,6 +9,7 @@ from prometheus_client import disable_created_metrics, generate_latest
 from devbox_secrets.errors import ConfigError
 from devbox_secrets.gateway import metrics
 from devbox_secrets.gateway.backend.auth import Authenticator
+from devbox_secrets.gateway.backend.refusals import ConfirmingUpstream
 from devbox_secrets.gateway.backend.store import Store
 from devbox_secrets.gateway.backend.sync_wait import SyncWaiter
 from devbox_secrets.gateway.backend.upstream import Upstream
@@ -58,7 +59,9 @@ async def _run(settings: GatewaySettings) -> None:
         unhealthy=_no_problem,
         measure=lambda: generate_latest(metrics.REGISTRY),
     )
-    async with Upstream.connect(settings.api_server, authority, settings.api_server_timeout_seconds) as upstream:
+    async with ConfirmingUpstream.connect(
+        settings.api_server, authority, settings.api_server_timeout_seconds
+    ) as upstream:
         refresh = asyncio.create_task(_refresh(settings.certificate_refresh_seconds, authority, certificate))
         services = _services(settings, upstream)
         app = application(services, audit_log)

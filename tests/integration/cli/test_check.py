@@ -1,6 +1,8 @@
 """`check` on a control plane of its own, which each test makes unwell in one way; the tests are the kubelet."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,11 +181,26 @@ def test_clashes_and_what_is_not_synced_are_told(cluster: ControlPlane, running:
     account = Account.of(cluster, "clash")
     cluster.kubectl("create", "secret", "generic", "devbox-account-secrets", "-n", "clash")
     account.is_ready(account.put("TOKEN", b"1"), "NotOwned")
-    found = check(cluster, code=3)
-    assert found["not synced"] == [
-        "error", "1 NotOwned: clash/token; why: devbox-secrets status NAME -n ACCOUNT",
-    ]  # fmt: skip
-    assert "not synced" not in check(cluster, "-n", "default", code=0)
+    told = "1 NotOwned: clash/token; why: devbox-secrets status NAME -n ACCOUNT"
+    assert check(cluster, code=0)["not synced"] == ["warning", told]
+    assert check(cluster, "--strict", code=3)["not synced"] == ["warning", told]
+    assert "not synced" not in check(cluster, "-n", "default", "--tenants", code=0)
+    found = check(cluster, "--tenants", code=3)
+    assert found["not synced"] == ["error", told]
+    assert levels(found, "error") == {"not synced"}
+    account.delete("token")
+
+
+def test_what_the_operator_has_not_looked_at_yet_is_nobody_s_mistake(cluster: ControlPlane, running: Operator) -> None:
+    namespace(cluster, "early")
+    account = Account.of(cluster, "early")
+    os.kill(running.component.pid, signal.SIGSTOP)
+    try:
+        account.put("TOKEN", b"1")
+        told = "1 Pending: early/token; why: devbox-secrets status NAME -n ACCOUNT"
+        assert check(cluster, "--tenants", code=0)["not synced"] == ["warning", told]
+    finally:
+        os.kill(running.component.pid, signal.SIGCONT)
     account.delete("token")
 
 

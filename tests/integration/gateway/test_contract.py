@@ -143,10 +143,11 @@ RETRY = {"x-request-id": "stainless-python-retry-0b6ef1a2-6f0b-4ab4-a8c6-6d0c2a8
 
 
 def test_a_retry_of_a_creation_gets_what_was_made_from_any_gateway(
-    controlplane: ControlPlane, api: httpx.Client, account: Account
+    controlplane: ControlPlane, api: httpx.Client
 ) -> None:
     made = create(api, "TOKEN", **RETRY)
-    with gateway(controlplane) as another, another.client(token(controlplane, account.name)) as there:
+    key = api.headers["Authorization"].removeprefix("Bearer ")
+    with gateway(controlplane) as another, another.client(key) as there:
         assert create(there, "TOKEN", **RETRY) == made
     assert create(api, "OTHER", **RETRY)["name"] == "OTHER"
 
@@ -166,6 +167,17 @@ def test_a_retry_of_an_update_doesn_t_bring_its_value_back(api: httpx.Client, ac
     (before,) = objects(account)
     assert api.post("/v1/secrets/TOKEN", json={"value": "first"}, headers=RETRY).json() == second
     assert objects(account) == [before]
+
+
+def test_the_same_id_with_another_value_is_another_request(api: httpx.Client, account: Account) -> None:
+    create(api, "TOKEN", "first", **RETRY)
+    answer = api.post("/v1/secrets", json={"name": "TOKEN", "value": "second"}, headers=RETRY)
+    assert "already" in error_message(answer, 400, "BadRequest")
+    generations = []
+    for value in ("second", "third", "second"):
+        api.post("/v1/secrets/TOKEN", json={"value": value}, headers=RETRY)
+        generations += [each["metadata"]["generation"] for each in objects(account)]
+    assert generations == [2, 3, 3]  # the last one is a retry of the first
 
 
 def test_updates_at_once_are_all_done_one_after_the_other(

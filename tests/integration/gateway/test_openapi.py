@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from harness.controlplane import ControlPlane
+from integration.support.chart import Json
 from integration.support.gateway import Gateway, new_account, token
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
-SECONDS = 240  # alone it takes 15
+SECONDS = 240  # alone it takes 8
 
 
 @pytest.mark.usefixtures("running")  # some requests wait for the operator
@@ -22,11 +23,12 @@ def test_the_gateway_keeps_to_its_document(controlplane: ControlPlane, rest: Gat
     account = new_account(controlplane)
     # Where the document says that any account may be named, it is one that the token's user may use.
     headers = {"Authorization": f"Bearer {token(controlplane, account)}", "X-Devbox-Secrets-Account": account}
-    report = tmp_path / "report.json"
+    document, report = tmp_path / "openapi.json", tmp_path / "report.json"
+    document.write_text(json.dumps(cheap(json.loads(DOCUMENT.read_text()))))
     done = subprocess.run(
         [
             *(SCHEMATHESIS, f"--config-file={Path(__file__).with_name('schemathesis.toml')}"),
-            *("run", f"{rest.url}/openapi.json", "--report=json", f"--report-json-path={report}"),
+            *("run", document, f"--url={rest.url}", "--report=json", f"--report-json-path={report}"),
             *(f"--header={name}: {value}" for name, value in headers.items()),
         ],
         cwd=tmp_path,
@@ -45,6 +47,13 @@ def test_the_gateway_keeps_to_its_document(controlplane: ControlPlane, rest: Gat
     assert links
     assert links[1] == links[2] == "6", done.stdout
     assert "Traceback" not in rest.log
+
+
+def cheap(document: Json) -> Json:
+    """Leave out how long a value may be: strings of that length are nearly all the time; test_rejections has them."""
+    for body in ("Creation", "Update"):
+        del document["components"]["schemas"][body]["properties"]["value"]["maxLength"]
+    return document
 
 
 def operations(document: dict[str, dict[str, dict[str, object]]]) -> list[tuple[str, str]]:

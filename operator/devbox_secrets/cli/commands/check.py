@@ -15,26 +15,33 @@ commands = Commands()
 async def check(
     at: AccountOptions,
     output: Output = Format.TEXT,
+    tenants: Annotated[
+        bool, typer.Option("--tenants", help="Let AccountSecrets that aren't Ready count as errors.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Let a warning count as an error does.")] = False,
 ) -> None:
     """Check whether the installation is healthy and safe; each line is ok, warning or error.
 
     It reads, with your own rights; what those don't show is a warning. AccountSecrets and devboxes
-    are those of the whole cluster, or of the --account.
+    are those of the whole cluster, or of the --account. An AccountSecret that isn't Ready is most
+    likely a mistake of its team, and a warning; with --tenants it's an error.
 
     Exit codes: 0, no line is an error; 3, one is, or with --strict a warning.
     """
     import asyncio
+    from dataclasses import replace
 
     from devbox_secrets.cli.health.checks import CHECKS
     from devbox_secrets.cli.health.key_readers import key_readers
-    from devbox_secrets.cli.health.probe import Probe, findings
+    from devbox_secrets.cli.health.probe import Level, Probe, findings
 
     async with at.connect() as client:
         probe = Probe(client, at.operator_namespace, at.home() if at.account else None)
         checks = {**CHECKS, "key readers": key_readers}
         groups = await asyncio.gather(*(findings(probe, name, each) for name, each in checks.items()))
     found = [finding for group in groups for finding in group]
+    if tenants:
+        found = [replace(each, level=Level.ERROR) if each.is_tenants else each for each in found]
     data = [{"level": each.level.value, "check": each.check, "text": each.text} for each in found]
     rows = [[each.level.value, each.check, each.text] for each in found]
     show(output, data, lambda: print_table(["LEVEL", "CHECK", "FOUND"], rows))

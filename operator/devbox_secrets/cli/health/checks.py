@@ -197,7 +197,8 @@ async def account_secrets(probe: Probe) -> list[Finding]:
     if named:
         why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
         text = f"{why}: {first_few(named)}; why: devbox-secrets status NAME -n ACCOUNT"
-        found.append(Finding(Level.ERROR if set(reasons) - {Reason.PENDING} else Level.WARNING, "not synced", text))
+        is_tenants = bool(set(reasons) - {Reason.PENDING})
+        found.append(Finding(Level.WARNING, "not synced", text, is_tenants=is_tenants))
     if due:
         text = f"{due:,} AccountSecrets are older than their rotateAfter: devbox-secrets update NAME"
         found.append(Finding(Level.WARNING, "rotation", text))

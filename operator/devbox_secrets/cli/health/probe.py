@@ -29,6 +29,8 @@ class Finding:
     check: str
     text: str
     """What was found; where it isn't ok, also what to do."""
+    is_tenants: bool = False
+    """Whether it's the mistake of an account's own team, which says nothing of the installation."""
 
 
 @dataclass(frozen=True)

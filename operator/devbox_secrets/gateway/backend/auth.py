@@ -29,7 +29,8 @@ _MAX_REVIEWS = 16
 _MAX_WAITING = 256
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,16384})", re.IGNORECASE | re.ASCII)
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):[^:]+")
-_REVIEWS_PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+REVIEWS_PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+REVIEW = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 
 T = TypeVar("T")
 
@@ -131,18 +132,18 @@ class Authenticator:
 
     async def _review(self, token: str, key: bytes) -> str:
         """Ask the API server whose token it is."""
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         try:
-            review = await self._upstream.request(token, "POST", _REVIEWS_PATH, body=body)
+            review = await self._upstream.request(token, "POST", REVIEWS_PATH, body=REVIEW)
         except Unauthorized:
-            _remember(self._refused, key, self._clock() + REFUSED_SECONDS)
+            remember(self._refused, key, self._clock() + REFUSED_SECONDS)
             raise
         name: str = review["status"]["userInfo"].get("username", "")
-        _remember(self._known, key, (name, self._clock() + REMEMBERED_SECONDS))
+        remember(self._known, key, (name, self._clock() + REMEMBERED_SECONDS))
         return name
 
 
-def _remember(cache: OrderedDict[bytes, T], key: bytes, value: T) -> None:
+def remember(cache: OrderedDict[bytes, T], key: bytes, value: T) -> None:
+    """Put something into a cache, from which the oldest goes when it's full."""
     cache[key] = value
     cache.move_to_end(key)
     if len(cache) > _MAX_REMEMBERED:

@@ -2,15 +2,23 @@
 
 Kubernetes keeps times to the second. The gateway annotates its own writes with milliseconds; other writes have the
 time that the API server recorded.
+
+An idempotency key is the HMAC of a request: of its x-request-id, of what it does and of its value. Everyone who may
+read AccountSecrets sees it, so no value must be guessed from it, however short the value is. The HMAC's own key must
+be the same in every replica and after a restart, and the gateway has no secret. It is the caller's token: all retries
+of a request carry the same one, and nobody else knows it. x-request-id wouldn't do as the key, since proxies make it
+or log it, and people choose it.
 """
 
-import hashlib
+import hmac
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from pydantic import SecretBytes
 
 from devbox_secrets.api.names import (
     FIELD_MANAGER,
@@ -31,6 +39,7 @@ _VARIABLE_COLUMN = "Variable"
 _MAX_SKEW_MS = 60_000
 #: How many idempotency keys an object keeps; a retry comes within seconds.
 _MAX_IDEMPOTENCY_KEYS = 16
+_IDEMPOTENCY_KEY_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +99,16 @@ def read_table(table: Body) -> Iterator[Record]:
         yield _parse(row["object"]["metadata"], row["cells"][index])
 
 
-def idempotency_key(request_id: str | None, operation: str) -> str | None:
-    """Give the key by which a request's retry is recognized; another operation with the same id has another key."""
+def idempotency_key(request_id: str | None, token: str, operation: str, value: SecretBytes) -> str | None:
+    """Give the key by which a retry of a write is recognized; without an id there are no retries.
+
+    Another operation, another value or another token makes another key.
+    """
     if not request_id:
         return None
-    return hashlib.sha256(f"{operation}\0{request_id}".encode(errors="replace")).hexdigest()[:16]
+    # Unambiguous, since neither a header nor an operation holds a NUL.
+    request = b"\0".join((request_id.encode(), operation.encode(), value.get_secret_value()))
+    return hmac.digest(token.encode(), request, "sha256").hex()[:_IDEMPOTENCY_KEY_DIGITS]
 
 
 def creation_annotations(now_ms: int, key: str | None) -> dict[str, str]:

@@ -85,7 +85,7 @@ class Store:
         check_value(variable, value)
         if is_reserved(variable, self._reserved):
             raise reserved_name(variable)
-        key = idempotency_key(request_id, f"create {variable}")
+        key = idempotency_key(request_id, caller.token, f"create {variable}", value)
         existing = await self._with_variable(caller, variable)
         sealed = await self._seal(caller, variable, value)
         # Users choose an object's name freely, so someone may have ours for another variable.
@@ -144,7 +144,7 @@ class Store:
 
     async def update(self, caller: Caller, find: Find, value: SecretBytes, request_id: str | None) -> Record:
         """Give a secret a new value, once for each request."""
-        key = idempotency_key(request_id, "update")
+        key = idempotency_key(request_id, caller.token, "update", value)
         for _ in range(_MAX_ATTEMPTS):
             record = await find()
             if key in record.idempotency_keys:

@@ -7,7 +7,7 @@ must not go with another's request.
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Self, TypeVar
 
@@ -29,22 +29,31 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 class Upstream:
     """Connections to one API server, for anyone who has a token."""
 
-    def __init__(self, session: aiohttp.ClientSession, authority: Authority, timeout_seconds: float) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, server: str, authority: Authority, timeout_seconds: float
+    ) -> None:
         self._session = session
+        self._server = server
         self._authority = authority
         self._timeout_seconds = timeout_seconds
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, server: str, authority: Authority, timeout_seconds: float) -> AsyncIterator[Self]:
-        """Open the session; a response may take so many seconds."""
+    async def connect(
+        cls, server: str, authority: Authority, timeout_seconds: float, *, max_connections: int = 0
+    ) -> AsyncIterator[Self]:
+        """Open the session; a response may take so many seconds. Without a maximum it opens what it needs."""
         async with aiohttp.ClientSession(
             base_url=server,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=max_connections),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
         ) as session:
-            yield cls(session, authority, timeout_seconds)
+            yield cls(session, server, authority, timeout_seconds)
+
+    def one_connection(self) -> AbstractAsyncContextManager["Upstream"]:
+        """Open a connection for requests that one API server must answer, where several share an address."""
+        return Upstream.connect(self._server, self._authority, self._timeout_seconds, max_connections=1)
 
     async def request(
         self,
@@ -64,6 +73,15 @@ class Upstream:
         data = None if body is None else json.dumps(body).encode()
         async with self._send(token, method, path, headers or {}, params=query, data=data) as response:
             return _parse(_describe(method, path), await response.read())
+
+    async def check_ready(self, token: str) -> None:
+        """Return if the API server says that it's ready.
+
+        Raises:
+            APIError: it says that it isn't, or refuses to tell.
+        """
+        async with self._send(token, "GET", "/readyz", {}) as response:
+            await response.read()  # or the connection couldn't be used again
 
     async def watch(
         self, token: str, path: str, query: Mapping[str, str], on_event: Callable[[str, Body], T | None]

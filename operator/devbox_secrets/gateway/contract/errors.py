@@ -11,6 +11,7 @@ from devbox_secrets.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    NotReady,
     RequestTimeout,
     TooLarge,
     TooManyRequests,
@@ -134,5 +135,7 @@ def _later(error: APIError) -> ErrorResponse:
             return too_many_requests("the cluster's API server has too many requests", error.retry_after)
         case RequestTimeout():
             return service_unavailable("the cluster's API server took too long to answer")
+        case NotReady():
+            return service_unavailable("the cluster's API server is starting, and can't tell yet who may do what")
         case _:
             return service_unavailable("the cluster's API server doesn't answer as it should")

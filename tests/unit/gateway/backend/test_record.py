@@ -1,8 +1,10 @@
 """An AccountSecret as the contract sees it: its times, whoever wrote it, and its idempotency keys."""
 
+import hmac
 from typing import Any
 
 import pytest
+from pydantic import SecretBytes
 
 from devbox_secrets.gateway.backend.record import (
     Record,
@@ -13,6 +15,7 @@ from devbox_secrets.gateway.backend.record import (
     update_annotations,
 )
 
+VALUE = SecretBytes(b"v")
 UID = "7d9f7c1e-9f0b-4f43-9d64-0a8d7b8a9c55"
 
 
@@ -114,17 +117,42 @@ def test_a_name_that_is_no_text_is_read_as_empty(name: object) -> None:
 def test_an_object_remembers_its_last_16_requests() -> None:
     keys: tuple[str, ...] = ()
     for number in range(20):
-        annotations = update_annotations(0, keys, idempotency_key(f"request-{number}", "update"))
+        annotations = update_annotations(0, keys, idempotency_key(f"request-{number}", "t", "update", VALUE))
         record: Record = read_object({"metadata": metadata(annotations=annotations), "spec": {"name": "T"}})
         keys = record.idempotency_keys
-    assert keys == tuple(idempotency_key(f"request-{number}", "update") for number in range(4, 20))
+    assert keys == tuple(idempotency_key(f"request-{number}", "t", "update", VALUE) for number in range(4, 20))
 
 
 def test_a_request_without_an_id_has_no_idempotency_key() -> None:
-    assert idempotency_key(None, "update") is None
-    assert idempotency_key("", "update") is None
+    assert idempotency_key(None, "token", "update", VALUE) is None
+    assert idempotency_key("", "token", "update", VALUE) is None
     assert creation_annotations(0, None)["gateway.devbox-secrets.dev/requests"] == ""
 
 
-def test_one_id_on_two_operations_makes_two_keys() -> None:
-    assert idempotency_key("a", "create ONE") != idempotency_key("a", "create TWO") != idempotency_key("a", "update")
+REQUESTS = {
+    "as it was": ("id", "token", "update", b"v"),
+    "with another id": ("id2", "token", "update", b"v"),
+    "with another token": ("id", "token2", "update", b"v"),
+    "of another kind": ("id", "token", "create ONE", b"v"),
+    "with another name": ("id", "token", "create TWO", b"v"),
+    "with another value": ("id", "token", "update", b"w"),
+    "with a longer value": ("id", "token", "update", b"vv"),
+    "with an empty value": ("id", "token", "update", b""),
+    "with the same bytes, divided otherwise": ("idu", "token", "pdate", b"v"),
+    "with an id that isn't ASCII": ("\xefd", "token", "update", b"v"),
+}
+
+
+def test_each_request_has_a_key_of_its_own() -> None:
+    keys = {
+        idempotency_key(request_id, token, operation, SecretBytes(value))
+        for request_id, token, operation, value in REQUESTS.values()
+    }
+    assert len(keys) == len(REQUESTS)
+
+
+def test_a_key_is_keyed_with_the_token_without_which_no_value_is_guessed_from_it() -> None:
+    request_id, token, operation, value = REQUESTS["as it was"]
+    request = b"\0".join((request_id.encode(), operation.encode(), value))
+    expected = hmac.digest(token.encode(), request, "sha256").hex()[:16]
+    assert idempotency_key(request_id, token, operation, SecretBytes(value)) == expected

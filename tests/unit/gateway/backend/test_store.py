@@ -248,6 +248,28 @@ async def test_a_retry_of_an_update_does_not_bring_its_value_back(
     assert server.opened("team-a", "token") == b"w"
 
 
+async def test_the_same_id_with_another_value_is_another_request(
+    server: APIServer, store: Store, caller: Caller
+) -> None:
+    await create(store, caller, request_id="one")
+    with pytest.raises(ErrorResponse, match="already"):
+        await store.create(caller, "TOKEN", W, "one")
+    find = partial(store.by_name, caller, "TOKEN")
+    for value in (V, W, V):
+        await store.update(caller, find, value, "one")
+    assert server.opened("team-a", "token") == b"w"  # the third is the first one's retry
+
+
+async def test_a_retry_with_another_token_is_another_request(server: APIServer, store: Store, caller: Caller) -> None:
+    find = partial(store.by_name, caller, "TOKEN")
+    await create(store, caller)
+    await store.update(caller, find, V, "first")
+    await store.update(caller, find, W, "second")
+    server.users["newer"], server.rights["newer", "team-a"] = server.users[caller.token], EDIT
+    await store.update(Caller("team-a", "newer"), find, V, "first")
+    assert server.opened("team-a", "token") == b"v"
+
+
 async def test_an_update_that_conflicts_is_tried_again(server: APIServer, store: Store, caller: Caller) -> None:
     await create(store, caller)
     server.before = once(Conflict("409"), "PATCH")

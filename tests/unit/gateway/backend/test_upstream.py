@@ -46,7 +46,7 @@ async def serve() -> AsyncIterator[Serve]:
         app.router.add_route("*", "/{path:.*}", handler)
         server = TestServer(app)
         await server.start_server()
-        connection = Upstream.connect(str(server.make_url("/")), NO_TLS, 0.3)
+        connection = Upstream.connect(str(server.make_url("/")), NO_TLS, 1)  # time enough for a busy machine
         closing.append((connection, server))
         return await connection.__aenter__()
 
