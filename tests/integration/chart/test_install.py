@@ -150,7 +150,7 @@ EVERY_VALUE: Json = {
     },
     "injection": {"method": "auto"},
     "webhook": {"replicas": 3, "resources": {"requests": {"cpu": "1"}}},
-    "reservedNames": ["PATH", "LD_*"],
+    "reservedNames": ["PATH", "LD_*", "(?i)npm_config_*"],
     "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
     "image": {"repository": "registry.example/box", "tag": "1", "pullPolicy": "Always"},
