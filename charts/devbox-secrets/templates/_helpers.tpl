@@ -147,6 +147,10 @@ every kubectl apply would write anew. */}}
 {{- define "devbox-secrets.switchedOn" -}}
 - name: not-switched-off
   expression: object.metadata.?annotations["devbox-secrets.dev/inject"].orValue("true") != "false"
+# What is larger is refused by the policy devbox-secrets-annotations.
+- name: not-too-large
+  expression: |-
+    {{- include "devbox-secrets.fits" . | nindent 4 }} {{ include "devbox-secrets.mostItems" . }}
 {{- end }}
 
 {{/* What changes devboxes: policy or webhook. */}}
@@ -191,15 +195,38 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* What the annotations may hold, as regular expressions: an entry of env, all of env, and mount. */}}
+{{/*
+What the annotations may hold, as regular expressions: an entry of env, and mount. How long a name is is no part of it:
+with a bound in it the API server takes a hundred times as long.
+*/}}
 {{- define "devbox-secrets.entry" -}}
-\s*[A-Za-z_][A-Za-z0-9_]{0,252}\s*(=\s*[A-Za-z_][A-Za-z0-9_]{0,252}\s*)?
+^\s*[A-Za-z_][A-Za-z0-9_]*\s*(=\s*[A-Za-z_][A-Za-z0-9_]*\s*)?$
 {{- end }}
-{{- define "devbox-secrets.entries" -}}
-^{{ include "devbox-secrets.entry" . }}(,{{ include "devbox-secrets.entry" . }})*$
-{{- end }}
-{{/* So many entries at most: the API server ends an expression that takes too long. */}}
-{{- define "devbox-secrets.most" -}}100{{- end }}
 {{- define "devbox-secrets.path" -}}
 ^(/[^/:\s[:cntrl:]]+)+$
+{{- end }}
+{{/*
+What is looked at is bounded, so that no pod costs the API server more than milliseconds (benchmarks/policies.py). The
+webhook has the same bounds.
+*/}}
+{{- define "devbox-secrets.most" -}}100{{- end }}
+{{- define "devbox-secrets.mostOfName" -}}253{{- end }}
+{{- define "devbox-secrets.mostCharacters" -}}60000{{- end }}
+{{/* Entries of the annotation env times containers. */}}
+{{- define "devbox-secrets.mostAdded" -}}500{{- end }}
+{{/* The longest path that Linux takes. */}}
+{{- define "devbox-secrets.mostOfPath" -}}4095{{- end }}
+{{- define "devbox-secrets.mostContainers" -}}100{{- end }}
+{{- define "devbox-secrets.mostAnnotations" -}}1000{{- end }}
+{{- define "devbox-secrets.mostItems" -}}1000{{- end }}
+{{/* Whether a pod has no more of it all than that, or than a multiple of the items. Containers are counted first: only
+so many are looked into, and there only at the lists that something is added to. */}}
+{{- define "devbox-secrets.fits" -}}
+size(object.metadata.?annotations.orValue({})) <= {{ include "devbox-secrets.mostAnnotations" . }} &&
+size(object.spec.containers) + size(object.spec.?initContainers.orValue([])) <= {{ include "devbox-secrets.mostContainers" . }} &&
+(object.spec.containers + object.spec.?initContainers.orValue([])).map(c,
+  size(c[?("devbox-secrets.dev/env" in object.metadata.?annotations.orValue({}) ? "env" : "envFrom")].orValue([])) +
+  ("devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) ? size(c.?volumeMounts.orValue([])) : 0)
+).sum() +
+("devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) ? size(object.spec.?volumes.orValue([])) : 0) <=
 {{- end }}

@@ -4,9 +4,10 @@ Each check raises an error that says what to do. None repeats what was given whe
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 
 from pydantic import SecretBytes
 
@@ -44,27 +45,69 @@ SECRET_NAMES_MAX_BYTES = 500_000
 SEALED_MAX_LENGTH = 22 + -(-(1120 + VARIABLE_MAX_BYTES + 16) * 4 // 3)
 
 #: Variables by which a value becomes code, or a devbox stops being itself: the loader's and the
-#: shell's, the interpreters' start-up hooks, what decides which programs and certificates are used.
+#: shell's, the start-up hooks of runtimes, what decides which programs, modules and certificates are
+#: used. Not what tools take credentials from, such as NPM_TOKEN, COMPOSER_AUTH or CARGO_REGISTRY_TOKEN.
 RESERVED_NAMES = (
-    "PATH", "HOME", "USER", "SHELL", "PWD", "HOSTNAME", "IFS", "ENV", "PS4", "TMPDIR",
-    "LD_*", "DYLD_*", "GCONV_PATH", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "MALLOC_*",
-    "BASH_ENV", "BASH_FUNC_*", "BASHOPTS", "SHELLOPTS", "PROMPT_COMMAND", "ZDOTDIR",
-    "KUBERNETES_*",
-    "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT",
-    "PYTHONWARNINGS", "PYTHONUSERBASE", "PYTHONEXECUTABLE",
-    "NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS",
-    "PERL5LIB", "PERL5OPT", "PERL5DB", "PERLLIB", "RUBYLIB", "RUBYOPT", "GEM_PATH", "GEM_HOME",
-    "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH",
+    # The system, the loader, the C library.
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "HOSTNAME", "TMPDIR", "XDG_*", "KUBERNETES_*",
+    "LD_*", "DYLD_*", "GCONV_PATH", "GETCONF_DIR", "LOCPATH", "NLSPATH", "GLIBC_TUNABLES", "MALLOC_*",
+    "HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "RESOLV_HOST_CONF", "NIS_PATH", "TZDIR",
+    # Shells, and what they run.
+    "IFS", "ENV", "PS4", "BASH_ENV", "BASH_FUNC_*", "BASHOPTS", "SHELLOPTS", "PROMPT_COMMAND", "ZDOTDIR",
+    "CDPATH", "FPATH", "GLOBIGNORE", "POSIXLY_CORRECT", "TMOUT", "INPUTRC", "NULLCMD", "READNULLCMD",
+    "EDITOR", "VISUAL", "PAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "LESSKEY*", "MANPAGER", "SYSTEMD_PAGER",
+    "VIMINIT", "EXINIT", "EMACSLOADPATH", "SUDO_ASKPASS", "SUDO_EDITOR", "SSH_ASKPASS", "RSYNC_RSH",
+    "TERMCAP", "TERMINFO*",
+    # Version control.
     "GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXEC_PATH", "GIT_CONFIG*", "GIT_ASKPASS", "GIT_EDITOR",
-    "GIT_PAGER", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_TEMPLATE_DIR", "SSH_ASKPASS",
-    "EDITOR", "VISUAL", "PAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "MANPAGER",
-    "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "GIT_SEQUENCE_EDITOR", "GIT_PAGER", "GIT_EXTERNAL_DIFF", "GIT_PROXY_COMMAND", "GIT_TEMPLATE_DIR",
+    "GIT_ALLOW_PROTOCOL", "GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY", "GIT_SSL_NO_VERIFY", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "HGRCPATH", "SVN_SSH",
+    # Runtimes.
+    "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONWARNINGS",
+    "PYTHONUSERBASE", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX", "PYTHON_PRESITE",
+    "IPYTHONDIR", "JUPYTER_CONFIG_*",
+    "NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED", "NODE_CHANNEL_FD",
+    "NODE_COMPILE_CACHE", "NODE_REPL_EXTERNAL_MODULE", "BUN_OPTIONS", "BUN_INSPECT*",
+    "(?i)npm_config_*", "(?i)pnpm_config_*", "YARN_YARN_PATH", "YARN_RC_FILENAME",
+    "PERL5LIB", "PERL5OPT", "PERL5DB", "PERLLIB", "PERLIO_DEBUG",
+    "RUBYLIB", "RUBYOPT", "GEM_PATH", "GEM_HOME", "RUBYGEMS_GEMDEPS", "BUNDLE_GEMFILE", "BUNDLER_SETUP", "IRBRC",
+    "PHPRC", "PHP_INI_SCAN_DIR",
+    "LUA_INIT*", "LUA_PATH*", "LUA_CPATH*", "TCLLIBPATH", "TCL_LIBRARY", "GUILE_LOAD_*",
+    "R_HOME", "R_PROFILE*", "R_ENVIRON*", "R_LIBS*", "R_DEFAULT_PACKAGES", "JULIA_*",
+    "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS", "ERL_OTP*", "ERL_LIBS", "ERL_INETRC", "ELIXIR_ERL_OPTIONS",
+    "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "IBM_JAVA_OPTIONS", "OPENJ9_JAVA_OPTIONS",
+    "JAVA_HOME", "JAVA_OPTS", "CLASSPATH", "MAVEN_OPTS", "MAVEN_ARGS", "GRADLE_OPTS", "SBT_OPTS",
+    "DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE", "DOTNET_ROOT*", "DOTNET_HOST_PATH",
+    "DOTNET_GCName", "DOTNET_GCPath", "DOTNET_DiagnosticPorts", "DOTNET_ENABLE_PROFILING", "DOTNET_PROFILER*",
+    "CORECLR_*", "COR_ENABLE_PROFILING", "COR_PROFILER*", "COMPlus_*", "PSModulePath",
+    "(?i)ASPNETCORE_HOSTINGSTARTUPASSEMBLIES",
+    # Compilers and builds.
+    "CC", "CXX", "GCC_EXEC_PREFIX", "COMPILER_PATH", "MAKEFLAGS", "GNUMAKEFLAGS", "MAKEFILES",
+    "GOFLAGS", "GOROOT", "GOENV", "GOTOOLCHAIN", "GOAUTH",
+    "RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "RUSTFLAGS", "RUSTDOCFLAGS",
+    "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "CARGO_HOME", "CARGO_BUILD_*", "CARGO_TARGET_*",
+    "CARGO_ENCODED_RUSTFLAGS", "CARGO_REGISTRY_CREDENTIAL_PROVIDER", "CARGO_CREDENTIAL_ALIAS_*",
+    "GHCRTS", "GHC_ENVIRONMENT", "GHC_PACKAGE_PATH", "CAML_LD_LIBRARY_PATH",
+    # Certificates.
+    "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE",
+    "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
 
 
-def is_reserved(variable: str, reserved: Iterable[str]) -> bool:
-    """Tell whether a variable is reserved; `*` at a pattern's end stands for anything."""
-    return any(fnmatchcase(variable, pattern) for pattern in reserved)
+def is_reserved(variable: str, reserved: Sequence[str]) -> bool:
+    """Tell whether a variable is reserved.
+
+    `*` at a pattern's end stands for anything; `(?i)` at its beginning, as in a regular expression, ignores case.
+    """
+    return _any_of(tuple(reserved)).match(variable) is not None
+
+
+@lru_cache
+def _any_of(reserved: tuple[str, ...]) -> re.Pattern[str]:
+    ignoring_case = {pattern: pattern.removeprefix("(?i)") for pattern in reserved}
+    patterns = (f"(?{'' if name == pattern else 'i'}:{translate(name)})" for pattern, name in ignoring_case.items())
+    return re.compile("|".join(patterns) or "(?!)")
 
 
 def reserved_name(variable: str) -> ReservedName:

@@ -15,7 +15,7 @@ class ControllerSettings(ServerSettings):
     namespace: str = OPERATOR_NAMESPACE
     """The operator's own namespace, where the sealing keys are."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
-    """Variables that no AccountSecret may have; `*` stands for anything."""
+    """Variables that no AccountSecret may have; `*` stands for anything, `(?i)` in front ignores case."""
     resync_seconds: float = Field(default=300, gt=0)
     """How often everything is listed again, for what a watch may have missed."""
     keys_refresh_seconds: float = Field(default=15, gt=0)

@@ -24,7 +24,7 @@ class GatewaySettings(ServerSettings):
     namespace: str = OPERATOR_NAMESPACE
     """The operator's namespace, where the public keys are."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
-    """Variables that no secret may have; `*` stands for anything."""
+    """Variables that no secret may have; `*` stands for anything, `(?i)` in front ignores case."""
     api_server: str = Field(default_factory=_api_server_in_cluster, pattern="^(https://.+)?$")
     """Its address, with which requests begin."""
     api_server_ca: Path = Path("/run/devbox-secrets/api-server/ca.crt")

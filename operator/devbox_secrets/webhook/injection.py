@@ -20,7 +20,14 @@ Operation = dict[str, Any]
 _SPACE = r"[\t\n\f\r ]*"
 _NAME = rf"{_SPACE}[A-Za-z_][A-Za-z0-9_]{{0,252}}{_SPACE}"
 _ENTRIES = re.compile(rf"{_NAME}(={_NAME})?(,{_NAME}(={_NAME})?)*")
+# The policy's bounds, which the chart's helpers give the reason for.
 _MOST_ENTRIES = 100
+_MOST_CHARACTERS = 60_000
+_MOST_ADDED = 500
+_MOST_OF_PATH = 4095
+_MOST_CONTAINERS = 100
+_MOST_ANNOTATIONS = 1_000
+_MOST_ITEMS = 1_000
 _PATH = re.compile(r"(/[^/: \x00-\x1f\x7f]+)+")
 #: Devboxes run as users of all kinds, and without an fsGroup files are root's: so all of the pod may read them.
 _FILE_MODE = 0o444
@@ -79,16 +86,34 @@ def patch(pod: Pod, *, optional: bool) -> list[Operation]:
     Nothing is added twice: a container may have it by its own wish, or because another selector matched before.
     """
     annotations = pod.metadata.annotations
-    if annotations.get(INJECT_ANNOTATION) == "false":
+    if annotations.get(INJECT_ANNOTATION) == "false" or not _fits(pod):
         return []
     if ENV_ANNOTATION in annotations:
         entries = _entries(annotations[ENV_ANNOTATION], optional=optional)
+        if len(entries) * len(list(pod.containers)) > _MOST_ADDED:
+            entries = []
         added = [each for path, own in pod.containers for each in _chosen(path, own, entries)]
     else:
         added = [each for path, own in pod.containers for each in _all(path, own, optional=optional)]
-    if MOUNT_ANNOTATION in annotations and _PATH.fullmatch(annotations[MOUNT_ANNOTATION]):
-        added += _files(pod, annotations[MOUNT_ANNOTATION], optional=optional)
+    path = annotations.get(MOUNT_ANNOTATION, "")
+    if len(path) <= _MOST_OF_PATH and _PATH.fullmatch(path):
+        added += _files(pod, path, optional=optional)
     return added
+
+
+def _fits(pod: Pod) -> bool:
+    """Tell whether a pod has no more than a devbox may have; otherwise it's refused."""
+    annotations, containers = pod.metadata.annotations, [own for _, own in pod.containers]
+    lists: list[Sequence[object] | None] = [
+        own.env if ENV_ANNOTATION in annotations else own.env_from for own in containers
+    ]
+    if MOUNT_ANNOTATION in annotations:
+        lists += [pod.spec.volumes, *(own.volume_mounts for own in containers)]
+    return (
+        len(annotations) <= _MOST_ANNOTATIONS
+        and len(containers) <= _MOST_CONTAINERS
+        and sum(len(each or ()) for each in lists) <= _MOST_ITEMS
+    )
 
 
 def _all(path: str, own: _Container, *, optional: bool) -> Iterator[Operation]:
@@ -100,7 +125,7 @@ def _all(path: str, own: _Container, *, optional: bool) -> Iterator[Operation]:
 
 def _entries(text: str, *, optional: bool) -> list[dict[str, Any]]:
     """Give the entries of env that an annotation asks for; none for a malformed one."""
-    if not _ENTRIES.fullmatch(text):
+    if len(text) > _MOST_CHARACTERS or not _ENTRIES.fullmatch(text):
         return []
     parts = [[part.strip() for part in entry.split("=")] for entry in text.split(",")]
     names = [part[0] for part in parts]

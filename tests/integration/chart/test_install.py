@@ -154,7 +154,7 @@ EVERY_VALUE: Json = {
     },
     "injection": {"method": "auto"},
     "webhook": {"replicas": 3, "resources": {"requests": {"cpu": "1"}}},
-    "reservedNames": ["PATH", "LD_*"],
+    "reservedNames": ["PATH", "LD_*", "(?i)npm_config_*"],
     "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
     "image": {"repository": "registry.example/box", "tag": "1", "pullPolicy": "Always"},
@@ -213,6 +213,21 @@ def keys(controlplane: ControlPlane) -> object:
 def test_helm_finds_nothing_to_complain_about() -> None:
     done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("selector", "label"),
+    [
+        (None, "devbox-secrets.dev/devbox=true"),
+        ({"matchLabels": {"kind": "box"}}, "kind=box"),
+        ({"matchExpressions": [{"key": "kind", "operator": "In", "values": ["box", "cell"]}]}, "kind=box"),
+    ],
+    ids=["the chart's own", "a label", "one of several values"],
+)
+def test_its_notes_show_a_pod_that_is_a_devbox(selector: Json | None, label: str) -> None:
+    chosen = [f"--set-json=devboxes.selectors={json.dumps([selector])}"] if selector else []
+    notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *chosen).stdout
+    assert f"kubectl run box --labels {label} --image IMAGE" in notes
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -20,6 +20,10 @@ WELL = {
     "API server", "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "versions", "lease",
     "sealing key", "key readers", "synced", "namespaces", "devboxes",
 }  # fmt: skip
+BOUND = (
+    "bound to pods with devbox-secrets.dev/devbox,devbox-secrets.dev/devbox notin (false)"
+    " or agents.x-k8s.io/sandbox-name-hash"
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +73,7 @@ def test_all_is_well_but_encryption_which_can_not_be_told(cluster: ControlPlane,
     assert levels(found, "ok") == WELL
     assert levels(found, "warning") == {"encryption"}
     assert found["encryption"][1].startswith("can't be told: kube-apiserver is no pod here; see to it")
-    assert found["injection"][1] == (
-        "bound to pods with devbox-secrets.dev/devbox=true or agents.x-k8s.io/sandbox-name-hash"
-    )
+    assert found["injection"][1] == BOUND
     assert found["operator"][1] == "2 of 2 replicas are ready"
     assert found["key readers"][1] == "the operator and the cluster's administrators alone"
 
@@ -219,7 +221,8 @@ def test_devboxes_without_secrets_and_those_that_opted_out_are_told(cluster: Con
         created(cluster, body)
 
     box("early", {})
-    cluster.kubectl("label", "pod", "early", "devbox-secrets.dev/devbox=true")
+    cluster.kubectl("label", "pod", "early", "devbox-secrets.dev/devbox=TRUE")
+    box("none", {"devbox-secrets.dev/devbox": "false"})
     box("out", DEVBOX, {"devbox-secrets.dev/inject": "false"})
     box("in", DEVBOX)
     done = json.loads(command(cluster.kubeconfig, "check", "-o", "json").stdout)
@@ -239,9 +242,7 @@ def test_what_may_not_be_read_is_a_warning_that_names_the_right(cluster: Control
 
 def test_the_webhook_is_injection_too(fallback: Fallback) -> None:
     found = check(fallback.controlplane, code=3)
-    assert found["injection"] == [
-        "ok", "bound to pods with devbox-secrets.dev/devbox=true or agents.x-k8s.io/sandbox-name-hash",
-    ]  # fmt: skip
+    assert found["injection"] == ["ok", BOUND]
     # Here it runs, but not as the Deployment's pods.
     assert found["webhook"] == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
 

@@ -30,7 +30,6 @@ NO_DEVBOX = [
     {},
     {"app": "web"},
     {"devbox-secrets.dev/devbox": "false"},
-    {"devbox-secrets.dev/devbox": ""},
 ]
 
 TEMPLATE: Json = {

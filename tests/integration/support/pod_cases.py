@@ -16,6 +16,8 @@ OWN: list[Json] = [SETTINGS, {"prefix": "DB_", "secretRef": {"name": "db"}}]
 BY_HAND: list[Json] = [SETTINGS, {"secretRef": {"name": SECRET}}]
 OWN_ENV: list[Json] = [{"name": "GITHUB_TOKEN", "value": "the pod's own"}, {"name": "OTHER", "value": "$(DB)"}]
 MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
+MANY_ENV_FROM: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(1_000)]
+TOO_MUCH_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(1_001)]
 MANY_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(30)]
 LARGE_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x" * 100_000} for number in range(12)]
 
@@ -38,6 +40,11 @@ def one(name: str, key: str | None = None) -> Json:
 
 TWO = {ENV: "GITHUB_TOKEN, DB=PROD_DATABASE_URL"}
 BOTH = [one("GITHUB_TOKEN"), one("DB", "PROD_DATABASE_URL")]
+#: As much as a devbox may have.
+MANY_ANNOTATIONS = {f"example.org/{number}": "" for number in range(999)}
+MANY_MOUNTS: list[Json] = [{"name": "cache", "mountPath": f"/{number}"} for number in range(998)]
+LONGEST_NAME = "A" * 253
+LONGEST_PATH = "/a" * 2_047
 A_HUNDRED = [f"VARIABLE_{number}" for number in range(100)]
 
 
@@ -116,7 +123,16 @@ ALL_VARIABLES = [
         containers=[container(f"c{number}", envFrom=MANY) for number in range(30)],
     ),
     Case("a pod of more than a mebibyte", [ALL], containers=[container("a", env=LARGE_ENV)]),
+    *(
+        Case(f"the label's value is {value!r}", [ALL], labels={"devbox-secrets.dev/devbox": value})
+        for value in ("TRUE", "yes", "1", "", "False", "no")
+    ),
     Case("a pod of agent-sandbox", [ALL], labels=SANDBOX),
+    Case(
+        "a pod that is no devbox by one label is one by the other",
+        [ALL],
+        labels={"devbox-secrets.dev/devbox": "false"} | SANDBOX,
+    ),
     Case(
         "a pod that both selectors match gets them once",
         [ALL, {"envFrom": [OURS, *OWN]}],
@@ -124,6 +140,12 @@ ALL_VARIABLES = [
         init=[container("setup")],
         init_after=[ALL],
         labels=DEVBOX | SANDBOX,
+    ),
+    Case("a thousand annotations", [ALL], {**MANY_ANNOTATIONS, INJECT: "true"}),
+    Case(
+        "a thousand envFrom, and more env than is looked at",
+        [{"envFrom": [OURS, *MANY_ENV_FROM]}],
+        containers=[container("a", envFrom=MANY_ENV_FROM, env=TOO_MUCH_ENV)],
     ),
     Case("annotations of others mean nothing", [ALL], {"example.org/devbox-secrets.dev": "x", "env": "A"}),
     Case("inject: true is the same as nothing", [ALL], {INJECT: "true"}),
@@ -133,6 +155,12 @@ NOTHING = [
     Case("inject: false", [{}], {INJECT: "false"}, init=[container("setup")], init_after=[{}]),
     Case("inject: false beside all others", [{}], {INJECT: "false", MOUNT: PATH, **TWO}),
     Case("inject: false in a pod of agent-sandbox", [{}], {INJECT: "false"}, labels=SANDBOX),
+    Case(
+        "inject: false in a pod with more than a devbox may have",
+        [{}] * 101,
+        {INJECT: "false"},
+        [container(f"c{number}") for number in range(101)],
+    ),
     Case(
         "inject: false leaves what the pod does by itself", [{}], {INJECT: "false"}, [container("a", envFrom=BY_HAND)]
     ),
@@ -186,10 +214,20 @@ CHOSEN = [
         labels=DEVBOX | SANDBOX,
     ),
     Case(
-        "env: a hundred in thirty containers of thirty each",
-        [{"env": [*map(one, A_HUNDRED), *MANY_ENV]}] * 30,
+        "env: the longest name", [{"env": [one(LONGEST_NAME, LONGEST_NAME)]}], {ENV: f"{LONGEST_NAME}={LONGEST_NAME}"}
+    ),
+    Case("env: as many spaces as there may be", [{"env": [one("A")]}], {ENV: "A" + " " * 59_999}),
+    Case(
+        "env: a container of a thousand, of which some have one name that env has, too",
+        [{"env": [one("B"), *TOO_MUCH_ENV[:990], *[{"name": "A", "value": "own"}] * 10]}],
+        {ENV: "A, B"},
+        [container("a", env=[*TOO_MUCH_ENV[:990], *[{"name": "A", "value": "own"}] * 10])],
+    ),
+    Case(
+        "env: a hundred in five containers of thirty each",
+        [{"env": [*map(one, A_HUNDRED), *MANY_ENV]}] * 5,
         {ENV: ",".join(A_HUNDRED)},
-        [container(f"c{number}", env=MANY_ENV) for number in range(30)],
+        [container(f"c{number}", env=MANY_ENV) for number in range(5)],
     ),
 ]
 
@@ -244,6 +282,14 @@ MOUNTED = [
         [ALL | {"volumeMounts": [FILES | {"mountPath": "/.a/b..c/...d"}]}],
         {MOUNT: "/.a/b..c/...d"},
         volumes_after=[VOLUME],
+    ),
+    Case(
+        "mount at the longest path, beside a thousand volumes and mounts",
+        [ALL | {"volumeMounts": [*MANY_MOUNTS, FILES | {"mountPath": LONGEST_PATH}]}],
+        {MOUNT: LONGEST_PATH},
+        [container("a", volumeMounts=MANY_MOUNTS)],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
     ),
     Case(
         "mount in a pod that mounts the Secret by itself",

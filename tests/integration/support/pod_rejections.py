@@ -4,7 +4,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from integration.support.chart import DEVBOX, SANDBOX, Json, container
-from integration.support.pod_cases import A_HUNDRED, CACHE, CACHE_VOLUME, ENV, INJECT, MOUNT, PATH, SECRET, TWO
+from integration.support.pod_cases import (
+    A_HUNDRED,
+    CACHE,
+    CACHE_VOLUME,
+    ENV,
+    INJECT,
+    LONGEST_NAME,
+    LONGEST_PATH,
+    MANY_ANNOTATIONS,
+    MANY_ENV_FROM,
+    MANY_MOUNTS,
+    MOUNT,
+    OWN_ENV,
+    PATH,
+    SECRET,
+    TOO_MUCH_ENV,
+    TWO,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,19 @@ _EMPTY = (
 _PATH = (
     f"annotation {MOUNT} must be an absolute path, such as {PATH},"
     ' without "." or ".." as a part, ":", spaces, or a "/" at its end'
+)
+
+
+_MANY = f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account"
+_LONG = f"annotation {ENV} has more than 60000 characters; leave it out to have every variable of the account"
+_LARGE = (
+    "a devbox may have 100 containers, 1000 annotations, and in all 1000 entries of envFrom (with the annotation env:"
+    " of env) and, with the annotation mount, of volumeMounts and volumes; this pod has more: give it fewer, or write"
+    f' the annotation {INJECT}: "false" for nothing'
+)
+_ADDED = (
+    f"annotation {ENV}: 100 entries for each of {{}} containers are more than 500: list fewer, or leave it out to have"
+    " every variable of the account"
 )
 
 
@@ -97,17 +127,32 @@ REFUSED = [
             '"A"': 1,
             "A=ghp_abc$": 1,
             "A" * 254: 1,
+            f"B, A={LONGEST_NAME}_": 2,
+            "A" * 60_000: 1,
+            "=" * 60_000: 1,
         }.items()
     ),
+    Refusal("env: a hundred and one", {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])}, _MANY),
+    Refusal("env: a hundred commas", {ENV: "A" + "," * 100}, _MANY),
+    Refusal("env: 25,000 commas", {ENV: "," * 25_000}, _MANY),
+    Refusal("env: 30,000 entries", {ENV: ",".join("A" * 30_000)}, _MANY),
+    *(
+        Refusal(f"env: a quarter of a megabyte of {character!r}", {ENV: character * 250_000}, _LONG)
+        for character in ", A="
+    ),
+    Refusal("env: one space too many", {ENV: "A" + " " * 60_000}, _LONG),
     Refusal(
-        "env: a hundred and one",
-        {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])},
-        f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account",
+        "env: a hundred in six containers",
+        {ENV: ",".join(A_HUNDRED)},
+        _ADDED.format(6),
+        [container(f"c{number}") for number in range(5)],
+        [container("setup", env=OWN_ENV)],
     ),
     Refusal(
-        "env: a hundred commas",
-        {ENV: "A" + "," * 100},
-        f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account",
+        "env: a hundred in a hundred containers of fifty",
+        {ENV: ",".join(A_HUNDRED)},
+        _LARGE,
+        [container(f"c{number}", env=TOO_MUCH_ENV[:50]) for number in range(100)],
     ),
     Refusal("env: a name twice", {ENV: "A, B, A"}, _twice("A")),
     Refusal("env: a new name twice", {ENV: "A=B,A = C"}, _twice("A")),
@@ -150,6 +195,27 @@ REFUSED = [
         {MOUNT: PATH},
         f"annotation {MOUNT}: the pod has another volume with the name {SECRET}: give that one another name",
         volumes=[{"name": SECRET, "emptyDir": {}}],
+    ),
+    *(
+        Refusal(f"mount: a quarter of a megabyte of {part!r}", {MOUNT: part * (250_000 // len(part))}, _PATH)
+        for part in ("/", "/a", "a")
+    ),
+    Refusal("mount: one character too many", {MOUNT: f"{LONGEST_PATH}aa"}, _PATH),
+    Refusal("1,001 annotations", {**MANY_ANNOTATIONS, INJECT: "true", MOUNT: PATH}, _LARGE),
+    Refusal("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
+    Refusal("1,001 envFrom", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
+    Refusal(
+        "env, and 1,001 env",
+        TWO,
+        _LARGE,
+        [container("a", env=TOO_MUCH_ENV[:500]), container("b", env=TOO_MUCH_ENV[500:])],
+    ),
+    Refusal(
+        "mount, and 1,001 mounts, volumes and envFrom",
+        {MOUNT: PATH},
+        _LARGE,
+        [container("a", volumeMounts=MANY_MOUNTS, envFrom=MANY_ENV_FROM[:2])],
+        volumes=[CACHE_VOLUME],
     ),
     Refusal("malformed beside inject: false", {INJECT: "false", MOUNT: "here"}, _PATH),
     Refusal("in a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),

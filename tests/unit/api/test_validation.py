@@ -149,6 +149,30 @@ def test_any_other_value_is_refused_and_not_shown(value: bytes, error: type[Devb
         ("KUBERNETES_SERVICE_HOST", True), ("PYTHONPATH", True), ("NODE_OPTIONS", True),
         ("GIT_CONFIG_COUNT", True), ("PATHS", False), ("path", False), ("MY_LD_PRELOAD", False),
         ("GITHUB_TOKEN", False), ("DATABASE_URL", False), ("SSL_KEY", False),
+        # Start-up hooks of runtimes.
+        ("DOTNET_STARTUP_HOOKS", True), ("DOTNET_ADDITIONAL_DEPS", True), ("DOTNET_ROOT_X64", True),
+        ("CORECLR_ENABLE_PROFILING", True), ("CORECLR_PROFILER_PATH_64", True), ("COR_PROFILER", True),
+        ("COMPlus_GCName", True), ("AspNetCore_HostingStartupAssemblies", True), ("PSModulePath", True),
+        ("LUA_INIT", True), ("LUA_INIT_5_4", True), ("LUA_CPATH_5_4", True),
+        ("R_PROFILE", True), ("R_PROFILE_USER", True), ("R_ENVIRON_USER", True), ("R_LIBS_SITE", True),
+        ("PHPRC", True), ("PHP_INI_SCAN_DIR", True), ("JULIA_LOAD_PATH", True), ("JULIA_DEPOT_PATH", True),
+        ("ERL_FLAGS", True), ("ERL_AFLAGS", True), ("ERL_ZFLAGS", True), ("ERL_OTP28_FLAGS", True),
+        ("ELIXIR_ERL_OPTIONS", True), ("JDK_JAVA_OPTIONS", True), ("MAVEN_OPTS", True),
+        ("RUSTC_WRAPPER", True), ("RUSTC_WORKSPACE_WRAPPER", True), ("CARGO_BUILD_RUSTC_WRAPPER", True),
+        ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", True), ("GOFLAGS", True), ("MAKEFLAGS", True),
+        ("npm_config_script_shell", True), ("NPM_CONFIG_SCRIPT_SHELL", True), ("Npm_Config_node_options", True),
+        ("PNPM_CONFIG_SCRIPT_SHELL", True), ("BUN_OPTIONS", True), ("BUN_INSPECT_PRELOAD", True),
+        ("BUNDLER_SETUP", True), ("RUBYGEMS_GEMDEPS", True), ("VIMINIT", True), ("ZDOTDIR", True),
+        ("BASH_FUNC_ls", True), ("GCONV_PATH", True), ("GLIBC_TUNABLES", True), ("RES_OPTIONS", True),
+        ("GIT_SSH_COMMAND", True), ("GIT_DIR", True), ("NODE_TLS_REJECT_UNAUTHORIZED", True),
+        # What tools take credentials from, and names that only look like the ones above.
+        ("NPM_TOKEN", False), ("NODE_AUTH_TOKEN", False), ("YARN_NPM_AUTH_TOKEN", False), ("GH_TOKEN", False),
+        ("CARGO_REGISTRY_TOKEN", False), ("CARGO_REGISTRIES_COMPANY_TOKEN", False), ("PIP_INDEX_URL", False),
+        ("COMPOSER_AUTH", False), ("BUNDLE_GEMS__EXAMPLE__COM", False), ("GOPROXY", False), ("HEX_API_KEY", False),
+        ("ORG_GRADLE_PROJECT_password", False), ("ASPNETCORE_Kestrel__Certificates__Default__Password", False),
+        ("DENO_AUTH_TOKENS", False), ("GIT_TOKEN", False), ("GIT_SSH_KEY", False), ("TF_VAR_password", False),
+        ("AWS_SECRET_ACCESS_KEY", False), ("KUBECONFIG", False), ("HTTPS_PROXY", False), ("NIX_CONFIG", False),
+        ("RPROFILE", False), ("MY_npm_config_x", False), ("NPMCONFIG", False), ("rustc_wrapper", False),
     ],
 )  # fmt: skip
 def test_a_reserved_name_is_one_that_could_run_code(variable: str, reserved: bool) -> None:
@@ -165,10 +189,22 @@ def test_a_reserved_name_is_one_that_could_run_code(variable: str, reserved: boo
         ("A", "*", True),
         ("A", "A", True),
         ("AA", "A", False),
+        ("company_x", "(?i)COMPANY_*", True),
+        ("COMPANY_X", "(?i)company_*", True),
+        ("MY_COMPANY_X", "(?i)COMPANY_*", False),
+        ("a", "(?i)A", True),
+        ("aa", "(?i)A", False),
     ],
 )
-def test_a_star_at_the_end_of_a_pattern_stands_for_anything(variable: str, pattern: str, reserved: bool) -> None:
+def test_a_star_ends_a_pattern_and_stands_for_anything_and_one_may_ignore_case(
+    variable: str, pattern: str, reserved: bool
+) -> None:
     assert is_reserved(variable, [pattern]) is reserved
+
+
+def test_one_pattern_that_ignores_case_leaves_the_others_as_they_are() -> None:
+    reserved = ["(?i)A_*", "B"]
+    assert [is_reserved(name, reserved) for name in ("a_x", "B", "b")] == [True, True, False]
 
 
 def test_nothing_is_reserved_where_there_are_no_patterns() -> None:

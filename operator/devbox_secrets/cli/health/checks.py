@@ -28,7 +28,7 @@ from devbox_secrets.kube.client import Body
 
 _OLDEST_MINOR = 30
 #: The chart's own, for callers who may not read the bindings.
-_SELECTORS = (f"{GROUP}/devbox=true", "agents.x-k8s.io/sandbox-name-hash")
+_SELECTORS = (f"{GROUP}/devbox,{GROUP}/devbox notin (false)", "agents.x-k8s.io/sandbox-name-hash")
 #: A holder renews every second; the rest allows for clock skew.
 _STALE_SECONDS = 60
 

@@ -1,0 +1,66 @@
+"""A pod that another policy makes a devbox: too late for its secrets, which its author is told."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.controlplane import ControlPlane
+from integration.support.chart import DEVBOX, Json, container, created, dry_run, install, pod, refused, until
+from integration.support.pod_cases import ENV, INJECT, MOUNT, PATH
+
+LATE = {"late": "true"}
+SENTENCE = (
+    "the pod has no secrets, since another policy or webhook added the label that makes it a devbox: set the label"
+    " where the pod is written, in a workload in its pod template; or write the annotation devbox-secrets.dev/inject:"
+    ' "false" for nothing'
+)
+
+
+def labels_devboxes(name: str) -> list[Json]:
+    """Return a policy, and its binding, that adds the devbox's label to pods with the label late."""
+    (label, value), *_ = DEVBOX.items()
+    path = "/metadata/labels/" + label.replace("/", "~1")
+    patch = f'[JSONPatch{{op: "add", path: "{path}", value: "{value}"}}]'
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+    specs: dict[str, Json] = {
+        "MutatingAdmissionPolicy": {
+            "reinvocationPolicy": "IfNeeded",
+            "matchConstraints": {"objectSelector": {"matchLabels": LATE}, "resourceRules": [rule]},
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+        },
+        "MutatingAdmissionPolicyBinding": {"policyName": name},
+    }
+    return [
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        for kind, spec in specs.items()
+    ]
+
+
+@pytest.fixture(scope="module", params=["aaa-before-ours", "zzz-after-ours"], name="labelling")
+def _labelling(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
+    install(controlplane)
+    for body in labels_devboxes(request.param):
+        created(controlplane, body)
+    opted_out = pod({"containers": [container("a")]}, LATE, {INJECT: "false"})
+    until(
+        "the label is added",
+        lambda: DEVBOX.items() <= dry_run(controlplane, opted_out, "default")["metadata"]["labels"].items(),
+    )
+    yield controlplane
+    for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
+        controlplane.kubectl("delete", kind, request.param)
+
+
+@pytest.mark.parametrize(
+    "annotations", [{}, {ENV: "TOKEN"}, {MOUNT: PATH}, {ENV: "", MOUNT: PATH}], ids=lambda it: ", ".join(it) or "none"
+)
+def test_a_label_that_comes_too_late_is_refused_with_what_to_do(
+    annotations: dict[str, str], labelling: ControlPlane
+) -> None:
+    box = pod({"containers": [container("a")]}, LATE, annotations)
+    assert refused(labelling, box, "default").endswith(f" denied request: {SENTENCE}\n")
+
+
+def test_a_pod_that_has_its_secrets_by_hand_needs_none(labelling: ControlPlane) -> None:
+    by_hand = container("a", envFrom=[{"secretRef": {"name": "devbox-account-secrets"}}])
+    assert dry_run(labelling, pod({"containers": [container("b"), by_hand]}, LATE), "default")["spec"]
