@@ -37,6 +37,7 @@ class Reason(StrEnum):
     NOT_OWNED = "NotOwned"
     NOT_WRITTEN = "NotWritten"
     WRONG_NAMESPACE = "WrongNamespace"
+    DELETING = "Deleting"
 
 
 class _Model(BaseModel):
@@ -215,6 +216,8 @@ class AccountSecret:
     status: AccountSecretStatus
     without_copy: bool
     """Whether its sealed value is nowhere else, such as in Git."""
+    deleting: bool = False
+    """Whether it was deleted and only a finalizer still holds it."""
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> "AccountSecret":
@@ -230,6 +233,7 @@ class AccountSecret:
             spec=AccountSecretSpec.model_validate(body["spec"]),
             status=_shared(AccountSecretStatus.model_validate(body.get("status") or {})),
             without_copy=is_without_copy({entry.get("manager") for entry in owners_of_sealed(metadata)}),
+            deleting="deletionTimestamp" in metadata,
         )
 
 

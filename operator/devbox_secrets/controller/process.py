@@ -14,10 +14,10 @@ from typing import Any
 import kopf
 from prometheus_client import disable_created_metrics, generate_latest
 
-from devbox_secrets.api.models import AccountSecret, Reason
+from devbox_secrets.api.models import Reason
 from devbox_secrets.api.names import ACCOUNT_SECRET, ALL_ACCOUNT_SECRETS_PATH, NAMESPACES_PATH, SECRETS_PATH
 from devbox_secrets.controller import metrics, watch
-from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.cache import Cache, read_account_secret, read_namespace, read_secret
 from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.key_manager import KeyManager
 from devbox_secrets.controller.leader import LeaderElector
@@ -39,6 +39,8 @@ _STUCK_SECONDS = 120
 _RESEAL_PAUSE_SECONDS = 1.0
 _RELIST_RETRY_SECONDS = 0.5
 _RELIST_QUIET_SECONDS = 0.5
+#: Objects in a page of kopf's, at the least: one large object mustn't make a list of ten thousand others slow.
+_FEWEST_WATCHED = 5
 
 
 def run(settings: ControllerSettings) -> None:
@@ -81,7 +83,7 @@ async def _run(settings: ControllerSettings) -> None:
 async def _watch(controller: "Controller") -> None:
     await kopf.operator(
         registry=watch.registry(controller.cache, controller.enqueue, controller.relisted),
-        settings=watch.settings(),
+        settings=controller.watch_settings,
         clusterwide=True,
         standalone=True,
         identity=controller.identity,  # type: ignore[arg-type]  # kopf keeps the name of this str to itself
@@ -96,6 +98,7 @@ class Controller:
         self.has_synced = False
         self.identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.elector = LeaderElector(Writer(client), settings.namespace, self.identity, reconnected=self.relisted)
+        self.watch_settings = watch.settings()
         self._synced_in_term = -1
         self._relisted = asyncio.Event()
         self._client = client
@@ -104,7 +107,7 @@ class Controller:
         fenced = client.fenced(self.elector.is_leader)
         writer = Writer(fenced)
         self._keys = KeyManager(KeyStore(fenced, settings.namespace), _now, settings.rotate_keys)
-        self._opener = Opener(lambda: self._keys.keyring)
+        self._opener = Opener(lambda: self._keys.keyring, writer.read_sealed)
         self._recorder = EventRecorder(writer, self.cache, self.identity, _now)
         self._reconciler = Reconciler(
             writer, self.cache, self._opener, self._recorder.record, reserved=settings.reserved_names, clock=_now
@@ -113,7 +116,7 @@ class Controller:
             writer,
             self.cache,
             lambda: self._keys.stored,
-            self._opener.opened,
+            self._opener.value,
             first_delay=settings.rescan_seconds,
         )
 
@@ -262,11 +265,13 @@ class Controller:
 
     async def _list(self) -> set[str]:
         term = self.elector.term
-        namespaces = await self._client.list_all(NAMESPACES_PATH, dict)
+        namespaces = await self._client.list_all(NAMESPACES_PATH, read_namespace)
         changed = self.cache.replace_namespaces(*namespaces)
-        secrets = await self._client.list_all(SECRETS_PATH, dict, f"metadata.name={ACCOUNT_SECRET}")
+        secrets = await self._client.list_all(SECRETS_PATH, read_secret, f"metadata.name={ACCOUNT_SECRET}")
         changed |= self.cache.replace_secrets(*secrets)
-        account_secrets = await self._client.list_all(ALL_ACCOUNT_SECRETS_PATH, AccountSecret.parse)
+        account_secrets = await self._client.list_all(ALL_ACCOUNT_SECRETS_PATH, read_account_secret)
+        # kopf lists the same, in pages of one size.
+        self.watch_settings.watching.chunk_size = max(self._client.fewest_objects, _FEWEST_WATCHED)
         self._synced_in_term = term
         return changed | self.cache.replace_account_secrets(*account_secrets)
 
