@@ -16,7 +16,7 @@ from integration.support.webhook import Fallback
 
 WELL = {
     "API server", "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "versions", "lease",
-    "sealing key", "key readers", "synced", "namespaces", "devboxes",
+    "sealing key", "key readers", "synced", "namespaces", "account Secrets", "devboxes",
 }  # fmt: skip
 
 
