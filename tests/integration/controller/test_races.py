@@ -146,7 +146,7 @@ async def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_aw
     await it.reconcile(namespace)
     # Now the watch tells of the Secret that was written.
     find = ("secret", SECRET, "-n", guest)
-    assert it.cache.upsert_secret(get(controlplane, *find)) == {guest}
+    assert it.cache.upsert_secret(get(controlplane, *find, "--show-managed-fields")) == {guest}
     await it.reconcile(guest)
     assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
 
