@@ -45,7 +45,7 @@ test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 
 .PHONY: bench
 bench: $(VENV)/wheel ## Measure the operator next to what the API server can take (about a quarter of an hour)
-	@for each in sync latency restart keys reseal pods policies growth cli gateway; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done
+	@for each in sync latency restart memory keys reseal pods policies growth cli gateway; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done
 
 .PHONY: lint
 lint: $(VENV)/wheel ## Check style, types and layers

@@ -29,6 +29,7 @@ from integration.support.processes import Operator, operator
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 SYNCED = 'devbox_secrets_accountsecrets{reason="Synced"}'
+PENDING = 'devbox_secrets_accountsecrets{reason="Pending"}'
 SECRET_WRITES = 'devbox_secrets_writes_total{resource="secret"}'  # noqa: S105 - a metric's name
 STATUS_WRITES = 'devbox_secrets_writes_total{resource="status"}'
 QUEUE_DEPTH = "devbox_secrets_workqueue_depth"

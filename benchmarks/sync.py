@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pydantic import SecretBytes
 
 from devbox_secrets.api.names import PLURAL
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.plan import Entry
 from devbox_secrets.controller.rules.status import next_status
 from devbox_secrets.crypto.envelope import PublicKey
@@ -105,7 +106,8 @@ def _status(created: bytes, key_id: str) -> Request:
     metadata, variable = body["metadata"], body["spec"]["name"]
     account, name = metadata["namespace"], metadata["name"]
     now = metadata["creationTimestamp"]
-    entry = Entry(metadata["uid"], account, name, variable, now, metadata["generation"], key_id, SecretBytes(VALUE))
+    opened = Fingerprint.of(SecretBytes(VALUE))
+    entry = Entry(metadata["uid"], account, name, variable, now, metadata["generation"], key_id, opened)
     status = next_status(entry, None, now).model_dump(by_alias=True, exclude_none=True, mode="json")
     patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": status}
     return Request("PATCH", path(account, name, _FLOOR) + "/status", json.dumps(patch).encode(), MERGE)

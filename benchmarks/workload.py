@@ -14,6 +14,7 @@ from devbox_secrets.api.names import GROUP, PLURAL, VERSION
 from devbox_secrets.crypto.envelope import PublicKey
 from integration.support.processes import Operator
 from support import (
+    PENDING,
     QUEUE_DEPTH,
     RECONCILED,
     SECRET_WRITES,
@@ -132,7 +133,7 @@ def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seco
 
 
 def restart(ground: Ground, accounts: int, seconds: float, **settings: str) -> Restarted:
-    """Start the operator where everything is as it should be, and wait until it's idle."""
+    """Start the operator, and wait until everything is as it should be and it's idle."""
     say("restarting the operator")
     start = time.perf_counter()
     with ground.operator(**settings) as it:
@@ -140,7 +141,7 @@ def restart(ground: Ground, accounts: int, seconds: float, **settings: str) -> R
         wait(
             "the queue is empty",
             seconds,
-            lambda: it.metric(RECONCILED) >= accounts and not it.metric(QUEUE_DEPTH),
+            lambda: it.metric(RECONCILED) >= accounts and not it.metric(QUEUE_DEPTH) and not it.metric(PENDING),
         )
         empty = time.perf_counter() - start
         wait_idle(it.component.pid, seconds)

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     NOT_WRITTEN = "NotWritten"
     WRONG_NAMESPACE = "WrongNamespace"
     INVALID_SPEC = "InvalidSpec"
+    DELETING = "Deleting"
     PENDING = "Pending"
     """The operator hasn't looked yet: the CRD's default."""
 
@@ -241,6 +242,8 @@ class AccountSecret:
     status: AccountSecretStatus
     without_copy: bool
     """Whether its sealed value is nowhere else, such as in Git."""
+    deleting: bool = False
+    """Whether it was deleted and only a finalizer still holds it."""
     damaged: tuple[str, ...] = ()
     """The fields that can't be read, such as `spec.name`; each is read as if it weren't set."""
 
@@ -271,6 +274,7 @@ class AccountSecret:
             spec=spec,
             status=_shared(status),
             without_copy=is_without_copy({entry.get("manager") for entry in owners_of_sealed(metadata)}),
+            deleting="deletionTimestamp" in metadata,
             damaged=damaged_spec + damaged_status,
         )
 

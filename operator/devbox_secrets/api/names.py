@@ -5,7 +5,7 @@ VERSION = "v1alpha1"
 KIND = "AccountSecret"
 PLURAL = "accountsecrets"
 
-#: Names a namespace's account; a namespace without it is its own.
+#: Names a namespace's account; a namespace without it is its own. On an account Secret, whose values it holds.
 ACCOUNT_LABEL = f"{GROUP}/account"
 #: What a pod asks for: no secrets at all, some variables or other names, and files.
 INJECT_ANNOTATION = f"{GROUP}/inject"

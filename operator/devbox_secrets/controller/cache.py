@@ -3,32 +3,38 @@
 Three sources fill it: a list at start and now and then, kopf's watches, and
 the API server's answers to our own writes. They overtake one another, so of two states of an
 object the one with the higher resourceVersion stays (comparable since Kubernetes 1.35, KEP-5504).
+
+Everything here is small, however large the objects are: values are kept as fingerprints, and of a long
+sealed text its digest; whoever needs one reads it again.
 """
 
 import base64
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import SecretBytes
 
 from devbox_secrets.api.accounts import account_of
 from devbox_secrets.api.models import AccountSecret, Reason
-from devbox_secrets.api.names import (
-    ACCOUNT_LABEL,
-    CREATE_FIELD_MANAGER,
-    FIELD_MANAGER,
-    MANAGED_BY_LABEL,
-    SECRET_TYPE,
-)
+from devbox_secrets.api.names import ACCOUNT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, SECRET_TYPE
+from devbox_secrets.api.ownership import is_ours, unchanged_fields
+from devbox_secrets.api.validation import check_value
+from devbox_secrets.controller.rules.fingerprint import Fingerprint, shared
 from devbox_secrets.controller.rules.plan import ExistingSecret, Member
 from devbox_secrets.controller.rules.status import falls_due
+from devbox_secrets.errors import DevboxSecretsError
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
 """Namespace ("" for what has none) and name."""
 T = TypeVar("T")
+#: Characters of a sealed text that is kept whole; a usual token's has 1,600.
+_SEALED_KEPT = 4096
+_KEY_PREFIX_LENGTH = len("dbs1.0123456789abcdef.")
+_ABRIDGED = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,13 @@ class Cache:
         secret = self._secrets.get((namespace.name, ""))
         return None if secret is None or namespace.outlived(secret.created) else secret
 
+    def secrets(self) -> Iterator[tuple[Namespace, ExistingSecret]]:
+        """Give every account Secret, with its namespace."""
+        for (name, _), _ in self._secrets:
+            namespace = self._namespaces.get(("", name))
+            if namespace and (secret := self._existing_secret(namespace)):
+                yield namespace, secret
+
     def has_namespace(self, name: str) -> bool:
         """Tell whether a namespace is there and not being deleted."""
         return self._namespaces.get(("", name)) is not None
@@ -196,7 +209,7 @@ class Cache:
 
     def upsert_account_secret(self, body: Body) -> set[str]:
         """Take an AccountSecret's state."""
-        item = AccountSecret.parse(body)
+        item = read_account_secret(body)
         key, version = (item.namespace, item.name), int(item.resource_version)
         if not self._account_secrets.upsert(key, version, item):
             return set()
@@ -210,8 +223,8 @@ class Cache:
 
     def upsert_secret(self, body: Body) -> set[str]:
         """Take an account Secret's state."""
-        namespace = body["metadata"]["namespace"]
-        changed = self._secrets.upsert((namespace, ""), _version(body), _existing_secret(body))
+        namespace, item = read_secret(body)
+        changed = self._secrets.upsert((namespace, ""), _version(body), item)
         return {self.home_account(namespace)} if changed else set()
 
     def delete_secret(self, body: Body) -> set[str]:
@@ -248,9 +261,9 @@ class Cache:
                 self._tell_damage(item)
         return {namespace for namespace, _ in changed}
 
-    def replace_secrets(self, bodies: Iterable[Body], version: int) -> set[str]:
-        """Take all account Secrets, listed at a resourceVersion."""
-        listed = {(body["metadata"]["namespace"], ""): (_version(body), _existing_secret(body)) for body in bodies}
+    def replace_secrets(self, items: Iterable[tuple[str, ExistingSecret]], version: int) -> set[str]:
+        """Take all account Secrets, each with its namespace, listed at a resourceVersion."""
+        listed = {(namespace, ""): (int(item.resource_version), item) for namespace, item in items}
         changed = self._secrets.replace(listed, version)
         return {self.home_account(namespace) for namespace, _ in changed}
 
@@ -304,21 +317,59 @@ def _namespace(body: Body) -> Namespace:
     )
 
 
-def _existing_secret(body: Body) -> ExistingSecret:
+def read_namespace(body: Body) -> Body:
+    """Leave out of a namespace what nothing depends on: its annotations may be large."""
+    kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "resourceVersion")
+    return {"metadata": {name: value for name, value in body["metadata"].items() if name in kept}}
+
+
+def read_account_secret(body: Body) -> AccountSecret:
+    """Read an AccountSecret; its description is left out, and a long sealed text is abridged."""
+    item = AccountSecret.parse(body)
+    sealed = abridge(item.spec.sealed)
+    if sealed == item.spec.sealed and item.spec.description is None:
+        return item
+    return replace(item, spec=item.spec.model_copy(update={"sealed": sealed, "description": None}))
+
+
+def abridge(sealed: str) -> str:
+    """Give a sealed text, or what stands for one that is long: its key's id and a digest."""
+    if len(sealed) <= _SEALED_KEPT:
+        return sealed
+    return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{hashlib.sha256(sealed.encode()).hexdigest()}"
+
+
+def is_abridged(sealed: str) -> bool:
+    """Tell whether a text stands for a longer one."""
+    return _ABRIDGED in sealed and abridge(sealed) == sealed
+
+
+def read_secret(body: Body) -> tuple[str, ExistingSecret]:
+    """Read an account Secret: its namespace, and what it is without its values."""
     metadata = body["metadata"]
-    labeled = (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) == FIELD_MANAGER
-    data = body.get("data") or {}
-    return ExistingSecret(
+    labels = metadata.get("labels") or {}
+    values = {name: SecretBytes(base64.b64decode(value)) for name, value in (body.get("data") or {}).items()}
+    data = shared((name, Fingerprint.of(value)) for name, value in values.items())
+    ours = unchanged_fields(metadata, "data") if is_ours(metadata) else frozenset()
+    kept = [name for name in values if name in ours and _is_valid(name, values[name])]
+    label_is_ours = ACCOUNT_LABEL in unchanged_fields(metadata, "metadata", "labels")
+    return metadata["namespace"], ExistingSecret(
         resource_version=metadata["resourceVersion"],
-        data={name: SecretBytes(base64.b64decode(value)) for name, value in data.items()},
-        owned=labeled or _is_ours(metadata.get("managedFields") or []),
-        labeled=labeled,
-        created=metadata["creationTimestamp"],
+        data=data,
+        owned=is_ours(metadata),
+        labeled=labels.get(MANAGED_BY_LABEL) == FIELD_MANAGER,
+        account=labels.get(ACCOUNT_LABEL, ""),
+        unchanged=shared((name, data[name]) for name in kept) if label_is_ours or ACCOUNT_LABEL not in labels else {},
         must_recreate=bool(body.get("immutable")) or body.get("type", SECRET_TYPE) != SECRET_TYPE,
+        created=metadata["creationTimestamp"],
+        deleting="deletionTimestamp" in metadata,
+        finalizers=tuple(metadata.get("finalizers") or ()),
     )
 
 
-def _is_ours(managed_fields: list[Body]) -> bool:
-    """Tell by who wrote a Secret whether it's ours: we applied it, or we created it and nobody else was there."""
-    writers = {(entry.get("manager"), entry.get("operation")) for entry in managed_fields}
-    return (FIELD_MANAGER, "Apply") in writers or writers == {(CREATE_FIELD_MANAGER, "Apply")}
+def _is_valid(name: str, value: SecretBytes) -> bool:
+    try:
+        check_value(name, value)
+    except DevboxSecretsError:
+        return False
+    return True

@@ -1,17 +1,17 @@
-"""Records Events on AccountSecrets, on namespaces whose account has no home, and on the Secret of the sealing keys.
+"""Records Events on AccountSecrets, on the sealing keys, and on namespaces: those without a home or a writable Secret.
 
 An Event is for people: one that can't be created is a line in the log, and holds nothing back.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.api.names import GROUP, KEYS_SECRET, KIND, VERSION
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache, Namespace
-from devbox_secrets.controller.rules.events import Event, namespace_event
+from devbox_secrets.controller.rules.events import Event, namespace_event, secret_event
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError
 
@@ -27,8 +27,8 @@ class EventRecorder:
         self._identity = identity
         self._clock = clock
         # What was wrong at the last scan, and what was recorded.
-        self._seen: dict[Namespace, Event] = {}
-        self._recorded: dict[Namespace, Event] = {}
+        self._seen: set[tuple[Namespace, Event]] = set()
+        self._recorded: set[tuple[Namespace, Event]] = set()
 
     async def record(self, secret: AccountSecret, event: Event) -> None:
         """Record an Event on an AccountSecret."""
@@ -48,29 +48,32 @@ class EventRecorder:
         await self._create({"apiVersion": "v1", "kind": "Secret", "namespace": namespace, "name": KEYS_SECRET}, event)
 
     async def record_namespaces(self) -> None:
-        """Record an Event on each namespace whose account has no home.
+        """Record an Event on each namespace whose account has no home, or in whose account Secret we can't write.
 
         Of what was so at the last scan already: whoever creates both namespaces at once creates one first.
         """
-        found = self._without_home()
-        for namespace, event in found.items():
-            if self._seen.get(namespace) == event and self._recorded.get(namespace) != event:
-                # In the namespace itself, where those look who miss something there.
-                name = namespace.name
-                await self._create({"apiVersion": "v1", "kind": "Namespace", "namespace": name, "name": name}, event)
-                self._recorded[namespace] = event
+        without_home = list(self._without_home())
+        found = {*without_home, *self._stuck_secrets()}
+        for namespace, event in sorted((found & self._seen) - self._recorded, key=lambda each: each[0].name):
+            # In the namespace itself, where those look who miss something there.
+            name = namespace.name
+            await self._create({"apiVersion": "v1", "kind": "Namespace", "namespace": name, "name": name}, event)
+            self._recorded.add((namespace, event))
         self._seen = found
-        self._recorded = {namespace: event for namespace, event in self._recorded.items() if namespace in found}
-        metrics.NAMESPACES_WITHOUT_HOME.set(len(found))
+        self._recorded &= found
+        metrics.NAMESPACES_WITHOUT_HOME.set(len(without_home))
 
-    def _without_home(self) -> dict[Namespace, Event]:
-        found = {}
+    def _without_home(self) -> Iterator[tuple[Namespace, Event]]:
         for namespace in self._cache.labeled():
             home = namespace.account
             home_account = self._cache.home_account(home) if self._cache.has_namespace(home) else None
             if event := namespace_event(namespace.name, home, home_account):
-                found[namespace] = event
-        return found
+                yield namespace, event
+
+    def _stuck_secrets(self) -> Iterator[tuple[Namespace, Event]]:
+        for namespace, secret in self._cache.secrets():
+            if event := secret_event(namespace.name, secret):
+                yield namespace, event
 
     async def _create(self, regarding: dict[str, str], event: Event) -> None:
         time = self._clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

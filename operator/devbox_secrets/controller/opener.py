@@ -1,46 +1,142 @@
-"""Opens sealed values and remembers them; nothing else in the operator's process opens any."""
+"""Opens sealed values; nothing else in the operator's process opens any.
 
-from collections.abc import Callable, Collection
+A value is kept only while there is room: it can be opened again. What it opened to is known by its fingerprint.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 
 from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.controller import metrics
+from devbox_secrets.controller.cache import abridge, is_abridged
 from devbox_secrets.controller.rules.conditions import NotReady, unavailable
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.crypto.envelope import Keyring, key_id_of
-from devbox_secrets.errors import DevboxSecretsError
+from devbox_secrets.errors import Conflict, DevboxSecretsError
+
+#: Of the values that are kept, the largest of which has 131,072.
+_KEPT_BYTES = 16 * 1024 * 1024
+#: What a value takes besides itself.
+_OVERHEAD_BYTES = 400
+
+
+class Values:
+    """Values by their fingerprints: those that were used last, as far as there is room."""
+
+    def __init__(self, most_bytes: int = _KEPT_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._values: OrderedDict[Fingerprint, SecretBytes] = OrderedDict()
+
+    def get(self, fingerprint: Fingerprint) -> SecretBytes | None:
+        """Give a value if it is still there."""
+        value = self._values.get(fingerprint)
+        if value is not None:
+            self._values.move_to_end(fingerprint)
+        return value
+
+    def add(self, value: SecretBytes) -> Fingerprint:
+        """Keep a value for a while; give its fingerprint."""
+        fingerprint = Fingerprint.of(value)
+        if self.get(fingerprint) is None:
+            self._values[fingerprint] = value
+            self._bytes += fingerprint.size + _OVERHEAD_BYTES
+        while self._bytes > self._most_bytes:
+            oldest, _ = self._values.popitem(last=False)
+            self._bytes -= oldest.size + _OVERHEAD_BYTES
+        return fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a sealed text opened to."""
+
+    sealed: str
+    """The text, or what stands for it."""
+    key_id: str | None
+    """The key that the value needs."""
+    outcome: Fingerprint | NotReady
+    """The value's fingerprint, or why it can't be had."""
+    invalid_spec: str | None
+    """What was wrong with the rest of the spec."""
+    keys: frozenset[str]
+    """The ids of the keys at that time: with others it may be had."""
 
 
 class Opener:
     """Opens each sealed text once, since that is the dearest step of all."""
 
-    def __init__(self, keyring: Callable[[], Keyring]) -> None:
+    def __init__(
+        self, keyring: Callable[[], Keyring], read_sealed: Callable[[str, str], Awaitable[str | None]]
+    ) -> None:
+        self.values = Values()
         self._keyring = keyring
-        # By uid: the sealed text and what it opened to.
-        self._opened: dict[str, tuple[str, SecretBytes]] = {}
+        self._read_sealed = read_sealed
+        self._opened: dict[str, Opened] = {}
+        """By uid."""
 
-    def open(self, secret: AccountSecret) -> tuple[str | None, SecretBytes | NotReady]:
-        """Give the id of the key that an AccountSecret's value needs, and the value, or why it can't be had."""
-        sealed, key_id = secret.spec.sealed, None
-        invalid = NotReady(Reason.INVALID_SPEC, secret.invalid_spec) if secret.invalid_spec else None
-        try:
-            key_id = key_id_of(sealed)
-            if invalid:
-                return key_id, invalid
-            value = self.opened(secret)
-            if value is None:
-                value = self._keyring().open(sealed, account=secret.namespace, name=secret.spec.name)
-                self._opened[secret.uid] = sealed, value
-                metrics.OPENS.inc()
-        except DevboxSecretsError as error:
-            return key_id, invalid or unavailable(error)
-        return key_id, value
+    def opened(self, secret: AccountSecret) -> Opened | None:
+        """Give what an AccountSecret opened to, as it is sealed now; None if that has to be tried yet."""
+        opened = self._opened.get(secret.uid)
+        if opened is None or (opened.sealed, opened.invalid_spec) != (secret.spec.sealed, secret.invalid_spec):
+            return None
+        if isinstance(opened.outcome, NotReady) and opened.keys != frozenset(self._keyring()):
+            return None
+        return opened
 
-    def opened(self, secret: AccountSecret) -> SecretBytes | None:
-        """Give an AccountSecret's value if it was opened already, as it is sealed now."""
-        sealed, value = self._opened.get(secret.uid, (None, None))
-        return value if sealed == secret.spec.sealed else None
+    async def open(self, secret: AccountSecret) -> None:
+        """Open an AccountSecret's value, unless that was done already.
+
+        Raises:
+            APIError: its sealed text can't be read, or is another by now.
+        """
+        if self.opened(secret) is None:
+            await self._open(secret)
+
+    async def value(self, secret: AccountSecret) -> SecretBytes | None:
+        """Give an AccountSecret's value, None if it doesn't open.
+
+        Raises:
+            APIError: its sealed text can't be read, or is another by now.
+        """
+        opened = self.opened(secret)
+        if opened and isinstance(opened.outcome, Fingerprint) and (value := self.values.get(opened.outcome)):
+            return value
+        return await self._open(secret)
+
+    def forget(self, uid: str) -> None:
+        """Forget what an AccountSecret opened to."""
+        self._opened.pop(uid, None)
 
     def forget_all_but(self, uids: Collection[str]) -> None:
-        """Drop the values of all AccountSecrets but these."""
+        """Forget what all AccountSecrets but these opened to."""
         self._opened = {uid: opened for uid, opened in self._opened.items() if uid in uids}
+
+    async def _open(self, secret: AccountSecret) -> SecretBytes | None:
+        sealed = await self._sealed(secret)
+        keyring, key_id, value = self._keyring(), None, None
+        outcome: Fingerprint | NotReady
+        try:
+            key_id = key_id_of(sealed)
+            if not secret.invalid_spec:
+                value = keyring.open(sealed, account=secret.namespace, name=secret.spec.name)
+                metrics.OPENS.inc()
+        except DevboxSecretsError as error:
+            outcome = unavailable(error)
+        if secret.invalid_spec:
+            outcome = NotReady(Reason.INVALID_SPEC, secret.invalid_spec)
+        elif value is not None:
+            outcome = self.values.add(value)
+        self._opened[secret.uid] = Opened(secret.spec.sealed, key_id, outcome, secret.invalid_spec, frozenset(keyring))
+        return value
+
+    async def _sealed(self, secret: AccountSecret) -> str:
+        if not is_abridged(secret.spec.sealed):
+            return secret.spec.sealed
+        sealed = await self._read_sealed(secret.namespace, secret.name)
+        if sealed is None or abridge(sealed) != secret.spec.sealed:
+            raise Conflict(f"AccountSecret {secret.namespace}/{secret.name}: changed or deleted just now")
+        return sealed

@@ -18,7 +18,7 @@ from prometheus_client import disable_created_metrics, generate_latest
 from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.api.names import ACCOUNT_SECRET, ALL_ACCOUNT_SECRETS_PATH, NAMESPACES_PATH, PLURAL, SECRETS_PATH
 from devbox_secrets.controller import metrics
-from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.cache import Cache, read_account_secret, read_namespace, read_secret
 from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.key_manager import KeyManager
 from devbox_secrets.controller.leader import RENEW_DEADLINE_SECONDS, LeaderElector
@@ -41,6 +41,8 @@ _STUCK_SECONDS = 120
 #: Between two batches of resealed values: what people do goes first.
 _RESEAL_PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+#: Objects in a page of kopf's, at the least: one large object mustn't make a list of ten thousand others slow.
+_FEWEST_WATCHED = 5
 
 
 def run(settings: ControllerSettings) -> None:
@@ -102,9 +104,9 @@ class Controller:
         # What can't be done now, and why, until it can.
         self._problems: dict[str, str] = {}
         self._lists = {
-            "namespaces": _List(NAMESPACES_PATH, dict, self.cache.replace_namespaces),
-            "secrets": _List(SECRETS_PATH, dict, self.cache.replace_secrets, f"metadata.name={ACCOUNT_SECRET}"),
-            PLURAL: _List(ALL_ACCOUNT_SECRETS_PATH, AccountSecret.parse, self.cache.replace_account_secrets),
+            "namespaces": _List(NAMESPACES_PATH, read_namespace, self.cache.replace_namespaces),
+            "secrets": _List(SECRETS_PATH, read_secret, self.cache.replace_secrets, f"metadata.name={ACCOUNT_SECRET}"),
+            PLURAL: _List(ALL_ACCOUNT_SECRETS_PATH, read_account_secret, self.cache.replace_account_secrets),
         }
         self._listing = asyncio.Lock()
         self._listed_versions: dict[str, int] = {}
@@ -123,7 +125,7 @@ class Controller:
             sealed=self._sealed,
             record=partial(self._recorder.record_on_keys, settings.namespace),
         )
-        self._opener = Opener(lambda: self._keys.keyring)
+        self._opener = Opener(lambda: self._keys.keyring, writer.read_sealed)
         self._reconciler = Reconciler(
             writer, self.cache, self._opener, self._recorder.record, reserved=settings.reserved_names, clock=_now
         )
@@ -131,7 +133,7 @@ class Controller:
             writer,
             self.cache,
             lambda: self._keys.stored,
-            self._opener.opened,
+            self._opener.value,
             first_delay=settings.rescan_seconds,
         )
 
@@ -310,6 +312,8 @@ class Controller:
         async with self._listing:  # so that the later of two is never the older one
             term = self.elector.term
             lists = await self._read(kinds)
+            # kopf lists the same, in pages of one size.
+            self._watches.settings.watching.chunk_size = max(self._client.fewest_objects, _FEWEST_WATCHED)
             if any(version < self._listed_versions.get(kind, 0) for kind, (_, version) in lists.items()):
                 LOG.warning("the API server's state is older than before, as after a restore of etcd: starting over")
                 lists = await self._read(self._lists)

@@ -4,9 +4,11 @@ Nothing is decided here: `rules.plan` says what should be, and `rules.report` wh
 """
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,9 +18,9 @@ from pydantic import SecretBytes
 from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache
-from devbox_secrets.controller.opener import Opener
-from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.opener import Opened, Opener
 from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.plan import (
     AccountPlan,
     AccountState,
@@ -63,10 +65,12 @@ class Reconciler:
         self._clock = clock
         # By uid: what devboxes had before the change that the status doesn't report yet, and whether they had
         # another value since: a second try at reporting finds the new value in the account Secret already.
-        self._before: dict[str, tuple[SecretBytes | None, bool]] = {}
+        self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
+        # By uid: what devboxes were given last.
+        self._given: dict[str, Fingerprint] = {}
         # By the namespace's uid: what its account Secret was seen to hold, or was made to. What differs
         # from it while the same is wanted was changed by someone else.
-        self._held: dict[str, Mapping[str, SecretBytes]] = {}
+        self._held: dict[str, Mapping[str, Fingerprint]] = {}
 
     async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
         """Write what differs: the account Secrets first, then the AccountSecrets' statuses.
@@ -79,10 +83,13 @@ class Reconciler:
         Raises:
             APIError: something couldn't be written; all the rest was.
         """
+        await self._open(account)
         secrets = {secret.uid: secret for secret in self._cache.account_secrets(account)}
-        state = await self._observe(account, list(secrets.values()))
+        state = self._observe(account, list(secrets.values()))
         plan = plan_account(state, self._reserved)
-        outcomes = await self._act(state, plan)
+        values = await self._values(state, plan, secrets)
+        outcomes = await self._act(state, plan, values)
+        self._note_given(plan, outcomes)
         state = replace(state, home_exists=self._cache.has_namespace(account))  # it may be deleted meanwhile
         if any(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items()):
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
@@ -96,33 +103,33 @@ class Reconciler:
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opener.forget_all_but(alive)
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
+        self._given = {uid: given for uid, given in self._given.items() if uid in alive}
         namespaces = {namespace.uid for namespace in self._cache.namespaces()}
         self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
 
-    async def _observe(self, account: str, secrets: Sequence[AccountSecret]) -> AccountState:
-        opened = []
-        for secret in secrets:
-            opened.append(self._opener.open(secret))
-            if len(opened) % _OPENED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # the probes and the watches have their turn
+    async def _open(self, account: str) -> None:
+        """Open all values of an account, also those that come meanwhile: what is planned then is of one moment."""
+        while missing := [each for each in self._cache.account_secrets(account) if not self._opener.opened(each)]:
+            for number, secret in enumerate(missing, start=1):
+                await self._opener.open(secret)
+                if number % _OPENED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # the probes and the watches have their turn
+
+    def _observe(self, account: str, secrets: Sequence[AccountSecret]) -> AccountState:
         members = self._cache.members(account)
         current = current_values(account, members)
+        opened = [opened for secret in secrets if (opened := self._opener.opened(secret))]
         return AccountState(
             account=account,
             home_account=self._cache.home_account(account),
             home_exists=self._cache.has_namespace(account),
-            entries=[self._entry(secret, *each, current) for secret, each in zip(secrets, opened, strict=True)],
+            entries=[self._entry(*each, current) for each in zip(secrets, opened, strict=True)],
             members=members,
         )
 
-    def _entry(
-        self,
-        secret: AccountSecret,
-        key_id: str | None,
-        opened: SecretBytes | NotReady,
-        current: Mapping[str, SecretBytes],
-    ) -> Entry:
-        before, changed = self._value_before(secret, current.get(secret.spec.name))
+    def _entry(self, secret: AccountSecret, opened: Opened, written: Mapping[str, Fingerprint]) -> Entry:
+        current = self._current(secret, written)
+        before, changed = self._value_before(secret, current)
         return Entry(
             uid=secret.uid,
             account=secret.namespace,
@@ -130,15 +137,24 @@ class Reconciler:
             variable=secret.spec.name,
             created=secret.created,
             generation=secret.generation,
-            key_id=key_id,
-            opened=opened,
+            key_id=opened.key_id,
+            opened=opened.outcome,
             rotate_after=secret.spec.rotate_after,
             status=secret.status,
+            current=current,
             before=before,
             changed=changed,
+            deleting=secret.deleting,
         )
 
-    def _value_before(self, secret: AccountSecret, current: SecretBytes | None) -> tuple[SecretBytes | None, bool]:
+    def _current(self, secret: AccountSecret, written: Mapping[str, Fingerprint]) -> Fingerprint | None:
+        """Give the value that devboxes have: what they were given last, or what account Secrets hold of ours."""
+        in_secrets, given = written.get(secret.spec.name), self._given.get(secret.uid)
+        if given is not None and (given == in_secrets or self._opener.values.get(given)):
+            return given
+        return in_secrets
+
+    def _value_before(self, secret: AccountSecret, current: Fingerprint | None) -> tuple[Fingerprint | None, bool]:
         """Give what devboxes had when the status was written last, and whether they had another value since."""
         if secret.status.is_synced(secret.generation):
             return self._before.get(secret.uid, (None, False))
@@ -146,28 +162,78 @@ class Reconciler:
         self._before[secret.uid] = before, changed or before != current
         return self._before[secret.uid]
 
-    async def _act(self, state: AccountState, plan: AccountPlan) -> Outcomes:
+    async def _values(
+        self, state: AccountState, plan: AccountPlan, secrets: Mapping[str, AccountSecret]
+    ) -> Mapping[str, SecretBytes]:
+        """Get the values that are to be written.
+
+        And those that stay though their AccountSecrets can't be opened: nobody else may have them soon.
+        """
+        writes = any(action in {Action.APPLY, Action.REPLACE} for action in plan.actions.values())
+        opened = {entry.uid: entry.opened for entry in state.entries}
+        values = {}
+        for variable, fingerprint in plan.values.items():
+            uid = plan.owners[variable]
+            opens = opened[uid] == fingerprint
+            if not writes and opens:
+                continue
+            value = self._opener.values.get(fingerprint)
+            if value is None and opens:
+                value = await self._opener.value(secrets[uid])
+            if value is None or Fingerprint.of(value) != fingerprint:
+                value = await self._read_value(state.members, variable, fingerprint)
+            if value is None:
+                self._opener.forget(uid)
+                self._given.pop(uid, None)
+                raise Conflict(f"account {state.account}: the value of {variable} changed just now")
+            values[variable] = value
+        return values
+
+    async def _read_value(
+        self, members: Sequence[Member], variable: str, fingerprint: Fingerprint
+    ) -> SecretBytes | None:
+        """Read a value from an account Secret that is known to hold it; None if none does any more."""
+        for member in members:
+            if member.secret and member.secret.unchanged.get(variable) == fingerprint:
+                with suppress(NotFound):
+                    body = await self._writer.read_account_secret(member.namespace)
+                    value = SecretBytes(base64.b64decode((body.get("data") or {}).get(variable, "")))
+                    if self._opener.values.add(value) == fingerprint:
+                        return value
+        return None
+
+    async def _act(self, state: AccountState, plan: AccountPlan, values: Mapping[str, SecretBytes]) -> Outcomes:
         async def act(member: Member) -> None:
-            await self._write_secret(state.account, member, plan)
+            await self._write_secret(state.account, member, plan, values)
 
         failures = await _each(act, state.members)
         return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
 
-    async def _write_secret(self, account: str, member: Member, plan: AccountPlan) -> None:
+    def _note_given(self, plan: AccountPlan, outcomes: Outcomes) -> None:
+        reached = {namespace for namespace, failure in outcomes.items() if not failure}
+        if any(plan.actions[namespace] not in {Action.WAIT, Action.SKIP_FOREIGN} for namespace in reached):
+            self._given |= {plan.owners[variable]: value for variable, value in plan.values.items()}
+
+    async def _write_secret(
+        self, account: str, member: Member, plan: AccountPlan, values: Mapping[str, SecretBytes]
+    ) -> None:
         """Do in one namespace what is planned for its account Secret."""
         action, namespace = plan.actions[member.namespace], member.namespace
         version = member.secret.resource_version if member.secret else None
-        if action in (Action.DELETE, Action.REPLACE) and version:
+        if action is Action.EMPTY and version:
+            body = await self._writer.apply_account_secret(namespace, account, {}, version)
+            version = body["metadata"]["resourceVersion"]
+        if action in {Action.DELETE, Action.EMPTY, Action.REPLACE} and version:
             await self._writer.delete_account_secret(namespace, version)
             _note(namespace, "deleted")
             version = None
-        if action in (Action.APPLY, Action.REPLACE):
-            await self._apply(account, namespace, plan.values, version or await self._create(account, namespace))
+        if action in {Action.APPLY, Action.REPLACE}:
+            await self._apply(account, namespace, values, version or await self._create(account, namespace))
             if self._held.get(member.uid) == plan.values:
                 metrics.DRIFT_REPAIRS.inc()
-        if action is Action.DELETE:
+        if action in {Action.DELETE, Action.EMPTY}:
             self._held.pop(member.uid, None)
-        elif action is not Action.SKIP_FOREIGN:
+        elif action not in {Action.SKIP_FOREIGN, Action.WAIT}:
             self._held[member.uid] = plan.values
 
     async def _create(self, account: str, namespace: str) -> str:
@@ -180,7 +246,7 @@ class Reconciler:
         return version
 
     async def _apply(self, account: str, namespace: str, values: Mapping[str, SecretBytes], version: str) -> None:
-        body = await self._writer.apply_account_secret(namespace, values, version)
+        body = await self._writer.apply_account_secret(namespace, account, values, version)
         _note(namespace, f"written, variables: {len(values)}")
         strange = sorted(set(body.get("data") or {}) - set(values))
         if strange:

@@ -5,8 +5,7 @@ A batch is short and one request after the other, so that what people change nee
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 from pydantic import SecretBytes
 
@@ -32,7 +31,7 @@ class Resealer:
         writer: Writer,
         cache: Cache,
         keyring: Callable[[], Keyring],
-        opened: Callable[[AccountSecret], SecretBytes | None],
+        value: Callable[[AccountSecret], Awaitable[SecretBytes | None]],
         *,
         first_delay: float,
         clock: Callable[[], float] = time.monotonic,
@@ -40,7 +39,7 @@ class Resealer:
         self._writer = writer
         self._cache = cache
         self._keyring = keyring
-        self._opened = opened
+        self._value = value
         self._first_delay = first_delay
         self._clock = clock
         # By uid, of those that failed: the present delay, and until when they wait.
@@ -50,9 +49,17 @@ class Resealer:
         """Reseal some values, if there are any; give their accounts, whose statuses follow."""
         changed: list[str] = []
         failures: list[APIError] = []
+        keyring = self._keyring()
         # A list, since the cache changes while requests are on their way.
-        for secret, sealed in list(islice(self._resealed(), BATCH_SIZE)):
+        for secret in list(self._waiting_for(older_keys(keyring))):
+            if len(changed) == BATCH_SIZE:
+                break
             try:
+                value = await self._value(secret)
+                if value is None:  # it doesn't open, and stays as it is
+                    self._put_off(secret)
+                    continue
+                sealed = keyring.newest.public.seal(value, account=secret.namespace, name=secret.spec.name)
                 body = await self._writer.write_sealed(secret.namespace, secret.name, sealed, secret.resource_version)
             except (Conflict, NotFound):
                 # Someone changed or deleted it meanwhile: theirs stays, and its event is on the way.
@@ -80,19 +87,14 @@ class Resealer:
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._waiting = {uid: waits for uid, waits in self._waiting.items() if uid in alive}
 
-    def _resealed(self) -> Iterator[tuple[AccountSecret, str]]:
-        """Give values that have to move on, each sealed with the newest key. One that doesn't open stays as it is."""
-        keyring = self._keyring()
-        if not (older := older_keys(keyring)):
-            return
-        newest, now = keyring.newest.public, self._clock()
+    def _waiting_for(self, older: Collection[str]) -> Iterator[AccountSecret]:
+        """Give the AccountSecrets whose values have to move on from older keys, and may be tried now."""
+        now = self._clock()
         for secret in self._cache.all_account_secrets():
-            if not secret.without_copy or not needs_reseal(secret.spec.sealed, older):
-                continue
-            _, until = self._waiting.get(secret.uid, (0, now))
-            value = self._opened(secret)
-            if until <= now and value is not None:
-                yield secret, newest.seal(value, account=secret.namespace, name=secret.spec.name)
+            if older and secret.without_copy and not secret.deleting and needs_reseal(secret.spec.sealed, older):
+                _, until = self._waiting.get(secret.uid, (0, now))
+                if until <= now:
+                    yield secret
 
     def _put_off(self, secret: AccountSecret) -> None:
         delay, _ = self._waiting.get(secret.uid, (self._first_delay / 2, 0))

@@ -59,6 +59,7 @@ class Watches:
         self._changed = changed
         self._listing = listing
         self._identity = identity
+        self.settings = settings()
         self._restart = asyncio.Event()
         self._answered = dict.fromkeys(_KINDS, time.monotonic())
         self._refused: set[str] = set()
@@ -118,7 +119,7 @@ class Watches:
         try:
             await kopf.operator(
                 registry=self.registry(),
-                settings=settings(),
+                settings=self.settings,
                 clusterwide=True,
                 standalone=True,
                 identity=self._identity,  # type: ignore[arg-type]  # kopf keeps the name of this str to itself

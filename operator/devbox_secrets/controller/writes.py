@@ -10,6 +10,7 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecretStatus
 from devbox_secrets.api.names import (
+    ACCOUNT_LABEL,
     ACCOUNT_SECRET,
     CREATE_FIELD_MANAGER,
     FIELD_MANAGER,
@@ -48,22 +49,36 @@ class Writer:
         """
         path = _account_secret_path(namespace)
         try:
-            return await self._client.request("GET", path), False
+            return await self.read_account_secret(namespace), False
         except NotFound:
             body = _secret({"name": ACCOUNT_SECRET})
         query = {"fieldManager": CREATE_FIELD_MANAGER}
         response = await self._client.send("PATCH", path, query=query, body=body, media_type=APPLY)
         return response.body, response.status == HTTPStatus.CREATED
 
+    async def read_account_secret(self, namespace: str) -> Body:
+        """Read a namespace's account Secret.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._client.request("GET", _account_secret_path(namespace))
+
+    async def read_sealed(self, namespace: str, name: str) -> str | None:
+        """Read an AccountSecret's sealed text, None where there is no such object: by a list of one."""
+        query = {"fieldSelector": f"metadata.name={name}"}
+        body = await self._client.request("GET", account_secrets_path(namespace), query=query)
+        return next((item["spec"]["sealed"] for item in body["items"]), None)
+
     async def apply_account_secret(
-        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
+        self, namespace: str, account: str, values: Mapping[str, SecretBytes], resource_version: str
     ) -> Body:
-        """Write a namespace's account Secret, if it's still in that state: these values and no others.
+        """Write a namespace's account Secret, if it's still in that state: the account's values and no others.
 
         Raises:
             Conflict: it's in another state by now.
         """
-        labels = {MANAGED_BY_LABEL: FIELD_MANAGER}
+        labels = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: account}
         body = {
             **_secret({"name": ACCOUNT_SECRET, "labels": labels, "resourceVersion": resource_version}),
             "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},

@@ -22,10 +22,16 @@ from devbox_secrets.kube import config
 Body = dict[str, Any]
 T = TypeVar("T")
 
+_JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+#: Of an object, its metadata alone.
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _TIMEOUT_SECONDS = 30
 _PAGE_SIZE = 500
+#: Bytes of a list's page: a page several times as large is given up and asked for again, with fewer objects.
+_PAGE_BYTES = 4 * 1024 * 1024
+_PAGE_BYTES_MAX = 3 * _PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,12 @@ class Response:
 
     status: int
     body: Body = field(repr=False)
+    size: int = field(default=0, compare=False)
+    """Of the body, in bytes."""
+
+
+class _PageTooLarge(Exception):
+    """A list's page has more bytes than it may have."""
 
 
 class Client:
@@ -42,6 +54,8 @@ class Client:
     def __init__(self, client: ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
         self._client = client
         self._may_write = may_write
+        self.fewest_objects = _PAGE_SIZE
+        """How many of the largest objects that were listed so far fit into a page."""
 
     @classmethod
     @asynccontextmanager
@@ -62,12 +76,30 @@ class Client:
         """Send a request as `send` does, and give the response's body."""
         return (await self.send(method, path, **options)).body
 
-    async def pages(self, path: str, query: Mapping[str, str], limit: int = _PAGE_SIZE) -> AsyncIterator[Body]:
-        """Read a list page by page; no page is kept while the next is read."""
-        asked = {**query, "limit": str(limit)}
+    async def pages(
+        self, path: str, query: Mapping[str, str], limit: int = _PAGE_SIZE, *, metadata_only: bool = False
+    ) -> AsyncIterator[Body]:
+        """Read a list page by page: of up to `limit` objects, and of fewer where they are large.
+
+        No page is kept while the next is read. With `metadata_only`, nothing else of the objects is sent.
+        """
+        accept = _METADATA_ONLY if metadata_only else _JSON
+        asked, fits = dict(query), limit
         while True:
-            page = await self.request("GET", path, query=asked)
+            asked["limit"] = str(fits)
+            try:
+                # However large it is, one object has to be read.
+                most = _PAGE_BYTES_MAX if fits > 1 else None
+                response = await self.send("GET", path, query=asked, accept=accept, max_bytes=most)
+            except _PageTooLarge:
+                fits = max(fits // 4, 1)
+                continue
+            page = response.body
+            page["items"] = page["items"] or []  # an empty list of metadata is null
             asked["continue"] = page["metadata"].get("continue", "")
+            fits = _fitting(len(page["items"]), response.size, limit)
+            self.fewest_objects = min(fits, self.fewest_objects)
+            del response
             yield page
             del page
             if not asked["continue"]:
@@ -82,25 +114,28 @@ class Client:
             version = int(page["metadata"]["resourceVersion"])
         return items, version
 
-    async def send(
+    async def send(  # noqa: PLR0913 - what a request and the reading of its response may need
         self,
         method: str,
         path: str,
         *,
         query: Mapping[str, str] | None = None,
         body: Body | None = None,
-        media_type: str = "application/json",
+        media_type: str = _JSON,
+        accept: str = _JSON,
         quote: bool = False,
+        max_bytes: int | None = None,
     ) -> Response:
         """Send one request.
 
         With `quote`, an error repeats the server's own words also for a write: for one that holds no value.
+        With `max_bytes`, a larger response isn't read.
 
         Raises:
             APIError: there was no response, or a refusal; or it was a write that may not be sent now.
         """
         client = self._client
-        headers = {"Accept": "application/json", "Content-Type": media_type}
+        headers = {"Accept": accept, "Content-Type": media_type}
         for auth in (await client.configuration.auth_settings()).values():
             headers[auth["key"]] = auth["value"]
         url = f"{client.configuration.host}{path}"
@@ -111,7 +146,7 @@ class Client:
             raise NotLeader(f"{method} {path}: not sent, since another replica may be writing now")
         try:
             response = await client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
-            raw = await response.read()
+            raw = await _read(response.response, max_bytes)
         except TimeoutError as error:  # aiohttp's are of this class as well
             raise RequestTimeout(f"{method} {path}: {type(error).__name__}") from error
         except aiohttp.ClientError as error:
@@ -119,10 +154,27 @@ class Client:
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise _refusal(f"{method} {path}", response.status, raw, quote=quote or method == "GET")
         try:
-            return Response(response.status, json.loads(raw))
+            return Response(response.status, json.loads(raw), len(raw))
         except ValueError:
             # From None: what a proxy's page says may be anything.
             raise ServerError(f"{method} {path}: the answer isn't an API server's, but a proxy's perhaps") from None
+
+
+def _fitting(objects: int, size: int, limit: int) -> int:
+    """Say how many objects such as those of a page make one of the right size."""
+    return max(min(_PAGE_BYTES * objects // size, limit), 1) if objects and size else limit
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> bytes:
+    if max_bytes is None:
+        return await response.read()
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > max_bytes:
+            response.close()
+            raise _PageTooLarge
+    return bytes(raw)
 
 
 def _refusal(request: str, status: int, raw: bytes, *, quote: bool) -> APIError:

@@ -18,7 +18,7 @@ from integration.support.webhook import Fallback
 
 WELL = {
     "API server", "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "versions", "lease",
-    "sealing key", "key readers", "synced", "namespaces", "devboxes",
+    "sealing key", "key readers", "synced", "namespaces", "account Secrets", "devboxes",
 }  # fmt: skip
 BOUND = (
     "bound to pods with devbox-secrets.dev/devbox,devbox-secrets.dev/devbox notin (false)"

@@ -284,18 +284,6 @@ def test_a_member_that_fails_again_and_again_is_told_and_holds_back_no_status(ac
     silent.holds({"TOKEN": b"x", "ANOTHER": b"y"})
 
 
-def test_a_secret_of_ours_that_was_made_anew_with_another_type_is_replaced(account: Account, running: Operator) -> None:
-    account.is_ready(account.put("TOKEN", b"x"))
-    body = get(account.controlplane, "secret", SECRET, "-n", account.name)
-    metadata = {"name": SECRET, "namespace": account.name, "labels": body["metadata"]["labels"]}
-    strange = {**body, "metadata": metadata, "data": {}, "type": "example.com/strange"}
-    running.component.stop()
-    account.controlplane.kubectl("replace", "--force", "-f", "-", input=json.dumps(strange))
-    running.component.start()
-    account.holds({"TOKEN": b"x"})
-    running.component.wait_ready()
-
-
 def test_a_status_names_no_key_when_the_value_names_none(account: Account) -> None:
     name = account.put("TOKEN", b"x")
     account.is_ready(name)
@@ -432,7 +420,7 @@ def _a_second_later() -> Callable[[], bool]:
 
 def _labelled(account: Account) -> bool:
     labels = get(account.controlplane, "secret", SECRET, "-n", account.name)["metadata"].get("labels", {})
-    return bool(labels == {"app.kubernetes.io/managed-by": "devbox-secrets"})
+    return bool(labels == {"app.kubernetes.io/managed-by": "devbox-secrets", ACCOUNT: account.name})
 
 
 def _versions(account: Account) -> dict[str, str]:

@@ -64,7 +64,7 @@ class Operator:
         self.writer = Writer(client)
         self.cache = Cache()
         clock = partial(next, _hours())
-        opener = Opener(lambda: Keyring([KEY]))
+        opener = Opener(lambda: Keyring([KEY]), self.writer.read_sealed)
         recorder = EventRecorder(self.writer, self.cache, "test", clock)
         self._reconciler = Reconciler(self.writer, self.cache, opener, recorder.record, reserved=(), clock=clock)
 
@@ -146,7 +146,7 @@ async def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_aw
     await it.reconcile(namespace)
     # Now the watch tells of the Secret that was written.
     find = ("secret", SECRET, "-n", guest)
-    assert it.cache.upsert_secret(get(controlplane, *find)) == {guest}
+    assert it.cache.upsert_secret(get(controlplane, *find, "--show-managed-fields")) == {guest}
     await it.reconcile(guest)
     assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
 
@@ -183,9 +183,9 @@ async def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
 async def test_a_write_planned_for_an_older_state_is_refused(it: Operator, namespace: str) -> None:
     created, _ = await it.writer.create_account_secret(namespace)
     old = created["metadata"]["resourceVersion"]
-    await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"new")}, old)
+    await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"new")}, old)
     with pytest.raises(APIError, match="409"):
-        await it.writer.apply_account_secret(namespace, {VARIABLE: SecretBytes(b"old")}, old)
+        await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"old")}, old)
     body, new = await it.writer.create_account_secret(namespace)
     assert not new
     assert body["data"] == {VARIABLE: "bmV3"}

@@ -92,7 +92,7 @@ class Story:
         ]
 
 
-def opened(secret: AccountSecret) -> SecretBytes | None:
+async def opened(secret: AccountSecret) -> SecretBytes | None:
     try:
         return KEYS.open(secret.spec.sealed, account=secret.namespace, name=secret.spec.name)
     except CannotOpen:

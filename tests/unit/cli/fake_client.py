@@ -24,5 +24,5 @@ class FakeClient(Client):
             raise response
         return response
 
-    async def pages(self, path: str, query: Mapping[str, str], limit: int = 500) -> AsyncIterator[Json]:
+    async def pages(self, path: str, query: Mapping[str, str], limit: int = 500, **_: object) -> AsyncIterator[Json]:
         yield await self.request("GET", path, query=query, limit=limit)

@@ -8,10 +8,11 @@ from itertools import count
 from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecretStatus
+from devbox_secrets.api.names import CREATE_FIELD_MANAGER
 from devbox_secrets.controller.rules.events import Event
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError, Conflict, NotFound
-from unit.controller.objects import Body, at, secret
+from unit.controller.objects import CREATED, Body, applied, at, secret
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,30 @@ class FakeWriter(Writer):
             return self.secrets[namespace], False
         body = secret(namespace, {})
         del body["metadata"]["labels"]
+        body["metadata"]["managedFields"] = [applied([], manager=CREATE_FIELD_MANAGER)]
         return self.put_secret(body), True
 
+    async def read_account_secret(self, namespace: str) -> Body:
+        self._call(f"read {namespace}")
+        return self._at_version(self.secrets.get(namespace), None)
+
+    async def read_sealed(self, namespace: str, name: str) -> str | None:
+        self._call(f"read {namespace}/{name}")
+        found = self.account_secrets.get((namespace, name))
+        return found["spec"]["sealed"] if found else None
+
     async def apply_account_secret(
-        self, namespace: str, values: Mapping[str, SecretBytes], resource_version: str
+        self, namespace: str, account: str, values: Mapping[str, SecretBytes], resource_version: str
     ) -> Body:
         self._call(f"apply {namespace}")
         found = self._at_version(self.secrets.get(namespace), resource_version)
-        body = secret(namespace, {name: value.get_secret_value().decode() for name, value in values.items()})
+        body = secret(namespace, {name: value.get_secret_value().decode() for name, value in values.items()}, account)
         # A key with an underscore before it is another field manager's: applying leaves it.
         body["data"] |= {name: value for name, value in found["data"].items() if name.startswith("_")}
-        return self.put_secret(body)
+        kept = {
+            name: found["metadata"][name] for name in ("finalizers", "deletionTimestamp") if name in found["metadata"]
+        }
+        return self.put_secret({**body, "metadata": body["metadata"] | kept})
 
     async def remove_account_secret_keys(self, namespace: str, names: list[str], resource_version: str) -> Body:
         self._call(f"remove {namespace} {' '.join(names)}")
@@ -102,7 +116,11 @@ class FakeWriter(Writer):
     async def delete_account_secret(self, namespace: str, resource_version: str) -> None:
         self._call(f"delete {namespace}")
         self._at_version(self.secrets.get(namespace), resource_version)
-        del self.secrets[namespace]
+        if self.secrets[namespace]["metadata"].get("finalizers"):
+            metadata = {**self.secrets[namespace]["metadata"], "deletionTimestamp": CREATED}
+            self.put_secret({**self.secrets[namespace], "metadata": metadata})
+        else:
+            del self.secrets[namespace]
 
     async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
         self._call(f"status {namespace}/{name}")
@@ -127,9 +145,9 @@ class FakeWriter(Writer):
         if call in self._always:
             raise self._always[call]
 
-    def _at_version(self, found: Body | None, version: str) -> Body:
+    def _at_version(self, found: Body | None, version: str | None) -> Body:
         if found is None:
             raise NotFound("404 NotFound")
-        if found["metadata"]["resourceVersion"] != version:
+        if version not in {None, found["metadata"]["resourceVersion"]}:
             raise Conflict("409 Conflict")
         return found

@@ -1,7 +1,7 @@
 """Objects as the API server has them, with values that are really sealed."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -41,16 +41,47 @@ def namespace(name: str, account: str | None = None, **metadata: str) -> Body:
     return {"metadata": fixed | metadata}
 
 
-def secret(where: str, values: Mapping[str, str], **fields: object) -> Body:
-    """Give an account Secret of ours without a version."""
+def secret(where: str, values: Mapping[str, str], account: str = "team", **fields: object) -> Body:
+    """Give an account Secret of ours without a version; a key with an underscore before it is someone else's."""
     data = {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}
+    labels = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: account}
     metadata = {
         "name": ACCOUNT_SECRET,
         "namespace": where,
         "creationTimestamp": CREATED,
-        "labels": {MANAGED_BY_LABEL: FIELD_MANAGER},
+        "labels": labels,
+        "managedFields": [applied([name for name in values if not name.startswith("_")], labels)],
     }
     return {"metadata": metadata, "type": SECRET_TYPE, "data": data, **fields}
+
+
+def applied(
+    names: Iterable[str], labels: Iterable[str] = (), manager: str = FIELD_MANAGER, time: str = CREATED
+) -> Body:
+    """Give the entry of managedFields of whoever applied these keys of a Secret's data, and labels."""
+    fields = {
+        "f:data": {f"f:{name}": {} for name in names},
+        "f:metadata": {"f:labels": {f"f:{name}": {} for name in labels}},
+    }
+    return {"manager": manager, "operation": "Apply", "time": time, "fieldsV1": fields}
+
+
+def edited(body: Body, *names: str, values: Mapping[str, str] | None = None) -> Body:
+    """Give a Secret in which someone else changed values, as the API server notes it."""
+    changed = {name: base64.b64encode(value.encode()).decode() for name, value in (values or {}).items()}
+    theirs: Body = {f"f:{name}": {} for name in (*names, *changed)}
+    entries = [
+        {
+            **entry,
+            "fieldsV1": {
+                **entry["fieldsV1"],
+                "f:data": {name: {} for name in entry["fieldsV1"].get("f:data", {}) if name not in theirs},
+            },
+        }
+        for entry in body["metadata"]["managedFields"]
+    ]
+    entries.append({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:data": theirs}})
+    return {**body, "metadata": {**body["metadata"], "managedFields": entries}, "data": {**body["data"], **changed}}
 
 
 def at(version: int, body: Body) -> Body:

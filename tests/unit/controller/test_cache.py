@@ -14,16 +14,29 @@ from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.api.names import (
     ACCOUNT_LABEL,
     ACCOUNT_SECRET,
+    CREATE_FIELD_MANAGER,
     FIELD_MANAGER,
     MANAGED_BY_LABEL,
 )
-from devbox_secrets.controller.cache import Cache, Key, Table
+from devbox_secrets.controller.cache import (
+    Cache,
+    Key,
+    Table,
+    abridge,
+    is_abridged,
+    read_account_secret,
+    read_namespace,
+    read_secret,
+)
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.plan import ExistingSecret, Member
+from devbox_secrets.controller.rules.rotation import needs_reseal
+from unit.controller.objects import applied
 
 Body = dict[str, Any]
 KEY: Key = ("team", "a")
 CREATED = "2026-01-01T00:00:00Z"
-MANAGED = {MANAGED_BY_LABEL: FIELD_MANAGER}
+MANAGED = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: "team"}
 
 
 def account_secret(version: int, namespace: str = "team", name: str = "a", **fields: Any) -> Body:  # noqa: ANN401
@@ -55,6 +68,7 @@ def namespace(
 
 
 def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, **metadata: object) -> Body:
+    """Give an account Secret that we wrote for the account `team`."""
     data = {name: base64.b64encode(value).decode() for name, value in (values or {}).items()}
     fixed = {
         "name": ACCOUNT_SECRET,
@@ -62,7 +76,18 @@ def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, 
         "creationTimestamp": CREATED,
         "resourceVersion": str(version),
     }
-    return {"metadata": {**fixed, "labels": MANAGED, **metadata}, "data": data}
+    ours = {"labels": MANAGED, "managedFields": [applied(data, MANAGED)]}
+    return {"metadata": {**fixed, **ours, **metadata}, "data": data}
+
+
+def known(cache: Cache, where: str = "box") -> ExistingSecret:
+    """Give what is known of a namespace's account Secret."""
+    ((_, found),) = [each for each in cache.secrets() if each[0].name == where]
+    return found
+
+
+def prints(**values: bytes) -> dict[str, Fingerprint]:
+    return {name: Fingerprint.of(SecretBytes(value)) for name, value in values.items()}
 
 
 def sealed(cache: Cache, account: str = "team") -> list[str]:
@@ -310,7 +335,8 @@ def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
     for body in (namespace(1, "team"), namespace(2, "z", "team"), namespace(3, "b", "team"), namespace(4, "c")):
         cache.upsert_namespace(body)
     cache.upsert_secret(secret(5, "z", {"A": b"1"}))
-    found = ExistingSecret("5", {"A": SecretBytes(b"1")}, created=CREATED)
+    values = prints(A=b"1")
+    found = ExistingSecret("5", values, account="team", unchanged=values, created=CREATED)
     assert cache.members("team") == [
         Member("b", True, uid="uid-b"),
         Member("team", False, uid="uid-team"),
@@ -388,10 +414,10 @@ def test_a_list_of_what_is_known_marks_nothing() -> None:
     boxes = [namespace(1, "team"), namespace(2, "box", "team")]
     ours, theirs = [secret(3, "box", {"A": b"1"})], [account_secret(4)]
     cache.replace_namespaces(boxes, 4)
-    cache.replace_secrets(ours, 4)
+    cache.replace_secrets(map(read_secret, ours), 4)
     cache.replace_account_secrets(map(AccountSecret.parse, theirs), 4)
     assert cache.replace_namespaces(boxes, 9) == set()
-    assert cache.replace_secrets(ours, 9) == set()
+    assert cache.replace_secrets(map(read_secret, ours), 9) == set()
     assert cache.replace_account_secrets(map(AccountSecret.parse, theirs), 9) == set()
 
 
@@ -412,7 +438,7 @@ def test_an_account_secret_marks_the_account_of_its_namespace() -> None:
     assert cache.delete_secret(secret(3, "box")) == set()
     # Of an unknown namespace it is the namespace's own.
     assert cache.upsert_secret(secret(4, "elsewhere")) == {"elsewhere"}
-    assert cache.replace_secrets([secret(5, "box")], 6) == {"team", "elsewhere"}
+    assert cache.replace_secrets([read_secret(secret(5, "box"))], 6) == {"team", "elsewhere"}
 
 
 def test_every_account_with_something_to_do_is_named() -> None:
@@ -426,28 +452,68 @@ def test_every_account_with_something_to_do_is_named() -> None:
     assert cache.accounts() == {"with-account-secrets", "with-a-label", "with-a-left-over", "with-both"}
 
 
-APPLIED = {"manager": FIELD_MANAGER, "operation": "Apply"}
+THEIRS = {"manager": "kubectl", "operation": "Update", "time": CREATED}
+EARLIER = "2025-12-31T23:58:59Z"
 
 
 @pytest.mark.parametrize(
-    ("metadata", "owned", "labeled"),
+    ("managed_fields", "owned"),
     [
-        ({}, True, True),
-        ({"labels": {}}, False, False),
-        ({"labels": None}, False, False),
-        ({"labels": {MANAGED_BY_LABEL: "Helm"}}, False, False),
-        ({"labels": {}, "managedFields": [APPLIED]}, True, False),
-        ({"labels": {}, "managedFields": [{**APPLIED, "operation": "Update"}]}, False, False),
-        ({"labels": {}, "managedFields": [{**APPLIED, "manager": "kubectl"}]}, False, False),
-        ({"labels": {}, "managedFields": None}, False, False),
+        pytest.param([applied("A")], True, id="we applied it"),
+        pytest.param([applied("A"), THEIRS], True, id="someone else wrote, too"),
+        pytest.param([applied("A", time="2026-01-01T00:00:09Z")], True, id="we applied it again"),
+        pytest.param([applied("A", time="2025-12-31T23:59:30Z")], True, id="another API server's clock is behind"),
+        pytest.param([applied("", manager=CREATE_FIELD_MANAGER)], True, id="we created it"),
+        pytest.param([applied("", manager=CREATE_FIELD_MANAGER), THEIRS], False, id="we created it, someone filled it"),
+        pytest.param([applied("A", time=EARLIER)], False, id="restored from a backup"),
+        pytest.param([applied("", manager=CREATE_FIELD_MANAGER, time=EARLIER)], False, id="restored while empty"),
+        pytest.param([applied("A", time="0000-01-01T00:00:00Z")], False, id="at no time"),
+        pytest.param([{**applied("A"), "time": None}], False, id="without a time"),
+        pytest.param([], False, id="a copy with our labels"),
+        pytest.param(None, False, id="without managedFields"),
+        pytest.param([THEIRS], False, id="someone else made it"),
+        pytest.param([{**applied("A"), "operation": "Update"}], False, id="named like us, but not applied"),
+        pytest.param([applied("A", manager="kubectl")], False, id="someone else applied it"),
     ],
 )
-def test_a_secret_is_ours_by_its_label_or_because_we_applied_it(metadata: Body, owned: bool, labeled: bool) -> None:
+def test_a_secret_is_ours_because_we_wrote_it_whatever_its_labels_say(managed_fields: object, owned: bool) -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
-    cache.upsert_secret(secret(2, "box", **metadata))
-    (member,) = cache.members("box")
-    assert member.secret == ExistingSecret("2", {}, created=CREATED, owned=owned, labeled=labeled)
+    cache.upsert_secret(secret(2, "box", {"A": b"1"}, managedFields=managed_fields))
+    assert known(cache).owned is owned
+    assert known(cache).labeled
+    cache.upsert_secret(secret(3, "box", {"A": b"1"}, managedFields=managed_fields, labels=None))
+    assert known(cache).owned is owned
+    assert not known(cache).labeled
+
+
+@pytest.mark.parametrize(
+    ("values", "metadata", "unchanged"),
+    [
+        pytest.param({"A": b"1"}, {}, {"A": b"1"}, id="as we wrote it"),
+        pytest.param({"A": b"1"}, {"labels": {MANAGED_BY_LABEL: FIELD_MANAGER}}, {"A": b"1"}, id="an older version's"),
+        pytest.param({"A": b"1", "B": b"2"}, {"managedFields": [applied("A", MANAGED)]}, {"A": b"1"}, id="a stray key"),
+        pytest.param(
+            {"A": b"1", "B": b"2"},
+            {"managedFields": [applied("AB", MANAGED), applied("B", manager="kubectl")]},
+            {"A": b"1"},
+            id="a key that someone else applied as well",
+        ),
+        pytest.param({"A": b"1"}, {"managedFields": [applied("A")]}, {}, id="the account's label is someone else's"),
+        pytest.param({"A": b"1"}, {"managedFields": [applied("A", MANAGED, time=EARLIER)]}, {}, id="restored"),
+        pytest.param({"A": b"1", "B": b"\0"}, {}, {"A": b"1"}, id="a NUL"),
+        pytest.param({"A": b"1", "B": b"\xff"}, {}, {"A": b"1"}, id="no text"),
+        pytest.param({"A": b"1", "B": b"x" * 131_072}, {}, {"A": b"1"}, id="too large"),
+    ],
+)
+def test_of_a_secret_s_values_those_are_known_that_we_wrote_and_nobody_changed(
+    values: dict[str, bytes], metadata: Body, unchanged: dict[str, bytes]
+) -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box"))
+    cache.upsert_secret(secret(2, "box", values, **metadata))
+    assert known(cache).data == prints(**values)
+    assert known(cache).unchanged == prints(**unchanged)
 
 
 @pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
@@ -455,8 +521,52 @@ def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recrea
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret({**secret(2, "box"), "immutable": immutable, "data": None})
-    (member,) = cache.members("box")
-    assert member.secret == ExistingSecret("2", {}, created=CREATED, must_recreate=must_recreate)
+    assert known(cache) == ExistingSecret("2", {}, account="team", created=CREATED, must_recreate=must_recreate)
+
+
+def test_a_secret_that_is_being_deleted_is_known_with_its_finalizers() -> None:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "box"))
+    cache.upsert_secret(secret(2, "box", deletionTimestamp=CREATED, finalizers=["a.example/hold"]))
+    assert (known(cache).deleting, known(cache).finalizers) == (True, ("a.example/hold",))
+
+
+def test_the_same_values_in_many_namespaces_are_kept_once() -> None:
+    one, two = (read_secret(secret(2, where, {"A": b"1", "B": b"2"}))[1] for where in ("a", "b"))
+    assert one.data is two.data
+    assert one.unchanged is one.data
+
+
+def test_an_account_secret_that_is_being_deleted_is_known_as_one() -> None:
+    cache = Cache()
+    body = account_secret(5)
+    body["metadata"]["deletionTimestamp"] = CREATED
+    assert cache.upsert_account_secret(body) == {"team"}
+    assert [item.deleting for item in cache.account_secrets("team")] == [True]
+
+
+def test_of_a_long_sealed_text_only_what_stands_for_it_is_kept() -> None:
+    text = "dbs1.0123456789abcdef." + "x" * 172_000
+    body = account_secret(5)
+    body["spec"] |= {"sealed": text, "description": "d" * 1024}
+    spec = read_account_secret(body).spec
+    assert spec.sealed == abridge(text)
+    assert len(spec.sealed) < 100
+    assert is_abridged(spec.sealed)
+    assert needs_reseal(spec.sealed, {"0123456789abcdef"})
+    assert abridge(text + "y") != spec.sealed
+    assert spec.description is None
+
+
+@pytest.mark.parametrize("text", ["dbs1.0123456789abcdef.x", "", "…" + "x" * 5000])
+def test_a_text_that_stands_for_no_other_is_known_as_such(text: str) -> None:
+    assert not is_abridged(text)
+
+
+def test_of_a_namespace_nothing_is_kept_that_may_be_large() -> None:
+    body = namespace(1, "box", "team", terminating=True)
+    body["metadata"] |= {"annotations": {"a": "b"}, "managedFields": [{}]}
+    assert read_namespace({**body, "spec": {}}) == namespace(1, "box", "team", terminating=True)
 
 
 def test_nothing_in_the_cache_prints_a_value() -> None:
@@ -466,7 +576,7 @@ def test_nothing_in_the_cache_prints_a_value() -> None:
     cache.upsert_secret(secret(3, "team", {"A": b"canary-value"}))
     (member,) = cache.members("team")
     assert member.secret is not None
-    assert member.secret.data == {"A": SecretBytes(b"canary-value")}
+    assert member.secret.data == prints(A=b"canary-value")
     printed = repr((vars(cache), cache.members("team"), cache.account_secrets("team"), str(member)))
     assert "canary-value" not in printed
     assert base64.b64encode(b"canary-value").decode() not in printed

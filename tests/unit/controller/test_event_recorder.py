@@ -11,7 +11,7 @@ from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.rules.events import Event
 from devbox_secrets.errors import Forbidden
 from unit.controller.fake_writer import FakeWriter, RecordedEvent
-from unit.controller.objects import account_secret, at, namespace
+from unit.controller.objects import account_secret, at, namespace, secret
 
 EVENT = Event("CannotOpen", "it doesn't open")
 
@@ -134,3 +134,14 @@ async def test_what_was_mended_and_breaks_again_is_recorded_again(scans: Scans) 
     await scans.scan()
     scans.lose("team")
     assert [await scans.scan() for _ in range(2)] == [[], [("box", "HomeNotFound")]]
+
+
+async def test_a_secret_that_is_not_ours_is_recorded_once_beside_what_else_is_wrong(scans: Scans) -> None:
+    scans.have("box", "team")
+    body = secret("box", {"A": "1"})
+    body["metadata"]["managedFields"] = []
+    scans.cache.upsert_secret(at(next(scans.writer.versions), body))
+    await scans.scan()
+    assert sorted(await scans.scan()) == [("box", "HomeNotFound"), ("box", "NotOwned")]
+    assert await scans.scan() == []
+    assert without_home() == 1

@@ -8,16 +8,15 @@ import pytest
 from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecret
-from devbox_secrets.api.names import CREATE_FIELD_MANAGER
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache
-from devbox_secrets.controller.opener import Opener
+from devbox_secrets.controller.opener import Opener, Values
 from devbox_secrets.controller.reconciler import Reconciler, _each
 from devbox_secrets.controller.rules.events import Event
 from devbox_secrets.crypto.envelope import Keyring
 from devbox_secrets.errors import APIError, Conflict, Forbidden, NotFound, ServerError, Unreachable
 from unit.controller.fake_writer import FakeWriter
-from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, at, namespace, seal, secret
+from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, at, edited, namespace, seal, secret
 
 REFUSED = Forbidden("PATCH …: 403 quota")
 
@@ -29,13 +28,10 @@ class Cluster:
         self.cache = Cache()
         self.writer = FakeWriter()
         self.keyring = Keyring([KEY])
-        self.opener = Opener(lambda: self.keyring)
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.recorded: list[tuple[str, str]] = []
-        self.reconciler = Reconciler(
-            self.writer, self.cache, self.opener, self.record, reserved=["PATH"], clock=lambda: self.now
-        )
         self.failures = 0
+        self.restart()
 
     async def record(self, secret: AccountSecret, event: Event) -> None:
         self.recorded.append((secret.name, event.reason))
@@ -71,6 +67,23 @@ class Cluster:
     def hear_of_deletion(self, where: str) -> None:
         """Have the event of an account Secret's deletion come."""
         self.cache.delete_secret(at(next(self.writer.versions), secret(where, {})))
+
+    def hear_of_secret(self, where: str) -> None:
+        """Have the event of an account Secret's state come."""
+        self.cache.upsert_secret(self.writer.secrets[where])
+
+    def have_finalizer(self, where: str, **metadata: str) -> None:
+        """Have someone put a finalizer on an account Secret."""
+        body = self.writer.secrets[where]
+        changed = {**body["metadata"], "finalizers": ["a.example/hold"], **metadata}
+        self.have_secret({**body, "metadata": changed})
+
+    def restart(self) -> None:
+        """Have a new process, which knows what the cache has."""
+        self.opener = Opener(lambda: self.keyring, self.writer.read_sealed)
+        self.reconciler = Reconciler(
+            self.writer, self.cache, self.opener, self.record, reserved=["PATH"], clock=lambda: self.now
+        )
 
     async def reconcile(self, account: str = "team") -> None:
         await self.reconciler.reconcile(account, since=0, failures=self.failures)
@@ -172,7 +185,7 @@ async def test_a_write_is_measured_from_when_the_change_was_heard_of(cluster: Cl
 async def test_what_someone_else_changed_is_repaired_and_counted(cluster: Cluster) -> None:
     cluster.have("A", "1")
     await cluster.reconcile()
-    cluster.have_secret(secret("team", {"A": "by hand"}))
+    cluster.have_secret(edited(cluster.writer.secrets["team"], values={"A": "by hand"}))
     before = drift_repairs()
     assert await cluster.calls() == ["apply team"]
     assert cluster.writer.values("team") == {"A": "1"}
@@ -215,7 +228,7 @@ async def test_a_secret_that_can_not_be_changed_is_deleted_first(cluster: Cluste
 def foreign(where: str) -> Body:
     """Give a Secret that someone else made."""
     body = secret(where, {"THEIRS": "x"})
-    del body["metadata"]["labels"]
+    del body["metadata"]["labels"], body["metadata"]["managedFields"]
     return body
 
 
@@ -255,8 +268,6 @@ async def test_a_secret_that_we_created_and_could_not_fill_is_filled_the_next_ti
     cluster.have("A", "1")
     cluster.writer.fail_once("apply team", Unreachable("gone"))
     assert await cluster.failing_calls(Unreachable) == ["create team", "apply team"]
-    created = cluster.writer.secrets["team"]
-    created["metadata"]["managedFields"] = [{"manager": CREATE_FIELD_MANAGER, "operation": "Apply"}]
     # Its event may still be on the way: then the next try learns of it.
     assert await cluster.failing_calls(Conflict) == ["create team"]
     assert await cluster.calls() == ["apply team", "status team/a"]
@@ -416,6 +427,158 @@ async def test_a_value_that_does_not_open_leaves_the_former_in_its_place(cluster
     assert cluster.writer.values("team") == {"A": "1"}
     assert cluster.reason("a") == "CannotOpen"
     assert "Devboxes keep the value of 2026-01-01T00:00:00Z" in cluster.message("a")
+
+
+LOST = {
+    "the home's is someone else's": lambda cluster: cluster.have_secret(foreign("team")),
+    "the home's was deleted": lambda cluster: cluster.lose_secret("team"),
+    "the home's was edited": lambda cluster: cluster.have_secret(
+        edited(cluster.writer.secrets["team"], values={"A": "forged"})
+    ),
+}
+
+
+@pytest.mark.parametrize("happens", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_last_good_value_stays_whatever_becomes_of_the_home_s_secret(
+    restarted: bool, happens: Callable[[Cluster], None], cluster: Cluster
+) -> None:
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    happens(cluster)
+    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    if restarted:
+        cluster.restart()
+    await cluster.reconcile()
+    assert cluster.writer.values("box") == {"A": "1"}
+    assert cluster.writer.values("team") in ({"A": "1"}, {"THEIRS": "x"})
+    assert "Devboxes keep the value of" in cluster.message("a")
+
+
+async def test_the_last_good_value_is_in_memory_when_every_secret_is_gone(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.restart()
+    await cluster.reconcile()
+    cluster.lose_secret("team")
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "1"}
+
+
+async def test_a_value_that_never_fitted_is_not_the_last_good_one(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.have("B", "b" * 130_000)
+    for name in "CDEFGHI":
+        cluster.have(name, name * 130_000)
+    await cluster.reconcile()
+    cluster.have("A", "2" * 130_000, generation=2)
+    await cluster.reconcile()
+    assert cluster.reason("a") == "TooLarge"
+    cluster.have_sealed("A", seal("3", "OTHER"), generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.values("team")["A"] == "1"
+
+
+async def test_values_of_a_former_account_never_reach_the_next_one(cluster: Cluster) -> None:
+    cluster.have_namespace("other")
+    cluster.have_namespace("box", "other")
+    cluster.have("A", "theirs", account="other")
+    await cluster.reconcile("other")
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.lose_secret("team")
+    cluster.restart()
+    cluster.have_namespace("box", "team")
+    await cluster.reconcile()
+    assert cluster.writer.values("box") == {}
+    assert "team" not in cluster.writer.secrets
+
+
+async def test_a_value_of_which_only_the_fingerprint_was_known_is_had_again(cluster: Cluster) -> None:
+    long = "x" * 100_000
+    cluster.have("A", long)
+    await cluster.reconcile()
+    cluster.opener.values = Values()
+    cluster.have_namespace("box", "team")
+    assert await cluster.calls() == ["read team/a", "create box", "apply box"]
+    assert cluster.writer.values("box") == {"A": long}
+    cluster.opener.values = Values()
+    cluster.keyring = Keyring([])
+    cluster.have_namespace("cube", "team")
+    assert await cluster.calls() == ["read team/a", "read box", "create cube", "apply cube"]
+    assert cluster.writer.values("cube") == {"A": long}
+
+
+async def test_a_value_that_nobody_has_any_more_is_looked_for_again(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.opener.values = Values()
+    cluster.keyring = Keyring([])
+    cluster.lose_secret("team")
+    assert await cluster.failing_calls(Conflict) == []
+    await cluster.reconcile()
+    assert cluster.reason("a") == "UnknownKey"
+    assert "team" not in cluster.writer.secrets
+
+
+async def test_a_secret_that_changed_just_before_a_value_was_read_from_it_is_not_believed(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.restart()
+    cluster.writer.before["read team"] = lambda: cluster.have_secret(
+        edited(cluster.writer.secrets["team"], values={"A": "forged"})
+    )
+    assert await cluster.failing_calls(Conflict) == ["read team"]
+
+
+async def test_a_secret_that_a_finalizer_holds_is_emptied_before_it_is_deleted(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_finalizer("team")
+    cluster.lose("A")
+    assert await cluster.calls() == ["apply team", "delete team"]
+    assert cluster.writer.values("team") == {}
+    cluster.hear_of_secret("team")
+    assert await cluster.calls() == []
+
+
+async def test_a_secret_that_was_deleted_and_is_held_follows_what_is_wanted(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    await cluster.reconcile()
+    cluster.have_finalizer("team", deletionTimestamp="2026-01-01T00:00:00Z")
+    cluster.have("B", "2")
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "1", "B": "2"}
+    cluster.lose("A")
+    cluster.lose("B")
+    assert await cluster.calls() == ["apply team"]
+    assert cluster.writer.values("team") == {}
+
+
+async def test_an_immutable_secret_that_a_finalizer_holds_is_told(cluster: Cluster) -> None:
+    cluster.have_secret(secret("team", {"OLD": "x"}, immutable=True))
+    cluster.have_finalizer("team")
+    cluster.have("A", "1")
+    assert await cluster.failing_calls(Conflict) == ["delete team", "create team"]
+    assert await cluster.calls() == ["status team/a"]
+    assert cluster.reason("a") == "NotWritten"
+    assert "team (a.example/hold)" in cluster.message("a")
+
+
+async def test_an_account_secret_that_is_being_deleted_counts_as_deleted(cluster: Cluster) -> None:
+    cluster.have("A", "1")
+    cluster.have("B", "2")
+    await cluster.reconcile()
+    body = cluster.writer.account_secrets["team", "a"]
+    body = {**body, "metadata": {**body["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    cluster.cache.upsert_account_secret(cluster.writer.put_account_secret(body))
+    assert await cluster.calls() == ["apply team", "status team/a"]
+    assert cluster.writer.values("team") == {"B": "2"}
+    assert cluster.reason("a") == "Deleting"
 
 
 async def test_a_value_whose_key_comes_is_synced_then(cluster: Cluster) -> None:

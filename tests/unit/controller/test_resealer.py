@@ -32,13 +32,19 @@ class Values:
             self.writer,
             self.cache,
             lambda: self.keyring,
-            lambda secret: self.values.get(secret.uid),
+            self.value,
             first_delay=FIRST_DELAY,
             clock=lambda: self.now,
         )
 
-    def have(self, variable: str, sealed: str, *, manager: str = GATEWAY_FIELD_MANAGER, opened: bool = True) -> None:
+    async def value(self, secret: AccountSecret) -> SecretBytes | None:
+        return self.values.get(secret.uid)
+
+    def have(
+        self, variable: str, sealed: str, *, manager: str = GATEWAY_FIELD_MANAGER, opened: bool = True, **metadata: str
+    ) -> None:
         body = account_secret(variable, sealed)
+        body["metadata"] |= metadata
         body["metadata"]["managedFields"] = [{"manager": manager, "fieldsV1": {"f:spec": {"f:sealed": {}}}}]
         self.cache.upsert_account_secret(self.writer.put_account_secret(body))
         if opened:
@@ -103,8 +109,15 @@ async def test_a_value_that_someone_else_may_have_a_copy_of_stays(values: Values
     assert await values.calls() == []
 
 
-async def test_a_value_that_was_not_opened_stays(values: Values) -> None:
-    values.have("A", old("A"), opened=False)
+async def test_a_value_that_does_not_open_stays_and_holds_back_no_other(values: Values) -> None:
+    for number in range(BATCH_SIZE):
+        values.have(f"A{number}", old(f"A{number}"), opened=False)
+    values.have("B", old("B"))
+    assert await values.calls() == ["sealed team/b"]
+
+
+async def test_a_value_that_is_being_deleted_stays(values: Values) -> None:
+    values.have("A", old("A"), deletionTimestamp="2026-01-01T00:00:00Z")
     assert await values.calls() == []
 
 

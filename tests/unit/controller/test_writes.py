@@ -87,7 +87,7 @@ async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
     api: FakeApi, client: Recorder, writer: Writer
 ) -> None:
     version = api.put(SECRET, secret("box", {}))["metadata"]["resourceVersion"]
-    await writer.apply_account_secret("box", {"A": SecretBytes(b"1"), "B": SecretBytes(b"")}, version)
+    await writer.apply_account_secret("box", "team", {"A": SecretBytes(b"1"), "B": SecretBytes(b"")}, version)
     assert client.sent == [
         (
             "PATCH",
@@ -99,7 +99,7 @@ async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
                 "type": "Opaque",
                 "metadata": {
                     "name": "devbox-account-secrets",
-                    "labels": {"app.kubernetes.io/managed-by": "devbox-secrets"},
+                    "labels": {"app.kubernetes.io/managed-by": "devbox-secrets", "devbox-secrets.dev/account": "team"},
                     "resourceVersion": version,
                 },
                 "data": {"A": base64.b64encode(b"1").decode(), "B": ""},
@@ -148,7 +148,7 @@ async def test_nothing_is_written_over_another_one_s_write(api: FakeApi, writer:
     for path in (SECRET, ACCOUNT_SECRET, LEASE):
         api.put(path, {"metadata": {}})
     for write in (
-        writer.apply_account_secret("box", {}, "0"),
+        writer.apply_account_secret("box", "team", {}, "0"),
         writer.remove_account_secret_keys("box", [], "0"),
         writer.delete_account_secret("box", "0"),
         writer.write_status("team", "a", AccountSecretStatus(), "0"),

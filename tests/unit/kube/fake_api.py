@@ -65,7 +65,7 @@ class FakeApi:
         if method == "GET":
             return Response(200, self._list(path, query) if found is None else found)
         if found is None and media_type == APPLY:
-            return Response(201, self.put(target, _applied(target, {}, body)))
+            return Response(201, self.put(target, _applied(target, {}, body, query)))
         if found is None:
             raise NotFound(f"{method} {path}: 404 NotFound")
         expected = (body.get("preconditions") or body["metadata"]).get("resourceVersion")
@@ -74,7 +74,7 @@ class FakeApi:
         if method == "DELETE":
             self.delete(target)
             return Response(200, {})
-        change = _applied(target, found, body) if media_type == APPLY else _merged(found, body)
+        change = _applied(target, found, body, query) if media_type == APPLY else _merged(found, body)
         return Response(200, self.put(target, change))
 
     def _list(self, path: str, query: Mapping[str, str]) -> Body:
@@ -85,15 +85,20 @@ class FakeApi:
             for at, body in self.objects.items()
             if at.startswith(prefix) and at.split("/")[-2] == kind and (not name or body["metadata"]["name"] == name)
         ]
-        if "limit" not in query:
+        if not {"limit", "fieldSelector"} & query.keys():
             raise NotFound(f"GET {path}: 404 NotFound")
         return {"metadata": {"resourceVersion": str(self._version)}, "items": items}
 
 
-def _applied(path: str, found: Body, body: Body) -> Body:
+def _applied(path: str, found: Body, body: Body, query: Mapping[str, str]) -> Body:
     """Apply as the one manager that there is: what it doesn't name goes."""
     *_, namespace, _, _ = path.split("/")
-    metadata = {**found.get("metadata", {}), "namespace": namespace, **body["metadata"]}
+    fields = {
+        "f:data": {f"f:{name}": {} for name in body.get("data", {})},
+        "f:metadata": {"f:labels": {f"f:{name}": {} for name in body["metadata"].get("labels", {})}},
+    }
+    entry = {"manager": query["fieldManager"], "operation": "Apply", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields}
+    metadata = {**found.get("metadata", {}), "namespace": namespace, **body["metadata"], "managedFields": [entry]}
     return {**body, "metadata": metadata}
 
 

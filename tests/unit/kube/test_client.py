@@ -232,6 +232,52 @@ async def test_a_list_is_read_page_by_page(api: ApiServer, client: Client) -> No
     assert queries == [first, {**first, "continue": "t 1"}, {**first, "continue": "t2"}]
 
 
+def large(*items: int, more: str | None = None, size: int) -> dict[str, Any]:
+    found = page(*items, more=more)
+    found["items"] = [{**item, "text": "x" * size} for item in found["items"]]
+    return found
+
+
+async def test_a_page_has_as_many_objects_as_have_the_right_size_together(api: ApiServer, client: Client) -> None:
+    api.answer(large(1, 2, 3, 4, more="t1", size=1_000_000))
+    api.answer(large(5, 6, more="t2", size=10))
+    api.answer(page(7))
+    numbers = [item["number"] async for found in client.pages("/x", {}, limit=8) for item in found["items"]]
+    assert numbers == [1, 2, 3, 4, 5, 6, 7]
+    assert [request.query["limit"] for request, _ in api.requests] == ["8", "4", "8"]
+    assert client.fewest_objects == 4
+
+
+async def test_a_page_that_is_too_large_is_given_up_and_asked_for_again(api: ApiServer, client: Client) -> None:
+    api.answer(page(1, more="t1"))
+    api.answer(large(*range(2, 22), more="never read", size=1_000_000))
+    api.answer(large(2, 3, more="t2", size=1_000_000))
+    api.answer(page(4))
+    numbers = [item["number"] async for found in client.pages("/x", {}, limit=40) for item in found["items"]]
+    assert numbers == [1, 2, 3, 4]
+    queries = [(request.query["limit"], request.query.get("continue")) for request, _ in api.requests]
+    assert queries == [("40", None), ("40", "t1"), ("10", "t1"), ("4", "t2")]
+
+
+async def test_one_object_is_read_however_large_it_is(api: ApiServer, client: Client) -> None:
+    for _ in range(2):
+        api.answer(large(1, size=20_000_000))
+    assert [len(found["items"]) async for found in client.pages("/x", {}, limit=2)] == [1]
+    assert [request.query["limit"] for request, _ in api.requests] == ["2", "1"]
+
+
+async def test_a_list_without_items_is_an_empty_one(api: ApiServer, client: Client) -> None:
+    api.answer({**page(), "items": None})
+    assert [found["items"] async for found in client.pages("/x", {})] == [[]]
+
+
+async def test_of_objects_the_metadata_alone_can_be_asked_for(api: ApiServer, client: Client) -> None:
+    api.answer(page(1))
+    assert [found async for found in client.pages("/x", {}, metadata_only=True)]
+    ((request, _),) = api.requests
+    assert request.headers["Accept"] == "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
 async def test_all_of_a_list_comes_read_and_with_the_list_s_version(api: ApiServer, client: Client) -> None:
     api.answer(page(1, 2, more="t"))
     api.answer(page(3))

@@ -12,6 +12,7 @@ from devbox_secrets.api.accounts import account_of, is_home
 from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.api.names import (
     ACCOUNT_LABEL,
+    ACCOUNT_SECRET,
     GROUP,
     INJECT_ANNOTATION,
     LEASE,
@@ -19,6 +20,7 @@ from devbox_secrets.api.names import (
     PUBLIC_KEYS_CONFIGMAP,
     VERSION,
 )
+from devbox_secrets.api.ownership import is_ours
 from devbox_secrets.cli.health.probe import ADMISSION, NAME, Finding, Level, Probe, first_few, selectors
 from devbox_secrets.cli.resources.account_secrets import is_synced, ready
 from devbox_secrets.cli.resources.devboxes import devbox_of
@@ -220,6 +222,20 @@ async def namespaces(probe: Probe) -> list[Finding]:
     return [Finding(Level.OK, "namespaces", f"{labelled:,} of {len(labels):,} name an account, each one that is there")]
 
 
+async def written_secrets(probe: Probe) -> list[Finding]:
+    """Every account Secret was written by the operator; none is a copy. Their values aren't read."""
+    path, query = probe.within("/api/v1", "secrets"), {"fieldSelector": f"metadata.name={ACCOUNT_SECRET}"}
+    metadata = [each async for each in probe.each_metadata(path, **query)]
+    strange = [each["namespace"] for each in metadata if not is_ours(each)]
+    if strange:
+        text = (
+            f"not written by the operator, which leaves them as they are, in {first_few(strange)}; unless devboxes"
+            f" there should have what they hold, delete them: kubectl delete secret {ACCOUNT_SECRET} -n NAMESPACE"
+        )
+        return [Finding(Level.WARNING, "account Secrets", text)]
+    return [Finding(Level.OK, "account Secrets", f"{len(metadata):,}, each written by the operator")]
+
+
 async def devboxes(probe: Probe) -> list[Finding]:
     """Every devbox has its account's secrets, unless it opted out."""
     try:
@@ -257,5 +273,6 @@ CHECKS: dict[str, Callable[[Probe], Awaitable[list[Finding]]]] = {
     "encryption": encryption,
     "synced": account_secrets,
     "namespaces": namespaces,
+    "account Secrets": written_secrets,
     "devboxes": devboxes,
 }

@@ -1,6 +1,6 @@
 """How the checks read the cluster: with the caller's own rights; a missing right becomes a warning."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -56,8 +56,17 @@ class Probe:
 
     async def each(self, path: str, **query: str) -> AsyncIterator[Body]:
         """Read the objects of a list, page by page; none where the cluster doesn't know the kind."""
+        async for item in self._each(path, query, metadata_only=False):
+            yield item
+
+    async def each_metadata(self, path: str, **query: str) -> AsyncIterator[Body]:
+        """Read the metadata alone of the objects of a list."""
+        async for item in self._each(path, query, metadata_only=True):
+            yield item["metadata"]
+
+    async def _each(self, path: str, query: Mapping[str, str], *, metadata_only: bool) -> AsyncIterator[Body]:
         try:
-            async for page in self.client.pages(path, query, _PAGE):
+            async for page in self.client.pages(path, query, _PAGE, metadata_only=metadata_only):
                 for item in page["items"]:
                     yield item
         except NotFound:

@@ -55,6 +55,15 @@ def wrong_namespace(namespace: str, account: str) -> NotReady:
     )
 
 
+def being_deleted(name: str) -> NotReady:
+    """Refuse what someone deleted, though a finalizer still holds it."""
+    return NotReady(
+        Reason.DELETING,
+        "it was deleted, so devboxes don't get the variable any more; only a finalizer still holds it, and whoever set"
+        f" that must remove it: kubectl get accountsecret {name} -o jsonpath='{{.metadata.finalizers}}'",
+    )
+
+
 def reserved_name(variable: str) -> NotReady:
     """Refuse a name by which a value could become code."""
     return NotReady(Reason.RESERVED_NAME, str(validation.reserved_name(variable)))
@@ -92,7 +101,7 @@ def not_owned(namespaces: Iterable[str]) -> NotReady:
     where = _some(sorted(namespaces), ", ")
     return NotReady(
         Reason.NOT_OWNED,
-        f"in the namespace {where} the Secret {ACCOUNT_SECRET} isn't ours, so it's left as it is;"
+        f"in the namespace {where} the Secret {ACCOUNT_SECRET} wasn't written by the operator, so it's left as it is;"
         " copy what you need from it and delete it, then this one is synced",
     )
 
@@ -104,6 +113,17 @@ def not_written(failures: Mapping[str, str]) -> NotReady:
         Reason.NOT_WRITTEN,
         f"the Secret {ACCOUNT_SECRET} can't be written ({told}); look for a quota, a policy or a"
         " webhook in that namespace. It's tried again and again",
+    )
+
+
+def held(finalizers: Mapping[str, Sequence[str]]) -> NotReady:
+    """Refuse what can't reach a namespace, where a Secret can be neither changed nor removed."""
+    told = [f"{namespace} ({', '.join(names)})" for namespace, names in sorted(finalizers.items())]
+    return NotReady(
+        Reason.NOT_WRITTEN,
+        f"the Secret {ACCOUNT_SECRET} was made immutable and is held by a finalizer in the namespace"
+        f" {_some(told, '; ')}, so devboxes there still get its former values; whoever set the finalizer must remove"
+        " it, then the Secret is written again",
     )
 
 

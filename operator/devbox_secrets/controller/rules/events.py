@@ -8,7 +8,9 @@ from typing import Literal
 
 from devbox_secrets.api.accounts import is_home
 from devbox_secrets.api.models import AccountSecretStatus, Reason
-from devbox_secrets.api.names import ACCOUNT_LABEL
+from devbox_secrets.api.names import ACCOUNT_LABEL, ACCOUNT_SECRET
+from devbox_secrets.controller.rules.conditions import held
+from devbox_secrets.controller.rules.plan import ExistingSecret
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +60,18 @@ def namespace_event(namespace: str, account: str, home_account: str | None) -> E
             f"the label {ACCOUNT_LABEL} names the account {account}, but the namespace {account} itself belongs to the"
             f" account {home_account}, so devboxes here get nothing; label {namespace} with {home_account} instead",
         )
+    return None
+
+
+def secret_event(namespace: str, secret: ExistingSecret) -> Event | None:
+    """Say what is wrong with a namespace's account Secret, if people have to do something about it."""
+    if not secret.owned:
+        return Event(
+            "NotOwned",
+            f"the Secret {ACCOUNT_SECRET} in the namespace {namespace} wasn't written by the operator: it's a copy, or"
+            " restored from a backup. It is left as it is, and devboxes here get what it holds. Unless that is what you"
+            f" want, delete it: kubectl delete secret {ACCOUNT_SECRET} -n {namespace}",
+        )
+    if secret.deleting and secret.must_recreate and secret.data:
+        return Event(Reason.NOT_WRITTEN, held({namespace: secret.finalizers}).message)
     return None

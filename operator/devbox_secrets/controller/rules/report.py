@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from devbox_secrets.api.models import AccountSecretStatus
-from devbox_secrets.controller.rules.conditions import NotReady, not_owned, not_written
+from devbox_secrets.controller.rules.conditions import NotReady, held, not_owned, not_written
 from devbox_secrets.controller.rules.events import Event, status_events
 from devbox_secrets.controller.rules.plan import AccountPlan, AccountState, Action
 from devbox_secrets.controller.rules.status import next_status
@@ -40,7 +40,7 @@ def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures:
         return []  # not seen yet, or being deleted: nothing was written there that could be reported
     if any(failure and not _is_reported(failure, failures) for failure in outcomes.values()):
         return []
-    unreached = _unreached(plan, outcomes)
+    unreached = _unreached(state, plan, outcomes)
     writes = []
     for entry in state.entries:
         status = next_status(entry, plan.not_ready.get(entry.uid, unreached), now)
@@ -57,10 +57,17 @@ def _is_reported(failure: Exception, failures: int) -> bool:
     return isinstance(failure, APIError) and failures >= (1 if failure.is_permanent else _FAILURES_UNTIL_REPORTED)
 
 
-def _unreached(plan: AccountPlan, outcomes: Outcomes) -> NotReady | None:
+def _unreached(state: AccountState, plan: AccountPlan, outcomes: Outcomes) -> NotReady | None:
     """Say which namespaces an account's variables can't reach, if there are any."""
     foreign = [namespace for namespace, action in plan.actions.items() if action is Action.SKIP_FOREIGN]
     if foreign:
         return not_owned(foreign)
+    finalizers = {
+        member.namespace: member.secret.finalizers
+        for member in state.members
+        if member.secret and plan.actions[member.namespace] is Action.WAIT
+    }
+    if finalizers:
+        return held(finalizers)
     failed = {namespace: str(failure) for namespace, failure in outcomes.items() if failure}
     return not_written(failed) if failed else None

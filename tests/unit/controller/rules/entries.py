@@ -5,14 +5,15 @@ from dataclasses import replace
 from pydantic import SecretBytes
 
 from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.plan import Entry
 
 
-def v(text: str | int) -> SecretBytes:
-    return SecretBytes(text.encode() if isinstance(text, str) else b"x" * text)
+def v(text: str | int) -> Fingerprint:
+    return Fingerprint.of(SecretBytes(text.encode() if isinstance(text, str) else b"x" * text))
 
 
-def entry(variable: str, opened: SecretBytes | NotReady, day: int = 1, **fields: object) -> Entry:
+def entry(variable: str, opened: Fingerprint | NotReady, day: int = 1, **fields: object) -> Entry:
     made = Entry(
         uid=f"uid-{variable}-{day}",
         account="home",

@@ -3,7 +3,9 @@
 import pytest
 
 from devbox_secrets.api.models import AccountSecretStatus, Condition
-from devbox_secrets.controller.rules.events import Event, namespace_event, status_events
+from devbox_secrets.controller.rules.events import Event, namespace_event, secret_event, status_events
+from devbox_secrets.controller.rules.plan import ExistingSecret
+from unit.controller.rules.entries import v
 
 THEN = "2026-01-01T00:00:00Z"
 
@@ -57,3 +59,26 @@ def test_a_label_that_names_no_home_is_told(home_account: str | None, reason: st
     event = namespace_event("box", "team", home_account)
     assert (event.reason if event else None) == reason
     assert words in (event.message if event else "")
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason", "what_to_do"),
+    [
+        (ExistingSecret("7"), None, ""),
+        (ExistingSecret("7", owned=False), "NotOwned", "kubectl delete secret devbox-account-secrets -n box"),
+        (ExistingSecret("7", {"A": v("1")}, deleting=True), None, ""),
+        (ExistingSecret("7", {"A": v("1")}, must_recreate=True), None, ""),
+        (ExistingSecret("7", {}, must_recreate=True, deleting=True, finalizers=("a.example/hold",)), None, ""),
+        (
+            ExistingSecret("7", {"A": v("1")}, must_recreate=True, deleting=True, finalizers=("a.example/hold",)),
+            "NotWritten",
+            "in the namespace box (a.example/hold)",
+        ),
+    ],
+)
+def test_a_secret_is_an_event_when_people_have_to_do_something(
+    secret: ExistingSecret, reason: str | None, what_to_do: str
+) -> None:
+    event = secret_event("box", secret)
+    assert (event.reason if event else None) == reason
+    assert what_to_do in (event.message if event else "")

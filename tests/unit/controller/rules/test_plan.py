@@ -1,11 +1,14 @@
 """What an account's devboxes get, and what is done for that in each namespace: tables."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
-from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecretStatus, Reason
 from devbox_secrets.api.validation import SECRET_MAX_BYTES
 from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.plan import (
     AccountPlan,
     AccountState,
@@ -13,6 +16,7 @@ from devbox_secrets.controller.rules.plan import (
     Entry,
     ExistingSecret,
     Member,
+    current_values,
     plan_account,
 )
 from unit.controller.rules.entries import entry, v
@@ -24,12 +28,13 @@ SYNCED_BEFORE = AccountSecretStatus(changed_at=THEN)
 HALF = SECRET_MAX_BYTES // 2
 
 
-def state(*entries: Entry, current: dict[str, SecretBytes] | None = None, home_account: str = "home") -> AccountState:
-    home = Member("home", labeled=False, secret=ExistingSecret("7", current or {}))
-    return AccountState("home", home_account, home_exists=True, entries=entries, members=[home])
+def state(*entries: Entry, current: dict[str, Fingerprint] | None = None, home_account: str = "home") -> AccountState:
+    home = Member("home", labeled=False, secret=ExistingSecret("7", current or {}, account="home"))
+    known = [replace(entry, current=(current or {}).get(entry.variable)) for entry in entries]
+    return AccountState("home", home_account, home_exists=True, entries=known, members=[home])
 
 
-def plan(*entries: Entry, current: dict[str, SecretBytes] | None = None) -> AccountPlan:
+def plan(*entries: Entry, current: dict[str, Fingerprint] | None = None) -> AccountPlan:
     return plan_account(state(*entries, current=current))
 
 
@@ -165,30 +170,50 @@ def test_a_namespace_of_another_account_is_no_home() -> None:
 ONE = {"A": v("1")}
 
 
+OLD = {"A": v("2")}
+
+
+def found(data: dict[str, Fingerprint], **fields: Any) -> ExistingSecret:  # noqa: ANN401 - the Secret's own
+    return ExistingSecret("7", data, **{"account": "home", **fields})
+
+
 @pytest.mark.parametrize(
     ("want", "labeled", "found", "action"),
     [
         (ONE, False, None, Action.APPLY),
-        (ONE, False, ExistingSecret("7", ONE), Action.NONE),
-        (ONE, False, ExistingSecret("7", {"A": v("2")}), Action.APPLY),
-        (ONE, False, ExistingSecret("7", {**ONE, "STRAY": v("x")}), Action.APPLY),
-        (ONE, False, ExistingSecret("7", {}), Action.APPLY),
-        (ONE, False, ExistingSecret("7", ONE, labeled=False), Action.APPLY),
-        (ONE, False, ExistingSecret("7", ONE, must_recreate=True), Action.NONE),
-        (ONE, False, ExistingSecret("7", {}, must_recreate=True), Action.REPLACE),
-        (ONE, False, ExistingSecret("7", {}, owned=False), Action.SKIP_FOREIGN),
-        (ONE, False, ExistingSecret("7", ONE, owned=False), Action.SKIP_FOREIGN),
+        (ONE, False, found(ONE), Action.NONE),
+        (ONE, False, found(OLD), Action.APPLY),
+        (ONE, False, found({**ONE, "STRAY": v("x")}), Action.APPLY),
+        (ONE, False, found({}), Action.APPLY),
+        (ONE, False, found(ONE, labeled=False), Action.APPLY),
+        (ONE, False, found(ONE, account=""), Action.APPLY),
+        (ONE, False, found(ONE, account="former"), Action.APPLY),
+        (ONE, False, found(ONE, must_recreate=True), Action.NONE),
+        (ONE, False, found({}, must_recreate=True), Action.REPLACE),
+        (ONE, False, found({}, owned=False), Action.SKIP_FOREIGN),
+        (ONE, False, found(ONE, owned=False), Action.SKIP_FOREIGN),
+        (ONE, False, found(OLD, deleting=True, finalizers=("f",)), Action.APPLY),
+        (ONE, False, found(ONE, deleting=True, finalizers=("f",)), Action.NONE),
+        (ONE, False, found(OLD, deleting=True, finalizers=("f",), must_recreate=True), Action.WAIT),
+        (ONE, False, found(ONE, deleting=True, finalizers=("f",), must_recreate=True), Action.NONE),
         ({}, False, None, Action.NONE),
-        ({}, False, ExistingSecret("7", ONE), Action.DELETE),
-        ({}, False, ExistingSecret("7", {}), Action.DELETE),
-        ({}, False, ExistingSecret("7", ONE, owned=False), Action.SKIP_FOREIGN),
+        ({}, False, found(ONE), Action.DELETE),
+        ({}, False, found({}), Action.DELETE),
+        ({}, False, found(ONE, owned=False), Action.SKIP_FOREIGN),
+        ({}, False, found(ONE, finalizers=("f",)), Action.EMPTY),
+        ({}, False, found({}, finalizers=("f",)), Action.DELETE),
+        ({}, False, found(ONE, finalizers=("f",), must_recreate=True), Action.DELETE),
+        ({}, False, found(ONE, deleting=True, finalizers=("f",)), Action.APPLY),
+        ({}, False, found({}, deleting=True, finalizers=("f",)), Action.NONE),
+        ({}, False, found(ONE, deleting=True, finalizers=("f",), must_recreate=True), Action.WAIT),
         ({}, True, None, Action.APPLY),
-        ({}, True, ExistingSecret("7", {}), Action.NONE),
-        ({}, True, ExistingSecret("7", ONE), Action.APPLY),
+        ({}, True, found({}), Action.NONE),
+        ({}, True, found(ONE), Action.APPLY),
+        ({}, True, found({}, account="former"), Action.APPLY),
     ],
 )
 def test_a_namespace_is_brought_to_what_is_wanted(
-    want: dict[str, SecretBytes], labeled: bool, found: ExistingSecret | None, action: Action
+    want: dict[str, Fingerprint], labeled: bool, found: ExistingSecret | None, action: Action
 ) -> None:
     entries = [entry(variable, value) for variable, value in want.items()]
     members = [Member("ns", labeled, found)]
@@ -196,7 +221,42 @@ def test_a_namespace_is_brought_to_what_is_wanted(
     assert plan.actions == {"ns": action}
 
 
+def test_what_is_being_deleted_counts_as_deleted_and_its_name_is_free() -> None:
+    deleted, successor = entry("A", v("old"), day=1, deleting=True), entry("A", v("new"), day=2)
+    result = plan(deleted, successor, current={"A": v("old")})
+    assert result.values == {"A": v("new")}
+    assert reasons(result) == {deleted.uid: "Deleting"}
+    assert plan(deleted, current={"A": v("old")}).values == {}
+
+
+TWO = {"A": v("2")}
+
+
+@pytest.mark.parametrize(
+    ("secrets", "values"),
+    [
+        pytest.param({}, {}, id="none"),
+        pytest.param({"home": found(ONE, unchanged=ONE)}, ONE, id="the home's"),
+        pytest.param({"home": found(ONE, account="", unchanged=ONE)}, ONE, id="the home's, of an older version"),
+        pytest.param(
+            {"home": found(OLD, unchanged={}), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's changed"
+        ),
+        pytest.param({"home": found(TWO, owned=False), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's foreign"),
+        pytest.param({"a": found(TWO, unchanged=TWO), "home": found(ONE, unchanged=ONE)}, ONE, id="the home's first"),
+        pytest.param({"box": found(TWO, account="", unchanged=TWO)}, {}, id="a member's, of an older version"),
+        pytest.param({"box": found(TWO, account="former", unchanged=TWO)}, {}, id="of another account"),
+        pytest.param({"home": found(TWO, account="former", unchanged=TWO)}, {}, id="the home's of another account"),
+    ],
+)
+def test_what_devboxes_have_is_told_by_what_we_wrote_for_the_account_and_nobody_changed(
+    secrets: dict[str, ExistingSecret], values: dict[str, Fingerprint]
+) -> None:
+    assert current_values("home", [Member(name, True, secret) for name, secret in secrets.items()]) == values
+
+
 def test_no_plan_prints_a_value() -> None:
     made = entry("A", v("canary-value"))
     result = plan(made, current={"A": v("canary-value")})
-    assert "canary-value" not in repr((made, result, ExistingSecret("1", {"A": v("canary-value")})))
+    printed = repr((made, result, found({"A": v("canary-value")})))
+    assert "canary-value" not in printed
+    assert repr(v("canary-value").digest) not in printed

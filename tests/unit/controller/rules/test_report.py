@@ -7,7 +7,7 @@ import pytest
 from devbox_secrets.api.models import AccountSecretStatus, Reason
 from devbox_secrets.controller.rules.conditions import NotReady
 from devbox_secrets.controller.rules.events import Event
-from devbox_secrets.controller.rules.plan import AccountPlan, AccountState, Action, Entry
+from devbox_secrets.controller.rules.plan import AccountPlan, AccountState, Action, Entry, ExistingSecret, Member
 from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
 from devbox_secrets.controller.rules.status import next_status
 from devbox_secrets.errors import (
@@ -145,3 +145,12 @@ def test_a_status_that_is_not_about_this_generation_is_written_again() -> None:
 def test_an_empty_status_is_not_taken_for_one_that_was_told() -> None:
     assert ONE.status == AccountSecretStatus()
     assert len(reported(ONE, plan=plan({ONE.uid: BROKEN}))) == 1
+
+
+def test_a_secret_that_a_finalizer_holds_is_told_with_both() -> None:
+    found = ExistingSecret("7", must_recreate=True, deleting=True, finalizers=("a.example/hold", "b.example/hold"))
+    held = replace(state(ONE), members=[Member("box", labeled=True, secret=found)])
+    (write,) = report(held, plan(box=Action.WAIT), DONE, 0, NOW)
+    assert write.status.ready is not None
+    assert write.status.ready.reason == "NotWritten"
+    assert "in the namespace box (a.example/hold, b.example/hold)" in write.status.ready.message

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecretStatus, Condition, Reason
 from devbox_secrets.controller.rules.conditions import NotReady, not_owned
+from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.status import falls_due, next_status
 from unit.controller.rules.entries import entry, v
 
@@ -46,8 +46,8 @@ def test_a_status_that_says_it_already_is_not_written_again() -> None:
 def test_changed_at_follows_the_value_alone(
     told: NotReady | None,
     generation: int,
-    before: SecretBytes | None,
-    opened: SecretBytes | NotReady,
+    before: Fingerprint | None,
+    opened: Fingerprint | NotReady,
     changed: str,
 ) -> None:
     made = entry("A", v("1"), status=next_status(entry("A", v("1")), None, THEN))
