@@ -20,15 +20,15 @@ from devbox_secrets.kube.client import Body
 LOG = logging.getLogger(__name__)
 
 #: Seconds for which the others leave a holder alone that doesn't renew.
-LEASE_DURATION_SECONDS = 12
+LEASE_DURATION_SECONDS = 9
 #: Seconds after its last renewal for which the leader itself goes on writing.
-RENEW_DEADLINE_SECONDS = 10.0
-#: Seconds from one try to acquire or renew the Lease to the next.
+RENEW_DEADLINE_SECONDS = 7.0
+#: Seconds from the start of one try to acquire or renew the Lease to the next.
 RETRY_PERIOD_SECONDS = 1.0
 #: An int32: anyone may have written the largest.
 _MOST_TRANSITIONS = 2**31 - 1
-#: Two renewals fit into the deadline: a leader that gets each answer after three or four seconds stays one.
-_REQUEST_SECONDS = 4.5
+#: Two renewals fit into the deadline: a leader that gets each answer after three seconds stays one.
+_REQUEST_SECONDS = 3.4
 _PREPARE_RETRY_SECONDS = 1.0
 
 
@@ -73,8 +73,9 @@ class LeaderElector:
     async def run(self) -> None:
         """Acquire the Lease when it's free, renew it while it's ours."""
         while True:
+            started = self._clock()
             await self.acquire_or_renew()
-            await asyncio.sleep(RETRY_PERIOD_SECONDS)
+            await asyncio.sleep(max(started + RETRY_PERIOD_SECONDS - self._clock(), 0))
 
     async def lead(self, prepare: Callable[[], Awaitable[None]]) -> None:
         """In each term: prepare, and let those who wait for `leading` go on until the Lease is lost."""

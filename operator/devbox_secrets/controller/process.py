@@ -31,7 +31,7 @@ from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.watch import Watches
 from devbox_secrets.controller.writes import Writer
-from devbox_secrets.errors import APIError
+from devbox_secrets.errors import APIError, NotFound
 from devbox_secrets.kube.client import Body, Client
 from devbox_secrets.kube.key_store import KeyStore
 from devbox_secrets.serving import health, logs
@@ -110,6 +110,7 @@ class Controller:
         }
         self._listing = asyncio.Lock()
         self._listed_versions: dict[str, int] = {}
+        self._unserved: set[str] = set()
         self._stale = {kind: asyncio.Event() for kind in self._lists}
         self._synced_in_term = -1
         self._client = client
@@ -257,7 +258,18 @@ class Controller:
         while True:
             await self._stale[kind].wait()
             self._stale[kind].clear()
-            await self._insist(f"listing {kind} failed", partial(self._list, [kind]))
+            await self._insist(f"listing {kind} failed", partial(self._list_or_note, kind))
+
+    async def _list_or_note(self, kind: str) -> None:
+        """List a kind; when it is served again, have kopf find it, which looks for the kinds at its start alone."""
+        try:
+            await self._list([kind])
+        except NotFound:
+            self._unserved.add(kind)
+            raise
+        if kind in self._unserved:
+            self._unserved.discard(kind)
+            self._watches.restart()
 
     async def _recover(self) -> None:
         """List everything, as soon as that is possible."""

@@ -20,7 +20,7 @@ from integration.support.account import SECRET, Account
 from integration.support.chart import NAMESPACE, get, install, until
 from integration.support.processes import Operator, operator
 
-TAKEOVER_SECONDS = 10.0
+TAKEOVER_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def test_one_writes_and_both_are_ready(replicas: Replicas, account: Account) -> 
     assert other.metric('devbox_secrets_writes_total{resource="secret"}') == 0
 
 
-def test_a_killed_leader_is_followed_within_ten_seconds(replicas: Replicas, account: Account) -> None:
+def test_a_killed_leader_is_followed_soon(replicas: Replicas, account: Account) -> None:
     leader = replicas.leader()
     leader.component.kill()
     started = time.monotonic()

@@ -294,7 +294,7 @@ async def test_a_request_without_a_response_is_logged_as_such(caplog: pytest.Log
     replica = Replica(Lease())
     replica.writer.pause = lambda: asyncio.sleep(1000)
     await replica.tries()
-    assert caplog.messages == ["the Lease can't be read or renewed: no answer within 4.5 s"]
+    assert caplog.messages == ["the Lease can't be read or renewed: no answer within 3.4 s"]
 
 
 @in_virtual_time

@@ -34,7 +34,7 @@ from devbox_secrets.controller.resealer import Resealer
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.watch import Watches
 from devbox_secrets.crypto.envelope import KeyPair, key_id_of
-from devbox_secrets.errors import ConfigError, Conflict, Forbidden, Unreachable
+from devbox_secrets.errors import ConfigError, Conflict, Forbidden, NotFound, Unreachable
 from devbox_secrets.kube.client import Client
 from devbox_secrets.serving import logs
 from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, namespace, seal
@@ -494,6 +494,22 @@ async def test_a_kind_that_can_not_be_listed_holds_back_no_other() -> None:
         await asyncio.sleep(1)
         assert not cluster.values()
         assert await cluster.controller.unready() == "listing secrets failed: GET …: no"
+
+
+@in_virtual_time
+async def test_kopf_starts_again_when_a_kind_is_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    restarts: list[Watches] = []
+    monkeypatch.setattr(Watches, "restart", lambda self: restarts.append(self))
+    cluster = Cluster()
+    async with cluster.running():
+        cluster.api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, Unreachable("GET …: no"))
+        cluster.controller.list_again()
+        await asyncio.sleep(1)
+        assert restarts == []
+        cluster.api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, NotFound("GET …: 404"), Unreachable("GET …: no"))
+        cluster.controller.list_again()
+        await asyncio.sleep(2)
+        assert len(restarts) == 1
 
 
 @in_virtual_time
