@@ -144,6 +144,17 @@ class ControlPlane:
         """Give what the administrator reads at a path that has no JSON, such as /metrics."""
         return self._get(path).raise_for_status().text
 
+    def send(self, method: str, path: str, body: object = None, media_type: str = "application/json") -> int:
+        """Send an administrator's request; give the response's status.
+
+        Raises:
+            httpx.TransportError: there was no response.
+        """
+        headers, content = {"Content-Type": media_type}, None if body is None else json.dumps(body)
+        url = f"{self.url}{path}"
+        with httpx.Client(verify=self._administrator, trust_env=False) as client:
+            return client.request(method, url, headers=headers, content=content).status_code
+
     def _get(self, path: str) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", verify=self._administrator, trust_env=False)
 
