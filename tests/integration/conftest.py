@@ -36,11 +36,11 @@ def fallback() -> Iterator[Fallback]:
 def namespace(controlplane: ControlPlane) -> Iterator[str]:
     """A new namespace in which pods can be created; its deletion is not waited for."""
     name = f"test-{uuid4().hex[:8]}"
-    controlplane.kubectl("create", "namespace", name)
+    controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
     until("it has a ServiceAccount", lambda: controlplane.read(account))
     yield name
-    controlplane.kubectl("delete", "namespace", name, "--wait=false")
+    controlplane.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture(scope="module")

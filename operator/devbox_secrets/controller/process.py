@@ -232,7 +232,7 @@ class Controller:
             else:
                 self._queue.done(account)
 
-    def _take(self, kind: str, event: str | None, body: Body) -> None:
+    def _take(self, kind: str, event: str, body: Body) -> None:
         """Take an event of a watch."""
         changes = {
             "namespaces": (self.cache.upsert_namespace, self.cache.delete_namespace),

@@ -228,7 +228,7 @@ class Reconciler:
             _note(namespace, "deleted")
             version = None
         if action in {Action.APPLY, Action.REPLACE}:
-            await self._apply(account, namespace, values, version or await self._create(account, namespace))
+            await self._apply(account, namespace, values, version or await self._create(account, member))
             if self._held.get(member.uid) == plan.values:
                 metrics.DRIFT_REPAIRS.inc()
         if action in {Action.DELETE, Action.EMPTY}:
@@ -236,8 +236,15 @@ class Reconciler:
         elif action not in {Action.SKIP_FOREIGN, Action.WAIT}:
             self._held[member.uid] = plan.values
 
-    async def _create(self, account: str, namespace: str) -> str:
-        """Create the account Secret and give the version that it's to be filled at."""
+    async def _create(self, account: str, member: Member) -> str:
+        """Create the account Secret and give the version that it's to be filled at.
+
+        Not in a namespace of the same name that belongs to another team by now. A Secret that exists needs no such look:
+        it ended with its namespace, and the write names its version.
+        """
+        namespace = member.namespace
+        if not await self._writer.has_namespace(namespace, member.uid):
+            raise Conflict(f"namespace {namespace}: deleted or created again just now")
         body, new = await self._writer.create_account_secret(namespace)
         if not new:
             self._learn(account, body)

@@ -47,7 +47,7 @@ class Watches:
     """kopf, which is started again whenever it ends or hears nothing."""
 
     def __init__(
-        self, changed: Callable[[str, str | None, Body], None], listing: Callable[[str], None], identity: str
+        self, changed: Callable[[str, str, Body], None], listing: Callable[[str], None], identity: str
     ) -> None:
         """Prepare.
 
@@ -135,7 +135,9 @@ class Watches:
             # Not a plain function: kopf would call that in a thread of its own.
             @kopf.on.event(*resource, id=resource[-1], registry=handlers)
             async def handle(event: Any, **_: Any) -> None:
-                self._hand_over(self._changed, resource[-1], event["type"], event["object"])
+                # What kopf lists has no type. We list it, too, and that tells what is missing as well.
+                if event["type"] is not None:
+                    self._hand_over(self._changed, resource[-1], event["type"], event["object"])
 
         for resource in RESOURCES:
             follow(*resource)

@@ -40,6 +40,12 @@ class Writer:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    async def has_namespace(self, name: str, uid: str) -> bool:
+        """Tell whether a namespace is still the one that is known: not deleted, nor created again."""
+        query = {"fieldSelector": f"metadata.name={name}"}  # `list` is a right that the operator has, `get` isn't
+        found = (await self._client.request("GET", NAMESPACES_PATH, query=query))["items"]
+        return any(each["metadata"]["uid"] == uid and "deletionTimestamp" not in each["metadata"] for each in found)
+
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
         """Create an empty account Secret where there is none; give what is there, and whether it's new.
 

@@ -9,8 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
@@ -21,7 +22,7 @@ import pytest
 from devbox_secrets.api.names import account_secrets_path
 from devbox_secrets.controller.leader import LEASE_DURATION_SECONDS
 from devbox_secrets.kube.client import APPLY
-from harness.controlplane import ControlPlane
+from harness.controlplane import ControlPlane, RequestError
 from harness.tools import tool
 from integration.support.account import SECRET, Account
 from integration.support.chart import ACCOUNT, NAMESPACE, get, install, until
@@ -230,9 +231,13 @@ class Changes:
 
     def _insist(self, method: str, path: str, body: object = None, media_type: str = APPLY) -> None:
         def is_answered() -> bool:
-            with suppress(httpx.TransportError):
-                return self._plane.send(method, path, body, media_type) in {200, 201, 404}
-            return False
+            try:
+                self._plane.request(method, path, body, media_type)
+            except httpx.TransportError:
+                return False
+            except RequestError as error:
+                return error.status == HTTPStatus.NOT_FOUND
+            return True
 
         until(f"{method} {path} is answered", is_answered, seconds=120)
 

@@ -1,7 +1,6 @@
 """An account as its owner handles it: AccountSecrets in, a Ready condition and an account Secret out. Imports chart."""
 
 import base64
-import json
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ from devbox_secrets.api.manifest import manifest
 from devbox_secrets.api.models import AccountSecretSpec
 from devbox_secrets.api.names import account_secrets_path
 from devbox_secrets.crypto.envelope import PublicKey
+from devbox_secrets.kube.client import APPLY, MERGE
 from harness.controlplane import ControlPlane
 from integration.support.chart import ACCOUNT, NAMESPACE, Json, until
 
@@ -38,15 +38,16 @@ class Account:
 
     def apply(self, body: Json) -> str:
         """Apply an AccountSecret and give its name."""
-        self.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
         name: str = body["metadata"]["name"]
+        path = f"{account_secrets_path(self.name, name)}?fieldManager=kubectl&fieldValidation=Strict"
+        self.controlplane.request("PATCH", path, body, APPLY)
         return name
 
     def put(self, variable: str, value: bytes, name: str | None = None) -> str:
         return self.apply(self.manifest(variable, value, name))
 
     def delete(self, name: str) -> None:
-        self.controlplane.kubectl("delete", "accountsecret", name, "-n", self.name)
+        self.controlplane.request("DELETE", account_secrets_path(self.name, name))
 
     def ready(self, name: str) -> Json:
         """Give the Ready condition once it speaks of the present generation."""
@@ -78,9 +79,9 @@ class Account:
     def member(self, **labels: str) -> "Account":
         """Make another namespace, labelled or not, and give it."""
         name = f"test-{uuid4().hex[:8]}"
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self.controlplane.kubectl("create", "-f", "-", input=json.dumps(body))
+        self.controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
         return replace(self, name=name)
 
     def join(self, account: str) -> None:
-        self.controlplane.kubectl("label", "namespace", self.name, f"{ACCOUNT}={account}", "--overwrite")
+        body = {"metadata": {"labels": {ACCOUNT: account}}}
+        self.controlplane.request("PATCH", f"/api/v1/namespaces/{self.name}", body, MERGE)

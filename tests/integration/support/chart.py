@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.controlplane import ControlPlane
+from harness.controlplane import ControlPlane, RequestError
 from harness.tools import tool
 
 _ROOT = Path(__file__).parents[3]
@@ -72,17 +72,24 @@ def settle(controlplane: ControlPlane) -> None:
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
-    done = _tried(controlplane, pod({"containers": [container("a")]}, labels), "default", "--output=json")
-    return "envFrom" in done.stdout
+    return "envFrom" in first_container(controlplane, labels)
 
 
 def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
-    return "ValidatingAdmissionPolicy" in _tried(controlplane, wrong, "default").stderr
+    return _refuses(controlplane, wrong)
 
 
 def _account_is_refused(controlplane: ControlPlane) -> bool:
-    return _tried(controlplane, namespace("box", {ACCOUNT: "No_Name"}), "default").returncode != 0
+    return _refuses(controlplane, namespace("box", {ACCOUNT: "No_Name"}))
+
+
+def _refuses(controlplane: ControlPlane, manifest: Json) -> bool:
+    try:
+        dry_run(controlplane, manifest, "default")
+    except RequestError as error:
+        return "ValidatingAdmissionPolicy" in error.message
+    return False
 
 
 def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
@@ -113,31 +120,25 @@ def namespace(name: str, labels: dict[str, str]) -> Json:
 
 def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
     """Return an object as the API server would store it."""
-    return created(controlplane, manifest, namespace, "--dry-run=server")
+    return created(controlplane, manifest, namespace, "&dryRun=All")
 
 
 def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
-    """Return what kubectl says about an object that the API server doesn't take."""
-    done = _tried(controlplane, manifest, namespace)
-    assert done.returncode == 1, done.stdout
-    return done.stderr
+    """Return what the API server says about an object that it doesn't take."""
+    try:
+        found = dry_run(controlplane, manifest, namespace)
+    except RequestError as error:
+        return error.message
+    raise AssertionError(f"it took {found}")
 
 
-def _tried(
-    controlplane: ControlPlane, manifest: Json, namespace: str, *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    create = ("create", f"--namespace={namespace}", "--dry-run=server", "--filename=-", *arguments)
-    return controlplane.kubectl(*create, input=json.dumps(manifest), check=False)
-
-
-def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", *arguments: str) -> Json:
+def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", query: str = "") -> Json:
     """Create an object, and return it as the API server stored it."""
-    answer = controlplane.kubectl(
-        *("create", f"--namespace={namespace}", "--output=json", "--filename=-", *arguments),
-        input=json.dumps(manifest),
-    )
-    found: Json = json.loads(answer.stdout)
-    return found
+    version, kind = manifest["apiVersion"], manifest["kind"]
+    base = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    within = "" if kind == "Namespace" else f"/namespaces/{namespace}"
+    path = f"{base}{within}/{kind.lower()}s?fieldValidation=Strict{query}"
+    return controlplane.request("POST", path, manifest)
 
 
 def closed_to(group: str, resource: str) -> list[Json]:

@@ -83,24 +83,31 @@ def gateway(
 def new_account(controlplane: ControlPlane) -> str:
     """Make a namespace with a ServiceAccount for each role, `editor` and `viewer`."""
     name = f"test-{uuid4().hex[:8]}"
-    controlplane.kubectl("create", "namespace", name)
+    controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     for user, role in (("editor", "edit"), ("viewer", "view")):
-        controlplane.kubectl("create", "serviceaccount", user, f"--namespace={name}")
+        path = f"/api/v1/namespaces/{name}/serviceaccounts"
+        controlplane.request("POST", path, {"metadata": {"name": user}})
         bind(controlplane, name, f"{name}:{user}", role)
     return name
 
 
 def bind(controlplane: ControlPlane, namespace: str, service_account: str, role: str) -> None:
     """Give a ServiceAccount (namespace:name) one of our roles in a namespace."""
-    controlplane.kubectl(
-        *("create", "rolebinding", f"{service_account.replace(':', '.')}-{role}", f"--namespace={namespace}"),
-        *(f"--clusterrole=devbox-secrets-{role}", f"--serviceaccount={service_account}"),
-    )
+    home, _, name = service_account.partition(":")
+    group = "rbac.authorization.k8s.io"
+    body = {
+        "metadata": {"name": f"{home}.{name}-{role}"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": f"devbox-secrets-{role}"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": home, "name": name}],
+    }
+    controlplane.request("POST", f"/apis/{group}/v1/namespaces/{namespace}/rolebindings", body)
 
 
 def token(controlplane: ControlPlane, namespace: str, name: str = "editor") -> str:
-    """Give an API key, as the documents say how to."""
-    return controlplane.kubectl("create", "token", name, f"--namespace={namespace}").stdout.strip()
+    """Give an API key, as `kubectl create token` does."""
+    path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+    created: str = controlplane.request("POST", path, {"spec": {}})["status"]["token"]
+    return created
 
 
 def endpoints(secret: Json) -> dict[str, tuple[str, str, Json | None]]:
@@ -124,11 +131,15 @@ ENDPOINTS = list(endpoints({"name": "", "id": ""}))
 
 def publish_key(controlplane: ControlPlane) -> None:
     """Have the operator publish a key; afterwards it isn't needed to seal."""
-    read = ("get", "configmap", "devbox-secrets-public-keys", "-n", NAMESPACE, "-o=jsonpath={.data.newest}")
-    if not controlplane.kubectl(*read).stdout:
+    path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/devbox-secrets-public-keys"
+
+    def is_published() -> bool:
+        return "newest" in ((controlplane.read(path) or {}).get("data") or {})
+
+    if not is_published():
         have_a_key(controlplane)
         with operator(controlplane):
-            until("a key is published", lambda: controlplane.kubectl(*read).stdout)
+            until("a key is published", is_published)
 
 
 def _ready(url: str, verify: ssl.SSLContext | bool) -> bool:

@@ -38,6 +38,8 @@ class FakeWriter(Writer):
         """By namespace."""
         self.account_secrets: dict[tuple[str, str], Body] = {}
         """By namespace and name."""
+        self.former_namespaces: set[tuple[str, str]] = set()
+        """By name and uid: those that were deleted, and perhaps created again."""
         self.events: list[RecordedEvent] = []
         self.before: dict[str, Callable[[], object]] = {}
         """By call: what happens just before it."""
@@ -74,6 +76,9 @@ class FakeWriter(Writer):
     def status(self, name: str, namespace: str = "team") -> AccountSecretStatus:
         """Give an AccountSecret's status."""
         return AccountSecretStatus.model_validate(self.account_secrets[namespace, name].get("status") or {})
+
+    async def has_namespace(self, name: str, uid: str) -> bool:
+        return (name, uid) not in self.former_namespaces
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
         self._call(f"create {namespace}")

@@ -498,8 +498,8 @@ async def test_a_kind_that_can_not_be_listed_holds_back_no_other() -> None:
 
 @in_virtual_time
 async def test_kopf_starts_again_when_a_kind_is_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    restarts: list[Watches] = []
-    monkeypatch.setattr(Watches, "restart", lambda self: restarts.append(self))
+    restarts: list[None] = []
+    monkeypatch.setattr(Watches, "restart", lambda _: restarts.append(None))
     cluster = Cluster()
     async with cluster.running():
         cluster.api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, Unreachable("GET …: no"))

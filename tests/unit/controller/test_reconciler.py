@@ -767,3 +767,16 @@ async def test_one_that_fails_holds_back_no_other_and_each_is_told_in_its_place(
             raise failure
 
     assert await _each(job, range(20)) == [failure if number == 3 else None for number in range(20)]
+
+
+async def test_a_namespace_that_was_created_again_unheard_of_gets_nothing() -> None:
+    cluster = Cluster()
+    cluster.have_namespace("team")
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    cluster.writer.former_namespaces.add(("box", "uid-box"))
+    assert await cluster.failing_calls(Conflict) == ["create team", "apply team"]
+    assert "box" not in cluster.writer.secrets
+    cluster.cache.upsert_namespace(at(next(cluster.writer.versions), namespace("box", "team", uid="uid-new")))
+    await cluster.reconcile()
+    assert cluster.writer.values("box") == {"A": "1"}
