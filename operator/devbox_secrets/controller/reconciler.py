@@ -239,8 +239,8 @@ class Reconciler:
     async def _create(self, account: str, member: Member) -> str:
         """Create the account Secret and give the version that it's to be filled at.
 
-        Not in a namespace of the same name that belongs to another team by now. A Secret that exists needs no such look:
-        it ended with its namespace, and the write names its version.
+        Not in a namespace of the same name that belongs to another team by now. A Secret that exists needs no such
+        look: it ends with its namespace, and the write names its version.
         """
         namespace = member.namespace
         if not await self._writer.has_namespace(namespace, member.uid):
