@@ -45,7 +45,13 @@ class Gateway:
         """Give a plain client with a token, and with an account that it names."""
         headers = {"Authorization": f"Bearer {token}"} | ({"X-Devbox-Secrets-Account": account} if account else {})
         return httpx.Client(
-            base_url=self.url, headers=headers, http1=not http2, http2=http2, verify=self.verify, trust_env=False
+            base_url=self.url,
+            headers=headers,
+            http1=not http2,
+            http2=http2,
+            verify=self.verify,
+            trust_env=False,
+            timeout=30,  # a busy machine
         )
 
 
