@@ -70,6 +70,8 @@ class Watches:
         """Watch until cancelled; whenever kopf has ended, recover first."""
         self._main = asyncio.get_running_loop()
         loop = asyncio.new_event_loop()
+        # asyncio would log what nobody awaited, with objects and tracebacks; the end of kopf or its silence tells it.
+        loop.set_exception_handler(lambda _, __: None)
         thread = threading.Thread(target=_run_until_stopped, args=(loop,), name="watches", daemon=True)
         thread.start()
         told = ""

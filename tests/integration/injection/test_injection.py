@@ -70,12 +70,10 @@ def labelled(controlplane: ControlPlane, name: str, account: str) -> str:
 
 
 def sentence(said: str) -> str:
-    """Return what kubectl prints after the names of the policy and of its binding."""
+    """Return what the API server says after the names of the policy and of its binding."""
     policy = "devbox-secrets-annotations"
-    start = (
-        rf"The pods \"box\" is invalid: : ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
-    )
-    found = re.fullmatch(rf"{start} denied request: (.*)\n", said)
+    start = rf"pods \"box\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
+    found = re.fullmatch(rf"{start} denied request: (.*)", said)
     assert found, said
     return found[1]
 

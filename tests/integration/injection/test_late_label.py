@@ -58,7 +58,7 @@ def test_a_label_that_comes_too_late_is_refused_with_what_to_do(
     annotations: dict[str, str], labelling: ControlPlane
 ) -> None:
     box = pod({"containers": [container("a")]}, LATE, annotations)
-    assert refused(labelling, box, "default").endswith(f" denied request: {SENTENCE}\n")
+    assert refused(labelling, box, "default").endswith(f" denied request: {SENTENCE}")
 
 
 def test_a_pod_that_has_its_secrets_by_hand_needs_none(labelling: ControlPlane) -> None:

@@ -134,11 +134,11 @@ def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
 
 def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", query: str = "") -> Json:
     """Create an object, and return it as the API server stored it."""
-    version, kind = manifest["apiVersion"], manifest["kind"]
+    version, kind = manifest["apiVersion"], manifest["kind"].lower()
     base = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    within = "" if kind == "Namespace" else f"/namespaces/{namespace}"
-    path = f"{base}{within}/{kind.lower()}s?fieldValidation=Strict{query}"
-    return controlplane.request("POST", path, manifest)
+    within = "" if kind == "namespace" or version.startswith("admission") else f"/namespaces/{namespace}"
+    plural = f"{kind.removesuffix('y')}ies" if kind.endswith("y") else f"{kind}s"
+    return controlplane.request("POST", f"{base}{within}/{plural}?fieldValidation=Strict{query}", manifest)
 
 
 def closed_to(group: str, resource: str) -> list[Json]:
