@@ -72,7 +72,10 @@ def settle(controlplane: ControlPlane) -> None:
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
-    return "envFrom" in first_container(controlplane, labels)
+    try:
+        return "envFrom" in first_container(controlplane, labels)
+    except RequestError:  # one that gets none is refused
+        return False
 
 
 def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
