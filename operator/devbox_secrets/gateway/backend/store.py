@@ -222,7 +222,7 @@ class Store:
             keys = (await self._upstream.request(caller.token, "GET", path)).get("data") or {}
             key = PublicKey.parse(keys["newest"])
         except (KeyError, InvalidKey):
-            raise service_unavailable("there is no sealing key yet, or the keys were lost: devbox-secrets check") from None
+            raise service_unavailable("there is no sealing key yet, or none any more: devbox-secrets check") from None
         except NotFound:
             raise service_unavailable("there are no public keys where the operator should be") from None
         self._key = key, now
