@@ -16,7 +16,7 @@ from harness.tools import CACHE
 # The kernel's parent-death signal fires when the *thread* that forked ends, so one that lasts as
 # long as the process starts every child.
 _LAUNCHER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.1
 _LAST_LINES = 20
 
 

@@ -167,9 +167,11 @@ def get(controlplane: ControlPlane, *arguments: str) -> Json:
 
 
 def until(awaited: str, ask: Callable[[], T], seconds: float = _SECONDS) -> T:
-    """Ask until there is an answer, and return it."""
+    """Ask until there is an answer, and return it; half of the time others may work, however dear a question is."""
     deadline = time.monotonic() + seconds
+    asked = time.monotonic()
     while not (answer := ask()):
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s, but not: {awaited}"
-        time.sleep(0.05)
+        time.sleep(max(0.05, time.monotonic() - asked))
+        asked = time.monotonic()
     return answer
