@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find operator -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 CRD := accountsecrets.devbox-secrets.dev.yaml
 PYTEST := $(BIN)/pytest -p no:cacheprovider
-# Four files at a time, each with a cluster, since a test often waits for one; see tests/conftest.py.
-WORKERS := --numprocesses 4 --no-loadscope-reorder
+# Three files at a time, each with a cluster, since a test often waits for one; see tests/conftest.py.
+WORKERS := --numprocesses 3 --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help
