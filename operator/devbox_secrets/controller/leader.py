@@ -42,7 +42,7 @@ class LeaderElector:
         identity: str,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        reconnected: Callable[[], None] = lambda: None,
+        reconnected: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.problem: str | None = "the Lease was not read yet"
         """Why the Lease could not be read or renewed the last time, if so."""
@@ -99,7 +99,8 @@ class LeaderElector:
     async def acquire_or_renew(self) -> None:
         """Try once; what can't be read or written is tried again the next time.
 
-        Nothing else asks the API server as often, so this is also what notices when it's back: `reconnected` is called.
+        Nothing else asks the API server as often, so this is also what notices when it's back: `reconnected` is called,
+        and told whether the Lease is older than what was seen of it, as after a restore of etcd from a snapshot.
         """
         version = self._version
         try:
@@ -112,9 +113,9 @@ class LeaderElector:
             self.problem = problem
         else:
             gap, self.problem = self.problem, None
-            # An etcd that was restored from a snapshot is older than what was seen of it.
-            if version and (gap or self._version < version):
-                self._reconnected()
+            is_older = self._version < version
+            if version and (gap or is_older):
+                self._reconnected(is_older)
 
     async def release(self) -> None:
         """Give the Lease back, so that the next leader needn't wait."""

@@ -99,7 +99,7 @@ class Controller:
         self.cache = Cache(_log_damage)
         self.has_synced = False
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self.elector = LeaderElector(Writer(client), settings.namespace, identity, reconnected=self.list_again)
+        self.elector = LeaderElector(Writer(client), settings.namespace, identity, reconnected=self._reconnected)
         self._watches = Watches(self._take, self.list_again, identity)
         # What can't be done now, and why, until it can.
         self._problems: dict[str, str] = {}
@@ -110,6 +110,7 @@ class Controller:
         }
         self._listing = asyncio.Lock()
         self._listed_versions: dict[str, int] = {}
+        self._is_older = False
         self._unserved: set[str] = set()
         self._stale = {kind: asyncio.Event() for kind in self._lists}
         self._synced_in_term = -1
@@ -147,6 +148,11 @@ class Controller:
         """Have kinds listed soon, all where none is named: a deletion may have been missed."""
         for kind in kinds or self._stale:
             self._stale[kind].set()
+
+    def _reconnected(self, is_older: bool) -> None:
+        """List everything; where the API server's state is older than before, forget what is known."""
+        self._is_older |= is_older
+        self.list_again()
 
     async def sync(self) -> None:
         """Read the keys and everything else once; only then is it known what is missing."""
@@ -326,9 +332,11 @@ class Controller:
             lists = await self._read(kinds)
             # kopf lists the same, in pages of one size.
             self._watches.settings.watching.chunk_size = max(self._client.fewest_objects, _FEWEST_WATCHED)
-            if any(version < self._listed_versions.get(kind, 0) for kind, (_, version) in lists.items()):
+            self._is_older |= any(version < self._listed_versions.get(kind, 0) for kind, (_, version) in lists.items())
+            if self._is_older:
                 LOG.warning("the API server's state is older than before, as after a restore of etcd: starting over")
                 lists = await self._read(self._lists)
+                self._is_older = False
                 self.cache.clear()
                 self._watches.restart()
             for kind, (items, version) in lists.items():

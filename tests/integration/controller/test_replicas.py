@@ -46,7 +46,10 @@ class Replicas:
 
 
 def leads(it: Operator) -> bool:
-    return it.component.is_running() and it.metric("devbox_secrets_leader") == 1
+    try:
+        return it.component.is_running() and it.metric("devbox_secrets_leader") == 1
+    except OSError:  # it only just started
+        return False
 
 
 @pytest.fixture(scope="module")

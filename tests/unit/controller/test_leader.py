@@ -96,13 +96,15 @@ class Replica:
     def __init__(self, lease: Lease, identity: str = "a") -> None:
         self.writer = LeaseWriter(lease)
         self.wall_clock_ahead = 0.0
-        self.reconnects = 0
+        self.told: list[str] = []
         self.elector = LeaderElector(
-            self.writer, "ours", identity, now, lambda: now() + self.wall_clock_ahead, self._reconnect
+            self.writer,
+            "ours",
+            identity,
+            now,
+            lambda: now() + self.wall_clock_ahead,
+            reconnected=lambda is_older: self.told.append("older" if is_older else "reconnected"),
         )
-
-    def _reconnect(self) -> None:
-        self.reconnects += 1
 
     async def tries(self) -> bool:
         """Try once; tell whether it's the leader then."""
@@ -649,16 +651,16 @@ async def test_a_lease_that_can_be_read_again_or_is_older_than_before_tells_of_a
     replica = Replica(lease := Lease(version=7))
     await replica.tries()
     await replica.tries()
-    assert replica.reconnects == 0
+    assert replica.told == []
     replica.writer.error = Unreachable("GET …: no")
     await replica.tries()
     replica.writer.error = None
     await replica.tries()
-    assert replica.reconnects == 1
+    assert replica.told == ["reconnected"]
     lease.version = 3
     await replica.tries()  # refused
     await replica.tries()
-    assert replica.reconnects == 2
+    assert replica.told == ["reconnected", "older"]
 
 
 @in_virtual_time

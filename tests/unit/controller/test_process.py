@@ -533,6 +533,20 @@ async def test_after_a_restore_of_etcd_it_starts_over_with_what_there_is(caplog:
     assert any("older than before" in message for message in caplog.messages)
 
 
+@in_virtual_time
+async def test_a_lease_that_is_older_than_before_is_enough_to_start_over(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster()
+    async with cluster.running():
+        restore = cluster.api.snapshot()
+        await asyncio.sleep(5)  # the Lease is renewed, and nothing is listed
+        restore()
+        for _ in range(3):  # what anyone wrote since: the lists aren't older than those of before
+            cluster.put_unheard("A", seal("1", "A"))
+        await asyncio.sleep(5)
+        assert cluster.values() == {"A": "1"}
+    assert any("older than before" in message for message in caplog.messages)
+
+
 def test_an_event_that_can_not_be_read_is_logged_without_it(caplog: pytest.LogCaptureFixture) -> None:
     Controller(FakeClient(FakeApi()), ControllerSettings())._take("secrets", "ADDED", {"data": "canary"})  # noqa: SLF001 - what the watches call
     assert caplog.messages == ["an event of secrets can't be read: KeyError"]
