@@ -350,13 +350,14 @@ def read_secret(body: Body) -> tuple[str, ExistingSecret]:
     labels = metadata.get("labels") or {}
     values = {name: SecretBytes(base64.b64decode(value)) for name, value in (body.get("data") or {}).items()}
     data = shared((name, Fingerprint.of(value)) for name, value in values.items())
-    ours = unchanged_fields(metadata, "data") if is_ours(metadata) else frozenset()
+    owned = is_ours(metadata)
+    ours = unchanged_fields(metadata, "data") if owned else frozenset()
     kept = [name for name in values if name in ours and _is_valid(name, values[name])]
     label_is_ours = ACCOUNT_LABEL in unchanged_fields(metadata, "metadata", "labels")
     return metadata["namespace"], ExistingSecret(
         resource_version=metadata["resourceVersion"],
         data=data,
-        owned=is_ours(metadata),
+        owned=owned,
         labeled=labels.get(MANAGED_BY_LABEL) == FIELD_MANAGER,
         account=labels.get(ACCOUNT_LABEL, ""),
         unchanged=shared((name, data[name]) for name in kept) if label_is_ours or ACCOUNT_LABEL not in labels else {},

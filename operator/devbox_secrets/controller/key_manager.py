@@ -66,8 +66,8 @@ class KeyManager:
     async def refresh(self, *, write: bool) -> bool:
         """Read the keys; tell whether there are new ones.
 
-        Who may write makes the first one where there is none and no value needs one, and the next one when
-        it's due, and publishes the public halves: of stored keys alone, so that what people seal can be opened.
+        With `write`, create the first key where there is none and no value needs one, and the next key when it is
+        due. Publish the public halves of stored keys only, so that every value that people seal can be opened.
 
         Raises:
             APIError: the key Secret or the ConfigMap can't be read or written.

@@ -46,7 +46,7 @@ _FEWEST_WATCHED = 5
 
 
 def run(settings: ControllerSettings) -> None:
-    """Run the operator until it's told to stop.
+    """Run the operator until it is stopped.
 
     Raises:
         ConfigError: there is no cluster to connect to.
@@ -82,13 +82,16 @@ async def _run(settings: ControllerSettings) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _List:
-    """How a kind is listed."""
+class _Kind:
+    """How a kind is listed and taken into the cache; each change gives the accounts concerned."""
 
     path: str
     read: Callable[[Body], Any]
+    """What a list keeps of an object."""
     replace: Callable[[Iterable[Any], int], set[str]]
-    """Takes a list and its version into the cache; gives the accounts concerned."""
+    """Takes a list and its version."""
+    upsert: Callable[[Body], set[str]]
+    delete: Callable[[Body], set[str]]
     field_selector: str = ""
 
 
@@ -103,16 +106,36 @@ class Controller:
         self._watches = Watches(self._take, self.list_again, identity)
         # What can't be done now, and why, until it can.
         self._problems: dict[str, str] = {}
-        self._lists = {
-            "namespaces": _List(NAMESPACES_PATH, read_namespace, self.cache.replace_namespaces),
-            "secrets": _List(SECRETS_PATH, read_secret, self.cache.replace_secrets, f"metadata.name={ACCOUNT_SECRET}"),
-            PLURAL: _List(ALL_ACCOUNT_SECRETS_PATH, read_account_secret, self.cache.replace_account_secrets),
+        cache = self.cache
+        self._kinds = {
+            "namespaces": _Kind(
+                NAMESPACES_PATH,
+                read_namespace,
+                cache.replace_namespaces,
+                cache.upsert_namespace,
+                cache.delete_namespace,
+            ),
+            "secrets": _Kind(
+                SECRETS_PATH,
+                read_secret,
+                cache.replace_secrets,
+                cache.upsert_secret,
+                cache.delete_secret,
+                f"metadata.name={ACCOUNT_SECRET}",
+            ),
+            PLURAL: _Kind(
+                ALL_ACCOUNT_SECRETS_PATH,
+                read_account_secret,
+                cache.replace_account_secrets,
+                cache.upsert_account_secret,
+                cache.delete_account_secret,
+            ),
         }
         self._listing = asyncio.Lock()
         self._listed_versions: dict[str, int] = {}
         self._is_older = False
         self._unserved: set[str] = set()
-        self._stale = {kind: asyncio.Event() for kind in self._lists}
+        self._stale = {kind: asyncio.Event() for kind in self._kinds}
         self._synced_in_term = -1
         self._client = client
         self._settings = settings
@@ -170,7 +193,7 @@ class Controller:
         """Give what runs for as long as the process does, beside `watch`."""
         workers = [self._work(small=number == 0) for number in range(self._settings.workers + 1)]
         reseal = [self._reseal()] if self._settings.reseal_gateway_values else []
-        lists = [self._list_when_stale(kind) for kind in self._lists]
+        lists = [self._list_when_stale(kind) for kind in self._kinds]
         periodic = [self._resync(), self._refresh_keys(), self._rescan(), *reseal]
         return [self.elector.run(), self.elector.lead(self._start_leading), *workers, *lists, *periodic]
 
@@ -218,7 +241,7 @@ class Controller:
         """Enqueue every account, from a list that was made in this term."""
         await self._keys.refresh(write=True)
         if self._synced_in_term != self.elector.term:
-            await self._list(self._lists)
+            await self._list(self._kinds)
         self._queue.add(self.cache.accounts())
 
     async def _work(self, *, small: bool) -> None:
@@ -240,14 +263,9 @@ class Controller:
 
     def _take(self, kind: str, event: str, body: Body) -> None:
         """Take an event of a watch."""
-        changes = {
-            "namespaces": (self.cache.upsert_namespace, self.cache.delete_namespace),
-            "secrets": (self.cache.upsert_secret, self.cache.delete_secret),
-            PLURAL: (self.cache.upsert_account_secret, self.cache.delete_account_secret),
-        }
-        upsert, delete = changes[kind]
+        take = self._kinds[kind].delete if event == "DELETED" else self._kinds[kind].upsert
         try:
-            changed = delete(body) if event == "DELETED" else upsert(body)
+            changed = take(body)
         except Exception as error:  # noqa: BLE001 - asyncio would log it with the object
             LOG.error("an event of %s can't be read: %s", kind, type(error).__name__)
         else:
@@ -279,7 +297,7 @@ class Controller:
 
     async def _recover(self) -> None:
         """List everything, as soon as that is possible."""
-        await self._insist("listing failed", partial(self._list, self._lists))
+        await self._insist("listing failed", partial(self._list, self._kinds))
 
     async def _insist(self, problem: str, attempt: Callable[[], Awaitable[object]]) -> None:
         """Try until it succeeds; log once why it doesn't, and say so at the readiness probe."""
@@ -335,21 +353,21 @@ class Controller:
             self._is_older |= any(version < self._listed_versions.get(kind, 0) for kind, (_, version) in lists.items())
             if self._is_older:
                 LOG.warning("the API server's state is older than before, as after a restore of etcd: starting over")
-                lists = await self._read(self._lists)
+                lists = await self._read(self._kinds)
                 self._is_older = False
                 self.cache.clear()
                 self._watches.restart()
             for kind, (items, version) in lists.items():
                 self._listed_versions[kind] = version
-                self.enqueue(self._lists[kind].replace(items, version))
-            if lists.keys() == self._lists.keys():
+                self.enqueue(self._kinds[kind].replace(items, version))
+            if lists.keys() == self._kinds.keys():
                 self._synced_in_term = term
 
     async def _read(self, kinds: Collection[str]) -> dict[str, tuple[list[Any], int]]:
         # In the order of the table: namespaces first, only then is it known whose a Secret is.
         return {
             kind: await self._client.list_all(each.path, each.read, each.field_selector)
-            for kind, each in self._lists.items()
+            for kind, each in self._kinds.items()
             if kind in kinds
         }
 

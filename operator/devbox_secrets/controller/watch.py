@@ -161,16 +161,14 @@ class Watches:
         kind, query = request.url.name, request.url.query
         if kind not in self._answered:
             return
-        was_refused = kind in self._refused
         if request.response.status == HTTPStatus.OK:
             self._answered[kind] = time.monotonic()
             self._refused.discard(kind)
-            is_first_page = "watch" not in query and "continue" not in query
+            tells = "watch" not in query and "continue" not in query
         else:
+            tells = kind not in self._refused  # at the first refusal, too: a list of ours tells the reason
             self._refused.add(kind)
-            is_first_page = False
-        # At the first refusal, too: a list of ours tells the reason.
-        if is_first_page or (kind in self._refused and not was_refused):
+        if tells:
             self._hand_over(self._listing, kind)
 
     def _hand_over(self, take: Callable[..., object], *what: object) -> None:

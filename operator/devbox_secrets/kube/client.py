@@ -135,9 +135,7 @@ class Client:
             APIError: there was no response, or a refusal; or it was a write that may not be sent now.
         """
         client = self._client
-        headers = {"Accept": accept, "Content-Type": media_type}
-        for auth in (await client.configuration.auth_settings()).values():
-            headers[auth["key"]] = auth["value"]
+        headers = {"Accept": accept, "Content-Type": media_type, **await config.auth_headers(client.configuration)}
         url = f"{client.configuration.host}{path}"
         if query:
             url += "?" + urlencode({key: value for key, value in query.items() if value})

@@ -42,6 +42,11 @@ async def load(kubeconfig: Path | None = None, context: str | None = None) -> Co
     return configuration
 
 
+async def auth_headers(configuration: Any) -> dict[str, str]:  # noqa: ANN401 - its fields have no types
+    """Give the headers that say who sends a request; a ServiceAccount's token changes now and then."""
+    return {auth["key"]: auth["value"] for auth in (await configuration.auth_settings()).values()}
+
+
 async def session(trace_configs: list[aiohttp.TraceConfig]) -> tuple[str, aiohttp.ClientSession]:
     """Give the API server's URL, and a session for it, as `load` configures it: for what can't use the client.
 
@@ -56,7 +61,7 @@ async def session(trace_configs: list[aiohttp.TraceConfig]) -> tuple[str, aiohtt
         trust.load_cert_chain(configuration.cert_file, configuration.key_file)
     return configuration.host, aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=trust, limit=0),
-        headers={auth["key"]: auth["value"] for auth in (await configuration.auth_settings()).values()},
+        headers=await auth_headers(configuration),
         proxy=configuration.proxy,
         trace_configs=trace_configs,
         **configuration.client_session_kwargs,

@@ -157,11 +157,11 @@ async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
         return dict.fromkeys(chosen)
 
     removed = await _write(client, namespace, removals)
-    # No write covers both kinds of objects, so an AccountSecret may have been created between that look and the
-    # write. So this looks once more after the write, with the keys still in memory. To unpublish a key first would
-    # not do: who has it in a file goes on sealing with it. Nothing is missed: what was created before the write is
-    # seen here, and what is created later has never been opened, as its status says. If this process ends too
-    # early, the operator, which has the keys in memory as well, writes back those that are used.
+    # No write covers both kinds of objects, so an AccountSecret may have been created between the check and the
+    # write. Check once more after the write, while the keys are still in memory. Unpublishing a key first is not
+    # enough: anyone who has it in a file can still seal with it. Nothing is missed: what was created before the
+    # write is seen here, and what is created later has never been opened, as its status says. If this process ends
+    # too early, the operator, which also has the keys in memory, writes back those that are used.
     used = await _used(client)
     needed = {key_id: removed[key_id] for key_id in chosen if used.get(key_id)}
     if not needed:

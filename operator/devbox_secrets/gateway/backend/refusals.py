@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 
@@ -37,17 +37,8 @@ class ConfirmingUpstream(Upstream):
         self._outcomes: OrderedDict[bytes, tuple[type[APIError], float]] = OrderedDict()
         self._turns = asyncio.Semaphore(_MAX_CONFIRMATIONS)
 
-    async def request(
-        self,
-        token: str,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Body:
-        """Send one request and give the response's body.
+    async def request(self, token: str, method: str, path: str, **options: Any) -> Body:  # noqa: ANN401 - as upstream
+        """Send one request as any upstream does, and give the response's body.
 
         Raises:
             Forbidden: the API server refuses it, and knows everyone's rights.
@@ -55,7 +46,7 @@ class ConfirmingUpstream(Upstream):
             APIError: as with any upstream.
         """
         try:
-            return await super().request(token, method, path, query=query, body=body, headers=headers)
+            return await super().request(token, method, path, **options)
         except Forbidden as refusal:
             key = hashlib.sha256(token.encode()).digest()
             outcome, expires = self._outcomes.get(key, (Forbidden, 0.0))
@@ -64,7 +55,7 @@ class ConfirmingUpstream(Upstream):
         try:
             async with self._turns, self.one_connection() as server:
                 await _check_rights_are_known(server, token)
-                return await server.request(token, method, path, query=query, body=body, headers=headers)
+                return await server.request(token, method, path, **options)
         except (Forbidden, NotReady) as error:
             remember(self._outcomes, key, (type(error), time.monotonic() + REMEMBERED_SECONDS))
             raise
