@@ -2,6 +2,10 @@
 
 import json
 import time
+from pathlib import Path
+
+import pytest
+import yaml
 
 from e2e.accounts import DEVBOX, PRINT, SANDBOX, SECRET, Account, until
 from harness.kind import Cluster
@@ -117,6 +121,25 @@ def test_a_secret_that_is_not_ours_is_left_as_it_is(account: Account) -> None:
         "wait", "--for=jsonpath={.status.conditions[0].reason}=NotOwned", "accountsecret/token", "--timeout=20s"
     )
     assert account.kubectl("get", "secret", SECRET, "-o", "yaml") == before
+
+
+def test_a_quota_bounds_an_account_and_the_refusal_says_so(account: Account) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (block,) = [block for block in text.split("```yaml\n")[1:] if "kind: ResourceQuota" in block]
+    quota = yaml.safe_load(block.partition("```")[0])
+    quota["metadata"]["namespace"] = account.name
+    quota["spec"]["hard"] = dict.fromkeys(quota["spec"]["hard"], "1")
+    account.apply(json.dumps(quota))
+    account.kubectl("wait", "--for=jsonpath={.status.hard}", "resourcequota/accountsecrets", "--timeout=30s")
+    account.sync("TOKEN", "fits")
+    with pytest.raises(ClusterError, match="exceeded quota: accountsecrets, requested: count/accountsecrets"):
+        account.apply(account.seal("OTHER", "one too many"))
+    account.apply(account.seal("TOKEN", "changes"))
+    account.kubectl("delete", "accountsecret", "token")
+    nothing = '{"count/accountsecrets.devbox-secrets.dev":"0"}'
+    status = ("get", "resourcequota", "accountsecrets", "-o=jsonpath={.status.used}")
+    until("there is room again", lambda: account.kubectl(*status) == nothing)
+    account.sync("OTHER", "fits now")
 
 
 def test_a_value_is_in_no_log_event_status_or_metric(account: Account) -> None:

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
@@ -193,11 +194,12 @@ class ControlPlane:
         return self._write_kubeconfig(user, identity)
 
     def service_account_kubeconfig(
-        self, namespace: str, name: str, duration: str = "10h", server: str | None = None
+        self, namespace: str, name: str, duration: timedelta = timedelta(hours=10), server: str | None = None
     ) -> Path:
         """Write a kubeconfig with a token of an existing service account, and perhaps a server in between."""
-        token = self.kubectl("create", "token", name, f"--namespace={namespace}", f"--duration={duration}").stdout
-        return self._write_kubeconfig(f"{namespace}.{name}", {"token": token.strip()}, server)
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        token = self.request("POST", path, {"spec": {"expirationSeconds": int(duration.total_seconds())}})
+        return self._write_kubeconfig(f"{namespace}.{name}", {"token": token["status"]["token"]}, server)
 
     def compact(self) -> int:
         """Make etcd forget all but the newest revision, which is returned."""

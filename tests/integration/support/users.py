@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
+from devbox_secrets.api.names import GROUP
+from devbox_secrets.kube.client import APPLY
 from harness.controlplane import ControlPlane
 from integration.support.chart import ACCOUNT, Json, created, get, namespace, until
 
@@ -15,6 +17,7 @@ POLICY = "devbox-secrets-accounts"
 SHARE = "devbox-secrets-share"
 EVERYWHERE = ""
 _NAMESPACES = "people-of-namespaces"
+_RBAC = "rbac.authorization.k8s.io"
 
 Done = subprocess.CompletedProcess[str]
 
@@ -44,7 +47,8 @@ class Person:
     @classmethod
     def service_account(cls, controlplane: ControlPlane, where: str, *roles: Role) -> Self:
         name = f"sa-{uuid4().hex[:8]}"
-        controlplane.kubectl("create", "serviceaccount", name, f"--namespace={where}")
+        path = f"/api/v1/namespaces/{where}/serviceaccounts"
+        controlplane.request("POST", path, {"metadata": {"name": name}})
         kubeconfig = controlplane.service_account_kubeconfig(where, name)
         return cls(controlplane, f"system:serviceaccount:{where}:{name}", kubeconfig).given(*roles)
 
@@ -58,9 +62,10 @@ class Person:
         return self
 
     def can(self, verb: str, resource: str, where: str = EVERYWHERE) -> None:
-        """Wait until kubectl tells them that they can."""
-        ask = ("auth", "can-i", verb, resource, f"--namespace={where}" if where else "--all-namespaces")
-        until(f"{self.user} can {verb} {resource}", lambda: self(*ask).returncode == 0)
+        """Wait until the API server knows that they can."""
+        group = "" if resource == "namespaces" else GROUP
+        asked = {"verb": verb, "group": group, "resource": resource, "namespace": where}
+        may(self.controlplane, self.user, **asked)
 
     def __call__(self, *arguments: str, body: Json | None = None) -> Done:
         """Run kubectl as they do."""
@@ -73,15 +78,28 @@ class Person:
 
 def make_role(controlplane: ControlPlane) -> None:
     """Make the role that everyone here has."""
-    resources = "--resource=namespaces,namespaces/status,namespaces/finalize"
-    role = ("create", "clusterrole", _NAMESPACES, "--verb=*", resources, "--dry-run=client", "--output=json")
-    controlplane.kubectl("apply", "--filename=-", input=controlplane.kubectl(*role).stdout)
+    resources = ["namespaces", "namespaces/status", "namespaces/finalize"]
+    rules = [{"apiGroups": [""], "resources": resources, "verbs": ["*"]}]
+    path = f"/apis/{_RBAC}/v1/clusterroles/{_NAMESPACES}?fieldManager=tests"
+    body = {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": _NAMESPACES}, "rules": rules}
+    controlplane.request("PATCH", path, body, APPLY)
 
 
 def bind(controlplane: ControlPlane, user: str, role: Role) -> None:
-    kind = ("rolebinding", f"--namespace={role.where}") if role.where else ("clusterrolebinding",)
-    name = f"{user}-{role.name}".replace(":", "-")
-    controlplane.kubectl("create", *kind, name, f"--clusterrole={role.name}", f"--user={user}")
+    body = {
+        "metadata": {"name": f"{user}-{role.name}".replace(":", "-")},
+        "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": role.name},
+        "subjects": [{"apiGroup": _RBAC, "kind": "User", "name": user}],
+    }
+    within = f"namespaces/{role.where}/rolebindings" if role.where else "clusterrolebindings"
+    controlplane.request("POST", f"/apis/{_RBAC}/v1/{within}", body)
+
+
+def may(controlplane: ControlPlane, user: str, **attributes: str) -> None:
+    """Wait until the API server says that a user may: its view of roles is a little behind."""
+    body = {"spec": {"user": user, "resourceAttributes": attributes}}
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    until(f"{user} may {attributes}", lambda: controlplane.request("POST", path, body)["status"]["allowed"])
 
 
 def denied(user: str, home: str) -> str:
@@ -102,7 +120,7 @@ def sentence(done: Done) -> str:
 
 def labels_of(controlplane: ControlPlane, name: str) -> Json:
     """Return a namespace's labels, without the one that every namespace has."""
-    found: Json = get(controlplane, "namespace", name)["metadata"]["labels"]
+    found = controlplane.request("GET", f"/api/v1/namespaces/{name}")["metadata"]["labels"]
     return {key: value for key, value in found.items() if key != "kubernetes.io/metadata.name"}
 
 
