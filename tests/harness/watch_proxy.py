@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
+from harness.components import write_private
 from harness.controlplane import ControlPlane
 
 _EXPIRED = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
@@ -20,7 +21,7 @@ _OWN_HEADERS = ("Host", "Content-Length", "Content-Encoding", "Transfer-Encoding
 
 @dataclass
 class WatchProxy:
-    """Forwards requests with their headers, in cleartext on the loopback address."""
+    """Forwards requests with their headers, on the loopback address."""
 
     url: str = ""
     _upstream: str = ""
@@ -83,9 +84,9 @@ class WatchProxy:
             app.router.add_route("*", "/{path:.*}", handle)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_serving(controlplane))
             await site.start()
-            self.url = "http://{}:{}".format(*runner.addresses[0][:2])
+            self.url = "https://{}:{}".format(*runner.addresses[0][:2])
             started.set()
             await stop.wait()
             self._cut("")
@@ -121,3 +122,10 @@ class WatchProxy:
             if asyncio.current_task() in self._frozen:
                 await asyncio.Event().wait()
             await response.write(chunk)
+
+
+def _serving(controlplane: ControlPlane) -> ssl.SSLContext:
+    pair = controlplane.authority.server("localhost", addresses=["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(write_private(controlplane.folder / "watch-proxy.pem", pair.certificate + pair.key))
+    return context

@@ -9,15 +9,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
 
-from devbox_secrets.errors import APIError, NotLeader, RequestTimeout, ServerError, Unreachable, api_error
-from devbox_secrets.kube import config
+from devbox_secrets.errors import APIError, NotLeader, ServerError, api_error
+from devbox_secrets.kube.config import ClientConfig
+from devbox_secrets.kube.connection import Connection
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -27,7 +26,6 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 #: Of an object, its metadata alone.
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_TIMEOUT_SECONDS = 30
 _PAGE_SIZE = 500
 #: Bytes of a list's page: a page several times as large is given up and asked for again, with fewer objects.
 _PAGE_BYTES = 4 * 1024 * 1024
@@ -51,26 +49,26 @@ class _PageTooLarge(Exception):
 class Client:
     """Connections to one API server, with the rights of whoever they were opened for."""
 
-    def __init__(self, client: ApiClient, may_write: Callable[[], bool] = lambda: True) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, may_write: Callable[[], bool] = lambda: True) -> None:
+        self._connection = connection
         self._may_write = may_write
         self.fewest_objects = _PAGE_SIZE
         """How many of the largest objects that were listed so far fit into a page."""
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> AsyncIterator[Self]:
+    async def connect(cls, config: ClientConfig | None = None) -> AsyncIterator[Self]:
         """Connect as kubectl would.
 
         Raises:
-            ConfigError: there is no configuration to connect with.
+            ConfigError: it isn't known which cluster to connect to, or how.
         """
-        async with ApiClient(await config.load(kubeconfig, context)) as client:
-            yield cls(client)
+        async with Connection.open((config or ClientConfig()).target()) as connection:
+            yield cls(connection)
 
     def fenced(self, may_write: Callable[[], bool]) -> Self:
         """Give the same client, with which nothing is written unless it may be at that moment."""
-        return type(self)(self._client, may_write)
+        return type(self)(self._connection, may_write)
 
     async def request(self, method: str, path: str, **options: Any) -> Body:  # noqa: ANN401 - as send has them
         """Send a request as `send` does, and give the response's body."""
@@ -133,29 +131,26 @@ class Client:
 
         Raises:
             APIError: there was no response, or a refusal; or it was a write that may not be sent now.
+            ConfigError: there is nothing that says who sends it.
         """
-        client = self._client
-        headers = {"Accept": accept, "Content-Type": media_type, **await config.auth_headers(client.configuration)}
-        url = f"{client.configuration.host}{path}"
-        if query:
-            url += "?" + urlencode({key: value for key, value in query.items() if value})
+        request = f"{method} {path}"
+        headers = {"Accept": accept, "Content-Type": media_type}
+        if given := {key: value for key, value in (query or {}).items() if value}:
+            path += "?" + urlencode(given)
+        data = None if body is None else json.dumps(body).encode()
+        login = await self._connection.login()
         # Checked at the last moment: whatever was awaited until here may have taken long.
         if method != "GET" and not self._may_write():
-            raise NotLeader(f"{method} {path}: not sent, since another replica may be writing now")
-        try:
-            response = await client.call_api(method, url, headers, body, _request_timeout=_TIMEOUT_SECONDS)
-            raw = await _read(response.response, max_bytes)
-        except TimeoutError as error:  # aiohttp's are of this class as well
-            raise RequestTimeout(f"{method} {path}: {type(error).__name__}") from error
-        except aiohttp.ClientError as error:
-            raise Unreachable(f"{method} {path}: {type(error).__name__}") from error
+            raise NotLeader(f"{request}: not sent, since another replica may be writing now")
+        async with self._connection.request(login, method, path, headers, data) as response:
+            raw = await _read(response, max_bytes)
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise _refusal(f"{method} {path}", response.status, raw, quote=quote or method == "GET")
+            raise _refusal(request, response.status, raw, quote=quote or method == "GET")
         try:
             return Response(response.status, json.loads(raw), len(raw))
         except ValueError:
             # From None: what a proxy's page says may be anything.
-            raise ServerError(f"{method} {path}: the answer isn't an API server's, but a proxy's perhaps") from None
+            raise ServerError(f"{request}: the answer isn't an API server's, but a proxy's perhaps") from None
 
 
 def _fitting(objects: int, size: int, limit: int) -> int:

@@ -15,6 +15,7 @@ from devbox_secrets.controller.key_manager import KeyManager
 from devbox_secrets.crypto.envelope import KeyPair
 from devbox_secrets.errors import Conflict
 from devbox_secrets.kube.client import Client
+from devbox_secrets.kube.config import ClientConfig
 from devbox_secrets.kube.key_store import KeyStore
 from harness.controlplane import ControlPlane
 from integration.support.account import Account
@@ -200,7 +201,7 @@ def test_two_replicas_make_one_key_for_each_request(controlplane: ControlPlane, 
 
 async def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlplane: ControlPlane) -> None:
     store(controlplane, made(days=91))
-    async with Client.connect(controlplane.kubeconfig) as client:
+    async with Client.connect(ClientConfig(controlplane.kubeconfig)) as client:
         managers = [manager(client, timedelta(days=90)) for _ in range(8)]
         rounds = (each.refresh(write=True) for each in managers)
         outcomes = await asyncio.gather(*rounds, return_exceptions=True)
@@ -216,7 +217,7 @@ async def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_
     only = made(days=1)
     store(controlplane, only)
 
-    async with Client.connect(controlplane.kubeconfig) as client:
+    async with Client.connect(ClientConfig(controlplane.kubeconfig)) as client:
         keys = manager(client)
         await keys.refresh(write=False)
         empty(controlplane)

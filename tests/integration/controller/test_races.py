@@ -24,6 +24,7 @@ from devbox_secrets.controller.writes import Writer
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
 from devbox_secrets.errors import APIError
 from devbox_secrets.kube.client import APPLY, Client, Response
+from devbox_secrets.kube.config import ClientConfig
 from harness.controlplane import ControlPlane
 from integration.support.account import SECRET
 from integration.support.chart import ACCOUNT, Json, get
@@ -101,7 +102,7 @@ def _hours() -> Iterator[datetime]:
 
 @pytest.fixture
 async def it(controlplane: ControlPlane) -> AsyncIterator[Operator]:
-    async with Overtaken.connect(controlplane.kubeconfig) as client:
+    async with Overtaken.connect(ClientConfig(controlplane.kubeconfig)) as client:
         yield Operator(controlplane, client)
 
 

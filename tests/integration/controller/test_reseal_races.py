@@ -23,6 +23,7 @@ from devbox_secrets.controller.writes import Writer
 from devbox_secrets.crypto.envelope import KeyPair, Keyring, key_id_of
 from devbox_secrets.errors import CannotOpen
 from devbox_secrets.kube.client import Client, Response
+from devbox_secrets.kube.config import ClientConfig
 from harness.controlplane import ControlPlane
 from integration.support.chart import Json, get
 
@@ -101,7 +102,7 @@ async def opened(secret: AccountSecret) -> SecretBytes | None:
 
 @pytest.fixture
 async def it(controlplane: ControlPlane, namespace: str) -> AsyncIterator[Story]:
-    async with Overtaken.connect(controlplane.kubeconfig) as client:
+    async with Overtaken.connect(ClientConfig(controlplane.kubeconfig)) as client:
         yield Story(controlplane, namespace, client)
 
 
@@ -154,7 +155,7 @@ async def test_of_two_replicas_that_do_it_at_once_each_value_is_written_by_one(
     values = [str(number).encode() for number in range(8)]
     it.take(*values)
     await it.hear()
-    async with Client.connect(controlplane.kubeconfig) as other:
+    async with Client.connect(ClientConfig(controlplane.kubeconfig)) as other:
         await asyncio.gather(it.resealer.reseal_batch(), it.another(other).reseal_batch())
     assert it.values() == [(NEW, value) for value in values]
     assert {item["metadata"]["generation"] for item in it.found()} == {2}
@@ -190,7 +191,7 @@ async def test_what_is_refused_comes_again_later_each_time_later(
     it.take(b"1")
     await it.hear()
     before = counted("failed")
-    async with Overtaken.connect(controlplane.user_kubeconfig("someone")) as cluster:
+    async with Overtaken.connect(ClientConfig(controlplane.user_kubeconfig("someone"))) as cluster:
         assert isinstance(cluster, Overtaken)
         resealer = it.another(cluster)
         attempts = []

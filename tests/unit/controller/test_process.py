@@ -875,8 +875,7 @@ async def test_a_process_that_is_told_to_stop_while_it_reads_stops(monkeypatch: 
 
 
 def test_a_process_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("devbox_secrets.kube.config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "missing"))
-    monkeypatch.setattr("devbox_secrets.kube.config._SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     monkeypatch.setattr(logs, "configure", lambda *_: None)
     with pytest.raises(ConfigError, match="no cluster to connect to"):
         process.run(ControllerSettings())

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-import socket
+import ssl
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from kubernetes.aio.client import ApiClient, Configuration
 
 from devbox_secrets.errors import (
     APIError,
@@ -21,7 +21,12 @@ from devbox_secrets.errors import (
     ServerError,
     Unreachable,
 )
+from devbox_secrets.kube import connection
 from devbox_secrets.kube.client import APPLY, Client, Response
+from devbox_secrets.kube.config import ClientConfig
+from devbox_secrets.kube.connection import Connection, Credentials, Login
+from devbox_secrets.kube.kubeconfig import Target
+from devbox_secrets.kube.kubeconfig_file import Cluster, User
 
 CANARY = "canary-7d21"
 
@@ -60,13 +65,12 @@ def api(server: tuple[ApiServer, str]) -> ApiServer:
 
 @pytest.fixture
 async def client(server: tuple[ApiServer, str]) -> AsyncIterator[Client]:
-    async with client_of(server[1]) as client:
-        yield Client(client)
+    async with connected(server[1]) as opened:
+        yield Client(opened)
 
 
-def client_of(host: str) -> ApiClient:
-    configuration = Configuration(host=host, api_key={"authorization": "Bearer token"})
-    return ApiClient(configuration)
+def connected(server: str) -> AbstractAsyncContextManager[Connection]:
+    return Connection.open(Target("context dev", Cluster(server=server), User(token="token")))  # noqa: S106 - of tests
 
 
 def refusal(status: int, **fields: object) -> dict[str, Any]:
@@ -151,28 +155,20 @@ async def test_a_proxy_s_page_is_an_error_that_repeats_nothing_of_it(api: ApiSer
 
 
 async def test_a_response_that_does_not_come_in_time_is_a_timeout(
-    api: ApiServer, client: Client, monkeypatch: pytest.MonkeyPatch
+    api: ApiServer, server: tuple[ApiServer, str], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("devbox_secrets.kube.client._TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(connection, "_TIMEOUT_SECONDS", 0.05)
     api.answer({})
     api.gate.clear()
     with pytest.raises(RequestTimeout) as caught:
         await client.request("GET", "/x")
     api.gate.set()
-    assert str(caught.value).startswith("GET /x: ")
+    assert str(caught.value) == f"cannot reach {server[1]} (context dev): no answer within 0.05 seconds"
 
 
-async def test_a_connection_that_is_refused_is_unreachable() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
-        async with client_of(f"http://127.0.0.1:{taken.getsockname()[1]}") as client:
-            with pytest.raises(Unreachable) as caught:
-                await Client(client).request("GET", "/x")
-    assert type(caught.value) is Unreachable
-    assert str(caught.value) == "GET /x: ClientConnectorError"
-
-
-async def test_a_connection_that_breaks_is_unreachable(api: ApiServer, client: Client) -> None:
+async def test_a_connection_that_breaks_is_unreachable(
+    api: ApiServer, server: tuple[ApiServer, str], client: Client
+) -> None:
     class Broken(web.Response):
         async def prepare(self, request: web.BaseRequest) -> None:
             assert request.transport is not None
@@ -181,7 +177,9 @@ async def test_a_connection_that_breaks_is_unreachable(api: ApiServer, client: C
     api.responses.append(Broken())
     with pytest.raises(Unreachable) as caught:
         await client.request("POST", "/x", body={})
-    assert str(caught.value) == "POST /x: ServerDisconnectedError"
+    assert str(caught.value) == (
+        f"cannot reach {server[1]} (context dev): the connection broke (ServerDisconnectedError)"
+    )
 
 
 async def test_who_may_not_write_sends_no_write_and_reads_all_the_same(api: ApiServer, client: Client) -> None:
@@ -199,16 +197,16 @@ async def test_a_fence_is_asked_at_the_last_moment(
 ) -> None:
     may_write = True
 
-    async def slow_token(_: Configuration) -> dict[str, Any]:
+    async def slow_token(_: Credentials) -> Login:
         # Credentials may have to be fetched first: the Lease may be lost meanwhile.
         nonlocal may_write
         may_write = False
-        return {}
+        return Login([], ssl.create_default_context())
 
-    monkeypatch.setattr(Configuration, "auth_settings", slow_token)
-    async with client_of(server[1]) as client:
+    monkeypatch.setattr(Credentials, "login", slow_token)
+    async with connected(server[1]) as opened:
         with pytest.raises(NotLeader):
-            await Client(client).fenced(lambda: may_write).request("PATCH", "/x", body={})
+            await Client(opened).fenced(lambda: may_write).request("PATCH", "/x", body={})
     assert api.requests == []
 
 
@@ -300,17 +298,25 @@ async def test_a_client_connects_by_a_kubeconfig(api: ApiServer, server: tuple[A
     config = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": server[1]}}],
-        "users": [{"name": "u", "user": {"token": "of-the-file"}}],
+        "clusters": [{"name": "c", "cluster": {"server": f"{server[1]}/base/"}}],
+        "users": [{"name": "u", "user": {"as": "jane", "token": "not sent in cleartext"}}],
     }
     (kubeconfig := tmp_path / "config").write_text(yaml.safe_dump(config))
     api.answer({"a": 1})
-    async with Client.connect(kubeconfig) as client:
+    async with Client.connect(ClientConfig(kubeconfig)) as client:
         assert await client.request("GET", "/x") == {"a": 1}
-    assert api.requests[0][0].headers["Authorization"] == "Bearer of-the-file"
+    ((request, _),) = api.requests
+    assert (request.path, request.headers["Impersonate-User"]) == ("/base/x", "jane")
+    assert "Authorization" not in request.headers
+
+
+async def test_a_redirect_is_not_followed(api: ApiServer, client: Client) -> None:
+    api.responses.append(web.Response(status=302, headers={"Location": "https://login.example"}))
+    with pytest.raises(ServerError, match="a proxy's perhaps"):
+        await client.request("GET", "/x")
 
 
 async def test_without_a_configuration_there_is_no_client(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        async with Client.connect(tmp_path / "missing"):
+        async with Client.connect(ClientConfig(tmp_path / "missing")):
             pytest.fail("connected to nothing")

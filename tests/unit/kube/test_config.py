@@ -1,156 +1,186 @@
-"""Which cluster and namespace: the kubeconfig's or the pod's own, and sentences for what can't be used."""
+"""Which API server and who acts there: the kubeconfig's, the options', the pod's, and sentences where nothing says."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from devbox_secrets.errors import ConfigError
 from devbox_secrets.kube import config
+from devbox_secrets.kube.config import ClientConfig
 
-CANARY = "canary-7d21"
-KUBECONFIG: Mapping[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Config",
+KUBECONFIG = {
     "current-context": "dev",
     "contexts": [
         {"name": "dev", "context": {"cluster": "one", "user": "me", "namespace": "team-a"}},
-        {"name": "prod", "context": {"cluster": "two", "user": "me"}},
-        {"name": "lost", "context": {"cluster": "nowhere", "user": "me"}},
+        {"name": "prod", "context": {"cluster": "two", "user": "other"}},
     ],
     "clusters": [
         {"name": "one", "cluster": {"server": "https://one.example"}},
         {"name": "two", "cluster": {"server": "https://two.example"}},
     ],
-    "users": [{"name": "me", "user": {"token": CANARY}}],
+    "users": [
+        {"name": "me", "user": {"token": "t"}},
+        {"name": "other", "user": {"token": "t", "as": "jane", "as-groups": ["dev"], "as-uid": "1"}},
+    ],
 }
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Be on a machine without a kubeconfig, and in no pod; give where kubectl looks for the former."""
-    path = tmp_path / "home" / "config"
+    path = tmp_path / ".kube" / "config"
     path.parent.mkdir()
-    monkeypatch.setattr(config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(config, "_SERVICE_ACCOUNT", tmp_path / "serviceaccount")
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "POD_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
     return path
 
 
 @pytest.fixture
-def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be in a pod."""
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in a pod; give the folder of its ServiceAccount."""
     account = tmp_path / "serviceaccount"
     account.mkdir()
-    for name, text in {"token": "of-the-pod", "namespace": "its-namespace\n", "ca.crt": "x"}.items():
-        (account / name).write_text(text)
-    loader = "kubernetes.aio.config.incluster_config"
-    monkeypatch.setattr(f"{loader}.SERVICE_TOKEN_FILENAME", str(account / "token"))
-    monkeypatch.setattr(f"{loader}.SERVICE_CERT_FILENAME", str(account / "ca.crt"))
+    (account / "token").write_text("of-the-pod")
+    (account / "namespace").write_text("its-namespace\n")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    return account
 
 
-def write(path: Path, text: str = "", **changes: object) -> Path:
-    """Write a kubeconfig: this text, or the usual one with some changes."""
-    path.write_text(text or yaml.safe_dump({**KUBECONFIG, **changes}))
+def write(path: Path, **changes: object) -> Path:
+    path.write_text(yaml.safe_dump(KUBECONFIG | changes))
     return path
-
-
-@pytest.fixture
-def kubeconfig(tmp_path: Path) -> Path:
-    return write(tmp_path / "kubeconfig")
-
-
-@pytest.mark.parametrize(("context", "host"), [(None, "https://one.example"), ("prod", "https://two.example")])
-async def test_the_kubeconfig_s_context_says_which_cluster(context: str | None, host: str, kubeconfig: Path) -> None:
-    loaded = await config.load(kubeconfig, context)
-    assert loaded.host == host
-    assert CANARY in str(await loaded.auth_settings())
-
-
-async def test_a_kubeconfig_at_kubectl_s_own_place_needs_no_option(home: Path) -> None:
-    write(home)
-    assert (await config.load()).host == "https://one.example"
-    assert config.current_namespace() == "team-a"
-
-
-async def test_inside_a_cluster_the_pod_s_own_account_is_used(pod: None) -> None:
-    assert (await config.load()).host == "https://10.96.0.1:443"
-    assert config.current_namespace() == "its-namespace"
-
-
-async def test_inside_a_cluster_a_kubeconfig_goes_before(pod: None, home: Path, kubeconfig: Path) -> None:
-    assert (await config.load(kubeconfig)).host == "https://one.example"
-    write(home)
-    assert (await config.load()).host == "https://one.example"
-    assert config.current_namespace() == "team-a"
-
-
-@pytest.mark.parametrize(("context", "namespace"), [(None, "team-a"), ("dev", "team-a"), ("prod", "default")])
-def test_the_namespace_is_the_context_s_or_default(context: str | None, namespace: str, kubeconfig: Path) -> None:
-    assert config.current_namespace(kubeconfig, context) == namespace
-
-
-async def test_without_any_kubeconfig_a_sentence_says_where_it_was_looked_for(home: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        await config.load()
-    assert str(caught.value) == (
-        f"no cluster to connect to: there is no kubeconfig at {home}; name one with --kubeconfig"
-    )
-    with pytest.raises(ConfigError) as caught:
-        config.current_namespace()
-    assert str(caught.value) == (
-        "there is no kubeconfig to read the account from"
-        f" (there is no kubeconfig at {home}; name one with --kubeconfig); name it with --account"
-    )
-
-
-async def test_a_context_that_is_not_there_is_named(kubeconfig: Path) -> None:
-    with pytest.raises(ConfigError, match="no-such-context") as caught:
-        await config.load(kubeconfig, "no-such-context")
-    assert CANARY not in str(caught.value)
-    with pytest.raises(ConfigError) as caught:
-        config.current_namespace(kubeconfig, "no-such-context")
-    assert str(caught.value) == "the kubeconfig has no context no-such-context"
-
-
-async def test_a_current_context_that_is_not_there_is_a_sentence(kubeconfig: Path) -> None:
-    write(kubeconfig, **{"current-context": "gone"})
-    with pytest.raises(ConfigError, match="gone"):
-        await config.load(kubeconfig)
-    with pytest.raises(ConfigError, match="its current-context isn't one of its contexts"):
-        config.current_namespace(kubeconfig)
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("context", "server", "namespace"),
+    [(None, "https://one.example", "team-a"), ("prod", "https://two.example", "default")],
+)
+def test_the_context_says_which_cluster_and_which_namespace(
+    home: Path, context: str | None, server: str, namespace: str
+) -> None:
+    it = ClientConfig(write(home.with_name("other")), context)
+    assert (it.target().cluster.server, it.namespace()) == (server, namespace)
+    write(home)
+    assert ClientConfig(context=context).target().cluster.server == server
+
+
+def test_the_files_are_read_once(home: Path) -> None:
+    # Such as those of a shell's <(…), which can't be read twice.
+    it = ClientConfig(write(home))
+    assert it.namespace() == "team-a"
+    home.unlink()
+    assert it.target().cluster.server == "https://one.example"
+
+
+@pytest.mark.parametrize(
+    ("context", "options", "want"),
     [
-        pytest.param("\n", id="empty"),
-        pytest.param(f"{CANARY}: [", id="no YAML"),
-        pytest.param(f"- {CANARY}", id="a list"),
-        pytest.param(CANARY, id="a text"),
-        pytest.param(f"current-context: dev\nx: {CANARY}", id="no contexts"),
-        pytest.param(yaml.safe_dump({**KUBECONFIG, "contexts": [{"context": CANARY}]}), id="a context without a name"),
-        pytest.param(yaml.safe_dump({**KUBECONFIG, "contexts": {"x": CANARY}}), id="contexts that are no list"),
-        pytest.param(yaml.safe_dump({**KUBECONFIG, "current-context": "lost"}), id="a context without its cluster"),
-        pytest.param(yaml.safe_dump({**KUBECONFIG, "users": [{"token": CANARY}]}), id="a user without a name"),
-        pytest.param("\0" + CANARY, id="binary"),
+        ("dev", {}, ("", (), "")),
+        ("dev", {"as_user": "joe"}, ("joe", (), "")),
+        ("dev", {"as_user": "joe", "as_groups": ("a", "b"), "as_uid": "7"}, ("joe", ("a", "b"), "7")),
+        ("prod", {}, ("jane", ("dev",), "1")),
+        ("prod", {"as_user": "joe"}, ("joe", ("dev",), "1")),
+        ("prod", {"as_groups": ("ops",)}, ("jane", ("ops",), "1")),
+        ("prod", {"as_user": ""}, ("jane", ("dev",), "1")),
     ],
 )
-async def test_a_damaged_kubeconfig_is_a_sentence_that_quotes_nothing_of_it(text: str, kubeconfig: Path) -> None:
-    write(kubeconfig, text)
+def test_who_is_impersonated_is_said_by_options_before_the_kubeconfig(
+    home: Path, context: str, options: dict[str, object], want: tuple[object, ...]
+) -> None:
+    user = ClientConfig(write(home), context, **options).target().user  # type: ignore[arg-type]  # a table
+    assert (user.as_, user.as_groups, user.as_uid) == want
+
+
+@pytest.mark.parametrize("options", [{"as_groups": ("ops",)}, {"as_uid": "1"}])
+def test_a_group_or_uid_without_a_user_is_a_mistake(home: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
-        await config.load(kubeconfig)
-    assert str(caught.value).startswith("no cluster to connect to: ")
-    assert CANARY not in str(caught.value)
-    assert caught.value.__suppress_context__
+        ClientConfig(write(home), **options).target()  # type: ignore[arg-type]  # a table
+    assert str(caught.value) == "--as-group and --as-uid need --as"
 
 
-async def test_a_kubeconfig_that_can_not_be_read_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no cluster to connect to"):
-        await config.load(tmp_path)
-    with pytest.raises(ConfigError, match="name it with --account"):
-        config.current_namespace(tmp_path)
+@pytest.mark.parametrize(
+    ("host", "server"), [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")]
+)
+def test_inside_a_cluster_the_pod_s_own_account_is_used(
+    pod: Path, monkeypatch: pytest.MonkeyPatch, host: str, server: str
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+    target = ClientConfig(as_user="jane").target()
+    assert (target.name, target.cluster.server) == ("the pod's ServiceAccount", server)
+    assert (target.user.token_file, target.user.as_) == (str(pod / "token"), "jane")
+    assert target.cluster.certificate_authority == str(pod / "ca.crt")
+    assert ClientConfig().namespace() == "its-namespace"
+    monkeypatch.setenv("POD_NAMESPACE", "told")
+    assert ClientConfig().namespace() == "told"
+
+
+@pytest.mark.parametrize("content", ["", "apiVersion: v1\nkind: Config\n"])
+def test_inside_a_cluster_a_kubeconfig_that_says_nothing_does_not_count(pod: Path, home: Path, content: str) -> None:
+    home.write_text(content)
+    assert ClientConfig().target().name == "the pod's ServiceAccount"
+
+
+def test_inside_a_cluster_a_kubeconfig_goes_before(pod: Path, home: Path) -> None:
+    write(home)
+    assert ClientConfig().target().cluster.server == "https://one.example"
+    assert ClientConfig().namespace() == "team-a"
+    # As with kubectl.
+    assert ClientConfig(context="prod").namespace() == "its-namespace"
+    with pytest.raises(ConfigError, match="no context gone"):
+        ClientConfig(context="gone").target()
+
+
+@pytest.mark.parametrize(
+    ("variable", "looked_for"),
+    [
+        (None, "{home}"),
+        ("", "{home}"),
+        ("/missing/a", "/missing/a (KUBECONFIG)"),
+        ("/missing/a::/missing/b", "/missing/a, /missing/b (KUBECONFIG)"),
+    ],
+)
+def test_without_any_kubeconfig_a_sentence_says_what_was_tried_and_what_to_pass(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, looked_for: str
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("KUBECONFIG", variable)
+    tried = f"there is no kubeconfig at {looked_for.format(home=home)}, and this isn't a pod with a ServiceAccount"
+    with pytest.raises(ConfigError) as caught:
+        ClientConfig().target()
+    assert str(caught.value) == f"no cluster to connect to: {tried}; pass --kubeconfig"
+    with pytest.raises(ConfigError) as caught:
+        ClientConfig().namespace()
+    assert str(caught.value) == f"no account given: {tried}; pass --account"
+
+
+def test_a_kubeconfig_without_a_current_context_is_a_sentence(home: Path) -> None:
+    write(home, **{"current-context": ""})
+    with pytest.raises(ConfigError) as caught:
+        ClientConfig().target()
+    assert (
+        str(caught.value)
+        == f"no cluster to connect to: {home} has no current-context; pass --context, one of: dev, prod"
+    )
+    with pytest.raises(ConfigError) as caught:
+        ClientConfig().namespace()
+    assert str(caught.value) == f"no account given: {home} has no current-context; pass --account"
+
+
+async def test_a_session_shows_who_acts_and_uses_the_proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    server, session = await config.session([])
+    async with session:
+        assert server == "https://one.example"
+        assert session.headers["Authorization"] == "Bearer t"
+        assert session.headers["User-Agent"] == "devbox-secrets"
+
+
+async def test_a_session_has_no_name_of_its_own_for_the_server(home: Path) -> None:
+    write(home, clusters=[{"name": "one", "cluster": {"server": "https://one.example", "tls-server-name": "two"}}])
+    with pytest.raises(ConfigError, match="tls-server-name"):
+        await config.session([])

@@ -14,7 +14,7 @@ import typer
 
 from devbox_secrets.cli.kit.options import ClusterOptions
 from devbox_secrets.cli.kit.output import note
-from devbox_secrets.errors import DevboxSecretsError, Unauthorized, Unreachable
+from devbox_secrets.errors import DevboxSecretsError, Unauthorized
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _T = TypeVar("_T")
@@ -102,8 +102,6 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
-    if isinstance(error, Unreachable):
-        return f"{error}; is the cluster up, and is it the right context?"
     return str(error)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from devbox_secrets.errors import InvalidKey
 if TYPE_CHECKING:
     from devbox_secrets.crypto.envelope import PublicKey
     from devbox_secrets.kube.client import Client
+    from devbox_secrets.kube.config import ClientConfig
 
 ForceConflicts = Annotated[
     bool, typer.Option("--force-conflicts", help="Take over what other field managers own, as kubectl apply does.")
@@ -37,6 +39,12 @@ class ClusterOptions:
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
     ] = None
     context: Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")] = None
+    as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="Act as this user.")] = None
+    as_group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GROUP", help="Act as a member of this group, together with --as. Repeatable."),
+    ] = None
+    as_uid: Annotated[str | None, typer.Option(metavar="UID", help="Act with this UID, together with --as.")] = None
     operator_namespace: Annotated[str, typer.Option(help="Where devbox-secrets is installed.")] = OPERATOR_NAMESPACE
 
     @asynccontextmanager
@@ -48,8 +56,15 @@ class ClusterOptions:
         """
         from devbox_secrets.kube.client import Client
 
-        async with Client.connect(self.kubeconfig, self.context) as client:
+        async with Client.connect(self._config) as client:
             yield client
+
+    @cached_property
+    def _config(self) -> "ClientConfig":
+        from devbox_secrets.kube.config import ClientConfig
+
+        groups = tuple(self.as_group or ())
+        return ClientConfig(self.kubeconfig, self.context, self.as_user, groups, self.as_uid)
 
 
 @dataclass(frozen=True)
@@ -72,11 +87,7 @@ class AccountOptions(ClusterOptions):
             InvalidAccount: no namespace can have that name.
             ConfigError: there is no kubeconfig to read it from.
         """
-        account = self.account
-        if account is None:
-            from devbox_secrets.kube.config import current_namespace
-
-            account = current_namespace(self.kubeconfig, self.context)
+        account = self._config.namespace() if self.account is None else self.account
         check_account(account)
         return account
 

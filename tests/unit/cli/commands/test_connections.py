@@ -16,6 +16,7 @@ from devbox_secrets.crypto.backup import Backup, passphrase_from
 from devbox_secrets.crypto.envelope import KeyPair
 from devbox_secrets.errors import NotFound
 from devbox_secrets.kube.client import Client
+from devbox_secrets.kube.config import ClientConfig
 from unit.cli.fake_client import FakeClient, Json
 
 OLD, KEY, OTHER = (
@@ -104,7 +105,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     connections: list[FakeClient] = []
 
     @asynccontextmanager
-    async def connect(kubeconfig: Path | None = None, context: str | None = None) -> AsyncIterator[FakeClient]:
+    async def connect(_: ClientConfig) -> AsyncIterator[FakeClient]:
         connections.append(FakeClient(defaultdict(lambda: NotFound("no such object"), RESPONSES)))
         yield connections[-1]
 

@@ -291,44 +291,31 @@ def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named()
     assert opened(result, account="team-two") == CANARY
     result = seal("TOKEN", "--kubeconfig", "no-current", given=CANARY)
     assert result.exit_code == 1
-    assert "Expected key current-context" in result.stderr
+    assert result.stderr == "devbox-secrets: no account given: no-current has no current-context; pass --account\n"
 
 
 def test_a_context_that_is_not_there_is_named() -> None:
     result = seal("TOKEN", "--kubeconfig", "kubeconfig", "--context", "three", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "devbox-secrets: the kubeconfig has no context three\n"
+    assert result.stderr == (
+        "devbox-secrets: there is no context three in kubeconfig; choose one with --context: one, plain, two\n"
+    )
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"", b"[]", b"a: [", b"\xff", b"contexts: canary", b"current-context: canary",
-        b"current-context: a\ncontexts: [{name: a, token: canary}]",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--public-key", "key"], r"there is no kubeconfig to read the account from \(.+\); name it with --account"),
-        (["--account", "team"], r"no cluster to connect to: .+"),
-    ],
-)
-def test_a_damaged_kubeconfig_is_told_without_quoting_it(content: bytes, options: list[str], sentence: str) -> None:
+@pytest.mark.parametrize("content", [b"[]", b"a: [", b"\xff", b"contexts: token", b"users: [{token: token}, {}]"])
+@pytest.mark.parametrize("options", [["--public-key", "key"], ["--account", "team"]])
+def test_a_damaged_kubeconfig_is_told_without_quoting_it(content: bytes, options: list[str]) -> None:
     Path("broken").write_bytes(content)
     result = run("seal", "TOKEN", "--kubeconfig", "broken", *options, given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.fullmatch(f"devbox-secrets: {sentence}\n", result.stderr)
+    assert result.stderr.startswith("devbox-secrets: the kubeconfig broken is damaged: ")
     assert "token" not in result.stderr
 
 
 def test_a_cluster_that_does_not_answer_is_told_before_a_value_is_asked_for() -> None:
     result = run("seal", "TOKEN", "--kubeconfig", "kubeconfig", given=CANARY + b"\n")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == (
-        "devbox-secrets: GET /api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys:"
-        " ClientConnectorError; is the cluster up, and is it the right context?\n"
-    )
+    assert result.stderr == "devbox-secrets: cannot reach http://127.0.0.1:1 (context one): connection refused\n"
 
 
 class _Page(BaseHTTPRequestHandler):

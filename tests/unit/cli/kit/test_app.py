@@ -17,7 +17,7 @@ ERRORS = {
     "an error of ours": (InvalidName("no such name"), "no such name"),
     "an error of the API server": (NotFound("GET /x: 404 no such thing"), "GET /x: 404 no such thing"),
     "nobody is logged in": (Unauthorized("GET /x: 401"), "GET /x: 401; log in to the cluster again"),
-    "no response": (Unreachable("GET /x: broke"), "GET /x: broke; is the cluster up, and is it the right context?"),
+    "no response": (Unreachable("cannot reach https://x (context y): z"), "cannot reach https://x (context y): z"),
     "a file": (FileNotFoundError(2, "No such file", "x.yaml"), "x.yaml: No such file"),
     "no file": (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
 }

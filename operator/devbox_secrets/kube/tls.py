@@ -1,0 +1,72 @@
+"""TLS to the API server: which certificates are trusted, and the client's own."""
+
+import ssl
+import tempfile
+from pathlib import Path
+
+from devbox_secrets.errors import ConfigError
+from devbox_secrets.kube.kubeconfig_file import Cluster, User
+
+
+def tls_context(cluster: Cluster, certificate: bytes, key: bytes) -> ssl.SSLContext:
+    """Give the settings of connections to the cluster; without a certificate the client sends none.
+
+    Raises:
+        ConfigError: the certificates or the key can't be used.
+    """
+    authority = read_authority(cluster)
+    try:
+        # Without an authority of its own it's one that the machine trusts.
+        context = ssl.create_default_context(cadata=authority.decode("ascii", "ignore") if authority else None)
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"the certificate authority of the cluster {cluster.server} holds no certificate") from None
+    # As Go does, and as clusters' certificates need: any given certificate is trusted, with or without a key's id.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if cluster.insecure_skip_tls_verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate:
+        _load_certificate(context, certificate, key)
+    return context
+
+
+def read_authority(cluster: Cluster) -> bytes:
+    """Give the certificates in PEM by which the API server is recognized; empty if the cluster has none.
+
+    Raises:
+        ConfigError: their file can't be read.
+    """
+    return cluster.certificate_authority_data or _read(cluster.certificate_authority)
+
+
+def read_certificate(user: User) -> tuple[bytes, bytes]:
+    """Give the user's certificate and key in PEM; empty if there is none.
+
+    Raises:
+        ConfigError: their files can't be read.
+    """
+    certificate = user.client_certificate_data or _read(user.client_certificate)
+    return certificate, (user.client_key_data or _read(user.client_key)) if certificate else b""
+
+
+def _read(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes() if file else b""
+    except OSError as error:
+        raise ConfigError(f"{file}, which the kubeconfig names, can't be read: {error.strerror}") from None
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    # OpenSSL reads them from a file alone: only its owner can read this one, and it's deleted at once.
+    with tempfile.NamedTemporaryFile(prefix="devbox-secrets-") as file:
+        file.write(certificate + b"\n" + key)
+        file.flush()
+        try:
+            context.load_cert_chain(file.name, password=_refuse_password)
+        except (ssl.SSLError, ConfigError) as error:
+            reason = "the key is encrypted" if isinstance(error, ConfigError) else "they don't belong together"
+            raise ConfigError(f"the client certificate and its key can't be used: {reason}") from None
+
+
+def _refuse_password() -> str:
+    raise ConfigError("the key is encrypted")
