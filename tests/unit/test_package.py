@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import devbox_secrets
 
@@ -67,3 +68,17 @@ def test_the_command_alone_does_not_bring_what_runs_in_the_cluster() -> None:
     operators = {"kopf", "prometheus-client", "pydantic-settings"}
     assert operators <= needed("operator")
     assert operators.isdisjoint(needed())
+
+
+def test_the_command_alone_takes_at_most_80_megabytes() -> None:
+    sizes: dict[str, int] = {}
+    queue = [WHEEL]
+    while queue:
+        package = queue.pop()
+        paths = [Path(str(file.locate())) for file in package.files or ()]
+        sizes[package.name] = sum(path.stat().st_size for path in paths if path.exists())
+        required = [Requirement(text) for text in package.requires or ()]
+        names = [each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
+        queue += [importlib.metadata.distribution(name) for name in names if name not in sizes]
+    assert len(sizes) > len(needed())
+    assert sum(sizes.values()) < 80_000_000, sorted(sizes.items(), key=lambda each: each[1])[-5:]

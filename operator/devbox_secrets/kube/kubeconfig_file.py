@@ -16,6 +16,8 @@ from devbox_secrets.errors import ConfigError
 
 
 def _decode(text: object) -> bytes:
+    if isinstance(text, bytes):
+        return text  # not of a file
     try:
         return base64.b64decode("".join(str(text).split()), validate=True)
     except ValueError:
@@ -151,8 +153,8 @@ def read_file(path: Path) -> KubeconfigFile | None:
         raise ConfigError(f"the kubeconfig {path} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"the kubeconfig {path} is damaged: it isn't valid YAML{line}") from None
+        where = f"line {mark.line + 1}" if mark else "it"
+        raise ConfigError(f"the kubeconfig {path} is damaged: {where} isn't valid YAML") from None
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"the kubeconfig {path} is damaged: it isn't a mapping")
     try:
@@ -169,7 +171,7 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     where = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"]).removeprefix(".")
     text = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{where} {text.partition(' or instance of')[0]}"
+    return f"{where} {text.partition(' or instance of')[0].replace('tuple', 'list')}"
 
 
 def _first_twice(names: Iterable[str]) -> str | None:

@@ -14,11 +14,12 @@ def tls_context(cluster: Cluster, certificate: bytes, key: bytes) -> ssl.SSLCont
     Raises:
         ConfigError: the certificates or the key can't be used.
     """
-    authority = read_authority(cluster)
+    authority = read_authority(cluster).decode("ascii", "ignore")
+    if not authority and (cluster.certificate_authority or cluster.certificate_authority_data):
+        authority = "nothing"  # or those that the machine trusts would do
     try:
-        # Without an authority of its own it's one that the machine trusts.
-        context = ssl.create_default_context(cadata=authority.decode("ascii", "ignore") if authority else None)
-    except (ssl.SSLError, ValueError):
+        context = ssl.create_default_context(cadata=authority or None)
+    except ssl.SSLError:
         raise ConfigError(f"the certificate authority of the cluster {cluster.server} holds no certificate") from None
     # As Go does, and as clusters' certificates need: any given certificate is trusted, with or without a key's id.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

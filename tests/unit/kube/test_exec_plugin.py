@@ -1,0 +1,155 @@
+"""Exec plugins: what they are given, what they give, and sentences for those that fail."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devbox_secrets.errors import ConfigError
+from devbox_secrets.kube import exec_plugin
+from devbox_secrets.kube.exec_plugin import Credential
+from devbox_secrets.kube.kubeconfig import Target
+from devbox_secrets.kube.kubeconfig_file import Cluster, ExecPlugin, User
+
+CANARY = "canary-7d21"
+V1 = "client.authentication.k8s.io/v1"
+NOTHING = f"gave no ExecCredential of {V1} with a token, or a client certificate and its key"
+
+
+def credential(**status: object) -> dict[str, Any]:
+    return {"apiVersion": V1, "kind": "ExecCredential", "status": status}
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A plugin that keeps what it is given, and prints what is in the file `output`."""
+    path = tmp_path / "login"
+    path.write_text(
+        '#!/bin/sh\ncd "$(dirname "$0")"\necho "$1 $X" > arguments\necho "$KUBERNETES_EXEC_INFO" > info\n'
+        'cat > stdin\ncat output\nexit "$(cat code)"\n'
+    )
+    path.chmod(0o700)
+    (tmp_path / "code").write_text("0")
+    (tmp_path / "output").write_text(json.dumps(credential(token="t")))  # noqa: S106 - of tests
+    return path
+
+
+async def run(command: Path | str, cluster: Mapping[str, Any] | None = None, **fields: Any) -> Credential:  # noqa: ANN401 - a plugin's
+    given = {"command": str(command), "apiVersion": V1, "interactiveMode": "IfAvailable", **fields}
+    target = Target("context dev", Cluster(server="https://one.example").model_copy(update=cluster), User())
+    return await exec_plugin.run(target, ExecPlugin.model_validate(given))
+
+
+async def failure(command: Path | str, **fields: Any) -> str:  # noqa: ANN401 - a plugin's
+    with pytest.raises(ConfigError) as caught:
+        await run(command, **fields)
+    assert CANARY not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return str(caught.value)
+
+
+async def test_it_has_its_arguments_and_variables_and_no_input(program: Path) -> None:
+    found = await run(program, args=["a b"], env=[{"name": "X", "value": "y"}])
+    assert found.token == "t"  # noqa: S105 - of tests
+    assert program.with_name("arguments").read_text() == "a b y\n"
+    assert program.with_name("stdin").read_bytes() == b""
+    info = json.loads(program.with_name("info").read_text())
+    assert info == {"apiVersion": V1, "kind": "ExecCredential", "spec": {"interactive": False}}
+
+
+async def test_it_is_told_the_cluster_if_it_wants_to_know(program: Path, tmp_path: Path) -> None:
+    (tmp_path / "ca").write_bytes(b"certificate")
+    cluster = Cluster.model_validate(
+        {
+            "server": "https://one.example", "certificate-authority": str(tmp_path / "ca"), "tls-server-name": "two",
+            "extensions": [
+                {"name": "other", "extension": 1},
+                {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}},
+            ],
+        }
+    )  # fmt: skip
+    await run(program, dict(cluster), provideClusterInfo=True)
+    assert json.loads(program.with_name("info").read_text())["spec"]["cluster"] == {
+        "server": "https://one.example",
+        "certificate-authority-data": "Y2VydGlmaWNhdGU=",
+        "tls-server-name": "two",
+        "config": {"audience": "x"},
+    }
+
+
+async def test_it_may_ask_the_user_where_there_is_a_terminal(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main, terminal = os.openpty()
+    saved = os.dup(0)
+    os.write(main, b"yes\n\x04")
+    os.dup2(terminal, 0)
+    try:
+        monkeypatch.setattr("sys.stdin", os.fdopen(0, closefd=False))
+        await run(program, interactiveMode="Always")
+    finally:
+        os.dup2(saved, 0)
+        for each in (main, terminal, saved):
+            os.close(each)
+    assert program.with_name("stdin").read_bytes() == b"yes\n"
+    assert json.loads(program.with_name("info").read_text())["spec"]["interactive"]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b"", b"\xff", CANARY.encode(), b"[]", b"null", b"{}", b"[" * 100_000,
+        *[
+            json.dumps(each).encode()
+            for each in (
+                credential(), credential(token=""), credential(token=7), credential(clientKeyData=CANARY),
+                {**credential(), "status": None}, credential(token=CANARY, clientCertificateData="c"),
+                credential(token=CANARY, expirationTimestamp="soon"),
+                credential(token=CANARY, expirationTimestamp="2026-01-01T00:00:00"),
+                {**credential(token=CANARY), "apiVersion": f"{V1}beta1"}, {**credential(token=CANARY), "kind": "Other"},
+            )
+        ],
+    ],
+)  # fmt: skip
+async def test_what_it_gives_has_to_be_whole_and_is_not_shown(program: Path, output: bytes) -> None:
+    program.with_name("output").write_bytes(output)
+    assert await failure(program) == f"the exec plugin login of the context dev {NOTHING}"
+
+
+async def test_what_it_gives_is_not_printed() -> None:
+    assert CANARY not in repr(Credential(token=CANARY, client_key_data=CANARY))
+
+
+async def test_one_that_fails_is_named_with_its_exit_code(program: Path) -> None:
+    program.with_name("code").write_text("7")
+    program.with_name("output").write_text(json.dumps(credential(token=CANARY)))
+    assert await failure(program) == "the exec plugin login of the context dev failed with exit code 7"
+
+
+async def test_one_that_needs_a_terminal_says_so(program: Path) -> None:
+    wanted = "the exec plugin login of the context dev needs a terminal as standard input"
+    assert await failure(program, interactiveMode="Always") == wanted
+    assert not program.with_name("info").exists()
+
+
+async def test_one_that_is_missing_comes_with_its_install_hint(tmp_path: Path) -> None:
+    hint = "\n  Install it:\n\x1b[1mbrew\x07 install it\n"
+    wanted = "the exec plugin no-such-login of the context dev isn't in PATH"
+    assert await failure("no-such-login") == wanted
+    assert await failure("no-such-login", installHint=hint) == f"{wanted}; Install it:\n [1mbrew  install it"
+    (tmp_path / "file").touch(mode=0o600)
+    wanted = f"the exec plugin {tmp_path}/file of the context dev is no executable file"
+    assert await failure(tmp_path / "file") == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"args": ["a\0b"]}, "an argument or a variable has a NUL"),
+        ({"env": [{"name": "A", "value": "\0"}]}, "an argument or a variable has a NUL"),
+        ({"args": ["x" * 3_000_000]}, "Argument list too long"),
+    ],
+)
+async def test_one_that_can_not_be_run_is_a_sentence(program: Path, fields: dict[str, object], reason: str) -> None:
+    assert await failure(program, **fields) == f"the exec plugin login of the context dev can't be run: {reason}"
