@@ -241,7 +241,7 @@ REFUSED: dict[str, Case] = {
     "tokenFile that is missing": Case({"tokenFile": "gone"}),
     "tokenFile that is empty": Case({"tokenFile": "t"}, files={"t": ""}),
     "client certificate without its key": Case({"client-certificate-data": "<cert>"}),
-    "client certificate with another key": Case({"client-certificate-data": "<cert>", "client-key-data": "<other key>"}),
+    "client certificate with another key": Case({**ADMIN_USER, "client-key-data": "<other key>"}),
     "client certificate both ways": Case({**ADMIN_USER, "client-certificate": "crt"}, files={"crt": "<crt pem>"}),
     "client certificate that is missing": Case({"client-certificate": "gone", "client-key-data": "<key>"}),
     "client certificate that isn't base64": Case({"client-certificate-data": "%", "client-key-data": "<key>"}),
