@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -31,6 +32,9 @@ _NAME_SAFE = "!#$&'*+-.^_`|~"
 
 #: The API server names a field manager after it where a request names none.
 USER_AGENT = {"User-Agent": "devbox-secrets"}
+
+#: What no header's value may have.
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Headers = list[tuple[str, str]]
 
@@ -73,7 +77,11 @@ class Credentials:
         async with self._lock:
             if self._plugin and self._is_due():
                 await self._run_plugin(self._plugin)
-        return Login(self._authorization() + self._impersonation, self._tls)
+        headers = self._authorization() + self._impersonation
+        if unfit := next((name for name, value in headers if _UNFIT.search(value)), None):
+            what = "the token or password" if unfit == "Authorization" else "the name to impersonate"
+            raise ConfigError(f"{what} of the {self._target.name} has a line break or another control character")
+        return Login(headers, self._tls)
 
     def _is_due(self) -> bool:
         expires = self._issued.expiration_timestamp
@@ -134,6 +142,7 @@ class Connection:
 
         Raises:
             Unreachable: there was no response, or it broke.
+            ConfigError: the server's URL isn't one.
         """
         try:
             async with self._session.request(
@@ -144,6 +153,8 @@ class Connection:
                 yield response
         except TimeoutError as error:  # aiohttp's are of this class as well
             raise RequestTimeout(f"{self._failure}: no answer within {_TIMEOUT_SECONDS} seconds") from error
+        except aiohttp.InvalidURL:
+            raise ConfigError(f"{self._failure}: it isn't a valid URL") from None
         except aiohttp.ClientError as error:
             raise Unreachable(f"{self._failure}: {_reason(error)}") from error
 

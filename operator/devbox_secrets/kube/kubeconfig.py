@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
-from urllib.parse import urlsplit
 
 from devbox_secrets.errors import ConfigError
 from devbox_secrets.kube.kubeconfig_file import Cluster, Context, ExecPlugin, Fields, User, read_file
+from devbox_secrets.kube.proxies import is_http_url
 
 _T = TypeVar("_T")
 _VARIABLE = "KUBECONFIG"
-_SCHEMES = ("http", "https")
 _IMPERSONATION = ("as_", "as_uid", "as_groups", "as_user_extra")
 
 
@@ -92,14 +91,12 @@ class Kubeconfig:
         if problem := _cluster_problem(cluster):
             raise ConfigError(f"the cluster {context.cluster} in {self._where} {problem}")
         # Nobody's credentials are sent in cleartext; what listens there, such as kubectl proxy, has its own.
-        is_secure = cluster.server.startswith("https:")
-        user = (
-            self._entry(name, "user", context.user, self.users) if is_secure else self.users.get(context.user, User())
-        )
-        problem = _user_problem(user)
-        if not problem and is_secure and not _has_credentials(user):
-            problem = "has no credentials"
-        if problem:
+        is_secure = cluster.server.lower().startswith("https:")
+        if is_secure:
+            user = self._entry(name, "user", context.user, self.users)
+        else:
+            user = self.users.get(context.user, User())
+        if problem := _user_problem(user, is_secure=is_secure):
             raise ConfigError(f"the user {context.user} in {self._where} {problem}")
         if not is_secure:
             user = User(**{field: getattr(user, field) for field in _IMPERSONATION})
@@ -135,15 +132,14 @@ def _absolute(file: Path, fields: Fields, *names: str) -> dict[str, str]:
 
 
 def _cluster_problem(cluster: Cluster) -> str | None:
-    try:
-        server, proxy = urlsplit(cluster.server), urlsplit(cluster.proxy_url)
-    except ValueError:
-        return "has a server or a proxy-url that isn't a URL"
     authority = cluster.certificate_authority or cluster.certificate_authority_data
     return _first(
-        (server.scheme not in _SCHEMES or not server.hostname, "has no server such as https://example.com:6443"),
         (
-            bool(cluster.proxy_url) and (proxy.scheme not in _SCHEMES or not proxy.hostname),
+            not is_http_url(cluster.server) or bool(set("?#") & set(cluster.server)),
+            "has no server such as https://example.com:6443",
+        ),
+        (
+            bool(cluster.proxy_url) and not is_http_url(cluster.proxy_url),
             "has a proxy-url that isn't supported; only http:// and https:// are",
         ),
         (
@@ -157,7 +153,7 @@ def _cluster_problem(cluster: Cluster) -> str | None:
     )
 
 
-def _user_problem(user: User) -> str | None:
+def _user_problem(user: User, *, is_secure: bool) -> str | None:
     certificate, key = (user.client_certificate, user.client_certificate_data), (user.client_key, user.client_key_data)
     token, password = user.token or user.token_file, user.username or user.password
     impersonates = user.as_uid or user.as_groups or user.as_user_extra
@@ -168,12 +164,8 @@ def _user_problem(user: User) -> str | None:
         (any(certificate) and not any(key), "has a client certificate without its key"),
         (bool(impersonates and not user.as_), "has as-uid, as-groups or as-user-extra without as"),
         *(_exec_problems(user.exec) if user.exec else ()),
+        (is_secure and not (token or user.username or any(certificate) or user.exec), "has no credentials"),
     )
-
-
-def _has_credentials(user: User) -> bool:
-    certificate = user.client_certificate or user.client_certificate_data
-    return bool(certificate or user.token or user.token_file or user.username or user.exec)
 
 
 def _exec_problems(plugin: ExecPlugin) -> tuple[tuple[bool, str], ...]:

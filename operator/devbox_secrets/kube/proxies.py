@@ -27,9 +27,18 @@ def proxy_for(server: str, environ: Mapping[str, str] = os.environ) -> str | Non
     if any(_matches(each.strip().lower(), host, address, port) for each in _read(environ, "no_proxy").split(",")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if urlsplit(proxy).scheme not in _PORTS:
+    if not is_http_url(proxy):
         raise ConfigError(f"the proxy in {variable.upper()} isn't supported; only http:// and https:// are")
     return proxy
+
+
+def is_http_url(text: str) -> bool:
+    """Say whether it's a URL of HTTP that one can connect to."""
+    try:
+        url = urlsplit(text)
+        return url.scheme in _PORTS and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
 
 
 def _read(environ: Mapping[str, str], name: str) -> str:

@@ -60,6 +60,25 @@ async def test_headers_say_who_sends_a_request(user: User, want: Headers) -> Non
     assert await headers(user) == want
 
 
+@pytest.mark.parametrize(
+    ("user", "what"),
+    [
+        (User(token="canary\r\nX: y"), "the token or password"),  # noqa: S106 - of tests
+        (User(as_="canary\n"), "the name to impersonate"),
+        (User(as_="jane", as_groups=("a", "canary\0")), "the name to impersonate"),
+    ],
+)
+async def test_what_no_header_can_have_is_a_sentence(user: User, what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await headers(user)
+    assert str(caught.value) == f"{what} of the context dev has a line break or another control character"
+
+
+async def test_a_url_that_can_not_be_one_is_a_sentence() -> None:
+    sentence = "cannot reach https://ä..b (context dev): it isn't a valid URL"
+    assert await failure(target(server="https://ä..b"), ConfigError) == sentence
+
+
 async def test_a_token_in_a_file_is_read_again_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file := tmp_path / "token").write_text("one\n")
     credentials = Credentials(target(User(token="before", token_file=str(file))))  # noqa: S106 - of tests

@@ -126,7 +126,9 @@ def test_a_user_that_can_not_be_used_is_a_sentence(tmp_path: Path, user: Json, p
     [
         ({"server": ""}, "has no server such as https://example.com:6443"),
         ({"server": "one.example:6443"}, "has no server such as https://example.com:6443"),
-        ({"server": "https://[one"}, "has a server or a proxy-url that isn't a URL"),
+        ({"server": "https://[one"}, "has no server such as https://example.com:6443"),
+        ({"server": "https://one:99999"}, "has no server such as https://example.com:6443"),
+        ({"server": "https://one/a?b=c"}, "has no server such as https://example.com:6443"),
         (
             {"proxy-url": f"ftp://me:{CANARY}@proxy"},
             "has a proxy-url that isn't supported; only http:// and https:// are",
@@ -165,6 +167,11 @@ def test_what_a_context_lacks_is_a_sentence(tmp_path: Path, changes: Json, sente
     with pytest.raises(ConfigError) as caught:
         target(file)
     assert str(caught.value) == sentence.format(file=file)
+
+
+@pytest.mark.parametrize("server", ["HTTPS://one.example", "Https://one.example"])
+def test_a_scheme_may_have_capital_letters(tmp_path: Path, server: str) -> None:
+    assert target(write(tmp_path / "config", content(None, {"server": server}))).user.token == CANARY
 
 
 def test_without_a_current_context_nothing_is_chosen(tmp_path: Path) -> None:
