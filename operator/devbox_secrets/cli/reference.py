@@ -21,7 +21,7 @@ _HEAD = """\
 - What a command asks of the cluster, it asks with your own rights; what those don't show is said.
 - A value comes from standard input, a file or a hidden prompt. It is never an argument: those are in the shell's history and in every list of processes.
 - Without a terminal there are no colours and no prompts, and each row of a table is one line. For programs there is `-o json` or `-o yaml`.
-- Which cluster, which namespace and who you are there is decided as by kubectl: by the same kubeconfigs with contexts, exec plugins, `as` and proxies, by `--kubeconfig`, `--context`, `--namespace`, `--as`, `--as-group` and `--as-uid`, by the variables `KUBECONFIG`, `HTTPS_PROXY` and `NO_PROXY`, and inside a cluster by the pod's own ServiceAccount. Not supported are SOCKS proxies and `auth-provider`, for which there are exec plugins: with these a command does nothing and says so. A `kuberc` isn't read.
+- Which cluster, which namespace and who you are there is decided as by kubectl: by the same kubeconfigs with contexts, exec plugins, `as` and proxies, by `--kubeconfig`, `--context`, `--namespace`, `--as`, `--as-group` and `--as-uid`, by the variables `KUBECONFIG`, `HTTPS_PROXY` and `NO_PROXY`, and inside a cluster by the pod's own ServiceAccount. SOCKS proxies and `auth-provider` (use an exec plugin) aren't supported: a command says so and does nothing. A `kuberc` isn't read.
 - `devbox-secrets --install-completion` makes your shell complete commands, options and the names of secrets. After `kubectl devbox-secrets` kubectl's own completion does the same.
 
 ## Exit codes

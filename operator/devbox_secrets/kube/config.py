@@ -56,7 +56,8 @@ class ClientConfig:
         if chosen and chosen[1].namespace:
             return chosen[1].namespace
         if _is_in_cluster():
-            return os.environ.get("POD_NAMESPACE") or (_SERVICE_ACCOUNT / "namespace").read_text().strip()
+            file = _SERVICE_ACCOUNT / "namespace"
+            return os.environ.get("POD_NAMESPACE") or (file.read_text().strip() if file.exists() else "default")
         if chosen:
             return "default"
         raise ConfigError(f"no account given: {self._lacking()}; pass --account")

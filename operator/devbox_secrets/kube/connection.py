@@ -63,7 +63,7 @@ class Credentials:
         self._impersonation = _impersonation(user)
         # As with kubectl, whoever has other credentials needs no plugin.
         self._plugin = None if certificate or user.token or user.token_file or user.username else user.exec
-        self._issued = exec_plugin.Credential()
+        self._issued: exec_plugin.Credential | None = None
         self._lock = asyncio.Lock()
         self._token = user.token
         self._read_again = 0.0
@@ -84,13 +84,14 @@ class Credentials:
         return Login(headers, self._tls)
 
     def _is_due(self) -> bool:
+        if self._issued is None:
+            return True
         expires = self._issued.expiration_timestamp
-        is_new = self._issued == exec_plugin.Credential()
-        return is_new or (expires is not None and datetime.now(UTC) >= expires)
+        return expires is not None and datetime.now(UTC) >= expires
 
     async def _run_plugin(self, plugin: ExecPlugin) -> None:
-        issued = await exec_plugin.run(self._target, plugin)
-        if issued.client_key_data != self._issued.client_key_data:
+        former, issued = self._issued, await exec_plugin.run(self._target, plugin)
+        if issued.client_key_data != (former.client_key_data if former else ""):
             pair = issued.client_certificate_data.encode(), issued.client_key_data.encode()
             self._tls = tls_context(self._target.cluster, *pair)
         self._issued = issued
@@ -120,15 +121,17 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def open(cls, target: Target) -> AsyncIterator[Self]:
-        """Open a session; a connection is made when the first request needs one.
+        """Open a session and log in; a connection is made when the first request needs one.
 
         Raises:
-            ConfigError: the certificates or the proxy can't be used.
+            ConfigError: the credentials, the certificates or the proxy can't be used.
         """
         connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
         compression = {"Accept-Encoding": "identity"} if target.cluster.disable_compression else {}
         async with aiohttp.ClientSession(connector=connector, headers=USER_AGENT | compression) as session:
-            yield cls(target, session)
+            it = cls(target, session)
+            await it.login()
+            yield it
 
     async def login(self) -> Login:
         """Give what the next request has to show, as `Credentials` do."""

@@ -49,7 +49,7 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
     program = shutil.which(plugin.command)
     if program is None:
         hint = "".join(each if each.isprintable() or each.isspace() else " " for each in plugin.install_hint).strip()
-        found = "is no executable file" if os.sep in plugin.command else "isn't in PATH"
+        found = "is missing or not executable" if os.sep in plugin.command else "isn't in PATH"
         raise ConfigError(f"the exec plugin {plugin.command} of the {target.name} {found}" + (f"; {hint}" * bool(hint)))
     interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if plugin.interactive_mode == "Always" and not interactive:

@@ -135,7 +135,7 @@ def _cluster_problem(cluster: Cluster) -> str | None:
     authority = cluster.certificate_authority or cluster.certificate_authority_data
     return _first(
         (
-            not is_http_url(cluster.server) or bool(set("?#") & set(cluster.server)),
+            not is_http_url(cluster.server) or bool(set("?#@") & set(cluster.server)),
             "has no server such as https://example.com:6443",
         ),
         (

@@ -114,6 +114,8 @@ def test_inside_a_cluster_the_pod_s_own_account_is_used(
     assert (target.user.token_file, target.user.as_) == (str(pod / "token"), "jane")
     assert target.cluster.certificate_authority == str(pod / "ca.crt")
     assert ClientConfig().namespace() == "its-namespace"
+    (pod / "namespace").unlink()
+    assert ClientConfig().namespace() == "default"
     monkeypatch.setenv("POD_NAMESPACE", "told")
     assert ClientConfig().namespace() == "told"
 

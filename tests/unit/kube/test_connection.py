@@ -283,8 +283,10 @@ async def test_a_proxy_that_refuses_is_a_sentence() -> None:
 
 async def test_whoever_can_not_be_shown_to_be_anyone_sends_nothing(tmp_path: Path) -> None:
     user = User(client_certificate=str(tmp_path / "gone"), client_key="key")
-    with pytest.raises(ConfigError, match="can't be read"):
-        await get(target(user))
+    for each, reason in ((user, "can't be read"), (User(token_file="/gone"), "there is no token")):  # noqa: S106 - a file's
+        with pytest.raises(ConfigError, match=reason):
+            async with Connection.open(target(each)):
+                pytest.fail("connected as nobody")
 
 
 def test_a_url_is_shown_without_a_password() -> None:

@@ -139,7 +139,7 @@ async def test_one_that_is_missing_comes_with_its_install_hint(tmp_path: Path) -
     assert await failure("no-such-login") == wanted
     assert await failure("no-such-login", installHint=hint) == f"{wanted}; Install it:\n [1mbrew  install it"
     (tmp_path / "file").touch(mode=0o600)
-    wanted = f"the exec plugin {tmp_path}/file of the context dev is no executable file"
+    wanted = f"the exec plugin {tmp_path}/file of the context dev is missing or not executable"
     assert await failure(tmp_path / "file") == wanted
 
 

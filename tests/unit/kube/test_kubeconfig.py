@@ -128,6 +128,7 @@ def test_a_user_that_can_not_be_used_is_a_sentence(tmp_path: Path, user: Json, p
         ({"server": "one.example:6443"}, "has no server such as https://example.com:6443"),
         ({"server": "https://[one"}, "has no server such as https://example.com:6443"),
         ({"server": "https://one:99999"}, "has no server such as https://example.com:6443"),
+        ({"server": f"https://me:{CANARY}@one"}, "has no server such as https://example.com:6443"),
         ({"server": "https://one/a?b=c"}, "has no server such as https://example.com:6443"),
         (
             {"proxy-url": f"ftp://me:{CANARY}@proxy"},
