@@ -203,8 +203,8 @@ async def test_a_fence_is_asked_at_the_last_moment(
         may_write = False
         return Login([], ssl.create_default_context())
 
-    monkeypatch.setattr(Credentials, "login", slow_token)
     async with connected(server[1]) as opened:
+        monkeypatch.setattr(Credentials, "login", slow_token)
         with pytest.raises(NotLeader):
             await Client(opened).fenced(lambda: may_write).request("PATCH", "/x", body={})
     assert api.requests == []
