@@ -216,8 +216,9 @@ def _reason(error: aiohttp.ClientError) -> str:
         case aiohttp.ClientHttpProxyError():
             return f"the proxy answers {error.status} {error.message}"
         case aiohttp.ClientConnectorError(os_error=os_error):
-            proxy = f"the proxy {error.host}:{error.port}: " * isinstance(error, aiohttp.ClientProxyConnectionError)
-            return proxy + (os.strerror(os_error.errno).lower() if os_error.errno else "no connection")
+            by_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+            where = f"the proxy {error.host}:{error.port}: " if by_proxy else ""
+            return where + (os.strerror(os_error.errno).lower() if os_error.errno else "no connection")
         case _:
             return f"the connection broke ({type(error).__name__})"
 

@@ -50,7 +50,8 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
     if program is None:
         hint = "".join(each if each.isprintable() or each.isspace() else " " for each in plugin.install_hint).strip()
         found = "is missing or not executable" if os.sep in plugin.command else "isn't in PATH"
-        raise ConfigError(f"the exec plugin {plugin.command} of the {target.name} {found}" + (f"; {hint}" * bool(hint)))
+        sentence = f"the exec plugin {plugin.command} of the {target.name} {found}"
+        raise ConfigError(f"{sentence}; {hint}" if hint else sentence)
     interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if plugin.interactive_mode == "Always" and not interactive:
         raise ConfigError(f"the exec plugin {name} of the {target.name} needs a terminal as standard input")
