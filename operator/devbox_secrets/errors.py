@@ -36,6 +36,10 @@ class InvalidValue(DevboxSecretsError):
     """The value can't be an environment variable's: not UTF-8, or with a NUL."""
 
 
+class InvalidText(DevboxSecretsError):
+    """The bytes aren't UTF-8 text."""
+
+
 class ValueTooLarge(DevboxSecretsError):
     """The value is larger than the kernel takes in one environment variable."""
 
