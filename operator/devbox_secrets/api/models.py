@@ -87,7 +87,9 @@ class AccountSecretSpec(_Model):
                     "rule": f"size(self.sealed) >= {SEALED_MIN_LENGTH} && self.sealed.matches('{SEALED_PATTERN}')",
                     "fieldPath": ".sealed",
                     "message": "is not a sealed value; seal it first: devbox-secrets seal NAME",
-                    "messageExpression": "'is not a sealed value; seal it first: devbox-secrets seal ' + self.name",
+                    "messageExpression": "self.sealed.trim().startsWith('dbs1.') && self.sealed.matches('[[:space:]]')"
+                    " ? 'has white space or a line break in it; write it as one line without white space'"
+                    " : 'is not a sealed value; seal it first: devbox-secrets seal ' + self.name",
                 },
                 {
                     "rule": f"!has(self.rotateAfter) || self.rotateAfter.matches('{ROTATE_AFTER_PATTERN}')",

@@ -41,6 +41,7 @@ _PUBLIC_BYTES = _MLKEM_PUBLIC_BYTES + 32
 _SEED_BYTES = 32
 _ENVELOPE = re.compile(rf"{VERSION}\.([0-9a-f]{{16}})\.([A-Za-z0-9_-]+)", re.ASCII)
 _PUBLIC = re.compile(rf"{VERSION}-public\.([0-9a-f]{{16}})\.([A-Za-z0-9_-]+)", re.ASCII)
+_ONE_LINE = "has white space or a line break in it; write it as one line without white space"
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> "PublicKey":
-        """Read a public key from its text; space around it is no matter.
+        """Read a public key from its text; white space around it is ignored.
 
         Raises:
-            InvalidKey: it's no such text, or its id isn't its own.
+            InvalidKey: nothing can be sealed with it.
         """
-        match = _PUBLIC.fullmatch(text.strip())
+        text = text.strip()
+        match = _PUBLIC.fullmatch(text)
+        if match is None and _has_white_space(text, f"{VERSION}-public."):
+            raise InvalidKey(f"the public sealing key {_ONE_LINE}")
         if match is None:
             raise InvalidKey(f"not a public sealing key: it starts with {VERSION}-public.")
         try:
@@ -86,6 +90,11 @@ class PublicKey:
             raise InvalidKey("the public sealing key is damaged: not base64url") from None
         if key.id != match[1]:
             raise InvalidKey("the public sealing key is damaged: its id isn't that of its bytes")
+        try:
+            # Some X25519 keys, those of small order, fail only when something is sealed.
+            _SUITE.encrypt(b"", key.hpke, b"")
+        except ValueError:
+            raise InvalidKey("the public sealing key is invalid: its ML-KEM-768 or X25519 half can't be used") from None
         return key
 
     def seal(self, value: SecretBytes, *, account: str, name: str) -> str:
@@ -225,12 +234,18 @@ def key_id_of(sealed: str) -> str:
 
 def _parse(sealed: str) -> tuple[str, bytes]:
     match = _ENVELOPE.fullmatch(sealed)
+    if match is None and _has_white_space(sealed, f"{VERSION}."):
+        raise NotSealed(f"the sealed value {_ONE_LINE}")
     if match is None:
         raise NotSealed(f"not a sealed value: it starts with {VERSION}. and its key's id")
     try:
         return match[1], _decode(match[2])
     except ValueError:
         raise NotSealed("the sealed value is damaged: not base64url") from None
+
+
+def _has_white_space(text: str, prefix: str) -> bool:
+    return text.strip().startswith(prefix) and any(map(str.isspace, text))
 
 
 def _info(account: str, name: str) -> bytes:

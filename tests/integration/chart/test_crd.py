@@ -18,6 +18,7 @@ SEALED = KEY.seal(SecretBytes(b"value"), account="a", name="TOKEN")
 LARGEST = KEY.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - 7)), account="a", name="TOKEN")
 CANARY = "canary-plain-text-value"
 SEAL_IT = "spec.sealed: Invalid value: is not a sealed value; seal it first: devbox-secrets seal TOKEN"
+ONE_LINE = "spec.sealed: Invalid value: has white space or a line break in it; write it as one line without white space"
 RENAME = (
     "spec.name: Invalid value: must be the name of an environment variable: letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
@@ -65,7 +66,11 @@ BAD = [
     Bad("nothing", {"sealed": ""}, SEAL_IT),
     Bad("plain text behind the right prefix", {"sealed": f"dbs1.{KEY.id}.{CANARY}"}, SEAL_IT),
     Bad("another version", {"sealed": SEALED.replace("dbs1", "dbs2")}, SEAL_IT),
-    Bad("a line too many", {"sealed": f"{SEALED}\n{CANARY}"}, SEAL_IT),
+    Bad("a line too many", {"sealed": f"{SEALED}\n{CANARY}"}, ONE_LINE),
+    Bad("a line break at the end", {"sealed": f"{SEALED}\n"}, ONE_LINE),
+    Bad("wrapped", {"sealed": f"{SEALED[:80]}\r\n  {SEALED[80:]}"}, ONE_LINE),
+    Bad("a space before it", {"sealed": f" {SEALED}"}, ONE_LINE),
+    Bad("plain text with a space", {"sealed": f"{CANARY} {CANARY}"}, SEAL_IT),
     Bad("padding", {"sealed": f"{SEALED}="}, SEAL_IT),
     Bad("cut short", {"sealed": SEALED[:1500]}, SEAL_IT),
     Bad("too long", {"sealed": SEALED + CANARY * 10_000}, f"may not be more than {SEALED_MAX_LENGTH} bytes"),

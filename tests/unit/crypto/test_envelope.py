@@ -29,6 +29,8 @@ VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "dbs1.json").read_
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = KeyPair(SecretBytes(bytes.fromhex(VECTORS["key"]["seed"])), NOW)
 RING = Keyring([KEY])
+SEALED = KEY.public.seal(SecretBytes(b"value"), account="a", name="B")
+ONE_LINE = "has white space or a line break in it; write it as one line without white space"
 STAGES: dict[str, type[DevboxSecretsError]] = {
     "format": NotSealed,
     "key": UnknownKey,
@@ -214,3 +216,84 @@ def test_no_key_prints_its_seed() -> None:
     for text in (repr(KEY), str(KEY), repr(RING), repr(KEY.public)):
         assert seed.hex() not in text
         assert repr(seed) not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f" {SEALED}",
+        f"{SEALED}\n",
+        f"{SEALED[:80]}\n  {SEALED[80:]}",
+        f"{SEALED[:80]}\u00a0{SEALED[80:]}",
+    ],
+)
+def test_white_space_in_a_sealed_value_is_named(text: str) -> None:
+    with pytest.raises(NotSealed) as caught:
+        key_id_of(text)
+    assert str(caught.value) == f"the sealed value {ONE_LINE}"
+
+
+@pytest.mark.parametrize("text", ["plain text", "dbs2.0 0"])
+def test_other_text_with_white_space_is_not_taken_for_a_sealed_value(text: str) -> None:
+    with pytest.raises(NotSealed, match="not a sealed value"):
+        key_id_of(text)
+
+
+#: An ML-KEM-768 public key's coefficients are below 3,329; X25519's points of small order agree on no key.
+INVALID_HALVES = {
+    "ML-KEM-768": b"\xff" * 1184 + KEY.public.raw[1184:],
+    "X25519: 0": KEY.public.raw[:1184] + bytes(32),
+    "X25519: 1": KEY.public.raw[:1184] + b"\1" + bytes(31),
+    "X25519: of order 8": KEY.public.raw[:1184]
+    + bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+}
+
+
+@pytest.mark.parametrize("raw", INVALID_HALVES.values(), ids=INVALID_HALVES)
+def test_a_public_key_with_an_invalid_half_is_refused(raw: bytes) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        PublicKey.parse(str(PublicKey(raw)))
+    assert str(caught.value) == ("the public sealing key is invalid: its ML-KEM-768 or X25519 half can't be used")
+
+
+@pytest.mark.parametrize("at", [0, 20, 22, 50, 600])
+@pytest.mark.parametrize("space", [" ", "\n", "\r\n  "])
+def test_white_space_in_a_public_key_is_named(at: int, space: str) -> None:
+    text = str(KEY.public)
+    split = len("dbs1-public.") + at
+    with pytest.raises(InvalidKey) as caught:
+        PublicKey.parse(text[:split] + space + text[split:])
+    assert str(caught.value) == f"the public sealing key {ONE_LINE}"
+
+
+@st.composite
+def damaged_keys(draw: st.DrawFn) -> bytes:
+    """A public key of which a piece of either half is other bytes."""
+    raw, piece = KEY.public.raw, draw(st.binary(min_size=1, max_size=64))
+    start = draw(st.integers(0, len(raw) - 1))
+    return (raw[:start] + piece + raw[start + len(piece) :])[: len(raw)]
+
+
+def seals(text: str) -> None:
+    try:
+        key = PublicKey.parse(text)
+    except InvalidKey:
+        return
+    assert key_id_of(key.seal(SecretBytes(b"value"), account="a", name="B")) == key.id
+
+
+@given(damaged_keys())
+def test_a_damaged_public_key_with_the_id_of_its_bytes_is_refused_or_can_seal(raw: bytes) -> None:
+    seals(str(PublicKey(raw)))
+
+
+@given(st.integers(0, 1700), st.integers(0, 1700), st.text(max_size=20))
+def test_a_public_key_with_other_text_in_it_is_refused_or_can_seal(start: int, end: int, piece: str) -> None:
+    text = str(KEY.public)
+    seals(text[:start] + piece + text[end:])
+
+
+@given(st.text())
+def test_any_text_is_refused_or_can_seal(text: str) -> None:
+    seals(text)
+    seals(f"dbs1-public.{text}")

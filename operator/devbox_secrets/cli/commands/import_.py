@@ -12,7 +12,7 @@ import typer
 
 from devbox_secrets.cli.kit.app import Commands, Exit
 from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts, PublicKeyFile, read_public_key
-from devbox_secrets.cli.kit.output import as_text, print_table, progress
+from devbox_secrets.cli.kit.output import as_manifest, as_text, print_table, progress
 from devbox_secrets.errors import DevboxSecretsError, InvalidValue
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _written(step: _Step, folder: Path) -> _Step:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(as_text(step.body, "yaml"))
+            file.write(as_manifest(step.body, "yaml"))
     except FileExistsError:
         return step.refused(f"{path} is there already: move it away, or change that one")
     return replace(step, why=str(path))
@@ -193,4 +193,4 @@ def _show(steps: list[_Step], account: str, output: Manifests | None) -> None:
     if output is Manifests.JSON:
         typer.echo(as_text({"apiVersion": "v1", "kind": "List", "items": bodies}, output), nl=False)
     elif output:
-        typer.echo("---\n".join(as_text(body, output) for body in bodies), nl=False)
+        typer.echo("".join(as_manifest(body, output) for body in bodies), nl=False)

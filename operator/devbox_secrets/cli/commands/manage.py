@@ -8,7 +8,14 @@ import typer
 from devbox_secrets.cli.kit.app import Commands
 from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts
 from devbox_secrets.cli.kit.output import Format, Output, Yes, age, confirm, print_table, show
-from devbox_secrets.cli.kit.value_input import TAKES_A_VALUE, Exact, FromFile, read_value, refuse_more_arguments
+from devbox_secrets.cli.kit.value_input import (
+    TAKES_A_VALUE,
+    AllowEmpty,
+    Exact,
+    FromFile,
+    read_value,
+    refuse_more_arguments,
+)
 from devbox_secrets.cli.resources.name_argument import Name
 
 if TYPE_CHECKING:
@@ -54,6 +61,7 @@ async def update(
     name: Name,
     from_file: FromFile = None,
     exact: Exact = False,
+    allow_empty: AllowEmpty = False,
     force: ForceConflicts = False,
 ) -> None:
     """Give a secret a new value, and keep what else its AccountSecret says.
@@ -71,7 +79,9 @@ async def update(
         before = await account_secrets.find(client, account, name)
         key = await sealing_keys.newest_public(client, at.operator_namespace)
         variable = before.spec.name
-        sealed = key.seal(read_value(variable, from_file, exact=exact), account=account, name=variable)
+        sealed = key.seal(
+            read_value(variable, from_file, exact=exact, allow_empty=allow_empty), account=account, name=variable
+        )
         body = manifest(account, before.spec.model_copy(update={"sealed": sealed}), before.name)
         after = await account_secrets.apply(client, body, resource_version=before.resource_version, force=force)
     typer.echo("\n".join(account_secrets.changes(before, after)))

@@ -9,8 +9,15 @@ import typer
 
 from devbox_secrets.cli.kit.app import Commands, run
 from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts, PublicKeyFile, read_public_key
-from devbox_secrets.cli.kit.output import as_text
-from devbox_secrets.cli.kit.value_input import TAKES_A_VALUE, Exact, FromFile, read_value, refuse_more_arguments
+from devbox_secrets.cli.kit.output import as_manifest
+from devbox_secrets.cli.kit.value_input import (
+    TAKES_A_VALUE,
+    AllowEmpty,
+    Exact,
+    FromFile,
+    read_value,
+    refuse_more_arguments,
+)
 
 if TYPE_CHECKING:
     from devbox_secrets.crypto.envelope import PublicKey
@@ -34,6 +41,7 @@ class _Request:
     variable: str
     from_file: Path | None
     exact: bool
+    allow_empty: bool
     description: str | None
     rotate_after: str | None
 
@@ -42,7 +50,7 @@ class _Request:
         from devbox_secrets.api.manifest import manifest
         from devbox_secrets.api.models import AccountSecretSpec
 
-        value = read_value(self.variable, self.from_file, exact=self.exact)
+        value = read_value(self.variable, self.from_file, exact=self.exact, allow_empty=self.allow_empty)
         spec = AccountSecretSpec(
             name=self.variable,
             sealed=key.seal(value, account=self.account, name=self.variable),
@@ -74,6 +82,7 @@ def seal(
         str | None, typer.Option(metavar="90d", help="How old the value may become.")
     ] = None,
     exact: Exact = False,
+    allow_empty: AllowEmpty = False,
     apply: Annotated[
         bool, typer.Option("--apply", help="Apply it on the cluster, with your own rights, and tell what changed.")
     ] = False,
@@ -94,7 +103,7 @@ def seal(
     check_variable(name)
     check_description(description)
     check_rotate_after(rotate_after)
-    request = _Request(at.home(), name, from_file, exact, description, rotate_after)
+    request = _Request(at.home(), name, from_file, exact, allow_empty, description, rotate_after)
     # Not a coroutine function: to import asyncio takes as long as to seal offline.
     if apply:
         run(_apply(at, request, public_key, output, force=force))
@@ -131,5 +140,7 @@ async def _apply(
 
 
 def _print(body: dict[str, Any], output: Output | None) -> None:
-    text = f"{body['spec']['sealed']}\n" if output is Output.RAW else as_text(body, output or Output.YAML)
-    typer.echo(text, nl=False)
+    if output is Output.RAW:
+        typer.echo(body["spec"]["sealed"])
+    else:
+        typer.echo(as_manifest(body, output or Output.YAML), nl=False)

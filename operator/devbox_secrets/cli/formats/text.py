@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from devbox_secrets.errors import InvalidText
 
-_BOM = "\ufeff"
+#: The byte order mark, as some tools begin a UTF-8 text with it.
+BOM = codecs.BOM_UTF8
+_BOM = BOM.decode()
 
 
 @dataclass(frozen=True, slots=True)

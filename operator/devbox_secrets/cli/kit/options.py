@@ -97,12 +97,14 @@ def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":
 
     Raises:
         InvalidKey: the file holds none; the message says how to get one from the operator's namespace.
+        InvalidText: the file isn't UTF-8 text.
     """
+    from devbox_secrets.cli.kit.text_input import read_text
     from devbox_secrets.crypto.envelope import PublicKey
 
     try:
-        return PublicKey.parse(file.read_text())
-    except (InvalidKey, UnicodeDecodeError) as error:
+        return PublicKey.parse(read_text(file))
+    except InvalidKey as error:
         raise InvalidKey(
             f"{file}: {error}; get it with: kubectl get configmap devbox-secrets-public-keys"
             f" -n {operator_namespace} -o jsonpath='{{.data.newest}}'"

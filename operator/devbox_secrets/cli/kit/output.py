@@ -161,3 +161,8 @@ def as_text(data: Any, output: str) -> str:  # noqa: ANN401 - JSON
     # No line is broken: a sealed value stays one word, so that it can be compared.
     text: str = yaml.safe_dump(data, sort_keys=False, width=sys.maxsize)
     return text
+
+
+def as_manifest(body: dict[str, Any], output: str) -> str:
+    """Give an object as JSON or YAML, which starts with `---`, so that several can be appended to one file."""
+    return ("---\n" if output == Format.YAML else "") + as_text(body, output)

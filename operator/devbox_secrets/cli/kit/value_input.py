@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from devbox_secrets.errors import InvalidValue
+from devbox_secrets.cli.formats.text import BOM, refuse_utf16
+from devbox_secrets.cli.kit.output import note
+from devbox_secrets.errors import InvalidText, InvalidValue
 
 if TYPE_CHECKING:
     from pydantic import SecretBytes
@@ -29,6 +31,7 @@ FromFile = Annotated[
     ),
 ]  # fmt: skip
 Exact = Annotated[bool, typer.Option("--exact", help="Keep a newline at the end of a one-line value.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a value that is empty or only white space.")]
 
 
 def refuse_more_arguments(ctx: typer.Context) -> None:
@@ -45,33 +48,67 @@ def refuse_more_arguments(ctx: typer.Context) -> None:
         )
 
 
-def read_value(name: str, from_file: Path | None, *, exact: bool) -> "SecretBytes":
+def read_value(name: str, from_file: Path | None, *, exact: bool, allow_empty: bool) -> "SecretBytes":
     """Read the value of a variable.
 
+    A byte order mark at its beginning is dropped, and so is the newline at the end of a one-line value unless
+    `exact`. Everything else is kept.
+
     Raises:
-        InvalidValue: there is nowhere to read it from, or what was typed can't be right.
+        InvalidText: it's UTF-16.
+        InvalidValue: there is nowhere to read it from, it's empty, or a terminal can't take it.
     """
     from pydantic import SecretBytes
 
-    if from_file is not None:
-        with from_file.open("rb") as file:
-            raw = file.read(_MOST_BYTES)
-    elif sys.stdin is None:
+    if from_file is None and sys.stdin is None:
         raise InvalidValue(f"standard input is closed: give the value of {name} there or with --from-file")
-    elif sys.stdin.isatty():
-        return SecretBytes(_ask(name))
+    if from_file is None and sys.stdin.isatty():
+        source, raw = "the prompt", _ask(name, allow_empty=allow_empty)
     else:
-        raw = sys.stdin.buffer.read(_MOST_BYTES)
-    line, end, rest = raw.partition(b"\n")
-    if exact or not end or rest:
-        return SecretBytes(raw)
-    typer.echo("devbox-secrets: left out the newline at the end (--exact keeps it)", err=True)
-    return SecretBytes(line.removesuffix(b"\r"))
+        source, raw = _read(from_file)
+        raw = _without_bom(raw, source)
+        raw = raw if exact else _without_newline(raw)
+    # A command whose output is read here fails without a trace: what it gives is empty.
+    if not (allow_empty or raw.strip()):
+        what = "only white space" if raw else "nothing"
+        raise InvalidValue(
+            f"the value of {name} is empty: {source} gave {what}; if that is what you mean, pass --allow-empty"
+        )
+    return SecretBytes(raw)
 
 
-def _ask(name: str) -> bytes:
+def _read(from_file: Path | None) -> tuple[str, bytes]:
+    if from_file is None:
+        return "standard input", sys.stdin.buffer.read(_MOST_BYTES)
+    with from_file.open("rb") as file:
+        return str(from_file), file.read(_MOST_BYTES)
+
+
+def _without_bom(raw: bytes, source: str) -> bytes:
     try:
-        typed: str = typer.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
+        refuse_utf16(raw)
+    except InvalidText as error:
+        raise InvalidText(f"{source}: {error}") from None
+    if raw.startswith(BOM):
+        note(f"left out the byte order mark at the beginning of {source}")
+    return raw.removeprefix(BOM)
+
+
+def _without_newline(raw: bytes) -> bytes:
+    line, end, rest = raw.partition(b"\n")
+    if not end or rest:
+        return raw
+    note("left out the newline at the end (--exact keeps it)")
+    return line.removesuffix(b"\r")
+
+
+def _ask(name: str, *, allow_empty: bool) -> bytes:
+    # Without a default, click asks again until something is typed.
+    default = "" if allow_empty else None
+    try:
+        typed: str = typer.prompt(
+            f"Value of {name}", default, hide_input=True, confirmation_prompt=True, show_default=False, err=True
+        )
         raw = typed.encode()
     except UnicodeError:
         # From None: the exception in hand carries the value.

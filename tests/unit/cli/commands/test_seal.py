@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from devbox_secrets.api.validation import VARIABLE_MAX_BYTES
 from devbox_secrets.cli import app
-from devbox_secrets.crypto.envelope import KeyPair, Keyring
+from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey
 
 KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
 CANARY = b"canary-value"
@@ -29,6 +29,7 @@ RENAME = (
 NO_ACCOUNT = (
     "'Team A' can't be an account, which is a namespace: use up to 63 small letters, digits and -, such as team-a"
 )
+UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
 ENCODE_IT = "encode binary data first, for instance with base64"
 NO_ARGUMENTS = (
     "only NAME and the options that `devbox-secrets seal -h` lists can be given; a value never, since the shell's"
@@ -105,11 +106,9 @@ def test_the_account_is_a_namespace(option: str) -> None:
 @pytest.mark.parametrize(
     ("given", "options", "kept", "note"),
     [
-        (b"", [], b"", ""),
         (b"one", [], b"one", ""),
         (b"one\n", [], b"one", NOTE),
         (b"one\r\n", [], b"one", NOTE),
-        (b"\n", [], b"", NOTE),
         (b"one\n", ["--exact"], b"one\n", ""),
         (b"one\r\n", ["--exact"], b"one\r\n", ""),
         (b"one\r", [], b"one\r", ""),
@@ -119,7 +118,10 @@ def test_the_account_is_a_namespace(option: str) -> None:
         (b"one\ntwo\n", [], b"one\ntwo\n", ""),
         (b"one\r\ntwo\r\n", [], b"one\r\ntwo\r\n", ""),
         ("né 🙂".encode(), [], "né 🙂".encode(), ""),
-        (b"\xef\xbb\xbfone", [], b"\xef\xbb\xbfone", ""),
+        (b"one\xef\xbb\xbf", [], b"one\xef\xbb\xbf", ""),
+        (b"\n", ["--allow-empty"], b"", NOTE),
+        (b"", ["--allow-empty"], b"", ""),
+        (b" ", ["--allow-empty"], b" ", ""),
     ],
 )
 def test_a_value_is_kept_but_for_the_newline_of_its_one_line(
@@ -132,6 +134,67 @@ def test_a_value_is_kept_but_for_the_newline_of_its_one_line(
         result = seal("TOKEN", "--account", "team", *options, given=given)
     assert opened(result) == kept
     assert result.stderr == note
+
+
+@pytest.mark.parametrize("source", ["standard input", "value"])
+@pytest.mark.parametrize("given", [b"", b"\n", b"\r\n", b"\n\n", b" \t", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("options", [[], ["--exact"]])
+def test_an_empty_value_is_refused(source: str, given: bytes, options: list[str]) -> None:
+    if source == "value":
+        Path("value").write_bytes(given)
+        result = seal("TOKEN", "-n", "team", "-f", "value", *options, given=CANARY)
+    else:
+        result = seal("TOKEN", "-n", "team", *options, given=given)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1] in {
+        f"devbox-secrets: the value of TOKEN is empty: {source} gave {what}; if that is what you mean, pass --allow-empty"
+        for what in ("nothing", "only white space")
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (b"\xef\xbb\xbfone\r\n", b"one"),
+        (b"\xef\xbb\xbf\xef\xbb\xbfone", b"\xef\xbb\xbfone"),
+    ],
+)
+def test_one_byte_order_mark_is_left_out_with_a_note(given: bytes, kept: bytes) -> None:
+    result = seal("TOKEN", "-n", "team", given=given)
+    assert opened(result) == kept
+    assert result.stderr.startswith("devbox-secrets: left out the byte order mark at the beginning of standard input\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_value_in_utf_16_is_refused(encoding: str) -> None:
+    result = seal("TOKEN", "-n", "team", given="canary\r\n".encode(encoding))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"devbox-secrets: standard input: {UTF16}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "stderr"),
+    [
+        (str(KEY.public).encode("utf-8-sig"), "left out the byte order mark at the beginning of saved"),
+        (f"{KEY.public}\r\n".encode(), ""),
+    ],
+)
+def test_a_key_file_may_be_saved_on_windows(content: bytes, stderr: str) -> None:
+    Path("saved").write_bytes(content)
+    result = run("seal", "TOKEN", "-n", "team", "--public-key", "saved", given=CANARY)
+    assert opened(result) == CANARY
+    assert stderr in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [(str(KEY.public).encode("utf-16"), UTF16), (b"\xff", "it isn't UTF-8 text: byte 1 is invalid")],
+)
+def test_a_key_file_that_is_no_text_is_named(content: bytes, trouble: str) -> None:
+    Path("saved").write_bytes(content)
+    result = run("seal", "TOKEN", "-n", "team", "--public-key", "saved", given=CANARY)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"devbox-secrets: saved: {trouble}\n"
 
 
 def test_the_largest_value_is_sealed() -> None:
@@ -150,6 +213,11 @@ def test_json_and_yaml_say_the_same() -> None:
     assert texts["json"].endswith("}\n")
 
 
+def test_manifests_can_be_appended_to_one_file() -> None:
+    text = "".join(seal(name, "-n", "team", given=CANARY).stdout for name in ("A", "B"))
+    assert [body["spec"]["name"] for body in yaml.safe_load_all(text)] == ["A", "B"]
+
+
 def test_raw_is_the_sealed_value_alone() -> None:
     result = seal("TOKEN", "--account", "team", "-o", "raw", given=CANARY)
     assert result.stdout.count("\n") == 1
@@ -159,7 +227,7 @@ def test_raw_is_the_sealed_value_alone() -> None:
 
 def test_in_yaml_a_sealed_value_is_one_line() -> None:
     lines = seal("TOKEN", "--account", "team", given=b"x" * 100_000).stdout.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert re.fullmatch(r"  sealed: dbs1\.[0-9a-f]{16}\.[A-Za-z0-9_-]+", lines[-1])
 
 
@@ -174,7 +242,7 @@ def test_what_is_optional_goes_into_the_manifest() -> None:
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_any_description_survives_the_manifest(form: str, text: str) -> None:
-    result = seal("TOKEN", "--account", "team", f"--description={text}", "-o", form)
+    result = seal("TOKEN", "--account", "team", f"--description={text}", "-o", form, given=CANARY)
     body = json.loads(result.stdout) if form == "json" else yaml.safe_load(result.stdout)
     assert body["spec"]["description"] == text
 
@@ -265,7 +333,14 @@ def test_a_wrong_call_says_what_is_wrong_and_where_help_is(args: list[str], sent
             str(KEY.public).replace(KEY.public.id, "0" * 16).encode(),
             "the public sealing key is damaged: its id isn't that of its bytes",
         ),
-        (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (
+            str(KEY.public).replace(".", ". ").encode(),
+            "the public sealing key has white space or a line break in it; write it as one line without white space",
+        ),
+        (
+            str(PublicKey(KEY.public.raw[:1184] + bytes(32))).encode(),
+            "the public sealing key is invalid: its ML-KEM-768 or X25519 half can't be used",
+        ),
     ],
 )
 def test_a_damaged_key_file_is_named_with_the_way_to_get_a_good_one(content: bytes, trouble: str) -> None:

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from devbox_secrets.cli.formats.text import Text, decode
 from devbox_secrets.errors import InvalidText
 
-UTF16 = (
-    "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
-)
+UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
 
 
 @pytest.mark.parametrize(
