@@ -1,6 +1,7 @@
 """Who owns what: a variable, `spec.sealed`, and an account Secret. Field managers tell who wrote something."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,32 @@ from devbox_secrets.api.names import CREATE_FIELD_MANAGER, FIELD_MANAGER, GATEWA
 
 #: How far the clocks of two API servers may be apart.
 _CLOCK_SKEW = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program that puts back what it manages."""
+
+    name: str
+    source: str
+    """Where a person changes what it manages."""
+    field_managers: tuple[str, ...]
+    """What its field managers' names begin with."""
+    marks: tuple[str, ...] = ()
+    """The labels and annotations that it puts on its objects: some versions write under kubectl's names."""
+
+
+_TOOLS = (
+    Tool("Argo CD", "in Git", ("argocd-",), ("argocd.argoproj.io/tracking-id",)),
+    Tool(
+        "Flux", "in Git", ("kustomize-controller", "helm-controller"),
+        ("kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name"),
+    ),
+    Tool("Helm", "in the release's chart or values", ("helm", "Helm"), ("meta.helm.sh/release-name",)),
+    Tool("Fleet", "in Git", ("fleet",)),
+    Tool("Terraform", "in its configuration", ("Terraform", "HashiCorp")),
+    Tool("Pulumi", "in its program", ("pulumi-",)),
+)  # fmt: skip
 
 
 def precedence(created: str, uid: str) -> tuple[str, str]:
@@ -32,6 +59,34 @@ def is_without_copy(owners: Collection[str | None]) -> bool:
     The gateway keeps none; what the operator owns it has resealed. Anyone else may have it in a file.
     """
     return bool(owners) and set(owners) <= {GATEWAY_FIELD_MANAGER, FIELD_MANAGER}
+
+
+def managing_tool(metadata: Mapping[str, Any], managers: Collection[str]) -> Tool | None:
+    """Give the tool that manages an object and would put back what these field managers own."""
+    marks = {*(metadata.get("labels") or {}), *(metadata.get("annotations") or {})}
+    for tool in _TOOLS:
+        if not marks.isdisjoint(tool.marks) or any(manager.startswith(tool.field_managers) for manager in managers):
+            return tool
+    return None
+
+
+def is_given_up(manager: str) -> bool:
+    """Tell whether a field manager gives up its fields to whoever changes the value at the command line.
+
+    kubectl's own are a person's as well. The gateway, and the operator that sealed its values again, put nothing back.
+    """
+    return manager in {GATEWAY_FIELD_MANAGER, FIELD_MANAGER, "kubectl"} or manager.startswith("kubectl-")
+
+
+def owned_fields(metadata: Mapping[str, Any], fields: Collection[str]) -> dict[str, list[str]]:
+    """Name the field managers that own any of these fields of the spec, each with those that it owns."""
+    owned: dict[str, list[str]] = {}
+    for entry in metadata.get("managedFields") or ():
+        spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+        owned.setdefault(entry.get("manager") or "unknown", []).extend(
+            f"spec.{name}" for name in sorted(fields) if f"f:{name}" in spec
+        )
+    return {manager: names for manager, names in owned.items() if names}
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, FIELD_MANAGER, GATEWAY_FIELD_MANAGER
-from devbox_secrets.api.ownership import is_without_copy, owners_of_sealed
+from devbox_secrets.api.ownership import (
+    is_given_up,
+    is_without_copy,
+    managing_tool,
+    owned_fields,
+    owners_of_sealed,
+)
 
 
 def entry(manager: str, **fields: object) -> dict[str, Any]:
@@ -55,3 +61,72 @@ def test_a_value_that_the_gateway_or_the_operator_alone_sealed_has_no_copy(
     owners: list[str | None], without_copy: bool
 ) -> None:
     assert is_without_copy(owners) is without_copy
+
+
+@pytest.mark.parametrize(
+    ("manager", "given_up"),
+    [
+        ("kubectl", True),
+        ("kubectl-client-side-apply", True),
+        ("kubectl-create", True),
+        ("kubectl-edit", True),
+        ("kubectl-patch", True),
+        ("kubectl-replace", True),
+        (GATEWAY_FIELD_MANAGER, True),
+        (FIELD_MANAGER, True),
+        ("kubectlish", False),
+        ("argocd-controller", False),
+        ("kustomize-controller", False),
+        ("helm", False),
+        ("k9s", False),
+        ("unknown", False),
+    ],
+)
+def test_a_person_s_kubectl_and_the_gateway_give_up_their_fields(manager: str, given_up: bool) -> None:
+    assert is_given_up(manager) is given_up
+
+
+@pytest.mark.parametrize(
+    ("metadata", "managers", "tool"),
+    [
+        ({}, ["argocd-controller"], "Argo CD"),
+        ({}, ["argocd-application-controller"], "Argo CD"),
+        ({}, ["kustomize-controller"], "Flux"),
+        ({}, ["helm-controller"], "Flux"),
+        ({}, ["helm"], "Helm"),
+        ({}, ["fleetagent"], "Fleet"),
+        ({}, ["Terraform"], "Terraform"),
+        ({}, ["pulumi-kubernetes-1a2b3c"], "Pulumi"),
+        ({}, ["kubectl-edit", "argocd-controller"], "Argo CD"),
+        ({}, ["kubectl", "k9s"], None),
+        ({}, [], None),
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "x"}}, ["kubectl-client-side-apply"], "Argo CD"),
+        ({"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}}, ["kubectl-edit"], "Flux"),
+        (
+            {
+                "annotations": {"meta.helm.sh/release-name": "x"},
+                "labels": {"helm.toolkit.fluxcd.io/name": "x"},
+            },
+            ["helm-controller"],
+            "Flux",
+        ),
+        ({"annotations": {"meta.helm.sh/release-name": "x"}, "labels": None}, [], "Helm"),
+        ({"labels": {"app.kubernetes.io/name": "argo"}, "annotations": None}, ["kubectl"], None),
+    ],
+)
+def test_a_tool_is_known_by_its_field_managers_or_its_marks(
+    metadata: dict[str, Any], managers: list[str], tool: str | None
+) -> None:
+    found = managing_tool(metadata, managers)
+    assert (found and found.name) == tool
+
+
+def test_field_managers_are_named_with_the_fields_that_they_own() -> None:
+    both = entry("kubectl", spec={"f:name": {}, "f:sealed": {}, "f:description": {}})
+    entries = [both, GATEWAY, entry("x", status={"f:sealed": {}}), {"fieldsV1": {"f:spec": {"f:sealed": {}}}}]
+    assert owned_fields({"managedFields": entries}, ["sealed", "description"]) == {
+        "kubectl": ["spec.description", "spec.sealed"],
+        GATEWAY_FIELD_MANAGER: ["spec.sealed"],
+        "unknown": ["spec.sealed"],
+    }
+    assert owned_fields({}, ["sealed"]) == {}

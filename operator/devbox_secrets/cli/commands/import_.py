@@ -44,8 +44,8 @@ class _Step:
     """The manifest, unless the line is refused."""
     name: str = ""
     """The object's name."""
-    resource_version: str = ""
-    """The state that the manifest was made from; empty for any."""
+    before: "AccountSecret | None" = None
+    """What the manifest was made from."""
 
     def refused(self, why: object) -> "_Step":
         return replace(self, what="refused", why=" ".join(str(why).split()), body=None)
@@ -141,7 +141,7 @@ def _step(line: "Line", existing: "list[AccountSecret]", key: "PublicKey", accou
     if existing:
         (before,) = existing
         body = manifest(account, before.spec.model_copy(update={"sealed": sealed}), before.name)
-        return _Step(line, "change", before.name, body, before.name, before.resource_version)
+        return _Step(line, "change", before.name, body, before.name, before)
     name = object_name(line.variable)
     return _Step(line, "create", name, manifest(account, AccountSecretSpec(name=line.variable, sealed=sealed)), name)
 
@@ -172,7 +172,7 @@ async def _applied(client: "Client", steps: list[_Step], *, force: bool, dry_run
             return step
         async with limit:
             try:
-                await send(client, step.body, resource_version=step.resource_version, force=force)
+                await send(client, step.body, before=step.before, force=force)
             except DevboxSecretsError as error:
                 return step.refused(error)
         count(1)

@@ -7,7 +7,8 @@ import typer
 
 from devbox_secrets.cli.kit.app import Commands
 from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts
-from devbox_secrets.cli.kit.output import Format, Output, Yes, age, confirm, print_table, show
+from devbox_secrets.cli.kit.output import Format, Output, Yes, age, confirm, note, print_table, show
+from devbox_secrets.cli.kit.reserved import AllowReserved, check_not_reserved
 from devbox_secrets.cli.kit.value_input import (
     TAKES_A_VALUE,
     AllowEmpty,
@@ -63,6 +64,7 @@ async def update(
     exact: Exact = False,
     allow_empty: AllowEmpty = False,
     force: ForceConflicts = False,
+    allow_reserved: AllowReserved = False,
 ) -> None:
     """Give a secret a new value, and keep what else its AccountSecret says.
 
@@ -77,13 +79,14 @@ async def update(
     account = at.home()
     async with at.connect() as client:
         before = await account_secrets.find(client, account, name)
-        key = await sealing_keys.newest_public(client, at.operator_namespace)
         variable = before.spec.name
+        check_not_reserved(variable, allow=allow_reserved, existing_ready=account_secrets.is_synced(before))
+        key = await sealing_keys.newest_public(client, at.operator_namespace)
         sealed = key.seal(
             read_value(variable, from_file, exact=exact, allow_empty=allow_empty), account=account, name=variable
         )
         body = manifest(account, before.spec.model_copy(update={"sealed": sealed}), before.name)
-        after = await account_secrets.apply(client, body, resource_version=before.resource_version, force=force)
+        after = await account_secrets.apply(client, body, before=before, force=force)
     typer.echo("\n".join(account_secrets.changes(before, after)))
 
 
@@ -102,8 +105,11 @@ async def delete(
         variable = secret.spec.name
         question = f"Delete {variable} ({secret.name}) of the account {account}?"
         confirm(question, yes=yes, unasked=f"say --yes to delete {variable}")
+        tool = await account_secrets.managing_tool_of(client, secret)
         await account_secrets.delete(client, secret)
     typer.echo(f"{account_secrets.full_name(secret)} deleted in {account}: {variable}")
+    if tool:
+        note(f"{tool.name} manages {secret.name} and may create it again; remove it {tool.source} as well")
 
 
 def _data(secret: "AccountSecret") -> dict[str, Any]:

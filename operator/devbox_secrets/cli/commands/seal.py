@@ -10,6 +10,7 @@ import typer
 from devbox_secrets.cli.kit.app import Commands, run
 from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts, PublicKeyFile, read_public_key
 from devbox_secrets.cli.kit.output import as_manifest
+from devbox_secrets.cli.kit.reserved import AllowReserved, check_not_reserved
 from devbox_secrets.cli.kit.value_input import (
     TAKES_A_VALUE,
     AllowEmpty,
@@ -44,6 +45,7 @@ class _Request:
     allow_empty: bool
     description: str | None
     rotate_after: str | None
+    allow_reserved: bool
 
     def manifest(self, key: "PublicKey", object_name: str | None = None) -> dict[str, Any]:
         """Read the value, seal it, and give the manifest; without an object's name, it's derived from the variable."""
@@ -87,6 +89,7 @@ def seal(
         bool, typer.Option("--apply", help="Apply it on the cluster, with your own rights, and tell what changed.")
     ] = False,
     force: ForceConflicts = False,
+    allow_reserved: AllowReserved = False,
 ) -> None:  # fmt: skip
     """Seal a value for an account's devboxes and print the manifest for kubectl.
 
@@ -103,11 +106,12 @@ def seal(
     check_variable(name)
     check_description(description)
     check_rotate_after(rotate_after)
-    request = _Request(at.home(), name, from_file, exact, allow_empty, description, rotate_after)
+    request = _Request(at.home(), name, from_file, exact, allow_empty, description, rotate_after, allow_reserved)
     # Not a coroutine function: to import asyncio takes as long as to seal offline.
     if apply:
         run(_apply(at, request, public_key, output, force=force))
     else:
+        check_not_reserved(name, allow=allow_reserved)
         # The key comes before the value: an error of the cluster is shown before the value is asked for.
         key = read_public_key(public_key, at.operator_namespace) if public_key else run(_newest_key(at))
         _print(request.manifest(key), output)
@@ -127,6 +131,8 @@ async def _apply(
 
     async with at.connect() as client:
         before = await account_secrets.by_variable(client, request.account, request.variable)
+        ready = before is not None and account_secrets.is_synced(before)
+        check_not_reserved(request.variable, allow=request.allow_reserved, existing_ready=ready)
         if public_key:
             key = read_public_key(public_key, at.operator_namespace)
         else:

@@ -1,17 +1,20 @@
 """Finds, applies and deletes AccountSecrets with the caller's own rights, and describes their state."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from devbox_secrets.api.models import PENDING, AccountSecret, Condition, Reason
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, GROUP, KIND, account_secrets_path
+from devbox_secrets.api.ownership import Tool, is_given_up, managing_tool, owned_fields
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN, VARIABLE_PATTERN
 from devbox_secrets.crypto.envelope import key_id_of
-from devbox_secrets.errors import AmbiguousName, Conflict, NotFound, RequestTimeout, Unreachable
+from devbox_secrets.errors import AmbiguousName, APIError, Conflict, NotFound, RequestTimeout, Unreachable
 from devbox_secrets.kube.client import APPLY, Body, Client
 
 #: The reason of a cause of a Conflict, in server-side apply (metav1.CauseTypeFieldManagerConflict).
 _FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
+#: How often a manifest is applied again while only the status of what is stored changes.
+_ATTEMPTS = 5
 
 
 async def list_all(client: Client, account: str, field_selector: str = "") -> list[AccountSecret]:
@@ -67,64 +70,92 @@ async def find(client: Client, account: str, name: str) -> AccountSecret:
         raise missing from None
 
 
-async def apply(client: Client, manifest: Body, *, resource_version: str = "", force: bool) -> AccountSecret:
+async def apply(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> AccountSecret:
     """Apply a manifest on the server's side, and give what is stored then.
+
+    What a person's own kubectl or the gateway owns is taken over.
 
     Args:
         client: the connection.
         manifest: the AccountSecret.
-        resource_version: the state that the manifest was made from; empty for any.
-        force: take over what other field managers own.
+        before: what the manifest was made from; None where it may be in any state.
+        force: take over what other field managers own as well.
 
     Raises:
-        Conflict: other managers own fields that would change, or the object is in another state by now.
+        Conflict: a tool or an unknown field manager owns what would change, or someone changed the spec meanwhile.
         APIError: it's refused.
     """
-    return AccountSecret.parse(await _apply(client, manifest, resource_version, force=force))
+    return AccountSecret.parse(await _apply(client, manifest, before, force=force))
 
 
-async def dry_run(client: Client, manifest: Body, *, resource_version: str = "", force: bool) -> None:
+async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> None:
     """Ask the API server whether it would take a manifest; the same as `apply`, but nothing is stored."""
-    await _apply(client, manifest, resource_version, force=force, dryRun="All")
+    await _apply(client, manifest, before, force=force, dryRun="All")
 
 
-async def _apply(client: Client, manifest: Body, resource_version: str, *, force: bool, **options: str) -> Body:
-    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
-    query = {"fieldManager": CLI_FIELD_MANAGER, "fieldValidation": "Strict", **options}
-    if force:
-        query["force"] = "true"
-    if resource_version:
-        manifest = {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": resource_version}}
-    path = account_secrets_path(namespace, name)
+async def _apply(client: Client, manifest: Body, before: AccountSecret | None, *, force: bool, **options: str) -> Body:
+    path = account_secrets_path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+    for _ in range(_ATTEMPTS):
+        query = {**options, "force": "true"} if force else options
+        try:
+            return await _send(client, path, manifest if before is None else _pinned(manifest, before), query)
+        except Conflict as error:
+            body = await client.request("GET", path)
+            current = AccountSecret.parse(body)
+            if _is_about_fields(error):
+                _check_given_up(body, manifest["spec"])
+                before, force = before or current, True
+            if before is None or (before.uid, before.generation) != (current.uid, current.generation):
+                raise Conflict(f"someone changed {current.name} meanwhile; look at it, and run this again") from None
+            before = current  # the operator writes the status, which is no change of the spec
+    raise Conflict(f"others change {manifest['metadata']['name']} at the same time; run this again")
+
+
+async def _send(client: Client, path: str, manifest: Body, query: Mapping[str, str]) -> Body:
+    query = {"fieldManager": CLI_FIELD_MANAGER, "fieldValidation": "Strict", **query}
 
     async def send() -> Body:
         # No value is in it: the server's own words can be repeated.
         return await client.request("PATCH", path, query=query, body=manifest, media_type=APPLY, quote=True)
 
     try:
-        try:
-            return await send()
-        except RequestTimeout:
-            raise
-        except Unreachable:
-            return await send()  # the connection may have been closed while a person typed the value
-    except Conflict as error:
-        if not (conflicts := _field_conflicts(error)):
-            raise
-        raise Conflict(
-            f"someone else manages {name}: {conflicts}; change it where they have it"
-            " from, such as Git, or take it over with --force-conflicts",
-            details=error.details,
-        ) from None
+        return await send()
+    except RequestTimeout:
+        raise
+    except Unreachable:
+        return await send()  # the connection may have been closed while a person typed the value
 
 
-def _field_conflicts(error: Conflict) -> str:
-    """Name the other field managers, each with the fields that it owns; empty where there are none."""
-    fields: dict[str, list[str]] = {}
-    for cause in error.details.get("causes") or ():
-        if cause.get("reason") == _FIELD_MANAGER_CONFLICT:
-            fields.setdefault(cause["message"], []).append(cause["field"])
-    return "; ".join(f"{manager}: {', '.join(owned)}" for manager, owned in fields.items())
+def _pinned(manifest: Body, before: AccountSecret) -> Body:
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": before.resource_version}}
+
+
+def _is_about_fields(error: Conflict) -> bool:
+    return any(cause.get("reason") == _FIELD_MANAGER_CONFLICT for cause in error.details.get("causes") or ())
+
+
+def _check_given_up(body: Body, spec: Body) -> None:
+    """Refuse to take over fields that a tool would put back, or whose field manager isn't known."""
+    metadata, current = body["metadata"], body.get("spec") or {}
+    owned = owned_fields(metadata, [name for name, value in spec.items() if current.get(name) != value])
+    owned.pop(CLI_FIELD_MANAGER, None)
+    tool = managing_tool(metadata, owned)
+    others = owned if tool else {name: fields for name, fields in owned.items() if not is_given_up(name)}
+    if not others:
+        return
+    who = tool.name if tool else f"the field manager {', '.join(others)}"
+    fields = ", ".join(sorted({field for names in others.values() for field in names}))
+    source = tool.source if tool else "there"
+    raise Conflict(f"{who} manages {metadata['name']} ({fields}); change it {source}, or pass --force-conflicts")
+
+
+async def managing_tool_of(client: Client, secret: AccountSecret) -> Tool | None:
+    """Give the tool that would create a deleted AccountSecret again, such as Argo CD; None where none is known."""
+    try:
+        metadata = (await client.request("GET", account_secrets_path(secret.namespace, secret.name)))["metadata"]
+    except APIError:
+        return None
+    return managing_tool(metadata, owned_fields(metadata, ["sealed"]))
 
 
 async def delete(client: Client, secret: AccountSecret) -> None:

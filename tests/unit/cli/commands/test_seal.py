@@ -197,6 +197,13 @@ def test_a_key_file_that_is_no_text_is_named(content: bytes, trouble: str) -> No
     assert result.stderr == f"devbox-secrets: saved: {trouble}\n"
 
 
+def test_a_reserved_name_is_rejected_before_the_value_is_read_unless_it_is_allowed() -> None:
+    result = seal("PATH", "--account", "team", given=b"\0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("devbox-secrets: PATH is reserved, ")
+    assert opened(seal("PATH", "--account", "team", "--allow-reserved", given=CANARY), name="PATH") == CANARY
+
+
 def test_the_largest_value_is_sealed() -> None:
     value = b"x" * (VARIABLE_MAX_BYTES - len("TOKEN=\0"))
     assert opened(seal("TOKEN", "--account", "team", given=value)) == value

@@ -49,7 +49,7 @@ async def test_a_manifest_is_applied_by_the_command_line_s_field_manager() -> No
 
 async def test_conflicts_are_forced_and_a_state_is_insisted_on_only_where_asked_for() -> None:
     client = FakeClient({f"PATCH {TOKEN}": stored()})
-    await apply(client, MANIFEST, resource_version="7", force=True)
+    await apply(client, MANIFEST, before=parsed(), force=True)
     ((_, options),) = client.requests
     assert options["query"]["force"] == "true"
     assert options["body"]["metadata"] == {"name": "token", "namespace": "team", "resourceVersion": "7"}
@@ -87,36 +87,112 @@ async def test_a_dry_run_stores_nothing_and_needs_no_whole_object_in_response() 
     assert options["query"]["dryRun"] == "All"
 
 
+class Conflicting(FakeClient):
+    """Refuses a manifest until it takes over every field, or names the state that is current."""
+
+    error: Conflict
+
+    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - as the client has them
+        response = await super().request(method, path, **options)
+        if method == "PATCH":
+            version = options["body"]["metadata"].get("resourceVersion")
+            if version not in {None, response["metadata"]["resourceVersion"]}:
+                raise Conflict("the object has been modified")
+            if not options["query"].get("force"):
+                raise self.error
+        return response
+
+
+def conflicting(body: Json) -> Conflicting:
+    client = Conflicting({f"PATCH {TOKEN}": body, f"GET {TOKEN}": body})
+    client.error = conflict(owned_by("whoever", ".spec.sealed"))
+    return client
+
+
+def owned(*owners: tuple[str, str], **metadata: Json) -> Json:
+    """Give what is stored, with field managers that own fields of the spec."""
+    body = stored(description="for CI")
+    entries = [
+        {"manager": manager, "fieldsV1": {"f:spec": {f"f:{field}": {} for field in fields.split()}}}
+        for manager, fields in owners
+    ]
+    body["metadata"] |= {"managedFields": entries, **metadata}
+    return body
+
+
+CHANGED = {"metadata": MANIFEST["metadata"], "spec": {"name": "TOKEN", "sealed": NEXT, "description": "for CI"}}
+
+
 @pytest.mark.parametrize(
-    ("causes", "text"),
+    "manager",
+    ["kubectl", "kubectl-client-side-apply", "kubectl-create", "kubectl-edit", "devbox-secrets-gateway"],
+)
+async def test_what_a_person_s_kubectl_or_the_gateway_owns_is_taken_over(manager: str) -> None:
+    client = conflicting(owned((manager, "name sealed description")))
+    await apply(client, CHANGED, force=False)
+    _, _, (_, options) = client.requests
+    assert options["query"]["force"] == "true"
+    assert options["body"]["metadata"]["resourceVersion"] == "7"
+
+
+TRACKED: Json = {"annotations": {"argocd.argoproj.io/tracking-id": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
     [
-        ([owned_by("kubectl", ".spec.sealed")], 'conflict with "kubectl": .spec.sealed'),
         (
-            [owned_by("kubectl", ".spec.description"), owned_by("kubectl", ".spec.sealed")],
-            'conflict with "kubectl": .spec.description, .spec.sealed',
+            owned(("argocd-controller", "name sealed")),
+            "Argo CD manages token (spec.sealed); change it in Git",
         ),
         (
-            [owned_by("kubectl", ".spec.sealed"), owned_by("flux", ".spec.description")],
-            'conflict with "kubectl": .spec.sealed; conflict with "flux": .spec.description',
+            owned(("kubectl-edit", "sealed"), **TRACKED),
+            "Argo CD manages token (spec.sealed); change it in Git",
+        ),
+        (
+            owned(("kubectl", "name"), ("kustomize-controller", "sealed description")),
+            "Flux manages token (spec.sealed); change it in Git",
+        ),
+        (
+            owned(("helm", "sealed")),
+            "Helm manages token (spec.sealed); change it in the release's chart or values",
+        ),
+        (
+            owned(("kubectl", "sealed"), ("k9s", "sealed")),
+            "the field manager k9s manages token (spec.sealed); change it there",
         ),
     ],
-    ids=["one field", "two fields of one manager", "two managers"],
+    ids=["Argo CD", "edited meanwhile", "Flux", "Helm", "unknown"],
 )
-async def test_other_field_managers_are_named_with_their_fields(causes: list[Any], text: str) -> None:
-    client = FakeClient({f"PATCH {TOKEN}": conflict(*causes)})
+async def test_what_a_tool_or_an_unknown_manager_owns_is_not_taken_over(body: Json, text: str) -> None:
     with pytest.raises(Conflict) as caught:
-        await apply(client, MANIFEST, force=False)
-    assert str(caught.value) == (
-        f"someone else manages token: {text}; change it where they have it from, such as Git, or take it over with"
-        " --force-conflicts"
-    )
+        await apply(conflicting(body), CHANGED, force=False)
+    assert str(caught.value) == f"{text}, or pass --force-conflicts"
 
 
-@pytest.mark.parametrize("causes", [[], [("SomethingElse", "the object has been modified", "")]])
-async def test_another_conflict_is_told_as_the_server_does(causes: list[Any]) -> None:
-    client = FakeClient({f"PATCH {TOKEN}": conflict(*causes)})
-    with pytest.raises(Conflict, match="in the server's words"):
-        await apply(client, MANIFEST, resource_version="6", force=False)
+async def test_a_status_that_was_written_meanwhile_is_no_conflict() -> None:
+    current = owned(("kubectl", "sealed"))
+    current["metadata"]["resourceVersion"] = "8"
+    client = conflicting(current)
+    await apply(client, CHANGED, before=parsed(), force=False)
+    versions = [
+        options["body"]["metadata"]["resourceVersion"] for request, options in client.requests if "PATCH" in request
+    ]
+    assert versions == ["7", "8", "8"]
+
+
+@pytest.mark.parametrize("field", ["generation", "uid"])
+async def test_a_spec_that_was_changed_meanwhile_is_a_conflict(field: str) -> None:
+    current = stored()
+    current["metadata"] |= {"resourceVersion": "8", field: 2}
+    with pytest.raises(Conflict, match="someone changed token meanwhile; look at it, and run this again"):
+        await apply(conflicting(current), CHANGED, before=parsed(), force=False)
+
+
+async def test_an_object_that_never_rests_is_given_up() -> None:
+    client = FakeClient({f"PATCH {TOKEN}": Conflict("the object has been modified"), f"GET {TOKEN}": stored()})
+    with pytest.raises(Conflict, match="others change token at the same time; run this again"):
+        await apply(client, CHANGED, before=parsed(), force=False)
 
 
 async def test_a_cluster_without_the_kind_is_told_in_a_sentence() -> None:

@@ -1,0 +1,26 @@
+"""Reserved names: which are rejected, with which sentence, and when they pass."""
+
+import pytest
+
+from devbox_secrets.cli.kit.reserved import check_not_reserved
+from devbox_secrets.errors import ReservedName
+
+
+@pytest.mark.parametrize("variable", ["PATH", "LD_PRELOAD", "npm_config_registry", "NPM_CONFIG_X"])
+def test_a_reserved_name_is_rejected(variable: str) -> None:
+    with pytest.raises(ReservedName) as caught:
+        check_not_reserved(variable, allow=False)
+    assert str(caught.value) == (
+        f"{variable} is reserved, since it could run code in every devbox or break it; choose another name, and map"
+        " it inside the devbox if a program needs this one, or pass --allow-reserved if this cluster's operator"
+        " allows it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "allow", "existing_ready"),
+    [("PATH", True, False), ("PATH", False, True), ("GITHUB_TOKEN", False, False), ("NPM_TOKEN", False, False)],
+    ids=["allowed by the caller", "accepted by the operator", "not reserved", "not reserved either"],
+)
+def test_any_other_name_passes(variable: str, allow: bool, existing_ready: bool) -> None:
+    check_not_reserved(variable, allow=allow, existing_ready=existing_ready)
