@@ -4,23 +4,23 @@ import difflib
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devbox_secrets.api.names import KIND
 from devbox_secrets.cli.kit.app import Commands, Exit
 from devbox_secrets.cli.kit.options import AccountOptions
 from devbox_secrets.cli.kit.output import note, print_table, progress
-from devbox_secrets.errors import DevboxSecretsError
+from devbox_secrets.errors import DevboxSecretsError, InvalidText, NotSealed
 
 if TYPE_CHECKING:
     from devbox_secrets.cli.formats.yaml_edit import Sealed
     from devbox_secrets.crypto.envelope import Keyring
 
 commands = Commands()
-_SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 @dataclass
@@ -45,11 +45,12 @@ async def reseal(
 ) -> None:
     """Seal the values in manifests anew, with the newest sealing key.
 
-    In YAML and JSON files the sealed strings of AccountSecrets are changed, and nothing else.
-    What is sealed with the newest key is left alone. It needs your own right to read the Secret
-    of the sealing keys, and the values are opened on this machine.
+    In YAML and JSON the sealed strings of AccountSecrets are changed, and nothing else. What is
+    sealed with the newest key is left alone. It needs your own right to read the Secret of the
+    sealing keys, and the values are opened on this machine.
 
-    A manifest without a namespace is of the --account. With one that can't be opened the exit code is 3.
+    A manifest without a namespace is of the --account. Every other place of a value with an older
+    key, such as Helm values, patches or comments, is listed; then the exit code is 3.
 
     Example: devbox-secrets reseal clusters/ --dry-run
     """
@@ -60,7 +61,12 @@ async def reseal(
     results = _Results()
     with progress("files") as count:
         for path in _files(paths):
-            _reseal(path, keyring, at, results, dry_run=dry_run)
+            told = len(results.rows)
+            try:
+                _reseal(path, keyring, at, results, dry_run=dry_run)
+            except OSError as error:
+                del results.rows[told:]
+                results.add(path, 0, "", "refused", error.strerror or str(error))
             count(1)
     if results.rows:
         print_table(["WHERE", "VARIABLE", "WHAT", "WHY"], results.rows, err=dry_run)
@@ -68,41 +74,41 @@ async def reseal(
     newest = keyring.newest.public.id
     note(f"{changed} {'would be ' if dry_run else ''}resealed, {results.current} had the newest key {newest} already")
     if results.failed:
+        note("don't prune the older keys yet: what was refused may need them")
         raise typer.Exit(Exit.UNHEALTHY)
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(each for each in path.rglob("*") if each.suffix in _SUFFIXES and each.is_file())
+            yield from sorted(each for each in path.rglob("*") if ".git" not in each.parts and each.is_file())
         else:
             yield path
 
 
 def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Results, *, dry_run: bool) -> None:
-    import yaml
-
-    from devbox_secrets.api.names import KIND
-    from devbox_secrets.cli.formats import yaml_edit
+    from devbox_secrets.cli.formats import text, yaml_edit
 
     raw = path.read_bytes()
-    if KIND.encode() not in raw:
+    # Without what stands between characters in UTF-16, and at the end of a line in quotes.
+    ascii_alone = raw.translate(None, b"\0\\").decode("latin-1")
+    key_ids = yaml_edit.key_ids(ascii_alone)
+    if not key_ids and KIND not in ascii_alone:
         return
     try:
-        text = raw.decode()
-        sealed_values = yaml_edit.find(text)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        # A template, perhaps. What the parser quotes isn't repeated: it may be anything.
-        results.add(path, mark.line + 1 if mark else 0, "", "refused", "it isn't YAML that can be read")
+        before = text.decode(raw)
+        sealed_values = yaml_edit.find(before.text)
+    except InvalidText as error:
+        if key_ids:
+            results.add(path, 0, "", "refused", str(error))
         return
     changes = {}
     for each in sealed_values:
         if new := _resealed(path, each, keyring, at, results):
             changes[each.start] = (each, new)
-    after = yaml_edit.replaced(text, changes)
+    after = replace(before, text=yaml_edit.replaced(before.text, changes))
     if dry_run:
-        lines = (text.splitlines(keepends=True), after.splitlines(keepends=True))
+        lines = (before.text.splitlines(keepends=True), after.text.splitlines(keepends=True))
         typer.echo("".join(difflib.unified_diff(*lines, f"a/{path}", f"b/{path}")), nl=False)
     elif changes:
         _replace(path, after.encode())
@@ -110,20 +116,20 @@ def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Result
 
 def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptions, results: _Results) -> str:
     """Seal a value again, and give the new text; empty where nothing changes."""
-    from devbox_secrets.crypto.envelope import key_id_of
-
     newest = keyring.newest.public
+    if before.key_ids == {newest.id}:
+        results.current += 1
+        return ""
     try:
-        if key_id_of(before.sealed) == newest.id:
-            results.current += 1
-            return ""
+        if before.problem:
+            raise NotSealed(before.problem)
         account = before.account or at.home()
         value = keyring.open(before.sealed, account=account, name=before.variable)
         new = newest.seal(value, account=account, name=before.variable)
     except DevboxSecretsError as error:
         results.add(path, before.line, before.variable, "refused", str(error))
         return ""
-    results.add(path, before.line, before.variable, "resealed", f"{key_id_of(before.sealed)} → {newest.id}")
+    results.add(path, before.line, before.variable, "resealed", f"{', '.join(before.key_ids)} → {newest.id}")
     return new
 
 

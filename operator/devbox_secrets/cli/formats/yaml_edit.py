@@ -3,39 +3,72 @@
 Only those strings change: comments, order and style of everything else stay as they are.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import yaml
 
 from devbox_secrets.api.names import GROUP, KIND
+from devbox_secrets.errors import InvalidText
 
-#: What holds a list of manifests in one document.
-_LIST = "List"
+#: Of JSON, libyaml takes tabs between the tokens, and the other one characters that are written as surrogates.
+#: libyaml is much faster; pyyaml may be built without it.
+_LOADERS = (getattr(yaml, "CSafeLoader", yaml.SafeLoader), yaml.SafeLoader)
+#: How deep a text may be nested: libyaml's composer calls itself.
+_DEPTH_MAX = 200
+_KEY_ID = re.compile(r"dbs1\.([0-9a-f]{16})\.")
+#: What another program puts a sealed value in the place of: Helm, envsubst, Kustomize's and Flux's variables.
+_PLACEHOLDER = re.compile(r"\{\{|\$\{|\$\(")
+_ELSEWHERE = (
+    "it isn't in an AccountSecret beside its spec.name, so what it was sealed for isn't known; seal the value again"
+)
+_COMMENT = "it's in a comment; remove it, or seal the value again"
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed string: of which AccountSecret, and where it is."""
+    """A sealed value in a text, or what stands in the place of one."""
 
-    account: str | None
-    """None where the manifest names no namespace."""
-    variable: str
     sealed: str
     line: int
     """Counted from 1."""
     start: int
     end: int
+    variable: str = ""
+    account: str | None = None
+    """None where the manifest names no namespace."""
+    problem: str = ""
+    """Why it can't be replaced."""
+
+    @property
+    def key_ids(self) -> set[str]:
+        """The sealing keys that it names."""
+        return key_ids(self.sealed)
+
+
+def key_ids(text: str) -> set[str]:
+    """Give the sealing keys of all sealed values in a text, wherever its lines are broken."""
+    return set(_KEY_ID.findall("".join(text.split())))
 
 
 def find(text: str) -> list[Sealed]:
-    """Find the sealed string of each AccountSecret in a text, in their order.
+    """Find every sealed value in a text, and whatever is the `spec.sealed` of an AccountSecret, in their order.
 
     Raises:
-        yaml.YAMLError: the text isn't YAML.
+        InvalidText: a key is set twice in one mapping, so it isn't known what the text means.
     """
-    found = {each.start: each for node in yaml.compose_all(text, Loader=yaml.SafeLoader) for each in _in(node, text)}
-    return [found[start] for start in sorted(found)]  # once each: an alias is in the place of its anchor
+    content = text.lstrip("\ufeff")  # libyaml doesn't count it
+    offset = len(text) - len(content)
+    try:
+        documents = _documents(content)
+    except yaml.YAMLError as error:
+        # A template, perhaps. What the parser quotes isn't repeated: it may be anything.
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "the file"
+        return list(_outside(text, [], f"{where} isn't YAML, as in a template; seal the value again"))
+    found = sorted((each for document in documents for each in _in(document, text, offset)), key=_start)
+    return sorted([*found, *_outside(text, found, _COMMENT)], key=_start)
 
 
 def replaced(text: str, changes: Mapping[int, tuple[Sealed, str]]) -> str:
@@ -46,28 +79,108 @@ def replaced(text: str, changes: Mapping[int, tuple[Sealed, str]]) -> str:
     return text
 
 
-def _in(node: yaml.Node | None, text: str) -> Iterator[Sealed]:
+def _start(sealed: Sealed) -> int:
+    return sealed.start
+
+
+def _documents(text: str) -> list[yaml.Node]:
+    first, second = _LOADERS
+    try:
+        return _composed(text, first)
+    except yaml.YAMLError:
+        return _composed(text, second)
+
+
+def _composed(text: str, loader: type[yaml.SafeLoader]) -> list[yaml.Node]:
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEPTH_MAX:
+            raise yaml.YAMLError("nested too deeply")
+    return list(yaml.compose_all(text, Loader=loader))
+
+
+def _in(document: yaml.Node, text: str, offset: int) -> list[Sealed]:
+    nodes = list(_nodes(document))
+    mappings = [node for node in nodes if isinstance(node, yaml.MappingNode)]
+    manifests = {id(sealed): manifest for mapping in mappings for sealed, *manifest in _manifest(mapping)}
+    found = []
+    for node in nodes:
+        if not isinstance(node, yaml.ScalarNode):
+            continue
+        value = node.value.strip()
+        variable, account = manifests.get(id(node), ("", None))
+        if key_ids(value) or (variable and value and not _PLACEHOLDER.search(value)):
+            start, end = _span(text, node, offset, value)
+            problem = "" if variable else _ELSEWHERE
+            found.append(Sealed(value, node.start_mark.line + 1, start, end, variable, account, problem))
+    if found:
+        _check_keys(mappings)
+    return found
+
+
+def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    """Give every node of a document once."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [each for pair in node.value for each in pair]
+
+
+def _manifest(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, str, str | None]]:
+    """Give the sealed value of an AccountSecret, its variable and its account."""
     fields = _fields(node)
-    kind, version = _scalar(fields.get("kind")), _scalar(fields.get("apiVersion")) or ""
-    if kind and kind.endswith(_LIST) and isinstance(items := fields.get("items"), yaml.SequenceNode):
-        for item in items.value:
-            yield from _in(item, text)
-    if kind != KIND or version.partition("/")[0] != GROUP:
+    version = _scalar(fields.get("apiVersion")) or ""
+    if _scalar(fields.get("kind")) != KIND or version.partition("/")[0] != GROUP:
         return
     spec = _fields(fields.get("spec"))
-    variable, sealed = _scalar(spec.get("name")), _scalar(spec.get("sealed"))
-    if variable is None or sealed is None:
-        return
-    mark, sealed = spec["sealed"].start_mark, sealed.strip()
-    # A scalar's span has its quotes, or a block's head: the string itself is somewhere in it.
-    start = text.find(sealed, mark.index, spec["sealed"].end_mark.index)
-    if sealed and start >= 0:
-        account = _scalar(_fields(fields.get("metadata")).get("namespace"))
-        yield Sealed(account, variable, sealed, mark.line + 1, start, start + len(sealed))
+    if (variable := _scalar(spec.get("name"))) and "sealed" in spec:
+        yield spec["sealed"], variable, _scalar(_fields(fields.get("metadata")).get("namespace"))
+
+
+def _check_keys(mappings: list[yaml.MappingNode]) -> None:
+    for mapping in mappings:
+        lines: dict[str, int] = {}
+        for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                where = f"lines {lines[key.value]} and {line} set"
+                raise InvalidText(f"{where} the same key of a mapping; separate manifests with a line ---")
+            lines[key.value] = line
+
+
+def _span(text: str, node: yaml.ScalarNode, offset: int, value: str) -> tuple[int, int]:
+    """Say where a scalar's own text is: its node has its quotes, an anchor or a block's head as well."""
+    first, last = node.start_mark.index + offset, node.end_mark.index + offset
+    start = text.find(value, first, last)
+    if start >= 0:
+        return start, start + len(value)
+    if node.style == '"':  # with a line that ends in a backslash, or escapes
+        return text.index('"', first) + 1, last - 1
+    return first, last
+
+
+def _outside(text: str, found: list[Sealed], problem: str) -> Iterator[Sealed]:
+    """Find what isn't in any of those that were found, which are in their order."""
+    position = 0
+    for start, end in [*((each.start, each.end) for each in found), (len(text), len(text))]:
+        for match in _KEY_ID.finditer(text, position, start):
+            line = text.count("\n", 0, match.start()) + 1
+            yield Sealed(match[0], line, match.start(), match.end(), problem=problem)
+        position = end
 
 
 def _fields(node: yaml.Node | None) -> dict[str, yaml.Node]:
-    return {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+    if not isinstance(node, yaml.MappingNode):
+        return {}
+    return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
 
 
 def _scalar(node: yaml.Node | None) -> str | None:

@@ -1,6 +1,8 @@
 """Where the sealed strings of a YAML text are, in every style that it can be written in."""
 
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -11,13 +13,19 @@ from hypothesis import strategies as st
 from devbox_secrets.api.manifest import manifest
 from devbox_secrets.api.models import AccountSecretSpec
 from devbox_secrets.cli.formats.yaml_edit import find, replaced
+from devbox_secrets.errors import InvalidText
 
 OLD, NEW = "dbs1.0000000000000000.AAAA", "dbs1.1111111111111111.BBBBBB"
 HEAD = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {name: token, namespace: team}\n"
 
 
 def resealed(text: str) -> str:
-    return replaced(text, {each.start: (each, NEW) for each in find(text)})
+    return replaced(text, {each.start: (each, NEW) for each in find(text) if not each.problem})
+
+
+def problems(text: str) -> list[tuple[int, str]]:
+    """Give the line of everything that can't be replaced, with the reason."""
+    return [(each.line, each.problem) for each in find(text) if each.problem]
 
 
 @pytest.mark.parametrize(
@@ -29,20 +37,123 @@ def resealed(text: str) -> str:
         f"spec:\n  name: TOKEN\n  sealed: |\n    {OLD}\n  description: x\n",
         f"spec:\n  name: TOKEN\n  sealed: >-\n    {OLD}\n",
         f"spec:\n  name: TOKEN\n  sealed:\n    {OLD}\n",
+        f'spec:\n  name: TOKEN\n  sealed: !!str &it "{OLD[:9]}\\\n    {OLD[9:25]}\\\n    {OLD[25:]}"  # wrapped\n',
+        'spec: {name: TOKEN, sealed: "' + OLD.replace(".", r"\u002e") + '"}\n',
         f"spec:\r\n  name: TOKEN\r\n  sealed: {OLD}\r\n  description: é 🙂\r\n",
         f"spec: &here\n  name: TOKEN\n  sealed: &value {OLD}\nother: *here\n",
-        f"# {OLD} in a comment stays\nspec:\n  description: {OLD}\n  name: TOKEN\n  sealed: {OLD}\n",
     ],
-    ids=["plain", "quoted", "in a flow", "a block", "folded", "its own line", "CRLF", "anchors", "the same elsewhere"],
+    ids=[
+        *("plain", "quoted", "in a flow", "a block", "folded", "its own line", "wrapped", "escaped", "CRLF", "anchors"),
+    ],
 )
 def test_only_the_sealed_string_changes(spec: str) -> None:
-    text = f"\ufeff# first\n{HEAD}{spec}" if "CRLF" in spec else f"# first\n{HEAD}{spec}"
+    text = f"\ufeff# first\n{HEAD}{spec}" if "\r" in spec else f"# first\n{HEAD}{spec}"
     (found,) = find(text)
     assert (found.account, found.variable, found.sealed) == ("team", "TOKEN", OLD)
+    assert found.problem == ""
     after = resealed(text)
     assert after[: found.start] == text[: found.start]
     assert after[found.start + len(NEW) :] == text[found.end :]
     assert yaml.safe_load(after)["spec"]["sealed"].strip() == NEW
+
+
+MANIFEST = {
+    "apiVersion": "devbox-secrets.dev/v1alpha1",
+    "kind": "AccountSecret",
+    "metadata": {"name": "token", "namespace": "team"},
+    "spec": {"name": "TOKEN", "sealed": OLD},
+}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        [[MANIFEST], [MANIFEST]],
+        {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "List", "items": [MANIFEST] * 2}]},
+        {"extraObjects": [MANIFEST, {"kind": "ConfigMap"}, MANIFEST]},
+        {"spec": {"forProvider": {"manifest": MANIFEST}, "other": {"a": MANIFEST}}},
+    ],
+    ids=["a list of lists", "a List in a List", "Helm values", "in another object"],
+)
+@pytest.mark.parametrize("dump", [yaml.safe_dump, json.dumps, lambda body: json.dumps(body, indent="\t")])
+def test_an_accountsecret_is_found_wherever_it_is(around: object, dump: Callable[[object], str]) -> None:
+    text = dump(json.loads(json.dumps(around)))  # no aliases
+    assert [(each.variable, each.account, each.problem) for each in find(text)] == [("TOKEN", "team", "")] * 2
+    assert resealed(text) == text.replace(OLD, NEW)
+
+
+ELSEWHERE = (
+    "it isn't in an AccountSecret beside its spec.name, so what it was sealed for isn't known; seal the value again"
+)
+COMMENT = "it's in a comment; remove it, or seal the value again"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"secrets:\n  TOKEN: {OLD}\n  other: [x, [{OLD}]]\n", [(2, ELSEWHERE), (3, ELSEWHERE)]),
+        (f"- op: replace\n  path: /spec/sealed\n  value: {OLD}\n", [(3, ELSEWHERE)]),
+        (f"{HEAD}spec: {{sealed: {OLD}}}\n", [(4, ELSEWHERE)]),
+        (f"{HEAD}spec: {{name: TOKEN, sealed: [{OLD}]}}\n", [(4, ELSEWHERE)]),
+        (f"{HEAD}spec: {{name: TOKEN, description: {OLD}, sealed: {NEW}}}\n", [(4, ELSEWHERE)]),
+        (f"{OLD}: 1\n? [{OLD}]\n: 2\n", [(1, ELSEWHERE), (2, ELSEWHERE)]),
+        (f"data:\n  secret.yaml: |\n    spec:\n      sealed: {OLD}\n", [(2, ELSEWHERE)]),
+        (f'a: "{OLD[:9]}\\\n  {OLD[9:]}"\n', [(1, ELSEWHERE)]),
+        (f"a: >-\n  {OLD[:9]}\n  {OLD[9:]}\n", [(1, ELSEWHERE)]),
+        (f"# {HEAD}#\n# {OLD}\na: 1  # {OLD}\n", [(5, COMMENT), (6, COMMENT)]),
+        (f"kind: Other\nspec: {{name: TOKEN, sealed: {OLD}}}\n", [(2, ELSEWHERE)]),
+        (f"a: {{{{ .Values.b }}}}: {{\nb: {OLD}\nc: {OLD}\n", "line 1 isn't YAML"),
+        (f"{'[' * 100_000}{OLD}{']' * 100_000}", "the file isn't YAML"),
+        (f"a: \x01{OLD}", "the file isn't YAML"),
+        (f"TOKEN={OLD}\nOTHER=x\n", [(1, ELSEWHERE)]),
+    ],
+    ids=[
+        *("Helm values", "JSON6902", "no name", "a list", "a description", "keys", "a text in a text", "wrapped"),
+        *("folded", "comments", "another kind", "a template", "too deep", "a control character", "a .env file"),
+    ],
+)
+def test_whatever_else_holds_a_sealed_value_is_told(text: str, found: list[tuple[int, str]] | str) -> None:
+    told = problems(text)
+    assert told
+    if isinstance(found, list):
+        assert told == found
+    else:
+        assert {why.partition(",")[0] for _, why in told} == {found}
+        assert len(told) == text.count(OLD)
+    assert resealed(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (f"{HEAD}spec: {{name: A, sealed: {OLD}}}\n{HEAD}spec: {{name: B, sealed: {OLD}}}\n", (1, 5)),
+        (f"{HEAD}spec: {{name: A, sealed: {OLD}, name: B}}\n", (4, 4)),
+        (f"{HEAD}spec: {{name: A, sealed: {NEW}}}\nother:\n  a: 1\n  b: 2\n  a: 3\n", (6, 8)),
+        (f'x: {OLD}\n"a": 1\na: 2\n', (2, 3)),
+    ],
+    ids=["two manifests without ---", "in a flow", "elsewhere in the document", "quoted"],
+)
+def test_a_key_that_is_set_twice_is_rejected(text: str, lines: tuple[int, int]) -> None:
+    with pytest.raises(InvalidText) as caught:
+        find(text)
+    first, second = lines
+    assert str(caught.value) == (
+        f"lines {first} and {second} set the same key of a mapping; separate manifests with a line ---"
+    )
+
+
+def test_a_key_that_is_set_twice_matters_only_where_a_sealed_value_is() -> None:
+    text = f"a: 1\na: 2\n---\n{HEAD}spec: {{name: TOKEN, sealed: {OLD}}}\n"
+    assert len(find(text)) == 1
+
+
+def test_a_key_that_is_no_text_is_passed_over() -> None:
+    text = f"? [a, {{b: c}}]\n: d\nspec: {{name: TOKEN, sealed: {OLD}}}\n"
+    assert resealed(HEAD + text) == HEAD + text.replace(OLD, NEW)
+
+
+def test_what_refers_to_itself_is_read() -> None:
+    assert problems(f"a: &a [*a, {{b: *a}}, {OLD}]\n") == [(1, ELSEWHERE)]
 
 
 def test_every_document_and_every_item_of_a_list_is_found() -> None:
@@ -60,9 +171,11 @@ def test_every_document_and_every_item_of_a_list_is_found() -> None:
     [
         "",
         "just words",
-        f"kind: AccountSecret\napiVersion: other.dev/v1\nspec: {{name: TOKEN, sealed: {OLD}}}",
+        "kind: AccountSecret\napiVersion: other.dev/v1\nspec: {name: TOKEN, sealed: plain}",
+        f"{HEAD}spec: {{name: TOKEN, sealed: '{{{{ .Values.token }}}}'}}",
+        f"{HEAD}spec: {{name: TOKEN, sealed: '${{TOKEN}}'}}",
+        f"{HEAD}spec: {{name: TOKEN, sealed: [plain]}}",
         f"{HEAD}spec: {{name: TOKEN}}",
-        f"{HEAD}spec: {{name: TOKEN, sealed: [{OLD}]}}",
         f"{HEAD}spec: {{name: TOKEN, sealed: ''}}",
         f"{HEAD}spec: nothing",
         "kind: List\nitems: nothing",
@@ -92,6 +205,94 @@ def test_what_pyyaml_writes_is_found_whatever_stands_beside_it(
     assert after["spec"].pop("sealed").strip() == NEW
     assert before["spec"].pop("sealed").strip() == OLD
     assert after == before
+
+
+# --- Whatever a text is, each sealed value is replaced or told, and nothing else changes.
+
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs", "Cc"]), max_size=20)
+LEAVES = TEXTS | st.just(OLD) | st.integers() | st.none() | st.builds("{} {}".format, TEXTS, st.just(OLD))
+TREES = st.recursive(
+    LEAVES | st.just(MANIFEST),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS | st.just(OLD), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+Load = Callable[[str], list[object]]
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> tuple[str, Load]:
+    """Give a text, YAML of any style or JSON, and what reads it."""
+    tree = draw(st.lists(TREES, min_size=1, max_size=3).map(lambda tree: json.loads(json.dumps(tree))))
+    if draw(st.booleans()):
+        indent, ascii_alone = draw(st.sampled_from([(None, True), (2, True), ("\t", False)]))
+        text = json.dumps(tree, indent=indent, ensure_ascii=ascii_alone)
+        return text, lambda text: [json.loads(text.lstrip("\ufeff"))]
+    text = yaml.safe_dump_all(
+        tree,
+        default_style=draw(st.sampled_from([None, '"', "'", "|", ">"])),
+        default_flow_style=draw(st.booleans()),
+        width=draw(st.integers(10, 200)),
+        indent=draw(st.integers(2, 6)),
+        line_break=draw(st.sampled_from(["\n", "\r\n"])),
+        allow_unicode=draw(st.booleans()),
+        explicit_start=True,
+    )
+    return text, lambda text: list(yaml.safe_load_all(text))
+
+
+def mentions(data: object) -> int:
+    """Count the scalars that hold a sealed value."""
+    if isinstance(data, dict):
+        return sum(map(mentions, [*data, *data.values()]))
+    return sum(map(mentions, data)) if isinstance(data, list) else OLD in str(data)
+
+
+def manifests(data: object) -> int:
+    if isinstance(data, dict):
+        return (data == MANIFEST) + sum(map(manifests, data.values()))
+    return sum(map(manifests, data)) if isinstance(data, list) else 0
+
+
+def changed(data: object) -> object:
+    """Give the data with the sealed values of AccountSecrets replaced."""
+    if data == MANIFEST:
+        return {**MANIFEST, "spec": {"name": "TOKEN", "sealed": NEW}}
+    if isinstance(data, dict):
+        return {key: changed(value) for key, value in data.items()}
+    return list(map(changed, data)) if isinstance(data, list) else data
+
+
+@given(texts(), st.booleans())
+def test_each_sealed_value_is_replaced_or_told_and_nothing_else_changes(
+    given_text: tuple[str, Load], mark: bool
+) -> None:
+    text, load = given_text
+    data = load(text)
+    text = "\ufeff" * mark + text
+    found = find(text)
+    assert sum(not each.problem for each in found) == sum(map(manifests, data))
+    assert len(found) == sum(map(mentions, data))
+    assert load(resealed(text)) == [changed(each) for each in data]
+    kept = text
+    for each in sorted(found, key=lambda each: each.start, reverse=True):
+        if not each.problem:
+            kept = kept[: each.start] + NEW + kept[each.end :]
+    assert kept == resealed(text)
+
+
+PIECES = st.sampled_from([*"ab: -[]{},?\"'\\\n\t#&*!|>\ufeff🙂\r\0", "\n- ", "\n  ", "a: ", " # ", OLD, OLD])
+
+
+@given(st.lists(PIECES, max_size=40).map("".join))
+def test_in_any_text_each_sealed_value_is_found(text: str) -> None:
+    try:
+        found = find(text)
+    except InvalidText:
+        return
+    for match in re.finditer(re.escape(OLD), text):
+        assert any(each.start <= match.start() and match.start() + 22 <= each.end for each in found), text
 
 
 def test_times_are_left_as_they_are_written() -> None:
