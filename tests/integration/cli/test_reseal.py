@@ -112,20 +112,56 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(controlplane: Contro
     assert "1 would be resealed" in done.stderr
 
 
-def test_what_can_not_be_opened_is_told_and_holds_back_no_other(controlplane: ControlPlane, folder: Path) -> None:
-    head = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
-    (folder / "lost.yaml").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(LOST)}}}\n")
-    (folder / "moved.yaml").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(OLD, 'OTHER')}}}\n")
-    (folder / "plain.yaml").write_text(f"{head}spec: {{name: TOKEN, sealed: canary}}\n")
-    (folder / "template.yaml").write_text(head + "spec: {{ .Values.canary }}: {\n")
-    table, _ = run(controlplane, folder, ".", code=3)
-    told = {row[0]: row[2:] for row in table}
-    assert told["deep/secrets.yaml:6"][0] == "resealed"
-    assert told["lost.yaml:4"][1].startswith(f"the value is sealed with the key {LOST.public.id}, which this cluster")
-    assert told["moved.yaml:4"][1].startswith("the sealed value doesn't open for the account team and the name TOKEN")
-    assert told["plain.yaml:4"] == ["refused", "not a sealed value: it starts with dbs1. and its key's id"]
-    (template,) = (row for row in table if row[0].startswith("template.yaml"))
-    assert "it isn't YAML that can be read" in template[-1]
+HEAD = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
+
+
+def test_what_can_not_be_resealed_is_told_and_holds_back_no_other(controlplane: ControlPlane, folder: Path) -> None:
+    old = sealed(OLD)
+    utf_16 = f"{HEAD}spec: {{name: TOKEN, sealed: {old}}}\n".encode("utf-16")
+    (folder / "lost.yaml").write_text(f"{HEAD}spec: {{name: TOKEN, sealed: {sealed(LOST)}}}\n")
+    (folder / "moved.yaml").write_text(f"{HEAD}spec: {{name: TOKEN, sealed: {sealed(OLD, 'OTHER')}}}\n")
+    (folder / "plain.yaml").write_text(f"{HEAD}spec: {{name: TOKEN, sealed: canary}}\n")
+    (folder / "broken.yaml").write_text(f"{HEAD}spec: {{name: TOKEN, sealed: '{old[:99]}\n  {old[99:]}'}}\n")
+    (folder / "twice.yaml").write_text(f"{HEAD}spec: {{name: TOKEN, sealed: {sealed(NEW)}}}\n" * 2)
+    (folder / "template.tpl").write_text(f"{HEAD}spec: {{{{ .Values.canary }}}}: {{\n# {old}\n")
+    (folder / "values.yaml").write_text(f"canary:\n  token: {old}\n")
+    (folder / "utf-16.yaml").write_bytes(utf_16)
+    table, said = run(controlplane, folder, ".", code=3)
+    told = {row[0]: tuple(row[-2:]) for row in table}
+    assert told.pop("deep/secrets.yaml:6")[0] == "resealed"
+    assert told.pop("lost.yaml:4")[1].startswith(f"the value is sealed with the key {LOST.public.id}, which this clus")
+    assert told.pop("moved.yaml:4")[1].startswith("the sealed value doesn't open for the account team and the name T")
+    refused = {
+        "plain.yaml:4": "not a sealed value: it starts with dbs1. and its key's id",
+        "broken.yaml:4": (
+            "the sealed value has white space or a line break in it; write it as one line without white space"
+        ),
+        "twice.yaml": "lines 1 and 5 set the same key of a mapping; separate manifests with a line ---",
+        "template.tpl:5": "line 4 isn't YAML, as in a template; seal the value again",
+        "values.yaml:2": (
+            "it isn't in an AccountSecret beside its spec.name, so what it was sealed for isn't known; seal the value"
+            " again"
+        ),
+        "utf-16.yaml": (
+            "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding"
+            " utf8"
+        ),
+    }
+    assert told == {"WHERE": ("WHAT", "WHY"), **{where: ("refused", why) for where, why in refused.items()}}
+    assert said.splitlines()[1] == ("devbox-secrets: don't prune the older keys yet: what was refused may need them")
+    assert (folder / "utf-16.yaml").read_bytes() == utf_16
+
+
+def test_bytes_around_a_value_stay_as_they_are(controlplane: ControlPlane, folder: Path) -> None:
+    old = sealed(OLD)
+    wrapped = f'"{old[:50]}\\\r\n      {old[50:]}"'
+    text = f"\ufeff{HEAD}# canary é 🙂 \t\nspec:\n  name: TOKEN\n  sealed: {wrapped}  # end".replace("\n", "\r\n", 2)
+    (folder / "deep" / "secrets.yaml").write_bytes(text.encode())
+    run(controlplane, folder, "deep")
+    after = (folder / "deep" / "secrets.yaml").read_bytes().decode()
+    (found,) = find(after)
+    assert after == text.replace(wrapped, f'"{found.sealed}"')
+    assert KEYRING.open(found.sealed, account="team", name="TOKEN") == SecretBytes(b"canary")
 
 
 def test_a_manifest_without_a_namespace_is_the_account_s(controlplane: ControlPlane, folder: Path) -> None:

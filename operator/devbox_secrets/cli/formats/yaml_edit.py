@@ -103,7 +103,7 @@ def _composed(text: str, loader: type[yaml.SafeLoader]) -> list[yaml.Node]:
 def _in(document: yaml.Node, text: str, offset: int) -> list[Sealed]:
     nodes = list(_nodes(document))
     mappings = [node for node in nodes if isinstance(node, yaml.MappingNode)]
-    manifests = {id(sealed): manifest for mapping in mappings for sealed, *manifest in _manifest(mapping)}
+    manifests = {id(sealed): manifest for mapping in mappings for sealed, manifest in _manifest(mapping)}
     found = []
     for node in nodes:
         if not isinstance(node, yaml.ScalarNode):
@@ -134,15 +134,15 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
             waiting += [each for pair in node.value for each in pair]
 
 
-def _manifest(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, str, str | None]]:
-    """Give the sealed value of an AccountSecret, its variable and its account."""
+def _manifest(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, tuple[str, str | None]]]:
+    """Give the sealed value of an AccountSecret, with its variable and its account."""
     fields = _fields(node)
     version = _scalar(fields.get("apiVersion")) or ""
     if _scalar(fields.get("kind")) != KIND or version.partition("/")[0] != GROUP:
         return
     spec = _fields(fields.get("spec"))
     if (variable := _scalar(spec.get("name"))) and "sealed" in spec:
-        yield spec["sealed"], variable, _scalar(_fields(fields.get("metadata")).get("namespace"))
+        yield spec["sealed"], (variable, _scalar(_fields(fields.get("metadata")).get("namespace")))
 
 
 def _check_keys(mappings: list[yaml.MappingNode]) -> None:
