@@ -74,19 +74,8 @@ def test_applying_again_tells_what_changed(account: Account) -> None:
 
 def test_applying_keeps_the_name_that_the_variable_s_object_has(account: Account) -> None:
     account.put("TOKEN", b"one", name="an-older-name")
-    told = done(account, "seal", "TOKEN", "--apply", "--force-conflicts", value=b"two")
+    told = done(account, "seal", "TOKEN", "--apply", value=b"two")
     assert told.startswith(f"accountsecret.devbox-secrets.dev/an-older-name changed in {account.name}: TOKEN\n")
-    account.holds({"TOKEN": b"two"})
-
-
-def test_what_someone_else_manages_is_theirs_unless_conflicts_are_forced(account: Account) -> None:
-    account.put("TOKEN", b"one")
-    sentence = refused(account, "seal", "TOKEN", "--apply", value=b"two")
-    assert sentence == (
-        'someone else manages token: conflict with "kubectl": .spec.sealed; change it where they have it'
-        " from, such as Git, or take it over with --force-conflicts"
-    )
-    done(account, "seal", "TOKEN", "--apply", "--force-conflicts", value=b"two")
     account.holds({"TOKEN": b"two"})
 
 
@@ -186,7 +175,7 @@ def test_update_seals_a_new_value_and_keeps_the_rest(account: Account, name: str
     body = account.manifest("TOKEN", b"one", "mine")
     body["spec"] |= {"description": "for CI", "rotateAfter": "90d"}
     account.apply(body)
-    told = done(account, "update", name, "--force-conflicts", value=b"two").splitlines()
+    told = done(account, "update", name, value=b"two").splitlines()
     assert told[0] == f"accountsecret.devbox-secrets.dev/mine changed in {account.name}: TOKEN"
     assert len(told) == 2
     account.holds({"TOKEN": b"two"})
