@@ -73,10 +73,12 @@ def find(text: str) -> list[Sealed]:
 
 def replaced(text: str, changes: Mapping[int, tuple[Sealed, str]]) -> str:
     """Give the text with other sealed strings in the places where each starts."""
-    for start in sorted(changes, reverse=True):
+    pieces, position = [], 0
+    for start in sorted(changes):
         sealed, new = changes[start]
-        text = text[: sealed.start] + new + text[sealed.end :]
-    return text
+        pieces += [text[position:start], new]
+        position = sealed.end
+    return "".join([*pieces, text[position:]])
 
 
 def _start(sealed: Sealed) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from devbox_secrets.kube.config import ClientConfig
 
 ForceConflicts = Annotated[
-    bool, typer.Option("--force-conflicts", help="Take over what other field managers own, as kubectl apply does.")
+    bool, typer.Option("--force-conflicts", help="Take over also what a tool such as Argo CD or Helm manages.")
 ]
 PublicKeyFile = Annotated[
     Path | None,
