@@ -12,9 +12,8 @@ import yaml
 from devbox_secrets.api.names import GROUP, KIND
 from devbox_secrets.errors import InvalidText
 
-#: Of JSON, libyaml takes tabs between the tokens, and the other one characters that are written as surrogates.
 #: libyaml is much faster; pyyaml may be built without it.
-_LOADERS = (getattr(yaml, "CSafeLoader", yaml.SafeLoader), yaml.SafeLoader)
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: How deep a text may be nested: libyaml's composer calls itself.
 _DEPTH_MAX = 200
 _KEY_ID = re.compile(r"dbs1\.([0-9a-f]{16})\.")
@@ -86,11 +85,11 @@ def _start(sealed: Sealed) -> int:
 
 
 def _documents(text: str) -> list[yaml.Node]:
-    first, second = _LOADERS
     try:
-        return _composed(text, first)
+        return _composed(text, _LOADER)
     except yaml.YAMLError:
-        return _composed(text, second)
+        # JSON may have characters that are written as surrogates, which libyaml refuses, and tabs between its tokens.
+        return _composed(text.replace("\t", " "), yaml.SafeLoader)
 
 
 def _composed(text: str, loader: type[yaml.SafeLoader]) -> list[yaml.Node]:

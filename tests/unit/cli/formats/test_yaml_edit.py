@@ -226,8 +226,7 @@ def texts(draw: st.DrawFn) -> tuple[str, Load]:
     """Give a text, YAML of any style or JSON, and what reads it."""
     tree = draw(st.lists(TREES, min_size=1, max_size=3).map(lambda tree: json.loads(json.dumps(tree))))
     if draw(st.booleans()):
-        indent, ascii_alone = draw(st.sampled_from([(None, True), (2, True), ("\t", False)]))
-        text = json.dumps(tree, indent=indent, ensure_ascii=ascii_alone)
+        text = json.dumps(tree, indent=draw(st.sampled_from([None, 2, "\t"])), ensure_ascii=draw(st.booleans()))
         return text, lambda text: [json.loads(text.lstrip("\ufeff"))]
     text = yaml.safe_dump_all(
         tree,
