@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
+from devbox_secrets.api.names import account_secrets_path
+from devbox_secrets.kube.client import APPLY
 from harness.controlplane import ControlPlane
 from integration.support.account import Account
 from integration.support.chart import Json, get
@@ -19,7 +20,7 @@ export GITHUB_TOKEN='canary-1'
 DB = "canary\\n2"
 
 PATH=/canary-3
-canary-4
+canary.4=canary-4
 TWICE=canary-5
 TWICE=canary-6
 """
@@ -62,10 +63,18 @@ def desk(controlplane: ControlPlane, namespace: str, running: Operator, tmp_path
     return Desk(Account.of(controlplane, namespace), tmp_path)
 
 
+RESERVED = (
+    "PATH is reserved, since it could run code in every devbox or break it; choose another name, and map it inside the"
+    " devbox if a program needs this one, or pass --allow-reserved if this cluster's operator allows it"
+)
+NO_NAME = (
+    "that can't be the name of an environment variable: use letters, digits and _, not starting with a digit, such as"
+    " GITHUB_TOKEN"
+)
 HEADS = ["LINE", "VARIABLE", "WHAT", "NAME, OR WHY"]
 REFUSED = [
-    ["5", "PATH", "refused", "reserved: it could run code in every devbox, which wouldn't get it"],
-    ["6", "?", "refused", "it has no =, so no value"],
+    ["5", "PATH", "refused", RESERVED],
+    ["6", "?", "refused", NO_NAME],
     ["7", "TWICE", "refused", "line 8 sets it again, and counts"],
 ]
 
@@ -94,7 +103,7 @@ def test_without_a_word_nothing_is_written_and_it_is_told_what_would_be(desk: De
     assert desk.lines() == [
         *table("create", "github-token", "db", "twice"),
         [f"In the account {desk.account.name}: 3 to create, 3 refused."],
-        ["Nothing was written: say --apply, --output-dir DIR or -o yaml."],
+        ["Nothing was changed: pass --apply, --output-dir DIR or -o yaml."],
     ]
     assert desk.nothing_is_stored()
 
@@ -109,13 +118,14 @@ def test_what_is_there_is_changed_under_its_name_and_keeps_the_rest(desk: Desk) 
 
 
 def test_what_the_api_server_refuses_is_told_line_by_line_also_beforehand(desk: Desk) -> None:
-    desk.account.put("DB", b"before", "my-db")
+    path = f"{account_secrets_path(desk.account.name, 'my-db')}?fieldManager=argocd-controller"
+    desk.account.controlplane.request("PATCH", path, desk.account.manifest("DB", b"before", "my-db"), APPLY)
     desk.account.put("TWICE", b"x", "one")
     desk.account.put("TWICE", b"x", "two")
     for words in ((), ("--apply",)):
         lines = desk.lines(*words)
         assert lines[2][2] == "refused"
-        assert lines[2][3].startswith('someone else manages my-db: conflict with "kubectl": .spec.sealed; change it')
+        assert lines[2][3].startswith("Argo CD manages my-db (spec.sealed); change it")
         assert lines[6][2:] == ["refused", "it has 2 AccountSecrets: one, two"]
     assert desk.stored("github-token")
 
@@ -135,18 +145,69 @@ def test_manifests_are_printed_for_kubectl_and_the_table_beside_them(desk: Desk,
     desk.account.holds(VALUES)
 
 
-def test_manifests_are_written_into_a_folder_and_none_over_another(desk: Desk) -> None:
+def test_a_dry_run_asks_the_api_server_and_stores_nothing(desk: Desk) -> None:
+    assert desk.lines("--apply", "--dry-run") == [
+        *table("create", "github-token", "db", "twice"),
+        [f"In the account {desk.account.name}: 3 to create, 3 refused."],
+        ["Nothing was changed."],
+    ]
+    assert desk.nothing_is_stored()
+
+
+def test_manifests_are_written_into_a_folder_and_kept_the_next_time(desk: Desk) -> None:
     folder = desk.folder / "secrets"
-    folder.mkdir()
-    (folder / "db.yaml").write_text("mine")
-    assert desk.lines("--output-dir=secrets")[2] == [
-        "3", "DB", "refused", "secrets/db.yaml is there already: move it away, or change that one",
-    ]  # fmt: skip
-    assert (folder / "db.yaml").read_text() == "mine"
-    assert yaml.safe_load((folder / "github-token.yaml").read_text())["spec"]["name"] == "GITHUB_TOKEN"
+    assert desk.lines("--output-dir=secrets")[2] == ["3", "DB", "written", "secrets/db.yaml"]
     assert {path.name for path in folder.iterdir()} == {"db.yaml", "github-token.yaml", "twice.yaml"}
-    desk.account.controlplane.kubectl("apply", "-f", str(folder / "github-token.yaml"))
-    desk.account.holds({"GITHUB_TOKEN": VALUES["GITHUB_TOKEN"]})
+    desk.account.controlplane.kubectl("apply", "-f", str(folder))
+    desk.account.holds(VALUES)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert desk.lines("--output-dir=secrets")[2] == ["3", "DB", "kept", "secrets/db.yaml"]
+    (desk.folder / ".env").write_text("DB=canary-7\n")
+    assert desk.lines("--output-dir=secrets", "--overwrite", code=0)[1] == ["1", "DB", "overwritten", "secrets/db.yaml"]
+    assert [name for name, content in before.items() if (folder / name).read_bytes() != content] == ["db.yaml"]
+    desk.account.controlplane.kubectl("apply", "-f", str(folder))
+    desk.account.holds({**VALUES, "DB": b"canary-7"})
+
+
+@pytest.mark.parametrize("options", [["--apply"], ["--output-dir=secrets"], ["-o", "yaml"], []])
+def test_while_a_line_is_damaged_nothing_is_done(desk: Desk, options: list[str]) -> None:
+    (desk.folder / ".env").write_text("A=canary\nKEY=-----BEGIN KEY-----\ncanary\ncanary=\n-----END KEY-----\n")
+    text = desk.run(*options, code=1)
+    assert "2-5    KEY        damaged   it has BEGIN without END" in text
+    assert desk.nothing_is_stored()
+    assert not (desk.folder / "secrets").exists()
+
+
+def test_the_other_lines_of_a_damaged_file_can_be_applied(desk: Desk) -> None:
+    (desk.folder / ".env").write_text("A=canary\nB='canary\nC=canary\n")
+    assert desk.lines("--apply", "--keep-going")[1:4] == [
+        ["1", "A", "created", "a"],
+        ["2", "B", "damaged", "it isn't NAME=value; a value in quotes needs both of them"],
+        ["3", "C", "created", "c"],
+    ]
+    desk.account.holds({"A": b"canary", "C": b"canary"})
+
+
+def test_manifests_of_seal_can_be_appended_to_one_file(desk: Desk) -> None:
+    kubeconfig, file = desk.account.controlplane.kubeconfig, desk.folder / "both.yaml"
+    for name in ("A", "B"):
+        with file.open("a") as both:
+            both.write(command(kubeconfig, "seal", name, "-n", desk.account.name, value=name.encode()).stdout)
+    desk.account.controlplane.kubectl("apply", "-f", str(file))
+    desk.account.holds({"A": b"A", "B": b"B"})
+
+
+@pytest.mark.parametrize("arguments", [["seal", "A", "--apply"], ["update", "A"]])
+def test_an_empty_value_is_not_stored_unless_it_is_meant(desk: Desk, arguments: list[str]) -> None:
+    desk.account.put("A", b"before", "a")
+    before = desk.stored("a")["spec"]
+    call = (desk.account.controlplane.kubeconfig, *arguments, "-n", desk.account.name)
+    done = command(*call, value=b"")
+    assert done.returncode == 1
+    assert "the value of A is empty: standard input gave nothing" in done.stderr
+    assert desk.stored("a")["spec"] == before
+    assert command(*call, "--allow-empty", value=b"").returncode == 0
+    desk.account.holds({"A": b""})
 
 
 def test_offline_it_seals_with_a_key_from_a_file(desk: Desk) -> None:
@@ -175,7 +236,7 @@ def test_standard_input_is_a_file_too(desk: Desk) -> None:
         (["nowhere"], 1, "nowhere: No such file or directory"),
         (["--apply", "-o", "yaml"], 1, "choose one of --apply, --output-dir and --output"),
         (["--apply", "--public-key=.env"], 1, "--public-key is for sealing without the cluster"),
-        (["binary"], 1, "the file isn't UTF-8 text: byte 3 can't be right"),
+        (["binary"], 1, "binary: it isn't UTF-8 text: byte 3 is invalid"),
     ],
 )
 def test_a_wrong_call_is_told(desk: Desk, arguments: list[str], code: int, sentence: str) -> None:

@@ -1,84 +1,79 @@
 """A .env file's lines: what each sets, or why it can't be sealed.
 
-The grammar is python-dotenv's. No message repeats what a line holds: neither its value, nor the text in the place of
-its name, which may be one.
+No message repeats what a line holds: neither its value, nor the text in the place of its name, which may be one.
 """
 
-import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dotenv.parser import Binding, parse_stream
 from pydantic import SecretBytes
 
-from devbox_secrets.api.validation import RESERVED_NAMES, check_value, check_variable, is_reserved
+from devbox_secrets.api.validation import check_value, check_variable
+from devbox_secrets.cli.formats.env_blocks import Block, blocks
 from devbox_secrets.errors import DevboxSecretsError, InvalidName, InvalidValue
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One assignment, which may span several lines. Empty lines and comments are left out."""
+    """One assignment, or damage; either may span several lines. Empty lines and comments are left out."""
 
-    number: int
+    first: int
+    last: int
     variable: str
     """Empty where the text can't be a name."""
     value: SecretBytes
     refusal: str = ""
     """Why it can't be sealed."""
+    damaged: bool = False
+    """Whether it can't be told what is meant, so that other lines may be misread as well."""
+
+    @property
+    def place(self) -> str:
+        """Say which lines they are: 3, or 3-7."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
-def read(raw: bytes, *, literal: bool) -> list[Line]:
+def read(text: str, *, literal: bool, allow_empty: bool) -> list[Line]:
     """Read a file's lines.
 
     Args:
-        raw: the file's content.
+        text: the file's content.
         literal: take `${NAME}` in a value as it is; otherwise it's refused, since most readers of such a
             file put another variable's value there.
-
-    Raises:
-        InvalidValue: it isn't UTF-8 text.
+        allow_empty: take variables without a value.
     """
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # From None: the exception in hand carries the values.
-        raise InvalidValue(f"the file isn't UTF-8 text: byte {error.start + 1:,} can't be right") from None
-    lines = list(_lines(text, literal=literal))
-    last = {line.variable: line.number for line in lines}
+    # As Python reads text files, python-dotenv included.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [_line(block, literal=literal, allow_empty=allow_empty) for block in blocks(text)]
+    last = {line.variable: line for line in lines}
     return [_once(line, last[line.variable]) for line in lines]
 
 
-def _lines(text: str, *, literal: bool) -> Iterator[Line]:
-    for binding in parse_stream(io.StringIO(text)):
-        skipped = re.match(r"\s*", binding.original.string)
-        number = binding.original.line + (skipped[0].count("\n") if skipped else 0)
-        if binding.error:
-            yield Line(number, "", SecretBytes(b""), "it isn't NAME=value; a value with quotes needs both of them")
-        elif binding.key is not None:
-            yield _line(number, binding, literal=literal)
-
-
-def _line(number: int, binding: Binding, *, literal: bool) -> Line:
-    name, value = binding.key or "", SecretBytes((binding.value or "").encode())
-    if binding.value is None:
-        return Line(number, "", value, "it has no =, so no value")
+def _line(block: Block, *, literal: bool, allow_empty: bool) -> Line:
+    value = SecretBytes(b"" if block.damage else block.value.encode())
+    line = Line(block.first, block.last, block.name, value, block.damage, damaged=bool(block.damage))
     try:
-        check_variable(name)
+        check_variable(block.name)
     except InvalidName as error:
-        return Line(number, "", value, str(error))
-    try:
-        check_value(name, value)
-    except DevboxSecretsError as error:
-        return Line(number, name, value, str(error))
-    if is_reserved(name, RESERVED_NAMES):
-        return Line(number, name, value, "reserved: it could run code in every devbox, which wouldn't get it")
-    if not literal and re.search(r"\$\{[^}]*\}", binding.value):
-        return Line(number, name, value, "it refers to another variable with ${…}: write it out, or give --literal")
-    return Line(number, name, value)
-
-
-def _once(line: Line, last: int) -> Line:
-    if not line.variable or line.refusal or line.number == last:
+        return replace(line, variable="", refusal=block.damage or str(error))
+    if line.damaged:
         return line
-    return Line(line.number, line.variable, line.value, f"line {last} sets it again, and counts")
+    try:
+        check_value(block.name, value)
+    except DevboxSecretsError as error:
+        return replace(line, refusal=str(error), damaged=isinstance(error, InvalidValue))
+    return replace(line, refusal=_refusal(block.value, literal=literal, allow_empty=allow_empty))
+
+
+def _refusal(value: str, *, literal: bool, allow_empty: bool) -> str:
+    if not (value.strip() or allow_empty):
+        return "it's empty: give it a value, remove the line, or pass --allow-empty"
+    if not literal and re.search(r"\$\{[^}]*\}", value):
+        return "it refers to another variable with ${…}: write it out, or pass --literal"
+    return ""
+
+
+def _once(line: Line, last: Line) -> Line:
+    if not line.variable or line.refusal or line is last:
+        return line
+    return replace(line, refusal=f"line {last.first} sets it again, and counts")

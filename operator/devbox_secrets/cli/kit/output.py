@@ -17,8 +17,9 @@ from devbox_secrets.errors import NotConfirmed
 _STYLED = {"LEVEL", "READY", "SYNCED", "VALUE", "WHAT"}
 _STYLES = {
     **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed", "resealed"), "green"),
-    **dict.fromkeys(("no", "error", "refused"), "red"),
-    **dict.fromkeys(("not", "warning", "older", "none"), "yellow"),
+    **dict.fromkeys(("write", "written", "overwrite", "overwritten"), "green"),
+    **dict.fromkeys(("no", "error", "refused", "damaged"), "red"),
+    **dict.fromkeys(("not", "warning", "older", "none", "skipped", "kept"), "yellow"),
 }
 #: rich takes half a second for a thousand rows.
 _MOST_STYLED_ROWS = 1000

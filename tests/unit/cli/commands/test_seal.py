@@ -30,6 +30,7 @@ NO_ACCOUNT = (
     "'Team A' can't be an account, which is a namespace: use up to 63 small letters, digits and -, such as team-a"
 )
 UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
+ALLOW_EMPTY = "if that is what you mean, pass --allow-empty"
 ENCODE_IT = "encode binary data first, for instance with base64"
 NO_ARGUMENTS = (
     "only NAME and the options that `devbox-secrets seal -h` lists can be given; a value never, since the shell's"
@@ -147,7 +148,7 @@ def test_an_empty_value_is_refused(source: str, given: bytes, options: list[str]
         result = seal("TOKEN", "-n", "team", *options, given=given)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1] in {
-        f"devbox-secrets: the value of TOKEN is empty: {source} gave {what}; if that is what you mean, pass --allow-empty"
+        f"devbox-secrets: the value of TOKEN is empty: {source} gave {what}; {ALLOW_EMPTY}"
         for what in ("nothing", "only white space")
     }
 

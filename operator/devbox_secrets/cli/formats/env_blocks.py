@@ -1,0 +1,212 @@
+"""Divides a .env file into blocks: each sets one variable, or is damaged.
+
+The grammar is python-dotenv's, which has rules for damaged files as well: it goes on with the next line. So a value
+of several lines without quotes sets its first line, and what follows may look like other variables; and with one
+quote missing, a value goes on to the next quote, over the variables in between. Here such lines are one damaged
+block, and no name is taken from within it.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from dotenv.parser import Binding, parse_stream
+
+_NOT_ASSIGNMENT = "it isn't NAME=value; a value in quotes needs both of them"
+_NO_EQUALS = "it has no =, so no value"
+_NO_NAME = "what is before the = can't be a name"
+_STRAY_QUOTE = "it ends with a quote that nothing opens: put the whole value in quotes"
+_ENDS_IN_COMMENT = "its closing quote is in a comment, so a quote may be missing"
+_BEGIN_WITHOUT_END = "it has BEGIN without END: put a value of several lines in quotes"
+_BEGIN_IN_QUOTES = "it has BEGIN without END"
+_END_WITHOUT_BEGIN = "it has END without BEGIN"
+_OPEN_BRACKET = "a bracket isn't closed in the same line: put a value of several lines in quotes"
+_BASE64_END = "it looks like the last line of a base64 text: put a value of several lines in quotes"
+_AFTER_DAMAGE = "it has no value, and may belong to the damaged lines above it"
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+_ASSIGNMENT = re.compile(r"(?:export[^\S\n]+)?(?P<name>'[^']+'|[^=#\s]+)[^\S\n]*=[^\S\n]*(?P<rest>.*)", re.DOTALL)
+#: In a value of several lines: a line that sets another variable, or did before someone made it a comment.
+_ANOTHER = re.compile(rf"\s*(?:#\s*)?(?:export\s+)?'?{_NAME.pattern}'?\s*=", re.ASCII)
+#: RFC 7468, OpenPGP (RFC 9580) and SSH2 (RFC 4716).
+_MARKER = re.compile(r"-{4,5} ?(BEGIN|END) ([A-Z0-9][A-Z0-9 ]*?) ?-{4,5}", re.ASCII)
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII)
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+_QUOTES = ("'", '"')
+#: Base64 is wrapped at 64 characters (PEM) or 76 (MIME, coreutils).
+_WRAPPED = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some lines of a file, from the first to the last, counted from 1."""
+
+    first: int
+    last: int
+    name: str
+    """Empty where there is none that could be meant as one."""
+    value: str = field(repr=False)
+    rest: str = field(repr=False)
+    """What is behind the =, as it stands there."""
+    damage: str = ""
+    """Why nothing can be taken from it."""
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether its value starts with a quote, so that it can have several lines."""
+        return self.rest.startswith(_QUOTES)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may be the rest of a value rather than an assignment."""
+        return not self.name or self.rest == ""
+
+
+def blocks(text: str) -> list[Block]:
+    """Divide a text, whose lines end in a line feed alone. Only empty lines and comments are in no block."""
+    return list(_joined(_each(re.findall(r"[^\n]*\n|[^\n]+", text))))
+
+
+def _each(lines: Sequence[str]) -> Iterator[Block]:
+    """Read each block by itself."""
+    start = 0
+    while start < len(lines):
+        for binding in parse_stream(io.StringIO("".join(lines[start:]))):
+            original = binding.original.string
+            raw = original.strip()
+            if not raw or raw.startswith("#"):
+                continue
+            indent = original[: len(original) - len(original.lstrip())]
+            first = start + binding.original.line + indent.count("\n")
+            block = _block(first, raw, binding)
+            last = _last(block, lines)
+            yield replace(block, last=last)
+            if last > block.last:
+                start = last
+                break
+        else:
+            return
+
+
+def _block(first: int, raw: str, binding: Binding) -> Block:
+    assignment = _ASSIGNMENT.fullmatch(raw)
+    name = (binding.key or assignment["name"]) if assignment else ""
+    rest = assignment["rest"] if assignment else ""
+    last = first + raw.count("\n")
+    if binding.error or binding.key is None:
+        damage = _BEGIN_WITHOUT_END if _unpaired(raw) == "BEGIN" else _NOT_ASSIGNMENT
+    elif binding.value is None:
+        damage = _NO_EQUALS
+    elif rest == "=":
+        name, damage = "", _BASE64_END
+    elif not _NAME.fullmatch(name):
+        damage = _NO_NAME
+    else:
+        damage = _damage(binding.value, rest, raw, first)
+    return Block(first, last, name if _NAME.fullmatch(name) else "", binding.value or "", rest, damage)
+
+
+def _damage(value: str, rest: str, raw: str, first: int) -> str:
+    """Say what is wrong with the value of an assignment."""
+    quoted, unpaired = rest.startswith(_QUOTES), _unpaired(value)
+    if unpaired == "BEGIN":
+        return _BEGIN_IN_QUOTES if quoted else _BEGIN_WITHOUT_END
+    if unpaired == "END":
+        return _END_WITHOUT_BEGIN
+    if quoted:
+        return _damage_in_quotes(raw, first)
+    if _ends_with_stray_quote(value) or _ends_with_stray_quote(rest):
+        return _STRAY_QUOTE
+    return _OPEN_BRACKET if value.startswith(("{", "[")) and _depth(value) > 0 else ""
+
+
+def _damage_in_quotes(raw: str, first: int) -> str:
+    inside_markers = False
+    lines = raw.split("\n")
+    for number, line in enumerate(lines, first):
+        if number > first and _ANOTHER.match(line) and not (inside_markers and _BASE64.fullmatch(line.strip())):
+            return (
+                f"line {number}, inside its quotes, looks like another variable, so a quote may be missing; if not,"
+                " write its line breaks as \\n in double quotes, or seal it by itself with seal --from-file"
+            )
+        for marker in _MARKER.finditer(line):
+            inside_markers = marker[1] == "BEGIN"
+    return _ENDS_IN_COMMENT if len(lines) > 1 and lines[-1].lstrip().startswith("#") else ""
+
+
+def _unpaired(text: str) -> str:
+    """Give the first marker without its other, BEGIN or END; empty where each has it."""
+    opened = ""
+    for kind, label in _MARKER.findall(text):
+        if kind == "END" and label != opened:
+            return "BEGIN" if opened else "END"
+        if kind == "BEGIN" and opened:
+            return "BEGIN"
+        opened = label if kind == "BEGIN" else ""
+    return "BEGIN" if opened else ""
+
+
+def _ends_with_stray_quote(text: str) -> bool:
+    end = text.rstrip()[-1:]
+    return end in {"'", '"'} and re.sub(r"\\.", "", text).count(end) % 2 == 1
+
+
+def _depth(line: str) -> int:
+    """Count how many brackets a line opens, and doesn't close."""
+    bare = _STRING.sub("", line)
+    return sum(map(bare.count, "{[")) - sum(map(bare.count, "}]"))
+
+
+def _last(block: Block, lines: Sequence[str]) -> int:
+    """Find a block's last line: that which closes what it leaves open, else the file's last."""
+    after = enumerate(lines[block.last :], block.last + 1)
+    if block.damage == _BEGIN_WITHOUT_END:
+        return next((number for number, line in after if "END" in dict(_MARKER.findall(line))), len(lines))
+    if block.damage == _OPEN_BRACKET:
+        depth = _depth(block.value)
+        for number, line in after:
+            depth += _depth(line)
+            if depth <= 0:
+                return number
+        return len(lines)
+    return block.last
+
+
+def _joined(found: Iterable[Block]) -> Iterator[Block]:
+    """Make one block of those that belong to one damage."""
+    before: Block | None = None
+    for block in found:
+        joined = before and _continued(before, block)
+        if before and not joined:
+            yield before
+            if before.damage and block.is_doubtful:  # no name is taken from what may be the rest of a value
+                block = replace(block, name="", damage=block.damage or _AFTER_DAMAGE)  # noqa: PLW2901
+        before = joined or block
+    if before:
+        yield before
+
+
+def _continued(before: Block, block: Block) -> Block | None:
+    """Give both as one, if the second may be the rest of the first one's value."""
+    if before.damage:
+        adjacent = block.first == before.last + 1
+        return replace(before, last=block.last) if adjacent and block.is_doubtful else None
+    if before.is_quoted or not block.is_doubtful or not (block.damage or _ends_base64(before, block)):
+        return None
+    damage = (
+        f"line {block.first} isn't NAME=value, and may be the rest of its value: put a value of several lines in quotes"
+    )
+    return replace(before, last=block.last, damage=damage)
+
+
+def _ends_base64(before: Block, block: Block) -> bool:
+    end = f"{block.name}="
+    return bool(
+        block.first == before.last + 1
+        and not block.rest
+        and before.value
+        and _BASE64.fullmatch(before.value)
+        and _BASE64.fullmatch(end)
+        and (len(before.value) >= _WRAPPED or not (end.isupper() or end.islower()))
+    )

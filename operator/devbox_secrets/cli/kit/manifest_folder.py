@@ -1,0 +1,82 @@
+"""A folder of manifests: writes new ones, and gives those that exist another sealed value."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from devbox_secrets.api.names import KIND
+from devbox_secrets.cli.formats.text import decode
+from devbox_secrets.cli.kit.files import replace_file
+from devbox_secrets.cli.kit.output import as_manifest
+from devbox_secrets.errors import InvalidText, NotOurs
+
+if TYPE_CHECKING:
+    from devbox_secrets.cli.formats.yaml_edit import Sealed
+
+_SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+@dataclass(frozen=True)
+class ManifestFolder:
+    """The folder, as it was when it was first looked at."""
+
+    path: Path
+    account: str
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        return {
+            sealed.variable: path
+            for path in paths
+            if path.suffix in _SUFFIXES and path.is_file()
+            for sealed in self._find(path)
+        }
+
+    def file_of(self, variable: str) -> Path | None:
+        """Give the file that has the account's manifest of a variable, None where none has."""
+        return self._files.get(variable)
+
+    def new_file(self, name: str) -> Path:
+        """Give the path of a new manifest.
+
+        Raises:
+            NotOurs: something else is there.
+        """
+        path = self.path / f"{name}.yaml"
+        if path.exists():
+            raise NotOurs(f"{path} already exists and isn't the variable's manifest: move it, or pass another folder")
+        return path
+
+    def write_new(self, path: Path, body: dict[str, Any]) -> None:
+        """Write a new manifest.
+
+        Raises:
+            FileExistsError: something else is there by now.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(as_manifest(body, "yaml"))
+
+    def replace_sealed(self, path: Path, variable: str, sealed: str) -> None:
+        """Give a variable's manifest another sealed value; what else the file holds stays as it is."""
+        from devbox_secrets.cli.formats import yaml_edit
+
+        text = decode(path.read_bytes())
+        changes = {found.start: (found, sealed) for found in self._find(path) if found.variable == variable}
+        replace_file(path, replace(text, text=yaml_edit.replaced(text.text, changes)).encode())
+
+    def _find(self, path: Path) -> "list[Sealed]":
+        from devbox_secrets.cli.formats import yaml_edit
+
+        try:
+            raw = path.read_bytes()
+            found = yaml_edit.find(decode(raw).text) if KIND.encode() in raw else []
+        except InvalidText:
+            return []
+        return [
+            each
+            for each in found
+            if each.variable and not each.problem and (each.account or self.account) == self.account
+        ]
