@@ -19,7 +19,8 @@ SESSIONS = Path(__file__).parents[3] / "docs" / "sessions.md"
 FILES = {
     "token": "ghp_canary_1\n",
     "new-token": "ghp_canary_2",
-    ".env": "GITHUB_TOKEN=canary-3\nexport DB='canary-4'\nPATH=/canary-5\nwrong\nREGISTRY=${DB}/canary-6\n",
+    "damaged.env": "REGION=canary\nKEY=-----BEGIN KEY-----\ncanary\ncanary=\n-----END KEY-----\nTOKEN=canary\n",
+    ".env": "GITHUB_TOKEN=canary-3\nexport DB='canary-4'\nPATH=/canary-5\nREGISTRY=${DB}/canary-6\n",
     "passphrase": "a passphrase for the test\n",
     "plain.yaml": (
         "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {name: token, namespace: team-a}\n"

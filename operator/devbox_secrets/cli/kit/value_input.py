@@ -30,7 +30,10 @@ FromFile = Annotated[
         help="Read the value from this file.",
     ),
 ]  # fmt: skip
-Exact = Annotated[bool, typer.Option("--exact", help="Keep a newline at the end of a one-line value.")]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="Keep every byte: a newline at the end of a one-line value, and a byte order mark."),
+]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a value that is empty or only white space.")]
 
 
@@ -51,8 +54,8 @@ def refuse_more_arguments(ctx: typer.Context) -> None:
 def read_value(name: str, from_file: Path | None, *, exact: bool, allow_empty: bool) -> "SecretBytes":
     """Read the value of a variable.
 
-    A byte order mark at its beginning is dropped, and so is the newline at the end of a one-line value unless
-    `exact`. Everything else is kept.
+    Unless `exact`, a byte order mark at its beginning is left out, and the newline at the end of a one-line value.
+    Everything else is kept.
 
     Raises:
         InvalidText: it's UTF-16.
@@ -66,10 +69,10 @@ def read_value(name: str, from_file: Path | None, *, exact: bool, allow_empty: b
         source, raw = "the prompt", _ask(name, allow_empty=allow_empty)
     else:
         source, raw = _read(from_file)
-        raw = _without_bom(raw, source)
-        raw = raw if exact else _without_newline(raw)
+        _refuse_utf16(raw, source)
+        raw = raw if exact else _without_newline(_without_bom(raw, source))
     # A command whose output is read here fails without a trace: what it gives is empty.
-    if not (allow_empty or raw.strip()):
+    if not (allow_empty or raw.removeprefix(BOM).strip()):
         what = "only white space" if raw else "nothing"
         raise InvalidValue(
             f"the value of {name} is empty: {source} gave {what}; if that is what you mean, pass --allow-empty"
@@ -84,13 +87,16 @@ def _read(from_file: Path | None) -> tuple[str, bytes]:
         return str(from_file), file.read(_MOST_BYTES)
 
 
-def _without_bom(raw: bytes, source: str) -> bytes:
+def _refuse_utf16(raw: bytes, source: str) -> None:
     try:
         refuse_utf16(raw)
     except InvalidText as error:
         raise InvalidText(f"{source}: {error}") from None
+
+
+def _without_bom(raw: bytes, source: str) -> bytes:
     if raw.startswith(BOM):
-        note(f"left out the byte order mark at the beginning of {source}")
+        note(f"left out the byte order mark at the beginning of {source} (--exact keeps it)")
     return raw.removeprefix(BOM)
 
 

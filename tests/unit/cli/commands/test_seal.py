@@ -120,6 +120,7 @@ def test_the_account_is_a_namespace(option: str) -> None:
         (b"one\r\ntwo\r\n", [], b"one\r\ntwo\r\n", ""),
         ("né 🙂".encode(), [], "né 🙂".encode(), ""),
         (b"one\xef\xbb\xbf", [], b"one\xef\xbb\xbf", ""),
+        (b"\xef\xbb\xbfone\n", ["--exact"], b"\xef\xbb\xbfone\n", ""),
         (b"\n", ["--allow-empty"], b"", NOTE),
         (b"", ["--allow-empty"], b"", ""),
         (b" ", ["--allow-empty"], b" ", ""),
@@ -163,7 +164,9 @@ def test_an_empty_value_is_refused(source: str, given: bytes, options: list[str]
 def test_one_byte_order_mark_is_left_out_with_a_note(given: bytes, kept: bytes) -> None:
     result = seal("TOKEN", "-n", "team", given=given)
     assert opened(result) == kept
-    assert result.stderr.startswith("devbox-secrets: left out the byte order mark at the beginning of standard input\n")
+    assert result.stderr.startswith(
+        "devbox-secrets: left out the byte order mark at the beginning of standard input (--exact keeps it)\n"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
