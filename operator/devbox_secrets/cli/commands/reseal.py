@@ -1,8 +1,6 @@
 """`reseal`: opens the sealed values in files and seals them again with the newest key; applies nothing."""
 
 import difflib
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import typer
 
 from devbox_secrets.api.names import KIND
 from devbox_secrets.cli.kit.app import Commands, Exit
+from devbox_secrets.cli.kit.files import replace_file
 from devbox_secrets.cli.kit.options import AccountOptions
 from devbox_secrets.cli.kit.output import note, print_table, progress
 from devbox_secrets.errors import DevboxSecretsError, InvalidText, NotSealed
@@ -111,7 +110,7 @@ def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Result
         lines = (before.text.splitlines(keepends=True), after.text.splitlines(keepends=True))
         typer.echo("".join(difflib.unified_diff(*lines, f"a/{path}", f"b/{path}")), nl=False)
     elif changes:
-        _replace(path, after.encode())
+        replace_file(path, after.encode())
 
 
 def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptions, results: _Results) -> str:
@@ -131,17 +130,3 @@ def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptio
         return ""
     results.add(path, before.line, before.variable, "resealed", f"{', '.join(before.key_ids)} → {newest.id}")
     return new
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file's content in one step; its mode stays."""
-    target = path.resolve()  # a link stays one
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(target.stat().st_mode & 0o7777)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -1,12 +1,13 @@
 """Writes files whole or not at all."""
 
 import os
-import tempfile
 from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file's content in one step; its mode stays, and a link stays a link."""
+    import tempfile
+
     target = path.resolve()
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
