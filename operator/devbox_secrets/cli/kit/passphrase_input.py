@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from devbox_secrets.cli.kit.text_input import refuse_utf16, without_bom
 from devbox_secrets.errors import InvalidPassphrase
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def read_passphrase(file: Path | None, *, new: bool) -> "SecretBytes":
 
     Raises:
         InvalidPassphrase: there is nowhere to get it from; or it isn't text, or too short for a new one.
+        InvalidText: the file is UTF-16.
     """
     from devbox_secrets.crypto.backup import check_new, passphrase_from
 
@@ -86,6 +88,8 @@ def read_passphrase(file: Path | None, *, new: bool) -> "SecretBytes":
 def _first_line(path: Path) -> str:
     with path.open("rb") as file:
         line = file.readline(_MOST_BYTES)
+    refuse_utf16(line, path)
+    line = without_bom(line, path)
     # What isn't UTF-8 is refused later, as it is when it's typed.
     return line.rstrip(b"\r\n").decode(errors="surrogateescape")
 

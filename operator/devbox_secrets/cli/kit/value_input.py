@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from devbox_secrets.cli.formats.text import BOM, refuse_utf16
+from devbox_secrets.cli.formats.text import BOM
 from devbox_secrets.cli.kit.output import note
-from devbox_secrets.errors import InvalidText, InvalidValue
+from devbox_secrets.cli.kit.text_input import refuse_utf16, without_bom
+from devbox_secrets.errors import InvalidValue
 
 if TYPE_CHECKING:
     from pydantic import SecretBytes
@@ -69,8 +70,8 @@ def read_value(name: str, from_file: Path | None, *, exact: bool, allow_empty: b
         source, raw = "the prompt", _ask(name, allow_empty=allow_empty)
     else:
         source, raw = _read(from_file)
-        _refuse_utf16(raw, source)
-        raw = raw if exact else _without_newline(_without_bom(raw, source))
+        refuse_utf16(raw, source)
+        raw = raw if exact else _without_newline(without_bom(raw, source, unless="--exact keeps it"))
     # A command whose output is read here fails without a trace: what it gives is empty.
     if not (allow_empty or raw.removeprefix(BOM).strip()):
         what = "only white space" if raw else "nothing"
@@ -85,19 +86,6 @@ def _read(from_file: Path | None) -> tuple[str, bytes]:
         return "standard input", sys.stdin.buffer.read(_MOST_BYTES)
     with from_file.open("rb") as file:
         return str(from_file), file.read(_MOST_BYTES)
-
-
-def _refuse_utf16(raw: bytes, source: str) -> None:
-    try:
-        refuse_utf16(raw)
-    except InvalidText as error:
-        raise InvalidText(f"{source}: {error}") from None
-
-
-def _without_bom(raw: bytes, source: str) -> bytes:
-    if raw.startswith(BOM):
-        note(f"left out the byte order mark at the beginning of {source} (--exact keeps it)")
-    return raw.removeprefix(BOM)
 
 
 def _without_newline(raw: bytes) -> bytes:

@@ -54,6 +54,7 @@ WRAPPED = "QUJD" * 16
         ("K=-----END KEY-----", [(1, 1, "K", "it has END without BEGIN")]),
         # JSON without quotes
         ('C={\n  "a": "b=c",\n  "d":"e=f",\n  "g": "}"\n}', [(1, 5, "C", BRACKET)]),
+        ('C={\n  "a": "}",\n  B=2\n}', [(1, 4, "C", BRACKET)]),
         ("C=[\n  1,\n  2\n]", [(1, 4, "C", BRACKET)]),
         ("C={\n  a=1\n}", [(1, 3, "C", BRACKET)]),
         ('C=\n{\n  "a": 1\n}', [(1, 4, "C", rest(2))]),
@@ -79,7 +80,8 @@ WRAPPED = "QUJD" * 16
         ('A="one\nB=2', [(1, 1, "A", NO_LINE)]),
         ('A=one"', [(1, 1, "A", STRAY)]),
         ("A=one'", [(1, 1, "A", STRAY)]),
-        ('A=a \\"b\\""', [(1, 1, "A", STRAY)]),
+        ('A=a\\"b"', [(1, 1, "A", STRAY)]),
+        ('A=one" # two"', [(1, 1, "A", STRAY)]),
         ('A=one # two"', [(1, 1, "A", STRAY)]),
         ('A="one"two"', [(1, 1, "A", NO_LINE)]),
         ("'B\nC'=2", [(1, 2, "", NO_NAME)]),
