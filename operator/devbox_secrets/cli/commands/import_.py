@@ -136,16 +136,16 @@ async def import_(
     allow_reserved: AllowReserved = False,
     force: ForceConflicts = False,
 ) -> None:
-    """Seal every variable of a .env file; show what is created, what is changed, and what is rejected.
+    """Seal every variable of a .env file; show what is created, what is changed, and what is refused.
 
     Without --apply, --output-dir or -o nothing is changed: the API server is asked what it would say. A secret that
     already exists keeps its description.
 
-    While a line is damaged nothing is done: no name is certain then. A line that is understood and can't be sealed
-    is rejected by itself, and the exit code is 3.
+    While a line is damaged, nothing is imported: it may hide others. A line that is understood but can't be sealed is
+    refused by itself, and the exit code is 3.
 
-    A manifest that already exists in --output-dir is kept: whether its value is still the same can't be seen. With
-    --overwrite its sealed value is replaced, and nothing else in it.
+    A manifest that --output-dir already has is kept, since nobody can see whether its value is still the same. With
+    --overwrite, its sealed value is replaced and nothing else in it.
 
     Example: devbox-secrets import .env --apply
     """
@@ -185,8 +185,8 @@ def _refuse_damaged(lines: "list[Line]", account: str, output: Manifests | None)
     if any(line.damaged for line in lines):
         _show([_unsealed(line) for line in lines], account, output)
         raise InvalidValue(
-            "nothing was done, since lines are damaged and others may be misread: correct them, or pass --keep-going"
-            " to import the others"
+            "nothing was imported, since damaged lines may hide others: correct them, or pass --keep-going to import"
+            " the rest"
         )
 
 

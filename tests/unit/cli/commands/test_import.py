@@ -15,8 +15,8 @@ from devbox_secrets.crypto.envelope import KeyPair, Keyring
 
 KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
 HELD_BACK = (
-    "devbox-secrets: nothing was done, since lines are damaged and others may be misread: correct them, or pass"
-    " --keep-going to import the others\n"
+    "devbox-secrets: nothing was imported, since damaged lines may hide others: correct them, or pass --keep-going to"
+    " import the rest\n"
 )
 HEAD = "LINE   VARIABLE   WHAT      NAME, OR WHY"
 DAMAGED = """\
