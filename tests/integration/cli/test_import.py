@@ -201,12 +201,12 @@ def test_manifests_of_seal_can_be_appended_to_one_file(desk: Desk) -> None:
 def test_an_empty_value_is_not_stored_unless_it_is_meant(desk: Desk, arguments: list[str]) -> None:
     desk.account.put("A", b"before", "a")
     before = desk.stored("a")["spec"]
-    call = (desk.account.controlplane.kubeconfig, *arguments, "-n", desk.account.name)
-    done = command(*call, value=b"")
+    kubeconfig, call = desk.account.controlplane.kubeconfig, [*arguments, "-n", desk.account.name]
+    done = command(kubeconfig, *call, value=b"")
     assert done.returncode == 1
     assert "the value of A is empty: standard input gave nothing" in done.stderr
     assert desk.stored("a")["spec"] == before
-    assert command(*call, "--allow-empty", value=b"").returncode == 0
+    assert command(kubeconfig, *call, "--allow-empty", value=b"").returncode == 0
     desk.account.holds({"A": b""})
 
 
