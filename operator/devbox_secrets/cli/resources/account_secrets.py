@@ -94,21 +94,31 @@ async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | Non
 
 
 async def _apply(client: Client, manifest: Body, before: AccountSecret | None, *, force: bool, **options: str) -> Body:
-    path = account_secrets_path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+    name = manifest["metadata"]["name"]
+    path = account_secrets_path(manifest["metadata"]["namespace"], name)
     for _ in range(_ATTEMPTS):
         query = {**options, "force": "true"} if force else options
         try:
             return await _send(client, path, manifest if before is None else _pinned(manifest, before), query)
         except Conflict as error:
-            body = await client.request("GET", path)
+            body = await _current(client, path, name)
             current = AccountSecret.parse(body)
+            if manifest["spec"].items() <= (body.get("spec") or {}).items():
+                return body  # the request was done, and not answered
             if _is_about_fields(error):
                 _check_given_up(body, manifest["spec"])
                 before, force = before or current, True
             if before is None or (before.uid, before.generation) != (current.uid, current.generation):
-                raise Conflict(f"someone changed {current.name} meanwhile; look at it, and run this again") from None
+                raise Conflict(f"someone changed {name} meanwhile; look at it, and run this again") from None
             before = current  # the operator writes the status, which is no change of the spec
-    raise Conflict(f"others change {manifest['metadata']['name']} at the same time; run this again")
+    raise Conflict(f"others change {name} at the same time; run this again")
+
+
+async def _current(client: Client, path: str, name: str) -> Body:
+    try:
+        return await client.request("GET", path)
+    except NotFound:
+        raise Conflict(f"someone deleted {name} meanwhile; run this again to create it") from None
 
 
 async def _send(client: Client, path: str, manifest: Body, query: Mapping[str, str]) -> Body:

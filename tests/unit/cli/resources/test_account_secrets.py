@@ -189,6 +189,25 @@ async def test_a_spec_that_was_changed_meanwhile_is_a_conflict(field: str) -> No
         await apply(conflicting(current), CHANGED, before=parsed(), force=False)
 
 
+async def test_an_object_that_was_deleted_meanwhile_is_a_conflict() -> None:
+    client = FakeClient({f"PATCH {TOKEN}": Conflict("no such object"), f"GET {TOKEN}": NotFound("no")})
+    with pytest.raises(Conflict, match="someone deleted token meanwhile; run this again to create it"):
+        await apply(client, CHANGED, before=parsed(), force=False)
+
+
+async def test_a_request_that_was_done_without_an_answer_is_no_conflict_with_itself() -> None:
+    done = stored(sealed=NEXT, description="for CI")
+    client = FakeClient({f"PATCH {TOKEN}": Conflict("the object has been modified"), f"GET {TOKEN}": done})
+    assert (await apply(client, CHANGED, before=parsed(), force=False)).spec.sealed == NEXT
+
+
+async def test_a_description_alone_is_taken_over_as_well() -> None:
+    client = conflicting(owned(("kubectl-edit", "description")))
+    body = {**CHANGED, "spec": {**MANIFEST["spec"], "description": "mine"}}
+    await apply(client, body, force=False)
+    assert client.requests[-1][1]["query"]["force"] == "true"
+
+
 async def test_an_object_that_never_rests_is_given_up() -> None:
     client = FakeClient({f"PATCH {TOKEN}": Conflict("the object has been modified"), f"GET {TOKEN}": stored()})
     with pytest.raises(Conflict, match="others change token at the same time; run this again"):
