@@ -1,9 +1,9 @@
 """Divides a .env file into blocks: each sets one variable, or is damaged.
 
-The grammar is python-dotenv's, which has rules for damaged files as well: it goes on with the next line. So a value
-of several lines without quotes sets its first line, and what follows may look like other variables; and with one
-quote missing, a value goes on to the next quote, over the variables in between. Here such lines are one damaged
-block, and no name is taken from within it.
+The grammar is python-dotenv's, which reads damaged files, too: it goes on with the next line. So of a value over
+several lines without quotes it takes the first line, and the others may look like variables. Where a quote is missing,
+a value extends to the next quote, over the variables in between. Here such lines are one damaged block, and no name is
+taken from within it.
 """
 
 import io
@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 
 from dotenv.parser import Binding, parse_stream
 
+_PUT_IN_QUOTES = "put a value of several lines in quotes"
 _NOT_ASSIGNMENT = "it isn't NAME=value; a value in quotes needs both of them"
 _NO_EQUALS = "it has no =, so no value"
 _NO_NAME = "what is before the = can't be a name"
 _STRAY_QUOTE = "it ends with a quote that nothing opens: put the whole value in quotes"
 _ENDS_IN_COMMENT = "its closing quote is in a comment, so a quote may be missing"
-_BEGIN_WITHOUT_END = "it has BEGIN without END: put a value of several lines in quotes"
+_BEGIN_WITHOUT_END = f"it has BEGIN without END: {_PUT_IN_QUOTES}"
 _BEGIN_IN_QUOTES = "it has BEGIN without END"
 _END_WITHOUT_BEGIN = "it has END without BEGIN"
-_OPEN_BRACKET = "a bracket isn't closed in the same line: put a value of several lines in quotes"
-_BASE64_END = "it looks like the last line of a base64 text: put a value of several lines in quotes"
+_OPEN_BRACKET = f"a bracket isn't closed in the same line: {_PUT_IN_QUOTES}"
+_BASE64_END = f"it looks like the last line of a base64 text: {_PUT_IN_QUOTES}"
 _AFTER_DAMAGE = "it has no value, and may belong to the damaged lines above it"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
@@ -32,6 +33,7 @@ _ANOTHER = re.compile(rf"\s*(?:#\s*)?(?:export\s+)?'?{_NAME.pattern}'?\s*=", re.
 #: RFC 7468, OpenPGP (RFC 9580) and SSH2 (RFC 4716).
 _MARKER = re.compile(r"-{4,5} ?(BEGIN|END) ([A-Z0-9][A-Z0-9 ]*?) ?-{4,5}", re.ASCII)
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII)
+_HEX = re.compile(r"[0-9a-fA-F]+", re.ASCII)
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"')
 _QUOTES = ("'", '"')
 #: Base64 is wrapped at 64 characters (PEM) or 76 (MIME, coreutils).
@@ -64,7 +66,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """Divide a text, whose lines end in a line feed alone. Only empty lines and comments are in no block."""
+    """Divide a text whose lines end with a line feed only. Each line is in a block, except empty ones and comments."""
     return list(_joined(_each(re.findall(r"[^\n]*\n|[^\n]+", text))))
 
 
@@ -153,7 +155,7 @@ def _ends_with_stray_quote(text: str) -> bool:
 
 
 def _depth(line: str) -> int:
-    """Count how many brackets a line opens, and doesn't close."""
+    """Count how many more brackets a line opens than it closes."""
     bare = _STRING.sub("", line)
     return sum(map(bare.count, "{[")) - sum(map(bare.count, "}]"))
 
@@ -192,21 +194,27 @@ def _continued(before: Block, block: Block) -> Block | None:
     if before.damage:
         adjacent = block.first == before.last + 1
         return replace(before, last=block.last) if adjacent and block.is_doubtful else None
-    if before.is_quoted or not block.is_doubtful or not (block.damage or _ends_base64(before, block)):
+    if before.is_quoted or not block.is_doubtful:
         return None
-    damage = (
-        f"line {block.first} isn't NAME=value, and may be the rest of its value: put a value of several lines in quotes"
-    )
+    if block.damage:
+        damage = f"line {block.first} isn't NAME=value, and may be the rest of its value: {_PUT_IN_QUOTES}"
+    elif _ends_base64(before, block):
+        end = f"line {block.first} may be the end of its value, in base64"
+        damage = f'{end}: {_PUT_IN_QUOTES}; write NAME="" for an empty one'
+    else:
+        return None
     return replace(before, last=block.last, damage=damage)
 
 
 def _ends_base64(before: Block, block: Block) -> bool:
+    """Tell whether `NAME=` is rather the last line of a base64 text."""
     end = f"{block.name}="
     return bool(
         block.first == before.last + 1
         and not block.rest
         and before.value
         and _BASE64.fullmatch(before.value)
+        and not _HEX.fullmatch(before.value)
         and _BASE64.fullmatch(end)
         and (len(before.value) >= _WRAPPED or not (end.isupper() or end.islower()))
     )

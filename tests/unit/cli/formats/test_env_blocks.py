@@ -27,6 +27,10 @@ def rest(line: int) -> str:
     return f"line {line} isn't NAME=value, and may be the rest of its value: {QUOTES}"
 
 
+def base64_end(line: int) -> str:
+    return f'line {line} may be the end of its value, in base64: {QUOTES}; write NAME="" for an empty one'
+
+
 def another(line: int) -> str:
     return (
         f"line {line}, inside its quotes, looks like another variable, so a quote may be missing; if not,"
@@ -61,8 +65,8 @@ WRAPPED = "QUJD" * 16
         # base64 and other text of several lines without quotes
         (f"A={WRAPPED}\n{WRAPPED}\nGhIjKl==", [(1, 3, "A", rest(2))]),
         (f"A={WRAPPED}\n{WRAPPED}\nGhIjKlM=", [(1, 3, "A", rest(2))]),
-        (f"A={WRAPPED}\nGHIJKLM=", [(1, 2, "A", rest(2))]),
-        ("A=QUJD\nqUI=", [(1, 2, "A", rest(2))]),
+        (f"A={WRAPPED}\nGHIJKLM=", [(1, 2, "A", base64_end(2))]),
+        ("A=QUJD\nqUI=", [(1, 2, "A", base64_end(2))]),
         ("A=QUJD\nQQ==", [(1, 2, "A", rest(2))]),
         ('A="x"\nQQ==', [(2, 2, "", BASE64)]),
         ("A=one\ntwo", [(1, 2, "A", rest(2))]),
@@ -138,7 +142,13 @@ def test_sound_lines_keep_their_value(text: str, value: str) -> None:
 
 
 def test_an_empty_variable_is_no_end_of_a_base64_text() -> None:
-    for text in ("ENV=prod\nFOO=", "A=QUJDRA\nqUI=", f"A={WRAPPED}\n\nGHIJKLM=", f'A={WRAPPED}\nGHIJKLM=""'):
+    for text in (
+        "ENV=prod\nFOO=",
+        "A=QUJDRA\nqUI=",
+        f"A={WRAPPED}\n\nGHIJKLM=",
+        f'A={WRAPPED}\nGHIJKLM=""',
+        f"A={'0aF1' * 16}\nFOO=",
+    ):
         assert [block.damage for block in blocks(text)] == ["", ""]
 
 
