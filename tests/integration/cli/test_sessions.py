@@ -33,6 +33,7 @@ VARYING = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)": "TIME",
     r"(?<=\s)\d+[smhd]\b": "AGE",
     r"held by \S+": "held by HOLDER",
+    r"(?<= in )/\S+/(kube)?config\b": "KUBECONFIG",
     r"v?\d+\.\d+\.\d+": "VERSION",
     r" {2,}": "  ",
 }
