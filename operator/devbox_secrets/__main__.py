@@ -1,23 +1,35 @@
 """The programs: the command line `devbox-secrets`, and the servers operator, gateway and webhook."""
 
 import gc
+
+# Before the imports: a command is short-lived, and neither they nor JSON from the API server leave cycles behind;
+# looking for some took 40 % of the time.
+gc.disable()
+
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import PurePath
 
 from devbox_secrets.cli import app
+from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE, NAME
+from devbox_secrets.errors import MissingExtra
 
 #: JSON is read by recursion, and what the API server stores may have 10,000 levels, in anyone's managedFields for
 #: instance: with Python's default, of 1,000, a list with one such object couldn't be read.
 _RECURSION_LIMIT = 12_000
+_PLUGIN = "kubectl-devbox_secrets"
 
 
 @app.command(hidden=True)
 def operator() -> None:
     """Run the operator; the image's command, set up by DEVBOX_SECRETS_* variables."""
-    from devbox_secrets.controller import process  # noqa: PLC0415 - kopf is in an extra
-    from devbox_secrets.controller.settings import ControllerSettings  # noqa: PLC0415
+    with _extra("operator"):
+        from devbox_secrets.controller import process
+        from devbox_secrets.controller.settings import ControllerSettings
 
     gc.enable()
     process.run(ControllerSettings())
@@ -26,8 +38,9 @@ def operator() -> None:
 @app.command(hidden=True)
 def gateway() -> None:
     """Run the REST gateway; set up by DEVBOX_SECRETS_* variables."""
-    from devbox_secrets.gateway import process  # noqa: PLC0415 - its server is in an extra
-    from devbox_secrets.gateway.settings import GatewaySettings  # noqa: PLC0415
+    with _extra("gateway"):
+        from devbox_secrets.gateway import process
+        from devbox_secrets.gateway.settings import GatewaySettings
 
     gc.enable()
     process.run(GatewaySettings())
@@ -36,8 +49,9 @@ def gateway() -> None:
 @app.command(hidden=True)
 def webhook() -> None:
     """Run the webhook, set up in the same way."""
-    from devbox_secrets.webhook import server  # noqa: PLC0415 - as above
-    from devbox_secrets.webhook.settings import WebhookSettings  # noqa: PLC0415
+    with _extra("operator"):
+        from devbox_secrets.webhook import server
+        from devbox_secrets.webhook.settings import WebhookSettings
 
     gc.enable()
     server.run(WebhookSettings())
@@ -45,12 +59,16 @@ def webhook() -> None:
 
 def main() -> None:
     """Run the command line."""
-    _disable_garbage_collection()
-    sys.setrecursionlimit(_RECURSION_LIMIT)
+    _prepare()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where a terminal can't show a letter, its number
             stream.reconfigure(errors="backslashreplace")
-    app()
+    if os.environ.get(COMPLETE_VARIABLE, "").startswith("complete_"):
+        _hide_errors()
+    try:
+        app(prog_name=_program(), complete_var=COMPLETE_VARIABLE)
+    finally:
+        gc.freeze()  # on its way out, Python would look at every object once more
 
 
 def complete_for_kubectl() -> None:
@@ -59,24 +77,55 @@ def complete_for_kubectl() -> None:
     kubectl starts the program kubectl_complete-devbox_secrets with those words and reads a
     candidate a line, then a colon and cobra's directive; 4 is "and no names of files".
     """
-    _disable_garbage_collection()
-    sys.setrecursionlimit(_RECURSION_LIMIT)
+    _prepare()
+    _hide_errors()
     words = sys.argv[1:] or [""]
     # The protocol of bash's completion, which the command line speaks already.
     os.environ |= {
-        "_DEVBOX_SECRETS_COMPLETE": "complete_bash",
-        "COMP_WORDS": shlex.join(["devbox-secrets", *words]),
+        COMPLETE_VARIABLE: "complete_bash",
+        "COMP_WORDS": shlex.join([NAME, *words]),
         "COMP_CWORD": str(len(words)),
     }
     try:
-        app(prog_name="devbox-secrets")
+        app(prog_name=NAME, complete_var=COMPLETE_VARIABLE)
     finally:
         print(":4")  # noqa: T201 - what kubectl reads
 
 
-def _disable_garbage_collection() -> None:
-    # A command is short-lived, and JSON from the API server has no cycles: looking for them took 40 % of the time.
-    gc.disable()
+def _prepare() -> None:
+    sys.setrecursionlimit(_RECURSION_LIMIT)
+    # A plugin of pydantic would see values; and to look for one takes long.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
+def _program() -> str:
+    """Name the program as it was called; by kubectl, which has no other way to tell, under its plugin's name."""
+    called = PurePath(sys.argv[0]).stem
+    return "kubectl devbox-secrets" if called == _PLUGIN else NAME
+
+
+def _hide_errors() -> None:
+    """Drop what a credential plugin may say while someone types."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Say which extra has the packages that a server needs.
+
+    Raises:
+        MissingExtra: they aren't installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == __package__:
+            raise  # a bug
+        raise MissingExtra(
+            f"{error.name} isn't installed: pip install 'devbox-secrets[{name}]', or use the project's image"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ class DevboxSecretsError(Exception):
     """Any error of this package; its text is meant for the person who caused it."""
 
 
+class MissingExtra(DevboxSecretsError):
+    """The packages that a server needs, an extra of this one, aren't installed."""
+
+
 class InvalidName(DevboxSecretsError):
     """The name can't be an environment variable's."""
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from fnmatch import translate
 from functools import lru_cache
-
-from pydantic import SecretBytes
+from typing import TYPE_CHECKING
 
 from devbox_secrets.errors import (
     InvalidAccount,
@@ -20,6 +19,9 @@ from devbox_secrets.errors import (
     ReservedName,
     ValueTooLarge,
 )
+
+if TYPE_CHECKING:  # the command line checks a name before it imports what takes long
+    from pydantic import SecretBytes
 
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_MAX_LENGTH = 253  # a Secret's key can't be longer
@@ -184,7 +186,7 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(**{unit: int(text[:-1])})
 
 
-def check_value(name: str, value: SecretBytes) -> None:
+def check_value(name: str, value: "SecretBytes") -> None:
     """Refuse a value that the environment variable `name` can't have.
 
     Raises:

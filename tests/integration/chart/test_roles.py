@@ -145,10 +145,10 @@ def test_then_an_admin_of_a_namespace_is_told_who_can_give_a_key(cluster: Contro
     jane = cluster.user_kubeconfig("jane")
     may = ("auth", "can-i", "create", "rolebindings", *here)
     until("jane is admin", lambda: cluster.kubectl(*may, kubeconfig=jane, check=False).returncode == 0)
-    refused = command(jane, "token", "ci", "--create", *here)
+    refused = command(jane, "apikey", "create", "ci", *here)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "a cluster administrator where the chart has rbac.aggregate=false" in refused.stderr
-    assert command(cluster.kubeconfig, "token", "ci", "--create", *here).returncode == 0
+    assert command(cluster.kubeconfig, "apikey", "create", "ci", *here).returncode == 0
     assert command(jane, "token", "ci", *here).stdout.startswith("ey")
 
 
@@ -157,7 +157,7 @@ def test_and_can_give_one_to_others_once_the_role_is_bound_to_them(cluster: Cont
     cluster.kubectl("create", "rolebinding", "joes", "--clusterrole=admin", "--user=joe", *here)
     cluster.kubectl("create", "rolebinding", "joes-too", "--clusterrole=devbox-secrets-edit", "--user=joe", *here)
     joe = cluster.user_kubeconfig("joe")
-    until("he may", lambda: command(joe, "token", "deploy", "--create", *here).returncode == 0)
+    until("he may", lambda: command(joe, "apikey", "create", "deploy", *here).returncode == 0)
 
 
 def test_the_public_key_is_everyone_s_also_without_aggregation(cluster: ControlPlane, account: Account) -> None:

@@ -63,13 +63,31 @@ def test_what_is_sealed_and_applied_is_in_the_account_secret(account: Account) -
     assert managers["metadata"]["managedFields"][0]["manager"] == "devbox-secrets-cli"
 
 
-def test_applying_again_tells_what_changed(account: Account) -> None:
-    done(account, "seal", "TOKEN", "--apply", "--description", "for CI", "--rotate-after", "90d", value=b"one")
-    told = done(account, "seal", "TOKEN", "--apply", "--rotate-after", "30d", value=b"two").splitlines()
+@pytest.mark.parametrize("command", [("set",), ("seal", "--apply")])
+def test_applying_again_tells_what_changed_and_keeps_what_is_not_given(
+    account: Account, command: tuple[str, ...]
+) -> None:
+    again = (*command, "TOKEN")
+    done(account, *again, "--description", "for CI", "--rotate-after", "90d", value=b"one")
+    told = done(account, *again, "--rotate-after", "30d", value=b"two").splitlines()
     assert told[0] == f"accountsecret.devbox-secrets.dev/token changed in {account.name}: TOKEN"
     assert told[1] == f"  sealed: a new text, with the key {account.key.id} (before: {account.key.id})"
-    assert told[2:] == ["  description: 'for CI' → none", "  rotateAfter: '90d' → '30d'"]
+    assert told[2:] == ["  rotateAfter: '90d' → '30d'"]
     account.holds({"TOKEN": b"two"})
+    told = done(account, *again, "--description", "", "--rotate-after", "", value=b"three").splitlines()
+    assert told[2:] == ["  description: 'for CI' → none", "  rotateAfter: '30d' → none"]
+
+
+def test_a_dry_run_tells_what_would_change_and_changes_nothing(account: Account) -> None:
+    told = done(account, "set", "TOKEN", "--dry-run", value=b"one")
+    assert told == f"accountsecret.devbox-secrets.dev/token would be created in {account.name}: TOKEN\n"
+    assert done(account, "list", "-o", "name") == ""
+    done(account, "set", "TOKEN", value=b"one")
+    before = stored(account, "token")["spec"]
+    told = done(account, "set", "TOKEN", "--dry-run", "--description", "for CI", value=b"two")
+    assert told.startswith(f"accountsecret.devbox-secrets.dev/token would be changed in {account.name}: TOKEN\n")
+    assert told.endswith("  description: none → 'for CI'\n")
+    assert stored(account, "token")["spec"] == before
 
 
 def test_applying_keeps_the_name_that_the_variable_s_object_has(account: Account) -> None:
@@ -131,7 +149,7 @@ def test_list_shows_the_account_s_variables_and_whether_devboxes_get_them(accoun
 
 def test_an_account_without_secrets_is_told_how_to_have_one(account: Account) -> None:
     assert done(account, "list") == (
-        f"The account {account.name} has no secrets yet: devbox-secrets seal NAME -n {account.name} --apply\n"
+        f"The account {account.name} has no secrets yet: devbox-secrets set NAME -n {account.name}\n"
     )
     assert json.loads(done(account, "list", "-o", "json")) == []
 
@@ -202,7 +220,7 @@ def test_delete_takes_the_variable_away(account: Account) -> None:
 def test_nothing_is_deleted_where_nobody_can_be_asked(account: Account) -> None:
     account.put("TOKEN", b"one")
     sentence = refused(account, "delete", "TOKEN")
-    assert sentence == "there is no terminal to ask at: say --yes to delete TOKEN"
+    assert sentence == "there is no terminal to ask at: pass --yes to delete TOKEN"
     assert stored(account, "token")
 
 

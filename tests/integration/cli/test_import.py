@@ -235,7 +235,7 @@ def test_standard_input_is_a_file_too(desk: Desk) -> None:
     [
         (["nowhere"], 1, "nowhere: No such file or directory"),
         (["--apply", "-o", "yaml"], 1, "choose one of --apply, --output-dir and --output"),
-        (["--apply", "--public-key=.env"], 1, "--public-key is for sealing without the cluster"),
+        (["--apply", "--public-key=.env"], 1, ".env: not a public sealing key"),
         (["binary"], 1, "binary: it isn't UTF-8 text: byte 3 is invalid"),
     ],
 )

@@ -166,9 +166,9 @@ def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: Co
     is_published(controlplane, [old.public.id])
     running.component.stop()
     try:
-        done = keys(controlplane, "rotate", "--timeout=0.5")
+        done = keys(controlplane, "rotate", "--timeout=0.5s")
         assert (done.returncode, done.stdout) == (4, "")
-        assert "no new key within 0.5 s; the request stays" in done.stderr
+        assert "no new key within 0.5s; the request stays" in done.stderr
         assert keys(controlplane, "rotate", "--no-wait").returncode == 0
         assert stored(controlplane).keys() == {old.public.id}
     finally:
@@ -343,7 +343,7 @@ def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer:
     store(controlplane, new, old)
     unasked = keys(controlplane, "prune")
     assert unasked.returncode == 1
-    assert "look with --dry-run, then say --yes" in unasked.stderr
+    assert "look with --dry-run, then pass --yes" in unasked.stderr
     terminal = Terminal([COMMAND, "keys", "prune", f"--kubeconfig={controlplane.kubeconfig}"])
     question = b"Remove 1 key? Values in Git that were sealed so can't be opened any more. [y/N]"
     terminal.answer(question, f"{answer}\n".encode())

@@ -7,8 +7,6 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
-
 from harness.controlplane import ControlPlane
 from integration.support.account import Account
 from integration.support.chart import ACCOUNT, DEVBOX, Json, container, created, get, install, pod
@@ -138,13 +136,6 @@ def test_a_present_value_that_is_not_decided_about_yet_is_not_synced(controlplan
     assert result.stderr == (
         "devbox-secrets: the operator hasn't decided within 1s: kubectl get pods -n devbox-secrets\n"
     )
-
-
-@pytest.mark.parametrize("timeout", ["", "soon", "-1", "1d", "1.5s"])
-def test_a_time_to_wait_that_is_none_is_told(account: Account, timeout: str) -> None:
-    result = run(account, "status", "--wait", f"--timeout={timeout}")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == f"devbox-secrets: {timeout!r} isn't a time to wait, such as 90s, 5m or 1h\n"
 
 
 def test_an_account_without_secrets_is_told(account: Account) -> None:

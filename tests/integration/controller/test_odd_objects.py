@@ -174,7 +174,7 @@ COMMANDS = {
     "get {odd} -n {account}": (0,),
     "usage -n {account}": (0,),
     "check": (3,),
-    "token ci --create -n {account}": (0,),
+    "apikey create ci -n {account}": (0,),
     "keys list": (0,),
 }
 

@@ -170,7 +170,7 @@ def test_without_a_token_that_the_cluster_knows_there_is_nothing(what: str, rest
     answer = httpx.get(f"{rest.url}/v1/secrets", headers=TOKENS[what], trust_env=False)
     message = error_message(answer, 401, "Unauthorized")
     assert CANARY not in message
-    assert "devbox-secrets token" in message
+    assert "devbox-secrets apikey create" in message
 
 
 READS = {"list", "list after", "get", "get by id"}

@@ -51,7 +51,7 @@ def until(reached: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("words", "candidates"),
     [
-        (["se"], ["seal"]),
+        (["se"], ["seal", "set"]),
         (["keys", "r"], ["restore", "rotate"]),
         (["keys", ""], ["backup", "list", "prune", "restore", "rotate"]),
         (["seal", "--from"], ["--from-file"]),
@@ -78,7 +78,7 @@ def test_it_is_a_module_as_well(seal: list[str]) -> None:
 
 
 def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to_import(seal: list[str]) -> None:
-    blocked = ["kopf", "aiohttp", "asyncio", "prometheus_client", "pydantic_settings", "rich"]
+    blocked = ["kopf", "aiohttp", "asyncio", "prometheus_client", "pydantic_settings", "rich", "dotenv"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
         "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
@@ -88,15 +88,61 @@ def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to
     assert opened(result.stdout) == CANARY
 
 
-def test_help_imports_nothing_that_takes_long() -> None:
-    slow = ["aiohttp", "asyncio", "cryptography", "yaml", "dotenv"]
+SLOW = ["aiohttp", "asyncio", "cryptography", "yaml", "dotenv", "rich", "markdown_it", "pygments"]
+#: What typer reads arguments with, and the slow modules that it needs; the help of all commands does without.
+READING = ["pydantic", "importlib.metadata", "email", "http", "zipfile", "logging", "ssl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "blocked"),
+    [
+        (["--help"], SLOW + READING),
+        (["--version"], [name for name in SLOW + READING if name not in {"importlib.metadata", "email", "zipfile"}]),
+        (["seal", "-h"], SLOW),
+        (["keys", "-h"], SLOW),
+        (["help", "apikey", "create"], SLOW),
+    ],
+)
+def test_help_imports_nothing_that_takes_long(words: list[str], blocked: list[str]) -> None:
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({slow}))\n"
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
         "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
     )
-    for words in (["--help"], ["seal", "-h"], ["keys", "-h"], ["check", "-h"]):
-        result = run(sys.executable, "-c", code, *words)
-        assert (result.returncode, result.stderr) == (0, b"")
+    result = run(sys.executable, "-c", code, *words)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("server", "package", "extra"),
+    [("operator", "kopf", "operator"), ("webhook", "kopf", "operator"), ("gateway", "hypercorn", "gateway")],
+)
+def test_a_server_without_its_packages_says_which_extra_has_them(server: str, package: str, extra: str) -> None:
+    code = (
+        "import builtins, sys; real = builtins.__import__\n"
+        "def without(name, *others, **more):\n"
+        f"    if name.partition('.')[0] == {package!r}:\n"
+        f"        raise ModuleNotFoundError('No module', name={package!r})\n"
+        "    return real(name, *others, **more)\n"
+        "builtins.__import__ = without\n"
+        "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
+    )
+    result = run(sys.executable, "-c", code, server)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.decode() == (
+        f"devbox-secrets: {package} isn't installed: pip install 'devbox-secrets[{extra}]',"
+        " or use the project's image\n"
+    )
+
+
+def test_as_a_plugin_it_has_kubectl_s_name() -> None:
+    result = run(str(SCRIPTS / "kubectl-devbox_secrets"), "seal", "-h")
+    text = result.stdout.decode()
+    assert text.startswith("Usage: kubectl devbox-secrets seal NAME [OPTIONS]\n")
+    assert "  kubectl devbox-secrets seal GITHUB_TOKEN < token | kubectl apply -f -\n" in text
+    text = run(str(SCRIPTS / "kubectl-devbox_secrets"), "completion", "-h").stdout.decode()
+    assert '  kubectl devbox-secrets completion zsh > "${fpath[1]}/_devbox-secrets"\n' in text
+    wrong = run(str(SCRIPTS / "kubectl-devbox_secrets"), "seel")
+    assert b"Try 'kubectl devbox-secrets -h' for help." in wrong.stderr
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="Linux can take the network away")
@@ -226,7 +272,7 @@ def test_two_values_that_differ_are_asked_for_again(terminal: Terminal) -> None:
 def test_the_prompt_can_be_left(terminal: Terminal, key: bytes) -> None:
     terminal.answer(VALUE, key)
     assert terminal.end() == (1, b"")
-    assert b"Aborted." in terminal.shown
+    assert b"Aborted!" in terminal.shown
     assert b"Traceback" not in terminal.shown
 
 
@@ -283,5 +329,5 @@ def test_a_prompt_can_be_left_while_a_cluster_is_connected(tmp_path: Path) -> No
         finally:
             terminal.close()
             server.shutdown()
-    assert b"Aborted." in terminal.shown
+    assert b"Aborted!" in terminal.shown
     assert b"Traceback" not in terminal.shown

@@ -8,7 +8,7 @@ from devbox_secrets.cli.kit.app import Commands, Exit
 from devbox_secrets.cli.kit.options import AccountOptions
 from devbox_secrets.cli.kit.output import Format, Output, print_table, show
 
-commands = Commands()
+commands = Commands("Administration")
 
 
 @commands.command()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from devbox_secrets.crypto.envelope import PublicKey
     from devbox_secrets.kube.client import Client
 
-commands = Commands()
+commands = Commands("Secrets")
 _CONCURRENT_REQUESTS = 8
 #: What would be done, and what was.
 _DONE = {"create": "created", "change": "changed", "write": "written", "overwrite": "overwritten"}
@@ -151,25 +151,27 @@ async def import_(
     """
     if sum(map(bool, (apply, output_dir, output))) > 1:
         raise InvalidValue("choose one of --apply, --output-dir and --output")
-    if public_key and apply:
-        raise InvalidValue("--public-key is for sealing without the cluster; leave it out to apply")
     if overwrite and not output_dir:
         raise InvalidValue("--overwrite is for --output-dir")
     from devbox_secrets.cli.formats import envfile
+    from devbox_secrets.cli.resources import sealing_keys
 
     lines = envfile.read(_content(file), literal=literal, allow_empty=allow_empty)
     account = at.home()
     if not keep_going:
         _refuse_damaged(lines, account, output)
+    online = apply or (dry_run and not (output_dir or output))
     dry_run = dry_run or not (apply or output_dir or output)
-    if public_key:
-        sealer = _Sealer(read_public_key(public_key, at.operator_namespace), account, allow_reserved)
+    given_key = read_public_key(public_key, at.operator_namespace) if public_key else None
+    if given_key and not online:
+        sealer = _Sealer(given_key, account, allow_reserved)
         steps = [sealer.step(line, []) for line in lines]
         # Whether it would be created or changed isn't known.
         steps = [replace(step, what="sealed") if step.body else step for step in steps]
     else:
         async with at.connect() as client:
-            steps = await _sealed(client, lines, at, account, allow_reserved=allow_reserved)
+            key = given_key or await sealing_keys.newest_public(client, at.operator_namespace)
+            steps = await _sealed(client, lines, _Sealer(key, account, allow_reserved))
             if not (output_dir or output):
                 steps = await _applied(client, steps, force=force, dry_run=dry_run)
     if output_dir:
@@ -198,15 +200,12 @@ def _content(file: Path) -> str:
     return to_text(sys.stdin.buffer.read(), "standard input")
 
 
-async def _sealed(
-    client: "Client", lines: "list[Line]", at: AccountOptions, account: str, *, allow_reserved: bool
-) -> list[_Step]:
-    from devbox_secrets.cli.resources import account_secrets, sealing_keys
+async def _sealed(client: "Client", lines: "list[Line]", sealer: "_Sealer") -> list[_Step]:
+    from devbox_secrets.cli.resources import account_secrets
 
     existing: dict[str, list[AccountSecret]] = {}
-    for secret in await account_secrets.list_all(client, account):
+    for secret in await account_secrets.list_all(client, sealer.account):
         existing.setdefault(secret.spec.name, []).append(secret)
-    sealer = _Sealer(await sealing_keys.newest_public(client, at.operator_namespace), account, allow_reserved)
     return [sealer.step(line, existing.get(line.variable, [])) for line in lines]
 
 

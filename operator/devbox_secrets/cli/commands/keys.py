@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devbox_secrets.cli.kit.app import Commands, Exit
-from devbox_secrets.cli.kit.options import ClusterOptions
+from devbox_secrets.cli.kit.options import ClusterOptions, DryRun
 from devbox_secrets.cli.kit.output import Format, Output, Yes, confirm, note, print_table, show
 from devbox_secrets.cli.kit.passphrase_input import (
     PassphraseFile,
@@ -17,13 +17,13 @@ from devbox_secrets.cli.kit.passphrase_input import (
     refuse_existing,
     write_new,
 )
+from devbox_secrets.cli.kit.timeouts import Timeout, timeout_seconds
+from devbox_secrets.cli.resources.arguments import complete_older_keys
 
 if TYPE_CHECKING:
     from devbox_secrets.cli.resources.sealing_keys import KeyRow
 
-commands = Commands(
-    name="keys", help="List, rotate, back up, restore and prune the sealing keys.", no_args_is_help=True
-)
+commands = Commands("Administration", name="keys", help="Manage the sealing keys.", no_args_is_help=True)
 
 
 @commands.command("list")
@@ -42,21 +42,22 @@ async def list_keys(at: ClusterOptions, output: Output = Format.TEXT) -> None:
 async def rotate(
     at: ClusterOptions,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new key is published.")] = True,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long to wait.")] = 60,  # noqa: ASYNC109 - an option
-) -> None:  # fmt: skip
+    timeout: Timeout = "60s",  # noqa: ASYNC109 - an option
+) -> None:
     """Have the operator make a new sealing key, and print its id.
 
     Older keys stay and open what was sealed with them. Nothing has to be sealed again.
     """
     from devbox_secrets.cli.resources import sealing_keys
 
+    seconds = timeout_seconds(timeout) if wait else None
     async with at.connect() as client:
-        key_id = await sealing_keys.rotate(client, at.operator_namespace, timeout if wait else None)
+        key_id = await sealing_keys.rotate(client, at.operator_namespace, seconds)
     if key_id:
         typer.echo(key_id)
     elif wait:
         note(
-            f"no new key within {timeout:g} s; the request stays. Does the operator run, and what does it say?"
+            f"no new key within {timeout}; the request stays. Does the operator run, and what does it say?"
             f" kubectl logs deployment/devbox-secrets -n {at.operator_namespace}"
         )
         raise typer.Exit(Exit.TIMEOUT)
@@ -91,9 +92,10 @@ async def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup; - is standard input.")],
     passphrase_file: PassphraseFile = None,
 ) -> None:  # fmt: skip
-    """Put the sealing keys of a backup back into the cluster, beside those that are there.
+    """Put the sealing keys of a backup back into the cluster.
 
-    The operator picks them up by itself. In a new cluster, restore before it starts: then it makes no key of its own.
+    Those that are there stay, and the operator picks up the others by itself. In a new cluster, restore before it
+    starts: then it makes no key of its own.
     """
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -111,9 +113,12 @@ async def prune(
     at: ClusterOptions,
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY", help="The keys to remove; without any, all that nothing needs."),
+        typer.Argument(
+            metavar="KEY...", help="The keys to remove; without any, all that nothing needs.",
+            autocompletion=complete_older_keys,
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:  # fmt: skip
     """Remove sealing keys with which no AccountSecret is sealed. The newest stays.
@@ -135,7 +140,7 @@ async def prune(
         confirm(
             f"Remove {_count(len(chosen))}? Values in Git that were sealed so can't be opened any more.",
             yes=yes,
-            unasked="look with --dry-run, then say --yes",
+            unasked="look with --dry-run, then pass --yes",
         )
         await sealing_keys.prune(client, namespace, list(chosen))
     note(f"removed {_count(len(chosen))}")

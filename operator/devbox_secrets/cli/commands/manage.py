@@ -1,58 +1,68 @@
 """`list`, `get`, `update`, `delete`: an account's AccountSecrets."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from devbox_secrets.cli.kit.app import Commands
 from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts
-from devbox_secrets.cli.kit.output import Format, Output, Yes, age, confirm, note, print_table, show
+from devbox_secrets.cli.kit.output import ObjectFormat, ObjectOutput, Yes, age, confirm, note, print_table, show
 from devbox_secrets.cli.kit.reserved import AllowReserved, check_not_reserved
 from devbox_secrets.cli.kit.value_input import (
     TAKES_A_VALUE,
     AllowEmpty,
-    Exact,
     FromFile,
+    KeepNewline,
     read_value,
     refuse_more_arguments,
 )
-from devbox_secrets.cli.resources.name_argument import Name
+from devbox_secrets.cli.resources.arguments import Name
 
 if TYPE_CHECKING:
     from devbox_secrets.api.models import AccountSecret
 
-commands = Commands()
+commands = Commands("Secrets")
 
 
 @commands.command("list")
-async def list_(at: AccountOptions, output: Output = Format.TEXT) -> None:
-    """List an account's secrets: which variables there are, and whether devboxes get them."""
+async def list_(
+    at: AccountOptions,
+    everywhere: Annotated[
+        bool, typer.Option("--all-accounts", "--all-namespaces", "-A", help="The secrets of every account.")
+    ] = False,
+    output: ObjectOutput = ObjectFormat.TEXT,
+) -> None:
+    """List secrets, and whether devboxes get them."""
     from devbox_secrets.cli.resources import account_secrets
 
-    account = at.home()
+    account = None if everywhere else at.home()
     async with at.connect() as client:
         secrets = await account_secrets.list_all(client, account)
 
     def text() -> None:
         if secrets:
-            print_table(["VARIABLE", "READY", "CHANGED", "NAME", "DESCRIPTION"], map(_row, secrets))
+            _print_list(secrets, with_account=everywhere, wide=output is ObjectFormat.WIDE)
+        elif account:
+            typer.echo(f"The account {account} has no secrets yet: devbox-secrets set NAME -n {account}")
         else:
-            typer.echo(f"The account {account} has no secrets yet: devbox-secrets seal NAME -n {account} --apply")
+            typer.echo("No account has secrets yet: devbox-secrets set NAME -n ACCOUNT")
 
-    show(output, [_data(secret) for secret in secrets], text)
+    _show(output, secrets, [_data(secret) for secret in secrets], text)
 
 
 @commands.command()
-async def get(at: AccountOptions, name: Name, output: Output = Format.TEXT) -> None:
-    """Show one secret of an account: everything but its value, which no one can ask for."""
+async def get(at: AccountOptions, name: Name, output: ObjectOutput = ObjectFormat.TEXT) -> None:
+    """Show one secret: everything but its value, which no one can read back."""
     from devbox_secrets.cli.resources import account_secrets
 
     account = at.home()
     async with at.connect() as client:
-        data = _data(await account_secrets.find(client, account, name))
+        secret = await account_secrets.find(client, account, name)
+    data = _data(secret)
     rows = [[field, str(value)] for field, value in data.items() if value is not None]
-    show(output, data, lambda: print_table(["FIELD", "VALUE"], rows))
+    _show(output, [secret], data, lambda: print_table(["FIELD", "VALUE"], rows))
 
 
 @commands.command(context_settings=TAKES_A_VALUE)
@@ -61,12 +71,14 @@ async def update(
     at: AccountOptions,
     name: Name,
     from_file: FromFile = None,
-    exact: Exact = False,
+    keep_newline: KeepNewline = False,
     allow_empty: AllowEmpty = False,
     force: ForceConflicts = False,
     allow_reserved: AllowReserved = False,
 ) -> None:
-    """Give a secret a new value, and keep what else its AccountSecret says.
+    """Give an existing secret a new value.
+
+    What else its AccountSecret says stays. The command set does the same, and creates what doesn't exist.
 
     The value is read from standard input, from --from-file, or at a hidden prompt.
 
@@ -82,9 +94,8 @@ async def update(
         variable = before.spec.name
         check_not_reserved(variable, allow=allow_reserved, existing_ready=account_secrets.is_synced(before))
         key = await sealing_keys.newest_public(client, at.operator_namespace)
-        sealed = key.seal(
-            read_value(variable, from_file, exact=exact, allow_empty=allow_empty), account=account, name=variable
-        )
+        value = read_value(variable, from_file, keep_newline=keep_newline, allow_empty=allow_empty)
+        sealed = key.seal(value, account=account, name=variable)
         body = manifest(account, before.spec.model_copy(update={"sealed": sealed}), before.name)
         after = await account_secrets.apply(client, body, before=before, force=force)
     typer.echo("\n".join(account_secrets.changes(before, after)))
@@ -96,7 +107,10 @@ async def delete(
     name: Name,
     yes: Yes = False,
 ) -> None:
-    """Delete a secret. New devboxes don't have it then; those that run keep it until they end."""
+    """Delete a secret.
+
+    New devboxes don't have it then; those that run keep it until they end.
+    """
     from devbox_secrets.cli.resources import account_secrets
 
     account = at.home()
@@ -104,7 +118,7 @@ async def delete(
         secret = await account_secrets.find(client, account, name)
         variable = secret.spec.name
         question = f"Delete {variable} ({secret.name}) of the account {account}?"
-        confirm(question, yes=yes, unasked=f"say --yes to delete {variable}")
+        confirm(question, yes=yes, unasked=f"pass --yes to delete {variable}")
         tool = await account_secrets.managing_tool_of(client, secret)
         await account_secrets.delete(client, secret)
     typer.echo(f"{account_secrets.full_name(secret)} deleted in {account}: {variable}")
@@ -132,6 +146,28 @@ def _data(secret: "AccountSecret") -> dict[str, Any]:
     }
 
 
+def _show(output: ObjectFormat, secrets: "list[AccountSecret]", data: Any, text: Callable[[], None]) -> None:  # noqa: ANN401 - JSON
+    from devbox_secrets.cli.resources.account_secrets import full_name
+
+    if output is ObjectFormat.NAME:
+        typer.echo("".join(f"{full_name(secret)}\n" for secret in secrets), nl=False)
+    else:
+        show(output, data, text)
+
+
+def _print_list(secrets: "list[AccountSecret]", *, with_account: bool, wide: bool) -> None:
+    headers = ["VARIABLE", "READY", "CHANGED", "NAME", "DESCRIPTION"]
+    rows = [_row(secret) for secret in secrets]
+    if wide:
+        headers[-1:-1] = ["AGE", "KEY", "ROTATE"]
+        for row, secret in zip(rows, secrets, strict=True):
+            row[-1:-1] = _wide(secret)
+    if with_account:
+        headers = ["ACCOUNT", *headers]
+        rows = [[secret.namespace, *row] for row, secret in zip(rows, secrets, strict=True)]
+    print_table(headers, rows)
+
+
 def _row(secret: "AccountSecret") -> list[str]:
     from devbox_secrets.api.manifest import object_name
     from devbox_secrets.cli.resources.account_secrets import synced_text
@@ -143,3 +179,9 @@ def _row(secret: "AccountSecret") -> list[str]:
         "" if secret.name == object_name(secret.spec.name) else secret.name,
         secret.spec.description or "",
     ]
+
+
+def _wide(secret: "AccountSecret") -> list[str]:
+    rotate_after = secret.spec.rotate_after or ""
+    due = ", due" if rotate_after and secret.status.overdue else ""
+    return [age(secret.created, datetime.now(UTC)), secret.status.key_id or "", f"{rotate_after}{due}"]

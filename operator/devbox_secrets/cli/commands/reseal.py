@@ -11,7 +11,7 @@ import typer
 from devbox_secrets.api.names import KIND
 from devbox_secrets.cli.kit.app import Commands, Exit
 from devbox_secrets.cli.kit.files import replace_file
-from devbox_secrets.cli.kit.options import AccountOptions
+from devbox_secrets.cli.kit.options import AccountOptions, DryRun
 from devbox_secrets.cli.kit.output import note, print_table, progress
 from devbox_secrets.errors import DevboxSecretsError, InvalidText, NotSealed
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from devbox_secrets.cli.formats.yaml_edit import Sealed
     from devbox_secrets.crypto.envelope import Keyring
 
-commands = Commands()
+commands = Commands("Administration")
 
 
 @dataclass
@@ -40,9 +40,9 @@ class _Results:
 async def reseal(
     at: AccountOptions,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, or folders of them.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show the difference.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Seal the values in manifests anew, with the newest sealing key.
+    """Seal the values in manifests again, with the newest sealing key.
 
     In YAML and JSON the sealed strings of AccountSecrets are changed, and nothing else. What is
     sealed with the newest key is left alone. It needs your own right to read the Secret of the

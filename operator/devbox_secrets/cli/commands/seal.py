@@ -1,4 +1,4 @@
-"""`seal`: reads a value, and prints or applies the manifest with the sealed value."""
+"""`seal`, `set`: read a value, seal it, and print or apply the manifest."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,22 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from devbox_secrets.cli.kit.app import Commands, run
-from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts, PublicKeyFile, read_public_key
+from devbox_secrets.cli.kit.options import AccountOptions, DryRun, ForceConflicts, PublicKeyFile, read_public_key
 from devbox_secrets.cli.kit.output import as_manifest
 from devbox_secrets.cli.kit.reserved import AllowReserved, check_not_reserved
 from devbox_secrets.cli.kit.value_input import (
     TAKES_A_VALUE,
     AllowEmpty,
-    Exact,
     FromFile,
+    KeepNewline,
     read_value,
     refuse_more_arguments,
 )
+from devbox_secrets.cli.resources.arguments import Variable
 
 if TYPE_CHECKING:
+    from devbox_secrets.api.models import AccountSecret
     from devbox_secrets.crypto.envelope import PublicKey
 
-commands = Commands()
+commands = Commands("Secrets")
+Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What the secret is for; '' removes it.")]
+RotateAfter = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="How old the value may become, such as 90d; '' removes it.")
+]
 
 
 class Output(StrEnum):
@@ -41,32 +47,42 @@ class _Request:
     account: str
     variable: str
     from_file: Path | None
-    exact: bool
+    keep_newline: bool
     allow_empty: bool
     description: str | None
+    """None keeps the one that there is; an empty one removes it. So does the next."""
     rotate_after: str | None
     allow_reserved: bool
 
-    def manifest(self, key: "PublicKey", object_name: str | None = None) -> dict[str, Any]:
-        """Read the value, seal it, and give the manifest; without an object's name, it's derived from the variable."""
+    def check(self) -> None:
+        """Refuse what the AccountSecret can't have, before the value is asked for."""
+        from devbox_secrets.api.validation import check_description, check_rotate_after, check_variable
+
+        check_variable(self.variable)
+        check_description(self.description)
+        check_rotate_after(self.rotate_after or None)
+
+    def manifest(self, key: "PublicKey", before: "AccountSecret | None" = None) -> dict[str, Any]:
+        """Read the value, seal it, and give the manifest; what isn't given stays as it was `before`."""
         from devbox_secrets.api.manifest import manifest
         from devbox_secrets.api.models import AccountSecretSpec
 
-        value = read_value(self.variable, self.from_file, exact=self.exact, allow_empty=self.allow_empty)
+        value = read_value(self.variable, self.from_file, keep_newline=self.keep_newline, allow_empty=self.allow_empty)
+        kept = before.spec if before else AccountSecretSpec(name=self.variable, sealed="")
         spec = AccountSecretSpec(
             name=self.variable,
             sealed=key.seal(value, account=self.account, name=self.variable),
-            description=self.description,
-            rotate_after=self.rotate_after,
+            description=kept.description if self.description is None else self.description or None,
+            rotate_after=kept.rotate_after if self.rotate_after is None else self.rotate_after or None,
         )
-        return manifest(self.account, spec, object_name)
+        return manifest(self.account, spec, before.name if before else None)
 
 
 @commands.command(context_settings=TAKES_A_VALUE)
 def seal(
     ctx: typer.Context,
     at: AccountOptions,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The environment variable.")],
+    name: Variable,
     from_file: FromFile = None,
     public_key: PublicKeyFile = None,
     output: Annotated[
@@ -74,39 +90,26 @@ def seal(
         typer.Option(
             "--output", "-o",
             help="A manifest, or the sealed value alone; YAML, unless --apply tells what changed.",
-            show_default=False,
         ),
     ] = None,
-    description: Annotated[
-        str | None, typer.Option(help="What the secret is for.")
-    ] = None,
-    rotate_after: Annotated[
-        str | None, typer.Option(metavar="90d", help="How old the value may become.")
-    ] = None,
-    exact: Exact = False,
+    description: Description = None,
+    rotate_after: RotateAfter = None,
+    keep_newline: KeepNewline = False,
     allow_empty: AllowEmpty = False,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Apply it on the cluster, with your own rights, and tell what changed.")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply it with your own rights, as the command set does.")]
+    = False,
     force: ForceConflicts = False,
     allow_reserved: AllowReserved = False,
 ) -> None:  # fmt: skip
-    """Seal a value for an account's devboxes and print the manifest for kubectl.
+    """Seal a value and print the manifest for kubectl or Git.
 
     The value is read from standard input, from --from-file, or at a hidden prompt.
 
     Example: devbox-secrets seal GITHUB_TOKEN < token | kubectl apply -f -
-
-    With --apply the AccountSecret is as the options say: a description that isn't given is
-    removed. The command update changes the value alone.
     """
-    from devbox_secrets.api.validation import check_description, check_rotate_after, check_variable
-
     refuse_more_arguments(ctx)
-    check_variable(name)
-    check_description(description)
-    check_rotate_after(rotate_after)
-    request = _Request(at.home(), name, from_file, exact, allow_empty, description, rotate_after, allow_reserved)
+    request = _Request(at.home(), name, from_file, keep_newline, allow_empty, description, rotate_after, allow_reserved)
+    request.check()
     # Not a coroutine function: to import asyncio takes as long as to seal offline.
     if apply:
         run(_apply(at, request, public_key, output, force=force))
@@ -117,6 +120,34 @@ def seal(
         _print(request.manifest(key), output)
 
 
+@commands.command("set", context_settings=TAKES_A_VALUE)
+async def set_(
+    ctx: typer.Context,
+    at: AccountOptions,
+    name: Variable,
+    from_file: FromFile = None,
+    public_key: PublicKeyFile = None,
+    description: Description = None,
+    rotate_after: RotateAfter = None,
+    keep_newline: KeepNewline = False,
+    allow_empty: AllowEmpty = False,
+    dry_run: DryRun = False,
+    force: ForceConflicts = False,
+    allow_reserved: AllowReserved = False,
+) -> None:
+    """Create a secret, or give it a new value.
+
+    The value is read from standard input, from --from-file, or at a hidden prompt. It's sealed on this
+    machine and applied with your own rights. A description and a rotateAfter that aren't given stay.
+
+    Example: devbox-secrets set GITHUB_TOKEN < token
+    """
+    refuse_more_arguments(ctx)
+    request = _Request(at.home(), name, from_file, keep_newline, allow_empty, description, rotate_after, allow_reserved)
+    request.check()
+    await _apply(at, request, public_key, None, force=force, dry_run=dry_run)
+
+
 async def _newest_key(at: AccountOptions) -> "PublicKey":
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -125,8 +156,10 @@ async def _newest_key(at: AccountOptions) -> "PublicKey":
 
 
 async def _apply(
-    at: AccountOptions, request: _Request, public_key: Path | None, output: Output | None, *, force: bool
-) -> None:
+    at: AccountOptions, request: _Request, public_key: Path | None, output: Output | None, *, force: bool,
+    dry_run: bool = False,
+) -> None:  # fmt: skip
+    from devbox_secrets.api.models import AccountSecret
     from devbox_secrets.cli.resources import account_secrets, sealing_keys
 
     async with at.connect() as client:
@@ -137,10 +170,15 @@ async def _apply(
             key = read_public_key(public_key, at.operator_namespace)
         else:
             key = await sealing_keys.newest_public(client, at.operator_namespace)
-        body = request.manifest(key, before.name if before else None)
-        after = await account_secrets.apply(client, body, force=force)
+        body = request.manifest(key, before)
+        if dry_run:
+            stored = await account_secrets.dry_run(client, body, before=before, force=force)
+            # What isn't stored has no version.
+            after = AccountSecret.parse({**stored, "metadata": {"resourceVersion": "", **stored["metadata"]}})
+        else:
+            after = await account_secrets.apply(client, body, before=before, force=force)
     if output is None:
-        typer.echo("\n".join(account_secrets.changes(before, after)))
+        typer.echo("\n".join(account_secrets.changes(before, after, dry_run=dry_run)))
     else:
         _print(body, output)
 

@@ -3,7 +3,6 @@
 It only reads, with the caller's own rights; what those don't show is noted.
 """
 
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,19 +14,18 @@ import typer
 from devbox_secrets.cli.kit.app import Commands, Exit
 from devbox_secrets.cli.kit.options import AccountOptions
 from devbox_secrets.cli.kit.output import Format, Output, age, note, print_table, progress, show
-from devbox_secrets.cli.resources.name_argument import complete_names
-from devbox_secrets.errors import InvalidDuration
+from devbox_secrets.cli.kit.timeouts import Timeout, timeout_seconds
+from devbox_secrets.cli.resources.arguments import complete_names
 
 if TYPE_CHECKING:
     from devbox_secrets.api.models import AccountSecret
     from devbox_secrets.cli.resources.devboxes import Delivery, Devbox, Has
     from devbox_secrets.kube.client import Client
 
-commands = Commands()
+commands = Commands("Devboxes")
 _POLL_SECONDS = 0.5
 #: The order in which devboxes are counted in words.
 _ORDER = ("starting", "current", "older", "none")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass
@@ -61,12 +59,10 @@ async def status(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until the operator has decided about the current values.")
     ] = False,
-    timeout: Annotated[  # noqa: ASYNC109 - an option
-        str, typer.Option(metavar="60s", help="How long to wait: seconds, or as in 90s, 5m.")
-    ] = "60s",
+    timeout: Timeout = "60s",  # noqa: ASYNC109 - an option
     output: Output = Format.TEXT,
 ) -> None:
-    """Show whether secrets are synced, since when, and which devboxes still run an older value.
+    """Show whether secrets are synced, and which devboxes still run an older value.
 
     A container has the value of the moment in which it started; files follow.
 
@@ -75,7 +71,7 @@ async def status(
     """
     from devbox_secrets.cli.resources.account_secrets import is_synced
 
-    seconds = _seconds(timeout) if wait else 0.0
+    seconds = timeout_seconds(timeout) if wait else 0.0
     account = at.home()
     async with at.connect() as client:
         secrets = await _decided(client, account, name, seconds)
@@ -127,13 +123,6 @@ async def _tallies(client: "Client", account: str, secrets: "list[AccountSecret]
     return tallies
 
 
-def _seconds(duration: str) -> float:
-    match = re.fullmatch(r"(\d{1,7})([smh]?)", duration)
-    if match is None:
-        raise InvalidDuration(f"{duration!r} isn't a time to wait, such as 90s, 5m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
-
-
 def _data(tally: _Tally, *, detailed: bool) -> dict[str, Any]:
     from devbox_secrets.api.models import PENDING
     from devbox_secrets.cli.resources.account_secrets import is_synced, ready
@@ -179,7 +168,7 @@ def _print_all(account: str, tallies: list[_Tally]) -> None:
         for tally in tallies
     ]
     print_table(["VARIABLE", "SYNCED", "CHANGED", "CURRENT", "OLDER", "NONE"], rows)
-    typer.echo("\nCURRENT, OLDER, NONE: how many devboxes have that value of it. Which: devbox-secrets status NAME")
+    typer.echo("\nHow many devboxes have which value. Which devboxes: devbox-secrets status NAME")
 
 
 def _print_one(tally: _Tally) -> None:

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from devbox_secrets.cli.resources.devboxes import Delivery, Devbox
     from devbox_secrets.kube.client import Client
 
-commands = Commands()
+commands = Commands("Devboxes")
 
 
 @commands.command()
 async def usage(at: AccountOptions, output: Output = Format.TEXT) -> None:
-    """Show which devboxes have which secrets, and which secrets no running devbox has."""
+    """Show which devboxes have which secrets.
+
+    And which secrets no running devbox has.
+    """
     from devbox_secrets.cli.resources import account_secrets, devboxes
 
     account = at.home()

@@ -4,15 +4,18 @@
 """
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Coroutine
 from enum import IntEnum
 from functools import wraps
-from importlib.metadata import version as package_version
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from devbox_secrets.cli.kit.options import ClusterOptions
+from devbox_secrets.cli.kit.command import Command, Group
+from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
 from devbox_secrets.cli.kit.output import note
 from devbox_secrets.errors import DevboxSecretsError, Unauthorized
 
@@ -46,8 +49,11 @@ class Commands(typer.Typer):
     which could show a value. A parameter of the type `ClusterOptions`, or `AccountOptions`, becomes those options.
     """
 
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - typer's own
-        super().__init__(pretty_exceptions_enable=False, **settings)
+    def __init__(self, section: str = "Commands", **settings: Any) -> None:  # noqa: ANN401 - typer's own
+        """Make a family; `section` is where the help lists it."""
+        super().__init__(cls=Group, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
+        self.section = section
+        self._panel = None if "name" in settings else section
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
         """Make a function a command; the paragraphs of its docstring are its help, as wide as the terminal."""
@@ -55,8 +61,19 @@ class Commands(typer.Typer):
         def decorate(function: _Command) -> _Command:
             paragraphs = (inspect.getdoc(function) or "").split("\n\n")
             text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-            register = super(Commands, self).command(name, **{"help": text, **settings})
+            register = super(Commands, self).command(
+                name, **{"cls": Command, "help": text, "rich_help_panel": self._panel, **settings}
+            )
             register(_with_options(_errors_are_sentences(_synchronous(function))))
+            return function
+
+        return decorate
+
+    def callback(self, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
+        """Make a function what runs before each command; its options are the program's own."""
+
+        def decorate(function: _Command) -> _Command:
+            super(Commands, self).callback(**settings)(_with_options(function))
             return function
 
         return decorate
@@ -129,23 +146,38 @@ def _is_options(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, ClusterOptions)
 
 
+def client_version() -> str:
+    """Give this program's version."""
+    from importlib.metadata import version
+
+    return version(NAME)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(package_version("devbox-secrets"))
+        typer.echo(client_version())
         raise typer.Exit
 
 
+NAME = "devbox-secrets"
+#: The variable by which a shell asks for completions, as typer's scripts for shells set it.
+COMPLETE_VARIABLE = "_DEVBOX_SECRETS_COMPLETE"
+#: The program by which kubectl does.
+COMPLETE_PROGRAM = "kubectl_complete-devbox_secrets"
 app = Commands(
-    name="devbox-secrets",
+    name=NAME,
     help="Account-level secrets for AI-agent devboxes on Kubernetes.",
     no_args_is_help=True,
+    # It imports much; `completion` prints the scripts.
+    add_completion=COMPLETE_VARIABLE in os.environ or PurePath(sys.argv[0]).stem == COMPLETE_PROGRAM,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 @app.callback()
 def _root(
-    _: Annotated[
+    _: AccountOptions,
+    __: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
     ] = False,

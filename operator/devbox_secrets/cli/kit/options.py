@@ -11,6 +11,7 @@ import typer
 
 from devbox_secrets.api.names import OPERATOR_NAMESPACE
 from devbox_secrets.api.validation import check_account
+from devbox_secrets.cli.kit.completion import complete_contexts, complete_namespaces
 from devbox_secrets.errors import InvalidKey
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ ForceConflicts = Annotated[
 PublicKeyFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", exists=True, dir_okay=False,
+        metavar="FILE", exists=True, dir_okay=False, envvar="DEVBOX_SECRETS_PUBLIC_KEY",
         help="Seal with the public key in this file, without asking the cluster.",
     ),
 ]  # fmt: skip
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +40,22 @@ class ClusterOptions:
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
     ] = None
-    context: Annotated[str | None, typer.Option(help="The kubeconfig's context to use.")] = None
+    context: Annotated[
+        str | None, typer.Option(help="The kubeconfig's context to use.", autocompletion=complete_contexts)
+    ] = None
     as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="Act as this user.")] = None
     as_group: Annotated[
         list[str] | None,
         typer.Option(metavar="GROUP", help="Act as a member of this group, together with --as. Repeatable."),
     ] = None
     as_uid: Annotated[str | None, typer.Option(metavar="UID", help="Act with this UID, together with --as.")] = None
-    operator_namespace: Annotated[str, typer.Option(help="Where devbox-secrets is installed.")] = OPERATOR_NAMESPACE
+    operator_namespace: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMESPACE", envvar="DEVBOX_SECRETS_OPERATOR_NAMESPACE", help="Where devbox-secrets is installed.",
+            autocompletion=complete_namespaces,
+        ),
+    ] = OPERATOR_NAMESPACE  # fmt: skip
 
     @asynccontextmanager
     async def connect(self) -> "AsyncIterator[Client]":
@@ -75,8 +85,8 @@ class AccountOptions(ClusterOptions):
         str | None,
         typer.Option(
             "--account", "--namespace", "-n",
-            help="The account: the namespace that owns the secret; without it, the current"
-            " context's namespace.",
+            help="The account, a namespace; without it, the current context's.",
+            autocompletion=complete_namespaces,
         ),
     ] = None  # fmt: skip
 

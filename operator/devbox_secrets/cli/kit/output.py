@@ -1,6 +1,7 @@
 """What a command prints: a table for people, YAML or JSON for programs, and a question to confirm."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,8 +25,10 @@ _STYLES = {
 #: rich takes half a second for a thousand rows.
 _MOST_STYLED_ROWS = 1000
 _GAP = 3
-#: A column up to this width isn't broken if that leaves room for a wider one.
-_NARROW = 22
+#: A column of text isn't wrapped up to this width, as long as the others can become narrower.
+_TEXT_WIDTH = 22
+#: The narrowest that a column of names may become. Where that isn't enough, the terminal breaks whole rows.
+_NAME_WIDTH = 20
 
 
 class Format(StrEnum):
@@ -36,13 +39,27 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class ObjectFormat(StrEnum):
+    """How objects are printed."""
+
+    TEXT = "text"
+    WIDE = "wide"
+    NAME = "name"
+    YAML = "yaml"
+    JSON = "json"
+
+
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="A table for people, or data for programs.")]
+ObjectOutput = Annotated[
+    ObjectFormat,
+    typer.Option("--output", "-o", help="A table for people, a wider one, names alone, or data for programs."),
+]
 
 
-def show(output: Format, data: Any, text: Callable[[], None]) -> None:  # noqa: ANN401 - JSON
+def show(output: Format | ObjectFormat, data: Any, text: Callable[[], None]) -> None:  # noqa: ANN401 - JSON
     """Print a result: its data, or call what prints it for people."""
-    if output is Format.TEXT:
+    if output in {Format.TEXT, ObjectFormat.WIDE}:
         text()
     else:
         typer.echo(as_text(data, output), nl=False)
@@ -53,39 +70,57 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, err: b
 
     There, text that is too wide continues in the next line of its cell. Nothing is ever left out.
     """
+    from rich.cells import cell_len
+
     printed = [[_printable(cell) for cell in row] for row in rows]
     columns = list(zip(headers, *printed, strict=True))
     if (sys.stderr if err else sys.stdout).isatty() and len(printed) <= _MOST_STYLED_ROWS:
-        _print_styled(columns, err=err)
-        return
-    from rich.cells import cell_len
-
+        # An empty column would take room from the others.
+        columns = [column for column in columns if any(column[1:])] or columns
+        if widths := _fitting(columns, shutil.get_terminal_size().columns):
+            _print_styled(columns, widths, err=err)
+            return
     widths = [max(map(cell_len, column)) for column in columns]
-    for row in [list(headers)] * any(headers) + printed:
+    for row in list(zip(*columns, strict=True))[not any(headers) :]:
         padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
         typer.echo((" " * _GAP).join(padded).rstrip(), err=err)
 
 
-def _print_styled(columns: list[tuple[str, ...]], *, err: bool) -> None:
+def _fitting(columns: list[tuple[str, ...]], room: int) -> list[int]:
+    """Give the columns widths that fit; none if there is too little room.
+
+    Text is wrapped first, then names are broken, then also short texts are wrapped.
+    """
     from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in columns]
+    words = [max(cell_len(word) for cell in column for word in cell.split(" ")) for column in columns]
+    is_text = [word < width for word, width in zip(words, widths, strict=True)]
+    text = [min(width, _TEXT_WIDTH) if it else width for it, width in zip(is_text, widths, strict=True)]
+    names = [width if it else min(width, _NAME_WIDTH) for it, width in zip(is_text, text, strict=True)]
+    short = [min(width, word) for word, width in zip(words, names, strict=True)]
+    room -= _GAP * (len(columns) - 1)
+    for least in (text, names, short):
+        while sum(widths) > room and widths != least:
+            _, widest = max((width, at) for at, width in enumerate(widths) if width > least[at])
+            widths[widest] -= 1
+    return widths if sum(widths) <= room else []
+
+
+def _print_styled(columns: list[tuple[str, ...]], widths: list[int], *, err: bool) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, stderr=err)
-    # An empty column would take room from the others.
-    columns = [column for column in columns if any(column[1:])] or columns
-    widths = [max(map(cell_len, column)) for column in columns]
-    narrow = sum(width + _GAP for width in widths if width <= _NARROW) < console.width - _NARROW
     headers = [column[0] for column in columns]
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=any(headers))
     for header, width in zip(headers, widths, strict=True):
-        table.add_column(header, overflow="fold", no_wrap=narrow and width <= _NARROW)
+        table.add_column(header, overflow="fold", width=width)
     for row in zip(*(column[1:] for column in columns), strict=True):
         styles = (_STYLES.get(cell.partition(" ")[0].rstrip(":"), "") for cell in row)
         cells = zip(headers, row, styles, strict=True)
         table.add_row(*(Text(cell, style=style if header in _STYLED else "") for header, cell, style in cells))
-    console.print(table)
+    Console(highlight=False, stderr=err).print(table)
 
 
 def note(text: str) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _TERMINAL_LINE_BYTES = 4095
 #: Far more than any value, so that an error can name its true size; and a bound for a stream that never ends.
 _MOST_BYTES = 1 << 24
+#: How many letters may be missing or too many in an option's name.
+_TYPO = 2
 #: The settings of a command that reads a value: typer takes extra arguments, so that its error doesn't repeat them.
 TAKES_A_VALUE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -31,32 +33,49 @@ FromFile = Annotated[
         help="Read the value from this file.",
     ),
 ]  # fmt: skip
-Exact = Annotated[
+KeepNewline = Annotated[
     bool,
-    typer.Option("--exact", help="Keep every byte: a newline at the end of a one-line value, and a byte order mark."),
+    typer.Option(
+        "--keep-newline", help="Keep every byte: the newline at the end of a one-line value, and a byte order mark."
+    ),
 ]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a value that is empty or only white space.")]
 
 
 def refuse_more_arguments(ctx: typer.Context) -> None:
-    """Refuse arguments beyond a command's own, without repeating them: one may be a value.
+    """Refuse what isn't a command's own argument or option; it's only repeated if it's nearly an option's name.
+
+    Anything else may be a value.
 
     Raises:
-        InvalidValue: there are some.
+        UsageError: there is such an argument.
     """
+    known = [name for each in ctx.command.params for name in each.opts if name.startswith("--")]
+    for argument in ctx.args:
+        name = argument.partition("=")[0]
+        if meant := _meant(name, known):
+            ctx.fail(f"No such option: {name}. Did you mean {meant}?")
     if ctx.args:
-        raise InvalidValue(
-            f"only NAME and the options that `devbox-secrets {ctx.info_name} -h` lists can be given; a value never,"
-            " since the shell's history and every list of processes show it: use standard input, --from-file or"
-            " the prompt"
+        ctx.fail(
+            "only NAME and the options that -h lists can be given; a value never, since the shell's history and"
+            " every list of processes show it: use standard input, --from-file or the prompt"
         )
 
 
-def read_value(name: str, from_file: Path | None, *, exact: bool, allow_empty: bool) -> "SecretBytes":
+def _meant(name: str, known: list[str]) -> str:
+    """Give the option that a name is the beginning of, or but for a letter or two; else nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [each for each in known if abs(len(each) - len(name)) <= _TYPO], n=1, cutoff=0.75)
+    longer = [each for each in known if each.startswith(name) and len(name) > len("--") + _TYPO]
+    return next(iter(near + longer), "")
+
+
+def read_value(name: str, from_file: Path | None, *, keep_newline: bool, allow_empty: bool) -> "SecretBytes":
     """Read the value of a variable.
 
-    Unless `exact`, a byte order mark at its beginning is left out, and the newline at the end of a one-line value.
-    Everything else is kept.
+    Unless `keep_newline`, the newline at the end of a one-line value is left out, and a byte order mark at its
+    beginning. Everything else is kept.
 
     Raises:
         InvalidText: it's UTF-16.
@@ -71,7 +90,7 @@ def read_value(name: str, from_file: Path | None, *, exact: bool, allow_empty: b
     else:
         source, raw = _read(from_file)
         refuse_utf16(raw, source)
-        raw = raw if exact else _without_newline(without_bom(raw, source, unless="--exact keeps it"))
+        raw = raw if keep_newline else _without_newline(without_bom(raw, source, unless="--keep-newline keeps it"))
     # A command whose output is read here fails without a trace: what it gives is empty.
     if not (allow_empty or raw.removeprefix(BOM).strip()):
         what = "only white space" if raw else "nothing"
@@ -92,7 +111,7 @@ def _without_newline(raw: bytes) -> bytes:
     line, end, rest = raw.partition(b"\n")
     if not end or rest:
         return raw
-    note("left out the newline at the end (--exact keeps it)")
+    note("left out the newline at the end (--keep-newline keeps it)")
     return line.removesuffix(b"\r")
 
 

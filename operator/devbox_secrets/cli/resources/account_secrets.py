@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from devbox_secrets.api.models import PENDING, AccountSecret, Condition, Reason
-from devbox_secrets.api.names import CLI_FIELD_MANAGER, GROUP, KIND, account_secrets_path
+from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, CLI_FIELD_MANAGER, GROUP, KIND, account_secrets_path
 from devbox_secrets.api.ownership import Tool, is_given_up, managing_tool, owned_fields
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN, VARIABLE_PATTERN
 from devbox_secrets.crypto.envelope import key_id_of
@@ -17,20 +17,21 @@ _FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
 _ATTEMPTS = 5
 
 
-async def list_all(client: Client, account: str, field_selector: str = "") -> list[AccountSecret]:
-    """List an account's AccountSecrets, by variable.
+async def list_all(client: Client, account: str | None, field_selector: str = "") -> list[AccountSecret]:
+    """List an account's AccountSecrets, or without one the whole cluster's, by account and variable.
 
     Raises:
         NotFound: the cluster has no such kind.
         APIError: they can't be read.
     """
     try:
-        secrets, _ = await client.list_all(account_secrets_path(account), AccountSecret.parse, field_selector)
+        path = account_secrets_path(account) if account else ALL_ACCOUNT_SECRETS_PATH
+        secrets, _ = await client.list_all(path, AccountSecret.parse, field_selector)
     except NotFound:
         raise NotFound(
             "this cluster knows no AccountSecrets: devbox-secrets isn't installed there, or it's another one"
         ) from None
-    return sorted(secrets, key=lambda secret: (secret.spec.name, secret.name))
+    return sorted(secrets, key=lambda secret: (secret.namespace, secret.spec.name, secret.name))
 
 
 async def by_variable(client: Client, account: str, variable: str) -> AccountSecret | None:
@@ -88,9 +89,9 @@ async def apply(client: Client, manifest: Body, *, before: AccountSecret | None 
     return AccountSecret.parse(await _apply(client, manifest, before, force=force))
 
 
-async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> None:
-    """Ask the API server whether it would take a manifest; the same as `apply`, but nothing is stored."""
-    await _apply(client, manifest, before, force=force, dryRun="All")
+async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> Body:
+    """Ask the API server what it would store; the same as `apply`, but nothing is stored."""
+    return await _apply(client, manifest, before, force=force, dryRun="All")
 
 
 async def _apply(client: Client, manifest: Body, before: AccountSecret | None, *, force: bool, **options: str) -> Body:
@@ -206,10 +207,11 @@ def full_name(secret: AccountSecret) -> str:
     return f"{KIND.lower()}.{GROUP}/{secret.name}"
 
 
-def changes(before: AccountSecret | None, after: AccountSecret) -> Iterator[str]:
-    """Say what became of an AccountSecret, one line each."""
+def changes(before: AccountSecret | None, after: AccountSecret, *, dry_run: bool = False) -> Iterator[str]:
+    """Say what became of an AccountSecret, or would become, one line each."""
     new = after.spec
     what = "created" if before is None else "changed" if before.spec != new else "unchanged"
+    what = f"would be {what}" if dry_run else what
     yield f"{full_name(after)} {what} in {after.namespace}: {new.name}"
     if before is None:
         return

@@ -12,13 +12,14 @@ from devbox_secrets.api.names import CLI_FIELD_MANAGER, MANAGED_BY_LABEL, NAMESP
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN
 from devbox_secrets.errors import APIError, Conflict, Forbidden, InvalidName, KeyTooWide, NotFound, NotOurs
 
-if TYPE_CHECKING:  # the options of `token` are read from here, before anything is connected
+if TYPE_CHECKING:  # the options of `apikey` are read from here, before anything is connected
     from devbox_secrets.kube.client import Body, Client
 
 #: The label's value on a ServiceAccount or RoleBinding that we created, and may delete with the key.
 _MANAGED_BY = CLI_FIELD_MANAGER
 GATEWAY = "devbox-secrets-gateway"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
+_ROLE_PREFIX = "devbox-secrets-"
 _PAGE = 250
 
 
@@ -31,7 +32,7 @@ class Role(StrEnum):
     @property
     def cluster_role(self) -> str:
         """The chart's ClusterRole."""
-        return f"devbox-secrets-{self}"
+        return f"{_ROLE_PREFIX}{self}"
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,7 @@ class ServiceAccount:
         }
         async with _sentences(
             {
-                NotFound: NotFound(
-                    f"the account {self.account} has no ServiceAccount {self.name}; --create makes it, and binds its"
-                    " role"
-                ),
+                NotFound: NotFound(f"the account {self.account} has no ServiceAccount {self.name}"),
                 Forbidden: Forbidden(
                     f"you may not make tokens of ServiceAccounts in {self.account}: have someone do it who has"
                     " Kubernetes' role edit or admin there"
@@ -84,8 +82,10 @@ class ServiceAccount:
         status = issued["status"]
         return Key(status["token"], status["expirationTimestamp"], issued["spec"]["expirationSeconds"])
 
-    async def create(self, role: Role) -> list[str]:
+    async def create(self, role: Role | None) -> list[str]:
         """Create it and bind its role, unless they exist; give a sentence for each thing that was done.
+
+        Without a role, it keeps the one that it has, or gets `edit`.
 
         The binding comes first: someone who may not give the role leaves nothing behind.
 
@@ -102,9 +102,10 @@ class ServiceAccount:
                 " only read another name, or delete that RoleBinding"
             )
         done = []
-        if role.cluster_role not in bound:
-            await self._bind(role)
-            done.append(f"{self.name} has the role {role.cluster_role} in {self.account} now")
+        wanted = role or (None if bound else Role.EDIT)
+        if wanted and wanted.cluster_role not in bound:
+            await self._bind(wanted)
+            done.append(f"{self.name} has the role {wanted.cluster_role} in {self.account} now")
         try:
             body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self._metadata(self.name)}
             await self.client.request("POST", self._collection, body=body, quote=True)
@@ -121,13 +122,13 @@ class ServiceAccount:
             NotOurs: someone else created it.
             APIError: it can't be read.
         """
-        gone = NotFound(f"the account {self.account} has no ServiceAccount {self.name}: its keys have ended")
+        gone = NotFound(f"the account {self.account} has no ServiceAccount {self.name}, and so no valid keys of it")
         async with _sentences({NotFound: gone}):
             metadata = (await self.client.request("GET", self._path))["metadata"]
         if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) != _MANAGED_BY:
             raise NotOurs(
-                f"the ServiceAccount {self.name} in {self.account} wasn't made by token --create, and may have other"
-                " uses: delete it by yourself, or take away its RoleBinding"
+                f"the ServiceAccount {self.name} in {self.account} wasn't created by apikey create, and may have"
+                " other uses: delete it yourself, or remove its RoleBinding"
             )
         uid: str = metadata["uid"]
         return uid
@@ -162,23 +163,17 @@ class ServiceAccount:
 
     @property
     def _rolebindings(self) -> str:
-        return f"{_RBAC}/namespaces/{self.account}/rolebindings"
+        return _rolebindings_path(self.account)
 
     def _metadata(self, name: str) -> "Body":
         return {"name": name, "namespace": self.account, "labels": {MANAGED_BY_LABEL: _MANAGED_BY}}
 
     async def _bindings(self) -> "list[Body]":
         """Read the RoleBindings by which it has one of the chart's roles."""
-        ours = [("ClusterRole", role.cluster_role) for role in Role]
         subject = {"kind": "ServiceAccount", "name": self.name, "namespace": self.account}
         async with _sentences({Forbidden: self._may_not_bind()}):
-            return [
-                each
-                async for page in self.client.pages(self._rolebindings, {}, _PAGE)
-                for each in page["items"]
-                if (each["roleRef"]["kind"], each["roleRef"]["name"]) in ours
-                and subject in (each.get("subjects") or ())
-            ]
+            bindings = await _role_bindings(self.client, self.account)
+            return [each for each in bindings if subject in (each.get("subjects") or ())]
 
     async def _bind(self, role: Role) -> None:
         missing = NotFound(f"this cluster has no ClusterRole {role.cluster_role}: install the chart, which makes it")
@@ -209,8 +204,63 @@ class ServiceAccount:
     def _may_not_bind(self) -> Forbidden:
         return Forbidden(
             f"you may not see or give roles in {self.account}: have an admin of that namespace do this once, or a"
-            " cluster administrator where the chart has rbac.aggregate=false; later keys need no --create"
+            " cluster administrator where the chart has rbac.aggregate=false; later keys don't need that"
         )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A ServiceAccount that `create` created."""
+
+    name: str
+    created: str
+    role: str | None
+    """The roles that it has, empty for none; None where they can't be seen."""
+
+
+async def list_ours(client: "Client", account: str) -> list[Listed]:
+    """List the ServiceAccounts that `create` created, by name.
+
+    Raises:
+        APIError: they can't be read.
+    """
+    path = f"{NAMESPACES_PATH}/{account}/serviceaccounts"
+    query = {"labelSelector": f"{MANAGED_BY_LABEL}={_MANAGED_BY}"}
+    found = [each["metadata"] async for page in client.pages(path, query, _PAGE) for each in page["items"]]
+    roles = await _roles(client, account)
+    return [
+        Listed(name, each["creationTimestamp"], None if roles is None else ", ".join(sorted(roles.get(name, ()))))
+        for name, each in sorted({each["name"]: each for each in found}.items())
+    ]
+
+
+async def _roles(client: "Client", account: str) -> dict[str, set[str]] | None:
+    """Read which of the chart's roles a namespace's ServiceAccounts have there; None where the caller may not."""
+    roles: dict[str, set[str]] = {}
+    try:
+        bindings = await _role_bindings(client, account)
+    except Forbidden:
+        return None
+    for binding in bindings:
+        for subject in binding.get("subjects") or ():
+            if (subject["kind"], subject.get("namespace")) == ("ServiceAccount", account):
+                roles.setdefault(subject["name"], set()).add(binding["roleRef"]["name"].removeprefix(_ROLE_PREFIX))
+    return roles
+
+
+def _rolebindings_path(account: str) -> str:
+    return f"{_RBAC}/namespaces/{account}/rolebindings"
+
+
+async def _role_bindings(client: "Client", account: str) -> "list[Body]":
+    """Read a namespace's RoleBindings that give one of the chart's roles."""
+    ours = [("ClusterRole", role.cluster_role) for role in Role]
+    return [
+        each
+        async for page in client.pages(_rolebindings_path(account), {}, _PAGE)
+        for each in page["items"]
+        if (each["roleRef"]["kind"], each["roleRef"]["name"]) in ours
+    ]
 
 
 async def base_url(client: "Client", namespace: str) -> str | None:

@@ -97,8 +97,8 @@ class Authenticator:
         if not match:
             raise ErrorResponse(
                 HTTPStatus.UNAUTHORIZED,
-                "the request has no bearer token: send the header Authorization with one that devbox-secrets token"
-                " prints (the SDKs' API key)",
+                "the request has no bearer token: send the header Authorization with one that devbox-secrets"
+                " apikey create prints (the SDKs' API key)",
             )
         token = match.group(1)
         return User(await self._user_name(token), token)

@@ -110,7 +110,7 @@ def _from_api_server(error: APIError) -> ErrorResponse:
         case Unauthorized():
             return ErrorResponse(
                 HTTPStatus.UNAUTHORIZED,
-                "the cluster doesn't know this token, or its time is over: make another with devbox-secrets token",
+                "the cluster doesn't know this token, or it has expired: create one with devbox-secrets apikey create",
             )
         case Forbidden():
             return ErrorResponse(

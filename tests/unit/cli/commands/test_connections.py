@@ -47,13 +47,19 @@ RESPONSES: dict[str, Json | Exception] = {
     f"PATCH {SECRETS}/token": SECRET,
     f"DELETE {SECRETS}/token": {},
     "GET /apis/devbox-secrets.dev/v1alpha1/accountsecrets": listed(SECRET),
-    f"GET {OPERATOR}/configmaps/devbox-secrets-public-keys": {"data": {"newest": str(KEY.public)}},
+    f"GET {OPERATOR}/configmaps/devbox-secrets-public-keys": {
+        "metadata": {"labels": {"app.kubernetes.io/version": "1.2.3"}},
+        "data": {"newest": str(KEY.public)},
+    },
     f"GET {OPERATOR}/secrets/devbox-secrets-keys": {"metadata": {"resourceVersion": "1"}, "data": STORED},
     f"GET {OPERATOR}/services/devbox-secrets-gateway": {"spec": {"ports": [{"name": "http", "port": 80}]}},
     f"PATCH {OPERATOR}/secrets/devbox-secrets-keys": {},
     "GET /api/v1/namespaces": listed(),
     f"GET {TEAM}": {"metadata": {}},
     f"GET {TEAM}/pods": listed(),
+    f"GET {TEAM}/serviceaccounts": listed(
+        {"metadata": {"name": "ci", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": OURS}}
+    ),
     f"GET {TEAM}/serviceaccounts/ci": {"metadata": {"uid": "1", "labels": OURS}},
     f"DELETE {TEAM}/serviceaccounts/ci": {},
     f"POST {TEAM}/serviceaccounts": {},
@@ -79,8 +85,18 @@ ONLINE = {
     "status -n team": ({"GET"}, 3),
     "status -n team TOKEN --wait --timeout 0": ({"GET"}, 4),
     "usage -n team": ({"GET"}, 0),
-    "token -n team ci --create": ({"GET", "POST"}, 0),
-    "token -n team ci --revoke --yes": ({"GET", "DELETE"}, 0),
+    "-n team list": ({"GET"}, 0),
+    "list -A -o wide": ({"GET"}, 0),
+    "get -n team TOKEN -o name": ({"GET"}, 0),
+    "set -n team TOKEN": ({"GET", "PATCH"}, 0),
+    "set -n team TOKEN --public-key key": ({"GET", "PATCH"}, 0),
+    "set -n team TOKEN --dry-run": ({"GET", "PATCH"}, 0),
+    "import -n team .env --dry-run --public-key key": ({"GET", "PATCH"}, 0),
+    "import -n team .env --apply --public-key key": ({"GET", "PATCH"}, 0),
+    "version": ({"GET"}, 0),
+    "apikey create -n team ci": ({"GET", "POST"}, 0),
+    "apikey list -n team": ({"GET"}, 0),
+    "apikey revoke -n team ci --yes": ({"GET", "DELETE"}, 0),
     "keys list": ({"GET"}, 0),
     "keys rotate --no-wait": ({"GET", "PATCH"}, 0),
     "keys backup new --passphrase-file passphrase": ({"GET"}, 0),
@@ -89,7 +105,15 @@ ONLINE = {
     "reseal .": ({"GET"}, 0),
     "check": ({"GET"}, 3),
 }
-OFFLINE = ("seal -n team TOKEN --public-key key", "import -n team .env --public-key key -o yaml")
+OFFLINE = (
+    "seal -n team TOKEN --public-key key",
+    "import -n team .env --public-key key -o yaml",
+    "import -n team .env --public-key key",
+    "version --client",
+    "completion bash",
+    "help keys rotate",
+    "-n team help set",
+)
 
 Invoke = Callable[[str], tuple[int, list[FakeClient]]]
 

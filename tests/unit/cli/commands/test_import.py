@@ -207,7 +207,6 @@ def test_a_dry_run_writes_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--apply"], "--public-key is for sealing without the cluster; leave it out to apply"),
         (["--output-dir", "out", "-o", "yaml"], "choose one of --apply, --output-dir and --output"),
         (["--overwrite"], "--overwrite is for --output-dir"),
         (["nowhere"], "nowhere: No such file or directory"),

@@ -63,10 +63,31 @@ def test_at_a_terminal_no_line_is_wider_and_no_letter_is_lost(monkeypatch: pytes
     with terminal(monkeypatch, columns) as shown:
         print_table(HEADERS, [[name, "yes", text], ["B", "no: TooLarge", "日本語" * 30]])
     lines = plain(shown.getvalue()).splitlines()
-    assert max(map(len, lines)) <= columns
+    if columns >= 80:
+        assert max(map(len, lines)) <= columns
+    else:  # there is no room for columns: the terminal breaks rows
+        assert len(lines) == 3
     letters = sorted("".join(lines))
     wanted = sorted(name + "yes" + text + "B" + "no: TooLarge" + "日本語" * 30 + "".join(HEADERS))
     assert [each for each in letters if each != " "] == [each for each in wanted if each != " "]
+
+
+def test_at_a_terminal_text_is_wrapped_at_words_and_names_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["A_VARIABLE_OF_THIRTY_CHARACTERS", "no: TooLarge", "a description that is too long for its column"]]
+    with terminal(monkeypatch, 80) as shown:
+        print_table(HEADERS, rows)
+    assert [line.rstrip() for line in plain(shown.getvalue()).splitlines()] == [
+        "VARIABLE                          READY          DESCRIPTION",
+        "A_VARIABLE_OF_THIRTY_CHARACTERS   no: TooLarge   a description that is too long",
+        "                                                 for its column",
+    ]
+
+
+def test_where_names_would_become_too_narrow_each_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ["A_VARIABLE" * 4, "B_VARIABLE" * 4, "C_VARIABLE" * 4, "D_VARIABLE" * 4]
+    with terminal(monkeypatch, 80) as shown:
+        print_table("ABCD", [row])
+    assert plain(shown.getvalue()).splitlines()[1] == "   ".join(row)
 
 
 def test_at_a_terminal_words_that_say_how_it_is_have_a_colour_in_their_columns(

@@ -1,4 +1,4 @@
-"""`devbox-secrets token`: an API key from the command, as a developer, an agent and someone without rights call it."""
+"""`devbox-secrets apikey`: an API key from the command, as a developer, an agent and someone without rights call it."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def account(controlplane: ControlPlane, rest: Gateway) -> Account:
 
 
 def run(account: Account, *arguments: str, kubeconfig: Path | None = None) -> Done:
-    return command(kubeconfig or account.controlplane.kubeconfig, "token", *arguments, "-n", account.name)
+    return command(kubeconfig or account.controlplane.kubeconfig, "apikey", *arguments, "-n", account.name)
 
 
 def key_of(done: Done) -> str:
@@ -63,7 +63,7 @@ def person(account: Account, role: str) -> Path:
 
 
 def test_an_admin_of_the_namespace_makes_a_key_that_works(account: Account, rest: Gateway) -> None:
-    done = run(account, "ci", "--create", kubeconfig=person(account, "admin"))
+    done = run(account, "create", "ci", kubeconfig=person(account, "admin"))
     key = key_of(done)
     assert done.stderr.splitlines()[:2] == [
         f"devbox-secrets: ci has the role devbox-secrets-edit in {account.name} now",
@@ -75,9 +75,9 @@ def test_an_admin_of_the_namespace_makes_a_key_that_works(account: Account, rest
 
 
 def test_again_it_makes_nothing_but_a_key(account: Account) -> None:
-    key_of(run(account, "ci", "--create"))
+    key_of(run(account, "create", "ci"))
     before = get(account.controlplane, "serviceaccounts,rolebindings", "-n", account.name)["items"]
-    for arguments in (("ci", "--create"), ("ci",)):
+    for arguments in (("create", "ci"), ("create", "ci", "--role", "edit")):
         done = run(account, *arguments)
         key_of(done)
         (told,) = done.stderr.splitlines()
@@ -85,8 +85,8 @@ def test_again_it_makes_nothing_but_a_key(account: Account) -> None:
     assert get(account.controlplane, "serviceaccounts,rolebindings", "-n", account.name)["items"] == before
 
 
-def test_what_kubectl_made_and_bound_needs_no_create(account: Account, rest: Gateway) -> None:
-    with rest.client(key_of(run(account, "editor", "--create"))) as api:
+def test_what_kubectl_created_and_bound_stays_as_it_is(account: Account, rest: Gateway) -> None:
+    with rest.client(key_of(run(account, "create", "editor"))) as api:
         create(api, "TOKEN")
     names = {
         each["metadata"]["name"] for each in get(account.controlplane, "rolebindings", "-n", account.name)["items"]
@@ -95,14 +95,14 @@ def test_what_kubectl_made_and_bound_needs_no_create(account: Account, rest: Gat
 
 
 def test_a_key_with_the_role_view_only_reads(account: Account, rest: Gateway) -> None:
-    with rest.client(key_of(run(account, "watcher", "--create", "--role", "view"))) as api:
+    with rest.client(key_of(run(account, "create", "watcher", "--role", "view"))) as api:
         until("it may read", lambda: api.get("/v1/secrets").is_success)
         error_message(api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"}), 403, "Forbidden")
 
 
 def test_a_key_that_may_write_is_never_given_as_one_that_only_reads(account: Account) -> None:
-    key_of(run(account, "ci", "--create"))
-    assert sentence(run(account, "ci", "--create", "--role", "view")) == (
+    key_of(run(account, "create", "ci"))
+    assert sentence(run(account, "create", "ci", "--role", "view")) == (
         f"ci in {account.name} may write secrets, by the RoleBinding ci-devbox-secrets-edit: give a key that may only"
         " read another name, or delete that RoleBinding"
     )
@@ -113,13 +113,13 @@ DURATIONS = [("10m", timedelta(minutes=10)), ("2h", timedelta(hours=2)), (None, 
 
 @pytest.mark.parametrize(("asked", "given"), DURATIONS)
 def test_a_key_ends_when_it_was_asked_to(account: Account, asked: str | None, given: timedelta) -> None:
-    found = claims(key_of(run(account, "editor", *(["--duration", asked] if asked else []))))
+    found = claims(key_of(run(account, "create", "editor", *(["--duration", asked] if asked else []))))
     assert found["exp"] - found["iat"] == given.total_seconds()
     assert found["sub"] == f"system:serviceaccount:{account.name}:editor"
 
 
 def test_for_programs_it_comes_with_what_else_they_need(account: Account) -> None:
-    done = run(account, "editor", "-o", "json")
+    done = run(account, "create", "editor", "-o", "json")
     found = json.loads(done.stdout)
     assert {name: found[name] for name in ("account", "serviceAccount", "baseUrl")} == {
         "account": account.name, "serviceAccount": "editor", "baseUrl": None,
@@ -127,7 +127,7 @@ def test_for_programs_it_comes_with_what_else_they_need(account: Account) -> Non
     end = datetime.fromisoformat(found["expires"])
     assert timedelta(hours=23) < end - datetime.now(UTC) < timedelta(hours=25)
     assert claims(found["token"])["exp"] == pytest.approx(end.timestamp(), abs=2)
-    assert "token: ey" in run(account, "editor", "-o", "yaml").stdout
+    assert "token: ey" in run(account, "create", "editor", "-o", "yaml").stdout
 
 
 SERVICES = {
@@ -147,9 +147,9 @@ def test_the_base_url_is_that_of_the_chart_s_service(account: Account, values: s
     (service,) = [each for each in rendered.split("\n---\n") if "\nkind: Service\n" in each]
     account.controlplane.kubectl("apply", "-f", "-", "-n", NAMESPACE, input=service)
     try:
-        assert json.loads(run(account, "editor", "-o", "json").stdout)["baseUrl"] == SERVICES[values]
+        assert json.loads(run(account, "create", "editor", "-o", "json").stdout)["baseUrl"] == SERVICES[values]
         # Who may not read it there has no base URL, and the key all the same.
-        unseen = run(account, "editor", "-o", "json", kubeconfig=person(account, "edit"))
+        unseen = run(account, "create", "editor", "-o", "json", kubeconfig=person(account, "edit"))
         assert json.loads(unseen.stdout)["baseUrl"] is None
     finally:
         account.controlplane.kubectl("delete", "service", "devbox-secrets-gateway", "-n", NAMESPACE)
@@ -158,7 +158,7 @@ def test_the_base_url_is_that_of_the_chart_s_service(account: Account, values: s
 def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> None:
     master, slave = pty.openpty()
     done = subprocess.run(
-        [COMMAND, "token", "editor", "-n", account.name, "--kubeconfig", account.controlplane.kubeconfig],
+        [COMMAND, "apikey", "create", "editor", "-n", account.name, "--kubeconfig", account.controlplane.kubeconfig],
         stdin=subprocess.DEVNULL, stdout=slave, stderr=subprocess.PIPE, check=False,
     )  # fmt: skip
     shown = os.read(master, 65536).decode()
@@ -173,23 +173,17 @@ def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> No
 # --- What goes wrong
 
 
-def test_without_a_service_account_it_is_told_how_to_make_one(account: Account) -> None:
-    assert sentence(run(account, "ci")) == (
-        f"the account {account.name} has no ServiceAccount ci; --create makes it, and binds its role"
-    )
-
-
 def test_who_may_not_make_tokens_is_told_who_may(account: Account) -> None:
-    told = sentence(run(account, "editor", kubeconfig=person(account, "view")))
+    told = sentence(run(account, "create", "editor", kubeconfig=person(account, "view")))
     assert told == (
         f"you may not make tokens of ServiceAccounts in {account.name}: have someone do it who has Kubernetes' role"
         " edit or admin there"
     )
-    key_of(run(account, "editor", kubeconfig=person(account, "edit")))
+    key_of(run(account, "create", "editor", kubeconfig=person(account, "edit")))
 
 
 def test_who_may_not_give_roles_leaves_nothing_behind(account: Account) -> None:
-    told = sentence(run(account, "ci", "--create", kubeconfig=person(account, "edit")))
+    told = sentence(run(account, "create", "ci", kubeconfig=person(account, "edit")))
     assert told.startswith(f"you may not see or give roles in {account.name}: have an admin of that namespace")
     assert account.controlplane.kubectl("get", "serviceaccount", "ci", "-n", account.name, check=False).returncode
 
@@ -198,7 +192,7 @@ def test_a_cluster_without_the_role_is_told_so_to_everyone(tmp_path: Path) -> No
     with ControlPlane.start() as it:
         it.kubectl("create", "rolebinding", "admin", "--clusterrole=admin", "--user=jane", "-n", "default")
         for kubeconfig in (it.kubeconfig, it.user_kubeconfig("jane")):
-            told = command(kubeconfig, "token", "ci", "--create", "-n", "default")
+            told = command(kubeconfig, "apikey", "create", "ci", "-n", "default")
             assert sentence(told) == (
                 "this cluster has no ClusterRole devbox-secrets-edit: install the chart, which makes it"
             )
@@ -208,14 +202,14 @@ def test_a_cluster_without_the_role_is_told_so_to_everyone(tmp_path: Path) -> No
 
 
 def test_a_namespace_that_isn_t_there_is_told_so(account: Account) -> None:
-    done = command(account.controlplane.kubeconfig, "token", "ci", "--create", "-n", "nowhere")
+    done = command(account.controlplane.kubeconfig, "apikey", "create", "ci", "-n", "nowhere")
     assert sentence(done) == "there is no namespace nowhere"
 
 
 def test_a_binding_of_the_same_name_that_is_someone_else_s_is_left_alone(account: Account) -> None:
     binding = ("create", "rolebinding", "ci-devbox-secrets-edit", "--clusterrole=view", "--user=jane")
     account.controlplane.kubectl(*binding, "-n", account.name)
-    assert sentence(run(account, "ci", "--create")) == (
+    assert sentence(run(account, "create", "ci")) == (
         f"the RoleBinding ci-devbox-secrets-edit in {account.name} is for something else: give the key another name"
     )
 
@@ -223,7 +217,8 @@ def test_a_binding_of_the_same_name_that_is_someone_else_s_is_left_alone(account
 def test_a_shorter_key_than_was_asked_for_is_told(account: Account) -> None:
     with ControlPlane.start(apiserver_args=["--service-account-max-token-expiration=2h"]) as it:
         it.kubectl("create", "serviceaccount", "ci", "-n", "default")
-        done = command(it.kubeconfig, "token", "ci", "-n", "default", "--duration=90d")
+        it.kubectl("create", "rolebinding", "edit", "--clusterrole=edit", "--user=jane", "-n", "default")
+        done = command(it.user_kubeconfig("jane"), "apikey", "create", "ci", "-n", "default", "--duration=90d")
     found = claims(key_of(done))
     assert found["exp"] - found["iat"] == 7200
     assert done.stderr.endswith("Z, which is the longest that the API server gives\n")
@@ -231,20 +226,22 @@ def test_a_shorter_key_than_was_asked_for_is_told(account: Account) -> None:
 
 def test_a_member_namespace_is_told_to_be_no_home(account: Account) -> None:
     member = account.member(**{ACCOUNT: account.name})
-    done = run(member, "ci", "--create")
+    done = run(member, "create", "ci")
     key_of(done)
     assert f"a label gives {member.name} to the account {account.name}" in done.stderr
 
 
 WRONG = {
-    "too short": (["ci", "--duration", "9m"], 1, "9m is too short: a key lasts at least 10m"),
-    "no duration": (["ci", "--duration", "soon"], 1, "'soon' isn't a number of days, hours or minutes"),
-    "longer than the API server takes": (["editor", "--duration", "99999d"], 1, "may not specify a duration larger"),
-    "no name of a ServiceAccount": (["ghp_0123"], 1, "that can't be a ServiceAccount's name"),
-    "another path": (["../secrets"], 1, "that can't be a ServiceAccount's name"),
-    "a role alone": (["ci", "--role", "view"], 2, "--role is for --create"),
-    "two things": (["ci", "--create", "--revoke"], 2, "two things to do"),
-    "another role": (["ci", "--create", "--role", "admin"], 2, "admin"),
+    "too short": (["create", "ci", "--duration", "9m"], 1, "9m is too short: a key is valid for at least 10m"),
+    "no duration": (["create", "ci", "--duration", "soon"], 1, "'soon' isn't a number of days, hours or minutes"),
+    "longer than the API server takes": (
+        ["create", "editor", "--duration", "99999d"],
+        1,
+        "may not specify a duration larger",
+    ),
+    "no name of a ServiceAccount": (["create", "ghp_0123"], 1, "that can't be a ServiceAccount's name"),
+    "another path": (["create", "../secrets"], 1, "that can't be a ServiceAccount's name"),
+    "another role": (["create", "ci", "--role", "admin"], 2, "admin"),
 }
 
 
@@ -257,16 +254,26 @@ def test_it_declines_with_a_sentence_for(what: str, account: Account) -> None:
     assert "ghp_0123" not in done.stderr
 
 
-# --- The end of a key
+# --- Which there are, and the end of a key
+
+
+def test_who_has_keys_is_listed_with_their_roles(account: Account) -> None:
+    assert run(account, "list").stdout.startswith(f"The account {account.name} has no API keys yet: ")
+    key_of(run(account, "create", "ci"))
+    key_of(run(account, "create", "watcher", "--role", "view"))
+    lines = [line.split() for line in run(account, "list").stdout.splitlines()]
+    assert [line[:2] for line in lines] == [["NAME", "ROLE"], ["ci", "edit"], ["watcher", "view"]]
+    unseen = json.loads(run(account, "list", "-o", "json", kubeconfig=person(account, "edit")).stdout)
+    assert [(each["serviceAccount"], each["role"]) for each in unseen] == [("ci", None), ("watcher", None)]
 
 
 def test_revoked_keys_are_nobody_s_and_what_was_made_is_gone(account: Account, rest: Gateway) -> None:
-    key = key_of(run(account, "ci", "--create"))
+    key = key_of(run(account, "create", "ci"))
     with rest.client(key) as api:
         until("it may read", lambda: api.get("/v1/secrets").is_success)
-        done = run(account, "ci", "--revoke", "--yes")
+        done = run(account, "revoke", "ci", "--yes")
         assert (done.returncode, done.stdout, done.stderr) == (
-            0, "", f"devbox-secrets: the keys of {account.name}/ci have ended\n",
+            0, "", f"devbox-secrets: the keys of {account.name}/ci are revoked\n",
         )  # fmt: skip
 
         def refused() -> httpx.Response | None:
@@ -276,16 +283,16 @@ def test_revoked_keys_are_nobody_s_and_what_was_made_is_gone(account: Account, r
         error_message(until("the key has ended", refused), 401, "Unauthorized")  # type: ignore[arg-type]
     names = account.controlplane.kubectl("get", "serviceaccounts,rolebindings", "-n", account.name, "-o", "name").stdout
     assert "/ci" not in names
-    assert "has no ServiceAccount ci" in sentence(run(account, "ci", "--revoke", "--yes"))
+    assert "has no ServiceAccount ci" in sentence(run(account, "revoke", "ci", "--yes"))
 
 
 def test_what_someone_else_made_is_not_deleted(account: Account) -> None:
-    assert "wasn't made by token --create" in sentence(run(account, "editor", "--revoke", "--yes"))
+    assert "wasn't created by apikey create" in sentence(run(account, "revoke", "editor", "--yes"))
     assert token(account.controlplane, account.name)
 
 
 def test_nothing_is_revoked_where_nobody_says_yes(account: Account) -> None:
-    key_of(run(account, "ci", "--create"))
-    told = sentence(run(account, "ci", "--revoke"))
-    assert told == "there is no terminal to ask at: say --yes to end the keys of ci"
+    key_of(run(account, "create", "ci"))
+    told = sentence(run(account, "revoke", "ci"))
+    assert told == "there is no terminal to ask at: pass --yes to revoke the keys of ci"
     assert token(account.controlplane, account.name, "ci")

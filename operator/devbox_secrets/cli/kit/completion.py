@@ -1,0 +1,66 @@
+"""Candidates that the shell completes: from the kubeconfig or the cluster; none, quickly, where those can't be read."""
+
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from devbox_secrets.cli.kit.options import AccountOptions
+    from devbox_secrets.kube.client import Client
+
+#: Nobody waits longer for a candidate.
+_SECONDS = 2
+
+
+def complete_contexts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the kubeconfig's contexts that begin so."""
+    import yaml
+
+    given = ctx.params.get("kubeconfig")
+    paths = [str(given)] if given else os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
+    names: dict[str, None] = {}
+    for path in filter(None, paths):
+        try:
+            content = yaml.safe_load(Path(path).expanduser().read_bytes())
+            names |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+            continue  # a file of several; what is wrong with it, a command says
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the namespaces that begin so."""
+
+    async def read(client: "Client", _: "AccountOptions") -> list[str]:
+        from devbox_secrets.api.names import NAMESPACES_PATH
+
+        pages = client.pages(NAMESPACES_PATH, {}, metadata_only=True)
+        return [each["metadata"]["name"] async for page in pages for each in page["items"]]
+
+    return from_cluster(ctx, incomplete, read)
+
+
+def from_cluster(
+    ctx: typer.Context, incomplete: str, read: "Callable[[Client, AccountOptions], Awaitable[Iterable[str]]]"
+) -> list[str]:
+    """Give what `read` finds, as far as it begins so, with the options that were typed already."""
+    import asyncio
+
+    from devbox_secrets.cli.kit.app import run
+    from devbox_secrets.cli.kit.options import AccountOptions
+
+    given = {name: ctx.params.get(name) for name in inspect.signature(AccountOptions).parameters}
+    at = AccountOptions(**{name: value for name, value in given.items() if value})
+
+    async def found() -> Iterable[str]:
+        async with asyncio.timeout(_SECONDS), at.connect() as client:
+            return await read(client, at)
+
+    try:
+        return [each for each in run(found()) if each.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - whatever it is, someone is typing: the command itself will say it
+        return []

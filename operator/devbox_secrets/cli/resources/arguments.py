@@ -1,0 +1,60 @@
+"""Arguments that name what is in the cluster, with their completion in the shell."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from devbox_secrets.cli.kit.completion import from_cluster
+
+if TYPE_CHECKING:
+    from devbox_secrets.cli.kit.options import AccountOptions
+    from devbox_secrets.kube.client import Client
+
+
+def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the account's variables that begin so."""
+
+    async def read(client: "Client", at: "AccountOptions") -> list[str]:
+        from devbox_secrets.cli.resources import account_secrets
+
+        return [secret.spec.name for secret in await account_secrets.list_all(client, at.home())]
+
+    return from_cluster(ctx, incomplete, read)
+
+
+def complete_older_keys(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the ids of the sealing keys that begin so, but for the newest."""
+
+    async def read(client: "Client", at: "AccountOptions") -> list[str]:
+        from devbox_secrets.crypto.envelope import PublicKey
+        from devbox_secrets.kube.key_store import KeyStore
+
+        keys = await KeyStore(client, at.operator_namespace).read_public()
+        newest = PublicKey.parse(keys["newest"]).id
+        return [key_id for key_id in keys if key_id not in {"newest", newest}]
+
+    return from_cluster(ctx, incomplete, read)
+
+
+def complete_service_accounts(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the account's ServiceAccounts that have API keys and begin so."""
+
+    async def read(client: "Client", at: "AccountOptions") -> list[str]:
+        from devbox_secrets.cli.resources.service_accounts import list_ours
+
+        return [each.name for each in await list_ours(client, at.home())]
+
+    return from_cluster(ctx, incomplete, read)
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The variable, such as GITHUB_TOKEN, or the AccountSecret's own name.",
+        autocompletion=complete_names,
+    ),
+]
+Variable = Annotated[
+    str, typer.Argument(metavar="NAME", help="The environment variable.", autocompletion=complete_names)
+]

@@ -1,0 +1,88 @@
+"""`version`, `completion`, `help`."""
+
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from devbox_secrets.cli import app
+from devbox_secrets.cli.kit.app import client_version
+from devbox_secrets.errors import ConfigError, Unreachable
+from devbox_secrets.kube.client import Client
+from unit.cli.fake_client import FakeClient, Json
+
+CONFIGMAP = "GET /api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> dict[str, Json | Exception]:
+    """What the cluster responds, to be filled."""
+    responses: dict[str, Json | Exception] = {}
+
+    @asynccontextmanager
+    async def connect(*_: object) -> AsyncIterator[FakeClient]:
+        yield FakeClient(responses)
+
+    monkeypatch.setattr(Client, "connect", connect)
+    return responses
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+def test_the_versions_of_both_are_shown(cluster: dict[str, Json | Exception]) -> None:
+    cluster[CONFIGMAP] = {"metadata": {"labels": {"app.kubernetes.io/version": "1.2.3"}}}
+    assert run("version").stdout == f"client     {client_version()}\noperator   1.2.3\n"
+    assert json.loads(run("version", "-o", "json").stdout) == {"client": client_version(), "operator": "1.2.3"}
+
+
+@pytest.mark.parametrize(
+    ("response", "told"),
+    [
+        (Unreachable("cannot reach it"), "devbox-secrets: cannot reach it\n"),
+        (ConfigError("there is no kubeconfig"), "devbox-secrets: there is no kubeconfig\n"),
+        ({"metadata": {}}, ""),
+    ],
+)
+def test_an_operator_that_is_not_reached_is_unknown_and_no_error(
+    cluster: dict[str, Json | Exception], response: Json | Exception, told: str
+) -> None:
+    cluster[CONFIGMAP] = response
+    result = run("version")
+    assert (result.exit_code, result.stderr) == (0, told)
+    assert result.stdout == f"client     {client_version()}\noperator   unknown\n"
+
+
+def test_the_client_s_version_needs_no_cluster() -> None:
+    assert run("version", "--client").stdout == f"client   {client_version()}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_script_for_a_shell_calls_the_program(shell: str) -> None:
+    result = run("completion", shell)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"_DEVBOX_SECRETS_COMPLETE=complete_{shell}" in result.stdout
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=result.stdout.encode(), check=True)
+
+
+def test_there_is_no_script_for_another_shell() -> None:
+    result = run("completion", "tcsh")
+    assert result.exit_code == 2
+    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["keys", "rotate"], ["keys"], []])
+def test_help_is_that_of_the_command(words: list[str]) -> None:
+    result = run("help", *words)
+    assert (result.exit_code, result.stdout) == (0, run(*words, "--help").stdout)
+
+
+def test_help_of_no_command_says_so() -> None:
+    result = run("help", "lst")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "No such command 'lst'. Did you mean 'list', 'set'?" in result.stderr
