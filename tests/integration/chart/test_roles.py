@@ -149,7 +149,7 @@ def test_then_an_admin_of_a_namespace_is_told_who_can_give_a_key(cluster: Contro
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "a cluster administrator where the chart has rbac.aggregate=false" in refused.stderr
     assert command(cluster.kubeconfig, "apikey", "create", "ci", *here).returncode == 0
-    assert command(jane, "token", "ci", *here).stdout.startswith("ey")
+    assert command(jane, "apikey", "create", "ci", *here).stdout.startswith("ey")
 
 
 def test_and_can_give_one_to_others_once_the_role_is_bound_to_them(cluster: ControlPlane, account: Account) -> None:
@@ -163,4 +163,4 @@ def test_and_can_give_one_to_others_once_the_role_is_bound_to_them(cluster: Cont
 def test_the_public_key_is_everyone_s_also_without_aggregation(cluster: ControlPlane, account: Account) -> None:
     kubeconfig = cluster.service_account_kubeconfig(account.name, "viewer")
     done = command(kubeconfig, "seal", "TOKEN", "-n", account.name, f"--operator-namespace={NAMESPACE}", value=b"1")
-    assert done.stdout.startswith("apiVersion: devbox-secrets.dev/")
+    assert done.stdout.startswith("---\napiVersion: devbox-secrets.dev/")
