@@ -108,12 +108,16 @@ def family(*given: ClusterOptions) -> tuple[Commands, list[ClusterOptions]]:
         (["-n", "a", "account", "-n", "b"], {"account": "b"}),
         (["--operator-namespace", "o", "--namespace", "a", "account"], {"account": "a", "operator_namespace": "o"}),
         (["-n", "-x", "account"], {"account": "-x"}),
+        (
+            ["--as", "jane", "--as-group=a", "--as-group=b", "account", "--as-group=c"],
+            {"as_user": "jane", "as_group": ["a", "b", "c"]},
+        ),
         (["account"], {"account": None, "operator_namespace": "devbox-secrets"}),
         (["--context", "one", "group", "cluster"], {"context": "one"}),
         (["-n", "a", "group", "cluster"], {}),
     ],
 )
-def test_options_that_say_where_may_come_before_the_command(words: list[str], expected: dict[str, str | None]) -> None:
+def test_options_that_say_where_may_come_before_the_command(words: list[str], expected: dict[str, object]) -> None:
     program, seen = family()
     result = invoke(*words, family=program)
     assert result.exit_code == 0, result.stderr
