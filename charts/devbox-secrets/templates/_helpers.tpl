@@ -213,12 +213,12 @@ webhook has the same bounds.
 {{- define "devbox-secrets.mostOfName" -}}253{{- end }}
 {{- define "devbox-secrets.mostCharacters" -}}60000{{- end }}
 {{/* Entries of the annotation env times containers. */}}
-{{- define "devbox-secrets.mostAdded" -}}500{{- end }}
+{{- define "devbox-secrets.mostAdded" -}}300{{- end }}
 {{/* The longest path that Linux takes. */}}
 {{- define "devbox-secrets.mostOfPath" -}}4095{{- end }}
 {{- define "devbox-secrets.mostContainers" -}}100{{- end }}
 {{- define "devbox-secrets.mostAnnotations" -}}1000{{- end }}
-{{- define "devbox-secrets.mostItems" -}}1000{{- end }}
+{{- define "devbox-secrets.mostItems" -}}500{{- end }}
 {{/* Whether a pod has no more of it all than that, or than a multiple of the items. Containers are counted first: only
 so many are looked into, and there only at the lists that something is added to. */}}
 {{- define "devbox-secrets.fits" -}}

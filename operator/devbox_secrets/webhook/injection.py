@@ -23,11 +23,11 @@ _ENTRIES = re.compile(rf"{_NAME}(={_NAME})?(,{_NAME}(={_NAME})?)*")
 # The policy's bounds, which the chart's helpers give the reason for.
 _MOST_ENTRIES = 100
 _MOST_CHARACTERS = 60_000
-_MOST_ADDED = 500
+_MOST_ADDED = 300
 _MOST_OF_PATH = 4095
 _MOST_CONTAINERS = 100
 _MOST_ANNOTATIONS = 1_000
-_MOST_ITEMS = 1_000
+_MOST_ITEMS = 500
 _PATH = re.compile(r"(/[^/: \x00-\x1f\x7f]+)+")
 #: Devboxes run as users of all kinds, and without an fsGroup files are root's: so all of the pod may read them.
 _FILE_MODE = 0o444

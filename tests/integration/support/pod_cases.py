@@ -15,9 +15,9 @@ SETTINGS: Json = {"configMapRef": {"name": "settings"}}
 OWN: list[Json] = [SETTINGS, {"prefix": "DB_", "secretRef": {"name": "db"}}]
 BY_HAND: list[Json] = [SETTINGS, {"secretRef": {"name": SECRET}}]
 OWN_ENV: list[Json] = [{"name": "GITHUB_TOKEN", "value": "the pod's own"}, {"name": "OTHER", "value": "$(DB)"}]
-MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(30)]
-MANY_ENV_FROM: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(1_000)]
-TOO_MUCH_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(1_001)]
+MANY: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(16)]
+MANY_ENV_FROM: list[Json] = [{"configMapRef": {"name": f"settings-{number}"}} for number in range(500)]
+TOO_MUCH_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(501)]
 MANY_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x"} for number in range(30)]
 LARGE_ENV: list[Json] = [{"name": f"OWN_{number}", "value": "x" * 100_000} for number in range(12)]
 
@@ -42,7 +42,7 @@ TWO = {ENV: "GITHUB_TOKEN, DB=PROD_DATABASE_URL"}
 BOTH = [one("GITHUB_TOKEN"), one("DB", "PROD_DATABASE_URL")]
 #: As much as a devbox may have.
 MANY_ANNOTATIONS = {f"example.org/{number}": "" for number in range(999)}
-MANY_MOUNTS: list[Json] = [{"name": "cache", "mountPath": f"/{number}"} for number in range(998)]
+MANY_MOUNTS: list[Json] = [{"name": "cache", "mountPath": f"/{number}"} for number in range(498)]
 LONGEST_NAME = "A" * 253
 LONGEST_PATH = "/a" * 2_047
 A_HUNDRED = [f"VARIABLE_{number}" for number in range(100)]
@@ -118,7 +118,7 @@ ALL_VARIABLES = [
         containers=[container("a", envFrom=BY_HAND), container("b")],
     ),
     Case(
-        "thirty containers of thirty envFrom each",
+        "thirty containers of sixteen envFrom each",
         [{"envFrom": [OURS, *MANY]}] * 30,
         containers=[container(f"c{number}", envFrom=MANY) for number in range(30)],
     ),
@@ -143,7 +143,7 @@ ALL_VARIABLES = [
     ),
     Case("a thousand annotations", [ALL], {**MANY_ANNOTATIONS, INJECT: "true"}),
     Case(
-        "a thousand envFrom, and more env than is looked at",
+        "five hundred envFrom, and more env than is looked at",
         [{"envFrom": [OURS, *MANY_ENV_FROM]}],
         containers=[container("a", envFrom=MANY_ENV_FROM, env=TOO_MUCH_ENV)],
     ),
@@ -218,16 +218,16 @@ CHOSEN = [
     ),
     Case("env: as many spaces as there may be", [{"env": [one("A")]}], {ENV: "A" + " " * 59_999}),
     Case(
-        "env: a container of a thousand, of which some have one name that env has, too",
-        [{"env": [one("B"), *TOO_MUCH_ENV[:990], *[{"name": "A", "value": "own"}] * 10]}],
+        "env: a container of five hundred, of which some have one name that env has, too",
+        [{"env": [one("B"), *TOO_MUCH_ENV[:490], *[{"name": "A", "value": "own"}] * 10]}],
         {ENV: "A, B"},
-        [container("a", env=[*TOO_MUCH_ENV[:990], *[{"name": "A", "value": "own"}] * 10])],
+        [container("a", env=[*TOO_MUCH_ENV[:490], *[{"name": "A", "value": "own"}] * 10])],
     ),
     Case(
-        "env: a hundred in five containers of thirty each",
-        [{"env": [*map(one, A_HUNDRED), *MANY_ENV]}] * 5,
+        "env: a hundred in three containers of thirty each",
+        [{"env": [*map(one, A_HUNDRED), *MANY_ENV]}] * 3,
         {ENV: ",".join(A_HUNDRED)},
-        [container(f"c{number}", env=MANY_ENV) for number in range(5)],
+        [container(f"c{number}", env=MANY_ENV) for number in range(3)],
     ),
 ]
 

@@ -55,12 +55,12 @@ _PATH = (
 _MANY = f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account"
 _LONG = f"annotation {ENV} has more than 60000 characters; leave it out to have every variable of the account"
 _LARGE = (
-    "a devbox may have 100 containers, 1000 annotations, and in all 1000 entries of envFrom (with the annotation env:"
+    "a devbox may have 100 containers, 1000 annotations, and in all 500 entries of envFrom (with the annotation env:"
     " of env) and, with the annotation mount, of volumeMounts and volumes; this pod has more: give it fewer, or write"
     f' the annotation {INJECT}: "false" for nothing'
 )
 _ADDED = (
-    f"annotation {ENV}: 100 entries for each of {{}} containers are more than 500: list fewer, or leave it out to have"
+    f"annotation {ENV}: 100 entries for each of {{}} containers are more than 300: list fewer, or leave it out to have"
     " every variable of the account"
 )
 
@@ -142,10 +142,10 @@ REFUSED = [
     ),
     Refusal("env: one space too many", {ENV: "A" + " " * 60_000}, _LONG),
     Refusal(
-        "env: a hundred in six containers",
+        "env: a hundred in four containers",
         {ENV: ",".join(A_HUNDRED)},
-        _ADDED.format(6),
-        [container(f"c{number}") for number in range(5)],
+        _ADDED.format(4),
+        [container(f"c{number}") for number in range(3)],
         [container("setup", env=OWN_ENV)],
     ),
     Refusal(
@@ -203,15 +203,15 @@ REFUSED = [
     Refusal("mount: one character too many", {MOUNT: f"{LONGEST_PATH}aa"}, _PATH),
     Refusal("1,001 annotations", {**MANY_ANNOTATIONS, INJECT: "true", MOUNT: PATH}, _LARGE),
     Refusal("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
-    Refusal("1,001 envFrom", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
+    Refusal("501 envFrom", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
     Refusal(
-        "env, and 1,001 env",
+        "env, and 501 env",
         TWO,
         _LARGE,
-        [container("a", env=TOO_MUCH_ENV[:500]), container("b", env=TOO_MUCH_ENV[500:])],
+        [container("a", env=TOO_MUCH_ENV[:250]), container("b", env=TOO_MUCH_ENV[250:])],
     ),
     Refusal(
-        "mount, and 1,001 mounts, volumes and envFrom",
+        "mount, and 501 mounts, volumes and envFrom",
         {MOUNT: PATH},
         _LARGE,
         [container("a", volumeMounts=MANY_MOUNTS, envFrom=MANY_ENV_FROM[:2])],
