@@ -6,6 +6,13 @@ import gc
 # looking for some took 40 % of the time.
 gc.disable()
 
+import signal
+
+# Until the imports are done, Ctrl-C ends the program without a traceback.
+_on_interrupt = signal.getsignal(signal.SIGINT)
+if _on_interrupt is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import shlex
 import sys
@@ -16,7 +23,10 @@ from pathlib import PurePath
 
 from devbox_secrets.cli import app
 from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE, NAME
+from devbox_secrets.cli.kit.output import note
 from devbox_secrets.errors import MissingExtra
+
+signal.signal(signal.SIGINT, _on_interrupt)
 
 #: JSON is read by recursion, and what the API server stores may have 10,000 levels, in anyone's managedFields for
 #: instance: with Python's default, of 1,000, a list with one such object couldn't be read.
@@ -60,13 +70,23 @@ def webhook() -> None:
 def main() -> None:
     """Run the command line."""
     _prepare()
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        note("standard output is closed, and nothing was done; give it a file, or /dev/null to drop what is printed")
+        sys.exit(1)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where a terminal can't show a letter, its number
             stream.reconfigure(errors="backslashreplace")
     if os.environ.get(COMPLETE_VARIABLE, "").startswith("complete_"):
-        _hide_errors()
+        _silence()
     try:
         app(prog_name=_program(), complete_var=COMPLETE_VARIABLE)
+    except OSError as error:  # of what is printed before a command begins, its help for instance
+        note(error.strerror or str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:  # before a command begins
+        sys.exit(128 + signal.SIGINT)
     finally:
         gc.freeze()  # on its way out, Python would look at every object once more
 
@@ -78,7 +98,7 @@ def complete_for_kubectl() -> None:
     candidate a line, then a colon and cobra's directive; 4 is "and no names of files".
     """
     _prepare()
-    _hide_errors()
+    _silence()
     words = sys.argv[1:] or [""]
     # The protocol of bash's completion, which the command line speaks already.
     os.environ |= {
@@ -104,9 +124,10 @@ def _program() -> str:
     return "kubectl devbox-secrets" if called == _PLUGIN else NAME
 
 
-def _hide_errors() -> None:
-    """Drop what a credential plugin may say while someone types."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _silence() -> None:
+    """Keep a credential plugin from talking, and from reading along, while someone types."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
     os.dup2(nowhere, 2)
     os.close(nowhere)
 

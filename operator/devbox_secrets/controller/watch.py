@@ -143,7 +143,8 @@ class Watches:
 
         for resource in RESOURCES:
             follow(*resource)
-        kopf.on.login(id="login", registry=handlers)(self._login)
+        # By default it waits for a minute where a login fails, since a token's file is empty for a moment for instance.
+        kopf.on.login(id="login", registry=handlers, backoff=_LOGIN_SECONDS)(self._login)
         return handlers
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:

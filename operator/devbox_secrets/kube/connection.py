@@ -33,8 +33,9 @@ _NAME_SAFE = "!#$&'*+-.^_`|~"
 #: The API server names a field manager after it where a request names none.
 USER_AGENT = {"User-Agent": "devbox-secrets"}
 
-#: What no header's value may have.
-_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: What no header's value may have. A surrogate stands for a byte that isn't text in the caller's locale; aiohttp would
+#: leave it out, and someone else would act.
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 Headers = list[tuple[str, str]]
 
@@ -80,7 +81,7 @@ class Credentials:
         headers = self._authorization() + self._impersonation
         if unfit := next((name for name, value in headers if _UNFIT.search(value)), None):
             what = "the token or password" if unfit == "Authorization" else "the name to impersonate"
-            raise ConfigError(f"{what} of the {self._target.name} has a line break or another control character")
+            raise ConfigError(f"{what} of the {self._target.name} has a line break or what isn't text")
         return Login(headers, self._tls)
 
     def _is_due(self) -> bool:

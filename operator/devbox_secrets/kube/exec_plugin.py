@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,16 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "an argument or a variable has a NUL"
         raise ConfigError(f"the exec plugin {name} of the {target.name} can't be run: {reason}") from None
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # nobody waits for it any longer
+            process.kill()
     if process.returncode:
-        raise ConfigError(f"the exec plugin {name} of the {target.name} failed with exit code {process.returncode}")
+        how = f"failed with exit code {process.returncode}"
+        if process.returncode < 0:
+            how = f"was ended by signal {-process.returncode} ({signal.strsignal(-process.returncode)})"
+        raise ConfigError(f"the exec plugin {name} of the {target.name} {how}")
     credential = _parse(output, plugin.api_version)
     if credential is None:
         raise ConfigError(

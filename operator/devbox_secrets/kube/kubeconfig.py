@@ -49,7 +49,7 @@ class Kubeconfig:
             ConfigError: a file can't be read, or is damaged.
         """
         named = os.environ.get(_VARIABLE, "")
-        paths = [Path(each) for each in named.split(os.pathsep) if each] or [Path.home() / ".kube" / "config"]
+        paths = [Path(each) for each in named.split(os.pathsep) if each] or [_home() / ".kube" / "config"]
         found = [(path, read_file(path)) for path in ([file] if file else paths)]
         if file and found[0][1] is None:
             raise ConfigError(f"there is no kubeconfig {file}")
@@ -112,6 +112,13 @@ class Kubeconfig:
     @property
     def _where(self) -> str:
         return ", ".join(map(str, self.files)) or self.looked_for
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME is set, nor has the user an entry in /etc/passwd, as in a container
+        return Path("~")
 
 
 def _located(cluster: Cluster, file: Path) -> Cluster:

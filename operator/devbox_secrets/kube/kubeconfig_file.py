@@ -151,7 +151,7 @@ def read_file(path: Path) -> KubeconfigFile | None:
         return None
     except OSError as error:
         raise ConfigError(f"the kubeconfig {path} can't be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "it"
         raise ConfigError(f"the kubeconfig {path} is damaged: {where} isn't valid YAML") from None

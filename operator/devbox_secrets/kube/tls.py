@@ -65,7 +65,7 @@ def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -
         try:
             context.load_cert_chain(file.name, password=_refuse_password)
         except (ssl.SSLError, ConfigError) as error:
-            reason = "the key is encrypted" if isinstance(error, ConfigError) else "they don't belong together"
+            reason = "the key is encrypted" if isinstance(error, ConfigError) else "not PEM, or not a pair"
             raise ConfigError(f"the client certificate and its key can't be used: {reason}") from None
 
 

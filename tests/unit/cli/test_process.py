@@ -214,14 +214,26 @@ def test_closed_standard_input_is_told(seal: list[str]) -> None:
     )
 
 
+def test_closed_standard_output_is_told_before_anything_is_done() -> None:
+    closing = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
+    result = run(sys.executable, "-c", closing, PROGRAM, "apikey", "create", "ci")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == (
+        b"devbox-secrets: standard output is closed, and nothing was done; give it a file, or /dev/null to drop what"
+        b" is printed\n"
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-def test_a_full_disk_is_told(seal: list[str]) -> None:
+@pytest.mark.parametrize("is_help", [False, True])
+def test_a_full_disk_is_told(seal: list[str], is_help: bool) -> None:
+    words = ["-h"] if is_help else [*seal, "TOKEN"]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
-            [PROGRAM, *seal, "TOKEN"], input=CANARY, stdout=full, stderr=subprocess.PIPE, timeout=SECONDS, check=False
+            [PROGRAM, *words], input=CANARY, stdout=full, stderr=subprocess.PIPE, timeout=SECONDS, check=False
         )
     assert result.returncode == 1
-    assert result.stderr == b"devbox-secrets: [Errno 28] No space left on device\n"
+    assert result.stderr == b"devbox-secrets: No space left on device\n"
 
 
 def test_a_reader_that_went_away_is_no_traceback(seal: list[str]) -> None:

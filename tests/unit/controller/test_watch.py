@@ -222,6 +222,11 @@ async def login(it: watch.Watches) -> kopf.AiohttpSession:
     return connection
 
 
+def test_a_login_that_fails_is_tried_again_soon() -> None:
+    (handler,) = Following().it.registry()._activities.get_all_handlers()  # noqa: SLF001 - there is no other way to it
+    assert handler.backoff == watch._LOGIN_SECONDS  # noqa: SLF001 - as above
+
+
 async def test_logins_that_follow_one_another_are_not_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     async def session(_: object) -> tuple[str, aiohttp.ClientSession]:
         return "http://x", aiohttp.ClientSession()

@@ -159,6 +159,16 @@ def test_without_any_kubeconfig_a_sentence_says_what_was_tried_and_what_to_pass(
     assert str(caught.value) == f"no account given: {tried}; pass --account"
 
 
+def test_without_a_home_it_is_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(ConfigError) as caught:
+        ClientConfig().target()
+    assert str(caught.value).startswith("no cluster to connect to: there is no kubeconfig at ~/.kube/config, and")
+
+
 def test_a_kubeconfig_without_a_current_context_is_a_sentence(home: Path) -> None:
     write(home, **{"current-context": ""})
     with pytest.raises(ConfigError) as caught:

@@ -66,12 +66,13 @@ async def test_headers_say_who_sends_a_request(user: User, want: Headers) -> Non
         (User(token="canary\r\nX: y"), "the token or password"),  # noqa: S106 - of tests
         (User(as_="canary\n"), "the name to impersonate"),
         (User(as_="jane", as_groups=("a", "canary\0")), "the name to impersonate"),
+        (User.model_construct(as_="canary\udcff"), "the name to impersonate"),  # as a byte that isn't text is read
     ],
 )
 async def test_what_no_header_can_have_is_a_sentence(user: User, what: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await headers(user)
-    assert str(caught.value) == f"{what} of the context dev has a line break or another control character"
+    assert str(caught.value) == f"{what} of the context dev has a line break or what isn't text"
 
 
 async def test_a_url_that_can_not_be_one_is_a_sentence() -> None:

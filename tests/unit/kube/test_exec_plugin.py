@@ -1,8 +1,10 @@
 """Exec plugins: what they are given, what they give, and sentences for those that fail."""
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,34 @@ async def test_one_that_fails_is_named_with_its_exit_code(program: Path) -> None
     program.with_name("code").write_text("7")
     program.with_name("output").write_text(json.dumps(credential(token=CANARY)))
     assert await failure(program) == "the exec plugin login of the context dev failed with exit code 7"
+
+
+async def test_one_that_was_killed_is_named_with_its_signal(program: Path) -> None:
+    replace(program, "kill -9 $$")
+    assert await failure(program) == "the exec plugin login of the context dev was ended by signal 9 (Killed)"
+
+
+async def test_one_that_nobody_waits_for_any_longer_is_ended(program: Path) -> None:
+    replace(program, 'echo $$ > "$0.new"; mv "$0.new" "$0.pid"; exec sleep 600')
+    task = asyncio.create_task(run(program))
+    file = program.with_name("login.pid")
+    await asyncio.to_thread(until, file.exists)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    process = Path("/proc", file.read_text().strip())
+    await asyncio.to_thread(until, lambda: not process.exists())
+
+
+def replace(program: Path, script: str) -> None:
+    program.write_text(f"#!/bin/sh\n{script}\n")
+
+
+def until(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 async def test_one_that_needs_a_terminal_says_so(program: Path) -> None:

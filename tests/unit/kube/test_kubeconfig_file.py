@@ -46,6 +46,7 @@ def test_yaml_and_json_are_read_in_any_encoding_that_kubectl_reads(tmp_path: Pat
         (f"\0{CANARY}", "it isn't valid YAML"),
         (f"a: *{CANARY}", "line 1 isn't valid YAML"),
         (f"a: !!python/name:{CANARY} x", "line 1 isn't valid YAML"),
+        (f"a: {'{b: ' * 20_000}", "it isn't valid YAML"),
         (f"- {CANARY}", "it isn't a mapping"),
         (CANARY, "it isn't a mapping"),
         ("users: {}", "users should be a valid list"),

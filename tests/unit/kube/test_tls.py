@@ -85,9 +85,9 @@ def encrypted(key: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("certificate", "key", "reason"),
     [
-        (PAIR.certificate, AUTHORITY.client("joe").key, "they don't belong together"),
-        (PAIR.certificate, b"x", "they don't belong together"),
-        (b"x", PAIR.key, "they don't belong together"),
+        (PAIR.certificate, AUTHORITY.client("joe").key, "not PEM, or not a pair"),
+        (PAIR.certificate, b"x", "not PEM, or not a pair"),
+        (b"x", PAIR.key, "not PEM, or not a pair"),
         (PAIR.certificate, encrypted(PAIR.key), "the key is encrypted"),
     ],
 )

@@ -47,7 +47,7 @@ async def _operator_version(at: ClusterOptions) -> str | None:
     # Everyone can read that one.
     path = f"{NAMESPACES_PATH}/{at.operator_namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
     try:
-        async with asyncio.timeout(_SECONDS), at.connect() as client:
+        async with at.connect() as client, asyncio.timeout(_SECONDS):
             metadata: dict[str, Any] = (await client.request("GET", path))["metadata"]
     except DevboxSecretsError as error:
         note(str(error))

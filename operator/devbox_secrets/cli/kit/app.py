@@ -117,6 +117,8 @@ def _sentence(error: Exception) -> str:
     """Say what is wrong; and what to do next where the error, which servers raise as well, doesn't."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
     return str(error)

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shlex
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +22,16 @@ def complete_contexts(ctx: typer.Context, incomplete: str) -> list[str]:
     import yaml
 
     given = ctx.params.get("kubeconfig")
-    paths = [str(given)] if given else os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
+    paths = [str(given)] if given else (os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
     names: dict[str, None] = {}
     for path in filter(None, paths):
         try:
             content = yaml.safe_load(Path(path).expanduser().read_bytes())
             names |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        except (OSError, RuntimeError, yaml.YAMLError, KeyError, TypeError, ValueError):
             continue  # a file of several; what is wrong with it, a command says
-    return [name for name in names if name.startswith(incomplete)]
+    # A name that a shell would take apart, or run, is better typed by hand.
+    return [name for name in names if name.startswith(incomplete) and name == shlex.quote(name)]
 
 
 def complete_namespaces(ctx: typer.Context, incomplete: str) -> list[str]:

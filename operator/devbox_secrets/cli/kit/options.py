@@ -12,7 +12,7 @@ import typer
 from devbox_secrets.api.names import OPERATOR_NAMESPACE
 from devbox_secrets.api.validation import check_account
 from devbox_secrets.cli.kit.completion import complete_contexts, complete_namespaces
-from devbox_secrets.errors import InvalidKey
+from devbox_secrets.errors import InvalidAccount, InvalidKey
 
 if TYPE_CHECKING:
     from devbox_secrets.crypto.envelope import PublicKey
@@ -30,6 +30,16 @@ PublicKeyFile = Annotated[
     ),
 ]  # fmt: skip
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")]
+
+
+def _checked_namespace(namespace: str) -> str:
+    try:
+        check_account(namespace)
+    except InvalidAccount:
+        raise typer.BadParameter(
+            f"{namespace!r} can't be a namespace: use up to 63 small letters, digits and -"
+        ) from None
+    return namespace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +63,7 @@ class ClusterOptions:
         str,
         typer.Option(
             metavar="NAMESPACE", envvar="DEVBOX_SECRETS_OPERATOR_NAMESPACE", help="Where devbox-secrets is installed.",
-            autocompletion=complete_namespaces,
+            callback=_checked_namespace, autocompletion=complete_namespaces,
         ),
     ] = OPERATOR_NAMESPACE  # fmt: skip
 

@@ -19,7 +19,7 @@ ERRORS = {
     "nobody is logged in": (Unauthorized("GET /x: 401"), "GET /x: 401; log in to the cluster again"),
     "no response": (Unreachable("cannot reach https://x (context y): z"), "cannot reach https://x (context y): z"),
     "a file": (FileNotFoundError(2, "No such file", "x.yaml"), "x.yaml: No such file"),
-    "no file": (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    "no file": (OSError(28, "No space left on device"), "No space left on device"),
 }
 
 
@@ -92,6 +92,10 @@ def test_a_command_about_the_whole_cluster_takes_no_account() -> None:
         typer.echo(at.operator_namespace)
 
     assert invoke(command, "--operator-namespace=other").stdout == "other\n"
+    for text in ("../other", "other#", "other?a=b", ""):  # a part of each request's path
+        refused = invoke(command, f"--operator-namespace={text}")
+        assert refused.exit_code == Exit.USAGE
+        assert f"{text!r} can't be a namespace" in refused.stderr
     assert invoke(command, "--account=team").exit_code == Exit.USAGE
 
 

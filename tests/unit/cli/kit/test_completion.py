@@ -1,6 +1,7 @@
 """What the shell completes: contexts of the kubeconfig, names in the cluster; where there is none, nothing."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -96,6 +97,22 @@ def test_nobody_waits_for_a_cluster_that_does_not_respond(
         yield FakeClient({})
 
     assert complete("list", "-n", "t", connect=hanging) == []
+
+
+def test_a_name_that_a_shell_would_run_is_not_completed(complete: Callable[..., list[str]], tmp_path: Path) -> None:
+    names = ["arn:aws:eks:us-east-1:1:cluster/a", "a$(reboot)", "a b", "a;b", "a'b"]
+    (tmp_path / "config").write_text(json.dumps({"contexts": [{"name": name} for name in names]}))
+    assert complete("list", "--context", "a") == names[:1]
+
+
+def test_an_empty_kubeconfig_variable_is_none(
+    complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / "config").rename(tmp_path / ".kube" / "config")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "")
+    assert complete("list", "--context", "p") == ["prod"]
 
 
 @pytest.mark.parametrize("content", ["", "contexts: 1", "contexts: [{}]", "{", "\udcff"])
