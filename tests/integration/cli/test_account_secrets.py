@@ -76,6 +76,11 @@ def test_applying_again_tells_what_changed_and_keeps_what_is_not_given(
     account.holds({"TOKEN": b"two"})
     told = done(account, *again, "--description", "", "--rotate-after", "", value=b"three").splitlines()
     assert told[2:] == ["  description: 'for CI' → none", "  rotateAfter: '30d' → none"]
+    manifest = done(account, "seal", "TOKEN", "--description", "for CI", "-o", "json", value=b"four")
+    account.controlplane.kubectl("apply", "-f", "-", input=manifest)
+    told = done(account, *again, "--description", "", value=b"five").splitlines()
+    assert told[2:] == ["  description: 'for CI' → none"]
+    assert "description" not in stored(account, "token")["spec"]
 
 
 def test_a_dry_run_tells_what_would_change_and_changes_nothing(account: Account) -> None:

@@ -9,7 +9,7 @@ from devbox_secrets.api.ownership import Tool, is_given_up, managing_tool, owned
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN, VARIABLE_PATTERN
 from devbox_secrets.crypto.envelope import key_id_of
 from devbox_secrets.errors import AmbiguousName, APIError, Conflict, NotFound, RequestTimeout, Unreachable
-from devbox_secrets.kube.client import APPLY, Body, Client
+from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
 
 #: The reason of a cause of a Conflict, in server-side apply (metav1.CauseTypeFieldManagerConflict).
 _FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
@@ -86,12 +86,45 @@ async def apply(client: Client, manifest: Body, *, before: AccountSecret | None 
         Conflict: a tool or an unknown field manager owns what would change, or someone changed the spec meanwhile.
         APIError: it's refused.
     """
+    if before and (removed := await _removed_fields(client, manifest, before, force=force)):
+        before = await _remove(client, before, removed)
     return AccountSecret.parse(await _apply(client, manifest, before, force=force))
 
 
 async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> Body:
     """Ask the API server what it would store; the same as `apply`, but nothing is stored."""
-    return await _apply(client, manifest, before, force=force, dryRun="All")
+    removed = await _removed_fields(client, manifest, before, force=force) if before else {}
+    body = await _apply(client, manifest, before, force=force, dryRun="All")
+    for name in removed:
+        body["spec"].pop(name, None)
+    return body
+
+
+async def _removed_fields(client: Client, manifest: Body, before: AccountSecret, *, force: bool) -> Body:
+    """Give the fields of the spec that the manifest has no more, each as null in a patch.
+
+    Raises:
+        Conflict: a tool or an unknown field manager owns them.
+    """
+    spec = before.spec.model_dump(by_alias=True, exclude_none=True)
+    removed = dict.fromkeys(spec.keys() - manifest["spec"].keys())
+    if removed and not force:
+        current = await _current(client, account_secrets_path(before.namespace, before.name), before.name)
+        _check_given_up(current, {**manifest["spec"], **removed})
+    return removed
+
+
+async def _remove(client: Client, before: AccountSecret, removed: Body) -> AccountSecret:
+    """Remove fields; server-side apply leaves those that someone else owns as well."""
+    path = account_secrets_path(before.namespace, before.name)
+    current = AccountSecret.parse(await _current(client, path, before.name))
+    if (before.uid, before.generation) != (current.uid, current.generation):
+        raise Conflict(f"someone changed {before.name} meanwhile; look at it, and run this again")
+    patch = {"metadata": {"resourceVersion": current.resource_version}, "spec": removed}
+    query = {"fieldManager": CLI_FIELD_MANAGER}
+    return AccountSecret.parse(
+        await client.request("PATCH", path, query=query, body=patch, media_type=MERGE, quote=True)
+    )
 
 
 async def _apply(client: Client, manifest: Body, before: AccountSecret | None, *, force: bool, **options: str) -> Body:

@@ -7,6 +7,7 @@ import pytest
 from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.cli.resources.account_secrets import apply, by_variable, changes, dry_run, find, list_all
 from devbox_secrets.errors import AmbiguousName, Conflict, NotFound, RequestTimeout, Unreachable
+from devbox_secrets.kube.client import APPLY
 from unit.cli.fake_client import FakeClient, Json
 
 ALL = "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets"
@@ -98,7 +99,7 @@ class Conflicting(FakeClient):
             version = options["body"]["metadata"].get("resourceVersion")
             if version not in {None, response["metadata"]["resourceVersion"]}:
                 raise Conflict("the object has been modified")
-            if not options["query"].get("force"):
+            if options["media_type"] == APPLY and not options["query"].get("force"):
                 raise self.error
         return response
 
@@ -206,6 +207,40 @@ async def test_a_description_alone_is_taken_over_as_well() -> None:
     body = {**CHANGED, "spec": {**MANIFEST["spec"], "description": "mine"}}
     await apply(client, body, force=False)
     assert client.requests[-1][1]["query"]["force"] == "true"
+
+
+async def test_a_description_that_someone_else_owns_as_well_is_removed() -> None:
+    client = conflicting(owned(("kubectl-client-side-apply", "name sealed description")))
+    await apply(client, MANIFEST, before=AccountSecret.parse(stored(description="for CI")), force=True)
+    (_, removal), (_, applied) = [each for each in client.requests if "PATCH" in each[0]]
+    assert (removal["media_type"], removal["body"]) == (
+        "application/merge-patch+json", {"metadata": {"resourceVersion": "7"}, "spec": {"description": None}},
+    )  # fmt: skip
+    assert applied["body"]["spec"] == MANIFEST["spec"]
+
+
+async def test_a_description_that_a_tool_owns_is_not_removed() -> None:
+    client = conflicting(owned(("argocd-controller", "description")))
+    for call in (apply, dry_run):
+        with pytest.raises(Conflict, match=r"Argo CD manages token \(spec.description\); change it in Git"):
+            await call(client, MANIFEST, before=AccountSecret.parse(stored(description="for CI")), force=False)
+    assert {request for request, _ in client.requests} == {f"GET {TOKEN}"}
+
+
+@pytest.mark.parametrize("field", ["generation", "uid"])
+async def test_nothing_is_removed_from_what_was_changed_meanwhile(field: str) -> None:
+    current = stored(description="for CI")
+    current["metadata"][field] = 2
+    with pytest.raises(Conflict, match="someone changed token meanwhile"):
+        await apply(
+            conflicting(current), MANIFEST, before=AccountSecret.parse(stored(description="for CI")), force=True
+        )
+
+
+async def test_a_dry_run_tells_what_would_be_removed() -> None:
+    before = AccountSecret.parse(stored(description="for CI"))
+    body = await dry_run(conflicting(stored(description="for CI")), MANIFEST, before=before, force=True)
+    assert body["spec"] == MANIFEST["spec"]
 
 
 async def test_an_object_that_never_rests_is_given_up() -> None:
