@@ -15,7 +15,7 @@ from devbox_secrets.cli.kit.options import AccountOptions, ForceConflicts, Publi
 from devbox_secrets.cli.kit.output import as_manifest, as_text, print_table, progress
 from devbox_secrets.cli.kit.reserved import AllowReserved, check_not_reserved
 from devbox_secrets.cli.kit.text_input import read_text, to_text
-from devbox_secrets.errors import DevboxSecretsError, InvalidValue, NotOurs, ReservedName
+from devbox_secrets.errors import Conflict, DevboxSecretsError, InvalidValue, NotOurs, ReservedName
 
 if TYPE_CHECKING:
     from devbox_secrets.api.models import AccountSecret
@@ -232,7 +232,7 @@ def _written(steps: list[_Step], path: Path, account: str, *, overwrite: bool, d
     def tried(step: _Step) -> _Step:
         try:
             return one(step, step.body) if step.body else step
-        except NotOurs as error:
+        except (NotOurs, Conflict) as error:
             return step.refused(error)
 
     return [tried(step) for step in steps]

@@ -1,7 +1,8 @@
 """`reseal`: opens the sealed values in files and seals them again with the newest key; applies nothing."""
 
 import difflib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from devbox_secrets.cli.kit.app import Commands, Exit
 from devbox_secrets.cli.kit.files import replace_file
 from devbox_secrets.cli.kit.options import AccountOptions, DryRun
 from devbox_secrets.cli.kit.output import note, print_table, progress
-from devbox_secrets.errors import DevboxSecretsError, InvalidText, NotSealed
+from devbox_secrets.errors import Conflict, DevboxSecretsError, InvalidText, NotSealed
 
 if TYPE_CHECKING:
     from devbox_secrets.cli.formats.yaml_edit import Sealed
@@ -34,6 +35,9 @@ class _Results:
     def add(self, path: Path, line: int, variable: str, what: str, why: str = "") -> None:
         self.rows.append([f"{path}:{line}" if line else str(path), variable, what, why])
         self.failed |= what == "refused"
+
+    def unread(self, error: OSError) -> None:
+        self.add(Path(error.filename), 0, "", "refused", error.strerror or str(error))
 
 
 @commands.command()
@@ -59,13 +63,13 @@ async def reseal(
         keyring = await sealing_keys.read(client, at.operator_namespace)
     results = _Results()
     with progress("files") as count:
-        for path in _files(paths):
+        for path in _files(paths, results.unread):
             told = len(results.rows)
             try:
                 _reseal(path, keyring, at, results, dry_run=dry_run)
-            except OSError as error:
+            except (OSError, Conflict) as error:
                 del results.rows[told:]
-                results.add(path, 0, "", "refused", error.strerror or str(error))
+                results.add(path, 0, "", "refused", getattr(error, "strerror", None) or str(error))
             count(1)
     if results.rows:
         print_table(["WHERE", "VARIABLE", "WHAT", "WHY"], results.rows, err=dry_run)
@@ -77,12 +81,22 @@ async def reseal(
         raise typer.Exit(Exit.UNHEALTHY)
 
 
-def _files(paths: list[Path]) -> Iterator[Path]:
+def _files(paths: list[Path], unread: Callable[[OSError], None]) -> Iterator[Path]:
     for path in paths:
-        if path.is_dir():
-            yield from sorted(each for each in path.rglob("*") if ".git" not in each.parts and each.is_file())
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        # Not Path.rglob: it leaves out a folder that can't be read, and doesn't tell.
+        for folder, folders, names in os.walk(path, onerror=unread):
+            folders[:] = sorted({*folders} - {".git"})
+            yield from filter(_is_file, (Path(folder, name) for name in sorted(names)))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return True  # to read it fails as well, and that is told
 
 
 def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Results, *, dry_run: bool) -> None:
@@ -108,9 +122,10 @@ def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Result
     after = replace(before, text=yaml_edit.replaced(before.text, changes))
     if dry_run:
         lines = (before.text.splitlines(keepends=True), after.text.splitlines(keepends=True))
-        typer.echo("".join(difflib.unified_diff(*lines, f"a/{path}", f"b/{path}")), nl=False)
+        for line in difflib.unified_diff(*lines, f"a/{path}", f"b/{path}"):
+            typer.echo(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n", nl=False)
     elif changes:
-        replace_file(path, after.encode())
+        replace_file(path, after.encode(), before=raw)
 
 
 def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptions, results: _Results) -> str:

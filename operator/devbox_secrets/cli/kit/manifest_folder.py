@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from devbox_secrets.api.names import KIND
 from devbox_secrets.cli.formats.text import decode
-from devbox_secrets.cli.kit.files import replace_file
+from devbox_secrets.cli.kit.files import create_file, replace_file
 from devbox_secrets.cli.kit.output import as_manifest
 from devbox_secrets.errors import InvalidText, NotOurs
 
@@ -56,16 +56,16 @@ class ManifestFolder:
             FileExistsError: something else is there by now.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(as_manifest(body, "yaml"))
+        create_file(path, as_manifest(body, "yaml").encode())
 
     def replace_sealed(self, path: Path, variable: str, sealed: str) -> None:
         """Give a variable's manifest another sealed value; what else the file holds stays as it is."""
         from devbox_secrets.cli.formats import yaml_edit
 
-        text = decode(path.read_bytes())
+        raw = path.read_bytes()
+        text = decode(raw)
         changes = {found.start: (found, sealed) for found in self._find(path) if found.variable == variable}
-        replace_file(path, replace(text, text=yaml_edit.replaced(text.text, changes)).encode())
+        replace_file(path, replace(text, text=yaml_edit.replaced(text.text, changes)).encode(), before=raw)
 
     def _find(self, path: Path) -> "list[Sealed]":
         from devbox_secrets.cli.formats import yaml_edit

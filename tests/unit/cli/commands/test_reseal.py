@@ -1,9 +1,11 @@
 """`devbox-secrets reseal` where a file can't be read or written: the others are resealed, and it's listed."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretBytes
@@ -31,16 +33,18 @@ def _keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+TEXT = (
+    "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
+    f"spec: {{name: TOKEN, sealed: {OLD.public.seal(SecretBytes(b'x'), account='team', name='TOKEN')}}}\n"
+)
+
+
 @pytest.mark.parametrize("method", ["read_bytes", "replace"])
 def test_a_file_that_can_not_be_read_or_written_holds_back_no_other(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (
-        "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
-        f"spec: {{name: TOKEN, sealed: {OLD.public.seal(SecretBytes(b'x'), account='team', name='TOKEN')}}}\n"
-    )
     for name in ("a.yaml", "b.yaml"):
-        Path(name).write_text(text)
+        Path(name).write_text(TEXT)
     original = getattr(Path, method)
 
     def fails(path: Path, *args: object) -> object:
@@ -55,4 +59,50 @@ def test_a_file_that_can_not_be_read_or_written_holds_back_no_other(
     assert rows[1] == ["a.yaml", "refused", "Permission denied"]
     assert rows[2][0] == "b.yaml:4"
     assert {path.name for path in Path().iterdir()} == {"a.yaml", "b.yaml"}
-    assert (Path("a.yaml").stat().st_size, Path("b.yaml").read_text().count(NEW.public.id)) == (len(text), 1)
+    assert (Path("a.yaml").stat().st_size, Path("b.yaml").read_text().count(NEW.public.id)) == (len(TEXT), 1)
+
+
+def reseal(*arguments: str) -> tuple[int, str]:
+    """Give the exit code, and what is printed."""
+    result = CliRunner().invoke(app, ["reseal", *arguments], env={"COLUMNS": "200"})
+    return result.exit_code, result.stdout
+
+
+def test_a_folder_that_can_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("a", "b", ".git"):
+        Path(folder).mkdir()
+        Path(folder, "token.yaml").write_text(TEXT)
+    original = os.scandir
+
+    def fails(path: str) -> object:
+        if path == "./a":
+            raise PermissionError(13, "Permission denied", path)
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    code, told = reseal("./")
+    assert code == 3
+    assert [line.split()[0] for line in told.splitlines()[1:]] == ["a", "b/token.yaml:4"]
+    assert "Permission denied" in told
+
+
+def test_what_someone_wrote_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("token.yaml").write_text(TEXT)
+    original = Keyring.open
+
+    def opens(*args: Any, **kwargs: Any) -> SecretBytes:  # noqa: ANN401 - whatever it takes
+        Path("token.yaml").write_text("another\n")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(Keyring, "open", opens)
+    code, told = reseal("token.yaml")
+    assert (code, told.splitlines()[1].split(maxsplit=2)) == (
+        3, ["token.yaml", "refused", "someone changed it meanwhile; run this again"],
+    )  # fmt: skip
+    assert [path.read_text() for path in Path().iterdir()] == ["another\n"]
+
+
+def test_the_difference_tells_of_a_last_line_without_its_newline() -> None:
+    Path("token.yaml").write_text(TEXT.rstrip())
+    code, told = reseal("token.yaml", "--dry-run")
+    assert (code, told.count("\n\\ No newline at end of file\n")) == (0, 2)
