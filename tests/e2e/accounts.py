@@ -28,9 +28,10 @@ class Account:
     name: str
     image: str
 
-    def seal(self, variable: str, value: str, account: str | None = None) -> str:
+    def seal(self, variable: str, value: str, *options: str, account: str | None = None) -> str:
+        where = ("--account", account or self.name, "--kubeconfig", self.cluster.kubeconfig)
         done = subprocess.run(
-            [COMMAND, "seal", variable, "--account", account or self.name, "--kubeconfig", self.cluster.kubeconfig],
+            [COMMAND, "seal", variable, *where, *options],
             input=value,
             capture_output=True,
             text=True,

@@ -146,7 +146,7 @@ def test_a_value_is_in_no_log_event_status_or_metric(account: Account) -> None:
     canaries = ["canary-one-sings", "canary-two-sings"]
     account.sync("TOKEN", canaries[0])
     account.apply(account.seal("TOKEN", canaries[1]))
-    account.apply(account.seal("LD_PRELOAD", canaries[1]))
+    account.apply(account.seal("LD_PRELOAD", canaries[1], "--allow-reserved"))
     account.kubectl("wait", "--for=jsonpath={.status.conditions[0].reason}=ReservedName", "accountsecret/ld-preload")
     account.run("box")
     pods = account.cluster.get("pods", f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets")["items"]

@@ -216,7 +216,7 @@ async def test_the_command_refuses_what_kubectl_refuses(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["list -n default", "keys list", "keys rotate --no-wait", "delete TOKEN --yes -n default"]
+    "arguments", ["list -n default", "keys prune --yes", "keys rotate --no-wait", "delete TOKEN --yes -n default"]
 )
 @pytest.mark.parametrize("option", [True, False])
 def test_whoever_is_impersonated_has_their_own_rights_alone(

@@ -7,15 +7,21 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import SecretBytes
 
+from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, account_secrets_path
 from devbox_secrets.crypto.envelope import KeyPair, PublicKey
+from devbox_secrets.kube.client import APPLY, MERGE
 from harness.controlplane import ControlPlane
 from integration.support.account import Account
-from integration.support.chart import NAMESPACE, Json, get, until
+from integration.support.chart import NAMESPACE, Json, until
 
 SECRET = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
 CONFIGMAP = ("configmap", "devbox-secrets-public-keys", f"--namespace={NAMESPACE}")
 ANNOTATION = "devbox-secrets.dev/rotate"
 PRUNED = "devbox-secrets.dev/pruned"
+_SECRET_PATH = f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET[1]}"
+_CONFIGMAP_PATH = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{CONFIGMAP[1]}"
+#: As `kubectl patch` is told apart from others.
+_BY_HAND = "fieldManager=kubectl-patch"
 
 
 def made(**ago: float) -> KeyPair:
@@ -25,10 +31,8 @@ def made(**ago: float) -> KeyPair:
 
 def create(controlplane: ControlPlane) -> None:
     """Create the keys' Secret as the operator does, empty; one that exists stays as it is."""
-    metadata = {"name": SECRET[1], "namespace": NAMESPACE}
-    body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
-    apply = ("apply", "--server-side", "--field-manager=devbox-secrets-create", "--filename=-")
-    controlplane.kubectl(*apply, input=json.dumps(body))
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET[1]}, "type": "Opaque"}
+    controlplane.request("PATCH", f"{_SECRET_PATH}?fieldManager=devbox-secrets-create", body, APPLY)
 
 
 def have_a_key(controlplane: ControlPlane) -> None:
@@ -41,10 +45,12 @@ def have_a_key(controlplane: ControlPlane) -> None:
 def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
     """Make these the keys of the cluster, and no others: nothing is sealed or published yet, and no request stands."""
     # An operator that runs writes back a key that is used, and those that went without having been pruned.
-    controlplane.kubectl("delete", "accountsecrets", "--all", "--all-namespaces")
-    controlplane.kubectl("patch", *CONFIGMAP, "--type=merge", "-p", '{"data": null}')
+    for each in controlplane.request("GET", ALL_ACCOUNT_SECRETS_PATH)["items"]:
+        of = each["metadata"]
+        controlplane.request("DELETE", account_secrets_path(of["namespace"], of["name"]))
+    controlplane.request("PATCH", f"{_CONFIGMAP_PATH}?{_BY_HAND}", {"data": None}, MERGE)
     create(controlplane)
-    before = get(controlplane, *SECRET).get("data") or {}
+    before = controlplane.request("GET", _SECRET_PATH).get("data") or {}
     data = dict.fromkeys(before) | {key.public.id: _text(key) for key in keys}
     pruned = ",".join(key_id for key_id, text in data.items() if text is None)
     _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: None, PRUNED: pruned}}, "data": data})
@@ -69,7 +75,7 @@ def empty(controlplane: ControlPlane) -> None:
 
 def requested(controlplane: ControlPlane) -> bool:
     """Tell whether a request for a new key stands."""
-    return ANNOTATION in get(controlplane, *SECRET)["metadata"].get("annotations", {})
+    return ANNOTATION in controlplane.request("GET", _SECRET_PATH)["metadata"].get("annotations", {})
 
 
 def annotate(controlplane: ControlPlane, since: str) -> None:
@@ -77,7 +83,7 @@ def annotate(controlplane: ControlPlane, since: str) -> None:
 
 
 def _patch(controlplane: ControlPlane, body: Json) -> None:
-    controlplane.kubectl("patch", *SECRET, "--type=merge", "-p", json.dumps(body))
+    controlplane.request("PATCH", f"{_SECRET_PATH}?{_BY_HAND}", body, MERGE)
 
 
 def _text(key: KeyPair) -> str:
@@ -85,13 +91,13 @@ def _text(key: KeyPair) -> str:
 
 
 def stored(controlplane: ControlPlane) -> dict[str, KeyPair]:
-    secret = controlplane.read(f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET[1]}") or {}
+    secret = controlplane.read(_SECRET_PATH) or {}
     data = secret.get("data") or {}
     return {name: KeyPair.load(base64.b64decode(text)) for name, text in data.items()}
 
 
 def published(controlplane: ControlPlane) -> dict[str, str]:
-    found: dict[str, str] = get(controlplane, *CONFIGMAP).get("data") or {}
+    found: dict[str, str] = controlplane.request("GET", _CONFIGMAP_PATH).get("data") or {}
     return found
 
 
