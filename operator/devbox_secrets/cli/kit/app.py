@@ -3,6 +3,7 @@
 `Commands` is the one way to define a command.
 """
 
+import errno
 import inspect
 import os
 import sys
@@ -118,7 +119,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError):
-        return error.strerror or str(error)
+        reason = error.strerror or str(error)
+        is_output = error.errno == errno.ENOSPC  # standard output has no name
+        return f"can't write the output: {reason}; what was changed before stays changed" if is_output else reason
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
     return str(error)

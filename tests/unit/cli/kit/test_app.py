@@ -19,7 +19,11 @@ ERRORS = {
     "nobody is logged in": (Unauthorized("GET /x: 401"), "GET /x: 401; log in to the cluster again"),
     "no response": (Unreachable("cannot reach https://x (context y): z"), "cannot reach https://x (context y): z"),
     "a file": (FileNotFoundError(2, "No such file", "x.yaml"), "x.yaml: No such file"),
-    "no file": (OSError(28, "No space left on device"), "No space left on device"),
+    "no file": (OSError(98, "Address already in use"), "Address already in use"),
+    "the output": (
+        OSError(28, "No space left on device"),
+        "can't write the output: No space left on device; what was changed before stays changed",
+    ),
 }
 
 
