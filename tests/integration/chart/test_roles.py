@@ -90,6 +90,7 @@ def _edit(account: Account, guest: Account, kubeconfig: Path, api: Runloop) -> N
     api.secrets.delete("TOKEN")
     done = command(kubeconfig, "seal", "OTHER", "--apply", "-n", account.name, value=b"3")
     assert done.returncode == 0, done.stderr
+    account.is_ready("other")  # or the status would change before the replacement
     # As people do who don't apply.
     body: Json = get(account.controlplane, "accountsecret", "other", "-n", account.name)
     body["spec"]["description"] = "replaced"
