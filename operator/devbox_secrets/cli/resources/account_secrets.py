@@ -86,42 +86,51 @@ async def apply(client: Client, manifest: Body, *, before: AccountSecret | None 
         Conflict: a tool or an unknown field manager owns what would change, or someone changed the spec meanwhile.
         APIError: it's refused.
     """
-    if before and (removed := await _removed_fields(client, manifest, before, force=force)):
-        before = await _remove(client, before, removed)
+    if before and (removed := _removed_fields(manifest, before)):
+        before = await _remove(client, manifest, before, removed, force=force)
     return AccountSecret.parse(await _apply(client, manifest, before, force=force))
 
 
 async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> Body:
     """Ask the API server what it would store; the same as `apply`, but nothing is stored."""
-    removed = await _removed_fields(client, manifest, before, force=force) if before else {}
+    removed = _removed_fields(manifest, before) if before else {}
+    if removed:
+        await _removable(client, manifest, removed, force=force)
     body = await _apply(client, manifest, before, force=force, dryRun="All")
     for name in removed:
         body["spec"].pop(name, None)
     return body
 
 
-async def _removed_fields(client: Client, manifest: Body, before: AccountSecret, *, force: bool) -> Body:
-    """Give the fields of the spec that the manifest has no more, each as null in a patch.
+def _removed_fields(manifest: Body, before: AccountSecret) -> Body:
+    """Give the fields of the spec that the manifest has no more, each as null in a patch."""
+    spec = before.spec.model_dump(by_alias=True, exclude_none=True)
+    return dict.fromkeys(spec.keys() - manifest["spec"].keys())
+
+
+async def _removable(client: Client, manifest: Body, removed: Body, *, force: bool) -> Body:
+    """Give the stored object, whose fields may be removed.
 
     Raises:
         Conflict: a tool or an unknown field manager owns them.
     """
-    spec = before.spec.model_dump(by_alias=True, exclude_none=True)
-    removed = dict.fromkeys(spec.keys() - manifest["spec"].keys())
-    if removed and not force:
-        current = await _current(client, account_secrets_path(before.namespace, before.name), before.name)
-        _check_given_up(current, {**manifest["spec"], **removed})
-    return removed
+    metadata = manifest["metadata"]
+    body = await _current(client, account_secrets_path(metadata["namespace"], metadata["name"]), metadata["name"])
+    if not force:
+        _check_given_up(body, {**manifest["spec"], **removed})
+    return body
 
 
-async def _remove(client: Client, before: AccountSecret, removed: Body) -> AccountSecret:
+async def _remove(
+    client: Client, manifest: Body, before: AccountSecret, removed: Body, *, force: bool
+) -> AccountSecret:
     """Remove fields; server-side apply leaves those that someone else owns as well."""
-    path = account_secrets_path(before.namespace, before.name)
-    current = AccountSecret.parse(await _current(client, path, before.name))
+    current = AccountSecret.parse(await _removable(client, manifest, removed, force=force))
     if (before.uid, before.generation) != (current.uid, current.generation):
         raise Conflict(f"someone changed {before.name} meanwhile; look at it, and run this again")
     patch = {"metadata": {"resourceVersion": current.resource_version}, "spec": removed}
     query = {"fieldManager": CLI_FIELD_MANAGER}
+    path = account_secrets_path(before.namespace, before.name)
     return AccountSecret.parse(
         await client.request("PATCH", path, query=query, body=patch, media_type=MERGE, quote=True)
     )
