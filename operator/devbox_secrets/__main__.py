@@ -22,7 +22,8 @@ from io import TextIOWrapper
 from pathlib import PurePath
 
 from devbox_secrets.cli import app
-from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE, NAME
+from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE
+from devbox_secrets.cli.kit.command import NAME
 from devbox_secrets.cli.kit.output import note
 from devbox_secrets.errors import MissingExtra
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE, NAME, Commands, client_version
+from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE, Commands, client_version
+from devbox_secrets.cli.kit.command import NAME
 from devbox_secrets.cli.kit.options import ClusterOptions
 from devbox_secrets.cli.kit.output import Format, Output, note, print_table, show
 from devbox_secrets.errors import DevboxSecretsError

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from devbox_secrets.cli.kit.command import Command, Group
+from devbox_secrets.cli.kit.command import NAME, Command, Group
 from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
 from devbox_secrets.cli.kit.output import note
 from devbox_secrets.errors import DevboxSecretsError, Unauthorized
@@ -164,7 +164,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-NAME = "devbox-secrets"
 #: The variable by which a shell asks for completions, as typer's scripts for shells set it.
 COMPLETE_VARIABLE = "_DEVBOX_SECRETS_COMPLETE"
 #: The program by which kubectl does.

@@ -15,7 +15,8 @@ from devbox_secrets.cli.kit.options import AccountOptions
 
 #: The options that say where; they may also come before the command.
 _CLUSTER_OPTIONS = frozenset(inspect.signature(AccountOptions).parameters)
-_NAME = "devbox-secrets"
+#: The program's name.
+NAME = "devbox-secrets"
 #: The widest column of names.
 _NAME_WIDTH = 26
 
@@ -105,7 +106,7 @@ def _given_before(ctx: Any, command: Any) -> Iterator[str]:  # noqa: ANN401 - as
 
 
 def _write_help(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
-    program = ctx.find_root().info_name or _NAME
+    program = ctx.find_root().info_name or NAME
     paragraphs = (command.help or "").split("\n\n")
     examples = [each.removeprefix("Example: ") for each in paragraphs if each.startswith("Example: ")]
     for paragraph in paragraphs:
@@ -116,7 +117,7 @@ def _write_help(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         formatter.write_paragraph()
         formatter.write_heading(_bold("Example" if len(examples) == 1 else "Examples"))
     for example in examples:
-        called = re.sub(rf"(?<![\w/-]){_NAME}(?= )", program, example)  # a file's name stays
+        called = re.sub(rf"(?<![\w/-]){NAME}(?= )", program, example)  # a file's name stays
         formatter.write(f"  {called}\n")
 
 
