@@ -13,12 +13,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from devbox_secrets.api.names import GROUP
 from harness.controlplane import ControlPlane
 from integration.support.account import Account
 from integration.support.chart import ACCOUNT, CHART, NAMESPACE, Json, get, helm, until
 from integration.support.gateway import Gateway, new_account, token
 from integration.support.gateway_requests import create, error_message
 from integration.support.processes import COMMAND, command
+from integration.support.users import Role, bind, may
 
 Done = subprocess.CompletedProcess[str]
 
@@ -55,11 +57,9 @@ def person(account: Account, role: str) -> Path:
     """Give the kubeconfig of someone with a role in the account's namespace, once they have its rights."""
     user = f"{role}-{uuid4().hex[:8]}"
     it = account.controlplane
-    it.kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", f"--namespace={account.name}")
-    kubeconfig = it.user_kubeconfig(user)
-    ask = ("auth", "can-i", "list", "accountsecrets", "-n", account.name, "--quiet")
-    until(f"{user} has rights", lambda: it.kubectl(*ask, kubeconfig=kubeconfig, check=False).returncode == 0)
-    return kubeconfig
+    bind(it, user, Role(role, account.name, "list"))
+    may(it, user, verb="list", group=GROUP, resource="accountsecrets", namespace=account.name)
+    return it.user_kubeconfig(user)
 
 
 def test_an_admin_of_the_namespace_makes_a_key_that_works(account: Account, rest: Gateway) -> None:

@@ -19,6 +19,7 @@ from devbox_secrets.errors import DevboxSecretsError
 from harness.controlplane import ControlPlane
 from harness.pki import Authority
 from harness.tools import tool
+from integration.support.gateway import token
 from integration.support.kubeconfigs import (
     ACTING,
     ADMIN_USER,
@@ -130,8 +131,7 @@ def world(controlplane: ControlPlane, proxy: str) -> World:
     tokens = {}
     for name in ("alice", "bob"):
         controlplane.request("POST", accounts, {"metadata": {"name": name}})
-        review = controlplane.request("POST", f"{accounts}/{name}/token", {"spec": {"expirationSeconds": 3600}})
-        tokens[name] = review["status"]["token"]
+        tokens[name] = token(controlplane, "default", name)
     words = {
         **tokens,
         "server": controlplane.url,
