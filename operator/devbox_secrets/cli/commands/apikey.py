@@ -70,7 +70,7 @@ async def create(
 
 
 async def _issue(service_account: ServiceAccount, role: Role | None, seconds: int) -> Key:
-    """Create what is missing, and then a key; who may not see roles gets one of a ServiceAccount that exists."""
+    """Create what is missing, then a key; callers who may not read roles get a key of an existing ServiceAccount."""
     try:
         for sentence in await service_account.create(role):
             note(sentence)

@@ -37,7 +37,7 @@ def _checked_namespace(namespace: str) -> str:
         check_account(namespace)
     except InvalidAccount:
         raise typer.BadParameter(
-            f"{namespace!r} can't be a namespace: use up to 63 small letters, digits and -"
+            f"{namespace!r} can't be a namespace: use up to 63 lowercase letters, digits and -"
         ) from None
     return namespace
 
