@@ -161,10 +161,6 @@ class Cache:
             if falls_due(secret.status, secret.spec.rotate_after, now)
         }
 
-    def accounts_with(self, reason: Reason) -> set[str]:
-        """Name the accounts in which an AccountSecret's Ready condition has a reason."""
-        return {secret.namespace for secret in self.all_account_secrets() if _ready_reason(secret) == reason}
-
     def members(self, account: str) -> list[Member]:
         """Give the account's namespaces, each with its account Secret."""
         return [

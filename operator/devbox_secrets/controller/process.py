@@ -318,7 +318,8 @@ class Controller:
             await asyncio.sleep(self._settings.keys_refresh_seconds)
             try:
                 if await self._keys.refresh(write=self.elector.is_leader()):
-                    self.enqueue(self.cache.accounts_with(Reason.UNKNOWN_KEY))
+                    # All: a status that says UnknownKey may be on its way to the API server just now.
+                    self.enqueue(self.cache.accounts())
             except Exception as error:  # noqa: BLE001 - no one object ends the job
                 LOG.warning("the sealing keys can't be read or written: %s", _reason(error))
 

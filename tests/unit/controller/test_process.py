@@ -370,6 +370,21 @@ async def test_a_key_that_comes_opens_what_waited_for_it() -> None:
 
 
 @in_virtual_time
+async def test_a_key_that_comes_while_it_is_reported_missing_opens_the_value() -> None:
+    cluster = Cluster()
+    async with cluster.running():
+        reported = cluster.api.held["PATCH", f"{A}/status"] = asyncio.Event()
+        cluster.have("A", seal("1", "A", key=OLD_KEY))
+        await settle()
+        cluster.have_keys(OLD_KEY, KEY)
+        await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
+        assert cluster.reason() is None
+        reported.set()
+        await settle()
+        assert (cluster.reason(), cluster.values()) == ("Synced", {"A": "1"})
+
+
+@in_virtual_time
 async def test_keys_that_can_not_be_read_are_logged_and_stay_in_use(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster()
     async with cluster.running():

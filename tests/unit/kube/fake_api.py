@@ -1,5 +1,6 @@
 """A small API server in memory, and a client of it: lists, reads, and writes that insist on a resourceVersion."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -19,6 +20,8 @@ class FakeApi:
         """By method and path: what the next requests fail with, one after the other."""
         self.before: dict[tuple[str, str], Callable[[], object]] = {}
         """By method and path: what happens just before the next such request."""
+        self.held: dict[tuple[str, str], asyncio.Event] = {}
+        """By method and path: what the next such request waits for."""
         self._version = 0
 
     def put(self, path: str, body: Mapping[str, Any]) -> Body:
@@ -132,4 +135,6 @@ class FakeClient(Client):
     ) -> Response:
         if method != "GET" and not self._may_write():
             raise NotLeader(f"{method} {path}: not sent")
+        if held := self.api.held.pop((method, path), None):
+            await held.wait()
         return self.api.handle(method, path, query or {}, body or {}, media_type)
