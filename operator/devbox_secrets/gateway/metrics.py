@@ -20,7 +20,6 @@ HTTP_REQUEST_DURATION = Histogram(
 HTTP_REQUESTS_IN_FLIGHT = Gauge(
     "devbox_secrets_gateway_http_requests_in_flight", "Requests without a complete response", registry=REGISTRY
 )
-CONNECTIONS = Gauge("devbox_secrets_gateway_connections", "Connections of clients", registry=REGISTRY)
 UPSTREAM_REQUESTS = Counter(
     "devbox_secrets_gateway_upstream_requests",
     "Requests to the API server by the class of status code, 429, timeout or error",

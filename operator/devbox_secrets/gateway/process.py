@@ -3,7 +3,10 @@
 import asyncio
 import gc
 import logging
+import signal
+from typing import Any
 
+import uvloop
 from prometheus_client import disable_created_metrics, generate_latest
 
 from devbox_secrets.errors import ConfigError
@@ -14,7 +17,7 @@ from devbox_secrets.gateway.backend.store import Store
 from devbox_secrets.gateway.backend.sync_wait import SyncWaiter
 from devbox_secrets.gateway.backend.upstream import Upstream
 from devbox_secrets.gateway.http.rate_limit import RateLimiter
-from devbox_secrets.gateway.http.server import ALPN, Limits, serve
+from devbox_secrets.gateway.http.server import Limits, Server
 from devbox_secrets.gateway.routes import Services, application
 from devbox_secrets.gateway.settings import GatewaySettings
 from devbox_secrets.serving import health, logs
@@ -36,20 +39,23 @@ def run(settings: GatewaySettings) -> None:
         )
     logs.configure(settings.log_level)
     disable_created_metrics()  # a second series for each counter, which nobody asks for
-    asyncio.run(_run(settings))
+    uvloop.run(_run(settings))
 
 
 async def _run(settings: GatewaySettings) -> None:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(_report)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stopping.set)
     certificate = None
     if settings.certificate_dir:
-        certificate = Certificate(settings.certificate_dir, alpn=ALPN, on_expiration=metrics.CERTIFICATE_EXPIRATION.set)
+        certificate = Certificate(settings.certificate_dir, on_expiration=metrics.CERTIFICATE_EXPIRATION.set)
         metrics.REGISTRY.register(metrics.CERTIFICATE_EXPIRATION)
     authority = _authority(settings)
     limits = Limits(
         body_timeout_seconds=settings.body_timeout_seconds,
         response_timeout_seconds=settings.response_timeout_seconds,
         idle_timeout_seconds=settings.idle_timeout_seconds,
-        drain_seconds=settings.drain_seconds,
         max_connections=settings.max_connections,
     )
     audit_log = logs.records(f"{__name__}.audit") if settings.audit else None
@@ -62,14 +68,20 @@ async def _run(settings: GatewaySettings) -> None:
     async with ConfirmingUpstream.connect(
         settings.api_server, authority, settings.api_server_timeout_seconds
     ) as upstream:
-        refresh = asyncio.create_task(_refresh(settings.certificate_refresh_seconds, authority, certificate))
         services = _services(settings, upstream)
-        app = application(services, audit_log)
+        server = Server(application(services, audit_log), settings.port, certificate, limits)
         # A list makes many objects: the garbage collector needn't look at what lives as long as the process.
         gc.collect()
         gc.freeze()
-        await serve(app, settings.port, certificate, limits, on_drain=services.sync_waiter.stop)
-        refresh.cancel()
+        await server.renew()
+        jobs = [server.watch(), _refresh(settings.certificate_refresh_seconds, authority, certificate, server)]
+        tasks = [asyncio.create_task(job) for job in jobs]
+        await stopping.wait()
+        LOG.info("shutting down: no other connection is taken")
+        for task in tasks:
+            task.cancel()
+        services.sync_waiter.stop()
+        await server.stop()
     await probes.cleanup()
     LOG.info("stopped")
 
@@ -93,12 +105,25 @@ def _authority(settings: GatewaySettings) -> Authority:
         ) from None
 
 
-async def _refresh(seconds: float, *files: Authority | Certificate | None) -> None:
+async def _refresh(seconds: float, authority: Authority, certificate: Certificate | None, server: Server) -> None:
+    """Follow the files of the CA and of the certificate."""
+    is_new = False
     while True:
         await asyncio.sleep(seconds)
-        for file in filter(None, files):
-            file.refresh()
+        authority.refresh()
+        is_new = bool(certificate and certificate.refresh()) or is_new
+        if is_new:
+            try:
+                await server.renew()
+                is_new = False
+            except (OSError, ValueError) as error:
+                LOG.warning("the new certificate can't be served yet: %s", error)
 
 
 async def _no_problem() -> None:
     """Report no problem: a restart mends none, and while the API server is away the responses say so."""
+
+
+def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Say that a task failed: by the error's type alone, since its text may repeat what was sent."""
+    LOG.error("a task failed: %s", type(context.get("exception")).__name__)

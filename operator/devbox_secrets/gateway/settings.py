@@ -47,13 +47,10 @@ class GatewaySettings(ServerSettings):
     """How long a request's body may take to come."""
     sync_wait_timeout_seconds: float = Field(default=20, gt=0)
     """How long a response may wait, with wait=true, until devboxes' Secret holds the value."""
-    drain_seconds: float = Field(default=10, ge=0)
-    """How long requests are still answered after SIGTERM."""
     response_timeout_seconds: float = Field(default=30, gt=0)
     """How long a client may take to read its response."""
     idle_timeout_seconds: float = Field(default=75, gt=0)
     """How long a connection may be without a request; more than load balancers keep theirs, or they would send into
     a closed one."""
     max_connections: int = Field(default=1000, ge=1)
-    """How many there may be, of which one with TLS takes 0.3 MB: from then on, for a new one, the one that was idle
-    for longest goes."""
+    """How many connections there may be; when they are taken, those without a request are closed for new ones."""

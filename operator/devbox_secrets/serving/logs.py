@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 
 #: At DEBUG these log bodies or headers.
-_LIBRARIES = ("aiohttp", "asyncio", "h2", "hpack", "hypercorn", "kopf")
+_LIBRARIES = ("aiohttp", "asyncio", "kopf")
 
 
 def configure(level: str, libraries: Mapping[str, int] | None = None) -> None:

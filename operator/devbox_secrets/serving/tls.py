@@ -3,7 +3,7 @@
 import logging
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -22,17 +22,18 @@ class _Watched(ABC):
         self._state = self._fingerprint()  # before: what changes meanwhile is seen the next time
         self._load()
 
-    def refresh(self) -> None:
-        """Take what is in the files now; what can't be used doesn't replace what can."""
+    def refresh(self) -> bool:
+        """Take what is in the files now, and tell whether it's new; what can't be used doesn't replace what can."""
         try:
             if (state := self._fingerprint()) == self._state:
-                return
+                return False
             self._load()
             self._state = state
         except (OSError, ValueError) as error:
             LOG.warning("%s: %s", self._messages[0], error)
-        else:
-            LOG.info("%s", self._messages[1])
+            return False
+        LOG.info("%s", self._messages[1])
+        return True
 
     @abstractmethod
     def _load(self) -> None:
@@ -46,7 +47,7 @@ class _Watched(ABC):
 class Certificate(_Watched):
     """A certificate and its key in a folder, as a Secret is mounted: each new connection gets the present one.
 
-    `alpn` are the protocols to choose from; `on_expiration` hears when it ends, in seconds since 1970.
+    `on_expiration` hears when it ends, in seconds since 1970.
 
     Raises:
         OSError, ValueError: the files can't be read, or don't belong together.
@@ -57,14 +58,11 @@ class Certificate(_Watched):
         "new connections get the new certificate",
     )
 
-    def __init__(
-        self, folder: Path, *, alpn: Sequence[str] = (), on_expiration: Callable[[float], object] = lambda _: None
-    ) -> None:
-        self._alpn = alpn
+    def __init__(self, folder: Path, *, on_expiration: Callable[[float], object] = lambda _: None) -> None:
         self._on_expiration = on_expiration
         self.file, self.key = folder / "tls.crt", folder / "tls.key"
         super().__init__(self.file, self.key)
-        self.context = self._new_context()
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
@@ -72,17 +70,11 @@ class Certificate(_Watched):
         connection.context = self._current
 
     def _load(self) -> None:
-        context = self._new_context()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.file, self.key)
         ends = x509.load_pem_x509_certificate(self.file.read_bytes()).not_valid_after_utc
         self._current = context
         self._on_expiration(ends.timestamp())
-
-    def _new_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        if self._alpn:
-            context.set_alpn_protocols(self._alpn)
-        return context
 
 
 class Authority(_Watched):

@@ -1,74 +1,169 @@
-"""The end of a gateway's process: whoever is connected is sent elsewhere, and nobody's request is lost."""
+"""The end of a gateway's process: no request is lost, and nothing is accepted that would not be served."""
 
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import httpx
 import pytest
 from h2.connection import H2Connection
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, SettingsFrame
 
+from devbox_secrets.api.names import account_secrets_path
 from harness.controlplane import ControlPlane
+from integration.support.account import Account
 from integration.support.chart import until
 from integration.support.gateway import Gateway, gateway
+
+#: A request whose body is yet to come.
+HEAD = (
+    "POST /v1/secrets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n"
+    "Content-Length: {}\r\n\r\n"
+)
+BODY = b'{"name": "LAST", "value": "v"}'
+IN_FLIGHT = "devbox_secrets_gateway_http_requests_in_flight"
+#: It must end within 10 s.
+MOST_SECONDS = 10
 
 
 @pytest.fixture
 def leaving(controlplane: ControlPlane, rest: Gateway) -> Iterator[Gateway]:
-    with gateway(controlplane, drain_seconds="2") as it:
+    with gateway(controlplane) as it:
         yield it
 
 
 def tell(it: Gateway) -> None:
     os.kill(it.component.pid, signal.SIGTERM)
-    until("it knows", lambda: "told to stop" in it.log)
+    until("it knows", lambda: "shutting down" in it.log)
 
 
-def test_a_connection_of_http_1_gets_one_more_answer_which_says_so(leaving: Gateway) -> None:
-    with leaving.client("none") as api:
-        before = api.get("/healthz")
+def has_ended(it: Gateway) -> bool:
+    return "stopped" in it.log
+
+
+def test_a_request_in_progress_is_answered_and_is_its_connections_last(
+    leaving: Gateway, tenant: Account, key: str
+) -> None:
+    with closing(socket.create_connection(leaving.address, timeout=20)) as connection:
+        connection.sendall(HEAD.format(key, len(BODY)).encode())
+        until("it is in progress", lambda: leaving.process.metric(IN_FLIGHT) == 1)
         tell(leaving)
-        last, of_a_new_one = api.get("/healthz"), api.get("/healthz")
-    assert "connection" not in before.headers
-    assert last.headers["connection"] == of_a_new_one.headers["connection"] == "close"
+        connection.sendall(BODY)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    until("it ended", lambda: has_ended(leaving))
 
 
-def test_a_connection_of_http_2_is_told_with_its_next_answer(leaving: Gateway) -> None:
-    with h2_connection(leaving) as (connection, frames, request, _):
+def test_nothing_is_accepted_that_would_not_be_served(leaving: Gateway, key: str) -> None:
+    with closing(socket.create_connection(leaving.address, timeout=20)) as holding:
+        holding.sendall(HEAD.format(key, len(BODY)).encode())
+        until("it is in progress", lambda: leaving.process.metric(IN_FLIGHT) == 1)
         tell(leaving)
-        connection.sendall(request)
-        until_frame(frames, HeadersFrame)
+
+        def is_refused() -> bool:
+            try:
+                socket.create_connection(leaving.address, timeout=20).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        until("connections are refused", is_refused)
+        assert not has_ended(leaving)
+
+
+def test_a_request_that_does_not_end_is_ended_in_time(leaving: Gateway, key: str) -> None:
+    with closing(socket.create_connection(leaving.address, timeout=20)) as endless:
+        endless.sendall(HEAD.format(key, len(BODY)).encode())
+        until("it is in progress", lambda: leaving.process.metric(IN_FLIGHT) == 1)
+        started = time.monotonic()
+        tell(leaving)
+        until("it ended", lambda: has_ended(leaving))
+    assert time.monotonic() - started < MOST_SECONDS
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /healthz HTTP/1.1\r\nHo"])
+def test_a_connection_without_a_request_is_closed_at_once(leaving: Gateway, head: bytes) -> None:
+    with closing(socket.create_connection(leaving.address, timeout=20)) as idle:
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+        idle.sendall(head)
+        tell(leaving)
+        assert idle.recv(65536) == b""
+    until("it ended", lambda: has_ended(leaving))
+
+
+def test_a_connection_of_http_2_is_told_and_what_is_in_progress_is_answered(leaving: Gateway, key: str) -> None:
+    with h2_connection(leaving, key) as (client, connection, frames):
+        stream = client.get_next_available_stream_id()
+        headers = [(":method", "POST"), (":path", "/v1/secrets"), (":scheme", "http"), (":authority", "a")]
+        client.send_headers(stream, [*headers, ("authorization", f"Bearer {key}")])
+        connection.sendall(client.data_to_send())
+        until("it is in progress", lambda: leaving.process.metric(IN_FLIGHT) == 1)
+        tell(leaving)
         until_frame(frames, GoAwayFrame)
-
-
-def test_one_without_requests_is_told_in_the_end_and_what_is_on_its_way_is_answered(leaving: Gateway) -> None:
-    with h2_connection(leaving) as (connection, frames, request, farewell):
-        tell(leaving)
-        until_frame(frames, GoAwayFrame)
-        # Sent before the client could know; and then it knows, and says so, as Node.js does.
-        connection.sendall(request + farewell)
+        # As Node.js does when it is told.
+        client.send_data(stream, b"{}", end_stream=True)
+        client.close_connection()
+        connection.sendall(client.data_to_send())
         until_frame(frames, HeadersFrame)
         until_frame(frames, DataFrame)
+        list(frames)  # until it is closed
+    until("it ended", lambda: has_ended(leaving))
+
+
+def test_an_idle_connection_of_http_2_is_told_and_closed(leaving: Gateway, key: str) -> None:
+    with h2_connection(leaving, key) as (_, _, frames):
+        tell(leaving)
+        until_frame(frames, GoAwayFrame)
+        list(frames)  # until it is closed
+    until("it ended", lambda: has_ended(leaving))
+
+
+def test_requests_that_never_pause_are_all_answered_or_never_taken(leaving: Gateway, tenant: Account, key: str) -> None:
+    """Each creation that is done is answered: what isn't answered was never done."""
+    made: list[str] = []
+    unanswered: list[str] = []
+
+    def keep_making(number: int) -> None:
+        with leaving.client(key) as api:
+            for count in range(100_000):
+                name = f"S{number}_{count}"
+                try:
+                    answer = api.post("/v1/secrets", json={"name": name, "value": "v"})
+                except httpx.TransportError:
+                    unanswered.append(name)
+                    return
+                assert answer.status_code == 200, answer.text
+                made.append(name)
+
+    threads = [threading.Thread(target=keep_making, args=(number,)) for number in range(8)]
+    for each in threads:
+        each.start()
+    until("they are at it", lambda: len(made) > len(threads))
+    tell(leaving)
+    for each in threads:
+        each.join()
+    items = tenant.controlplane.request("GET", account_secrets_path(tenant.name))["items"]
+    found = {each["spec"]["name"] for each in items}
+    assert len(unanswered) == len(threads)
+    assert not found & set(unanswered)
+    assert set(made) <= found
 
 
 @contextmanager
-def h2_connection(it: Gateway) -> Iterator[tuple[socket.socket, Iterator[Frame], bytes, bytes]]:
-    """Open a connection; give it, the frames that arrive, and what a client sends to ask and to go."""
-    client, url = H2Connection(), httpx.URL(it.url)
+def h2_connection(it: Gateway, key: str) -> Iterator[tuple[H2Connection, socket.socket, Iterator[Frame]]]:
+    """Open a connection; give its client's state, it, and the frames that arrive."""
+    client = H2Connection()
     client.initiate_connection()
-    opening = client.data_to_send()
-    path = [(":method", "GET"), (":path", "/healthz"), (":scheme", "http"), (":authority", url.host)]
-    client.send_headers(client.get_next_available_stream_id(), path, end_stream=True)
-    request = client.data_to_send()
-    client.close_connection()
-    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
-        connection.sendall(opening)
+    with closing(socket.create_connection(it.address, timeout=20)) as connection:
+        connection.sendall(client.data_to_send())
         frames = received(connection)
         until_frame(frames, SettingsFrame)
-        yield connection, frames, request, client.data_to_send()
+        yield client, connection, frames
 
 
 def received(connection: socket.socket) -> Iterator[Frame]:
@@ -82,9 +177,3 @@ def received(connection: socket.socket) -> Iterator[Frame]:
 
 def until_frame(frames: Iterator[Frame], kind: type[Frame]) -> None:
     assert any(isinstance(it, kind) for it in frames), f"no {kind.__name__} came"
-
-
-def test_then_it_ends(leaving: Gateway) -> None:
-    tell(leaving)
-    assert httpx.get(f"{leaving.url}/readyz", trust_env=False).is_success
-    until("it ended", lambda: "stopped" in leaving.log)

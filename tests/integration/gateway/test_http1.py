@@ -50,12 +50,19 @@ NO_REQUEST = {
     "a length that is a word": (CREATE, b"Content-Length: %s" % CANARY, 400),
     "a length below zero": (CREATE, b"Content-Length: -1", 400),
     "a length of many digits": (CREATE, b"Content-Length: " + b"9" * 30, 400),
-    "a transfer coding that is unknown": (CREATE, b"Transfer-Encoding: gzip", 501),
-    "chunks without a size": (CREATE, b"Transfer-Encoding: chunked", 400),
+    "a transfer coding that is unknown": (CREATE, b"Transfer-Encoding: gzip", 400),
+    "a length and chunks": (CREATE, b"Content-Length: 5\r\nTransfer-Encoding: chunked", 400),
     "a header with a NUL": (LIST, b"X: %s\0" % CANARY, 400),
     "a header without a name": (LIST, b": %s" % CANARY, 400),
     "bytes in the query": (b"GET /v1/secrets?starting_after=\xff HTTP/1.1", b"X: x", 400),
     "a line that doesn't end": (b"GET /v1/secrets?a=" + CANARY * 10_000 + b" HTTP/1.1", b"X: x", 431),
+    "a name with half an escape": (b"GET /v1/secrets/%zz%f HTTP/1.1", b"X: x", 400),
+    "a tunnel": (b"CONNECT a:443 HTTP/1.1", b"X: x", 501),
+    "an upgrade to HTTP/2 that is damaged": (
+        LIST,
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: !",
+        400,
+    ),
 }
 
 
@@ -64,6 +71,10 @@ def test_the_server_declines(what: str, rest: Gateway, key: str) -> None:
     line, header, status = NO_REQUEST[what]
     (answer,) = exchange(rest, key, line, header, body=BODY + b"\r\n")
     assert answer.status_code == status
+
+
+def test_chunks_without_a_size_end_the_connection(rest: Gateway, key: str) -> None:
+    assert exchange(rest, key, CREATE, b"Transfer-Encoding: chunked", body=BODY + b"\r\n") == []
 
 
 DECLINED = {
@@ -79,11 +90,8 @@ DECLINED = {
     "two slashes": (b"GET //v1/secrets HTTP/1.1", [], 404),
     "two slashes within": (b"GET /v1//secrets HTTP/1.1", [], 404),
     "a way up": (b"GET /v1/secrets/../secrets HTTP/1.1", [], 404),
-    "a name with half an escape": (b"GET /v1/secrets/%zz%f HTTP/1.1", [], 404),
     "a name with a slash": (b"GET /v1/secrets/id%2Fsec_0 HTTP/1.1", [], 404),
-    "a whole URL": (b"GET http://a/v1/secrets HTTP/1.1", [], 404),
     "no path": (b"OPTIONS * HTTP/1.1", [], 404),
-    "a tunnel": (b"CONNECT a:443 HTTP/1.1", [], 404),
     "what may be asked": (b"OPTIONS /v1/secrets HTTP/1.1", [], 405),
     "an echo": (b"TRACE /v1/secrets HTTP/1.1", [], 405),
     "a method that is unknown": (CANARY + b" /v1/secrets HTTP/1.1", [], 405),
@@ -101,6 +109,11 @@ def test_the_gateway_declines(what: str, rest: Gateway, key: str) -> None:
 def test_a_head_without_its_body_is_declined_without_one(rest: Gateway, key: str) -> None:
     (answer,) = exchange(rest, key, b"HEAD /v1/secrets HTTP/1.1")
     assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET, POST")
+
+
+def test_a_whole_url_is_taken_as_its_path(rest: Gateway, key: str) -> None:
+    (answer,) = exchange(rest, key, b"GET http://a/v1/secrets HTTP/1.1")
+    assert (answer.status_code, answer.json()["secrets"]) == (200, [])
 
 
 TAKEN = {

@@ -72,7 +72,6 @@ def gateway(
         "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
         "DEVBOX_SECRETS_API_SERVER": server or controlplane.url,
         "DEVBOX_SECRETS_API_SERVER_CA": str(authority),
-        "DEVBOX_SECRETS_DRAIN_SECONDS": "0",
         **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
     }
     where = controlplane.folder / f"gateway-{port}"

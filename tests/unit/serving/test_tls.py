@@ -2,7 +2,6 @@
 
 import os
 import ssl
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,10 +31,9 @@ def serial(pair: pki.KeyPair) -> int:
     return x509.load_pem_x509_certificate(pair.certificate).serial_number
 
 
-def connect(server: ssl.SSLContext, authority: pki.Authority = CA, *, alpn: Sequence[str] = ()) -> ssl.SSLObject:
+def connect(server: ssl.SSLContext, authority: pki.Authority = CA) -> ssl.SSLObject:
     """Connect to a server without a network; give the client's side of the connection."""
     context = ssl.create_default_context(cadata=authority.pem.decode())
-    context.set_alpn_protocols(alpn)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(to_client, to_server, server_hostname="localhost")
     other = server.wrap_bio(to_server, to_client, server_side=True)
@@ -68,8 +66,9 @@ def test_a_renewed_certificate_is_for_new_connections(tmp_path: Path, caplog: py
     certificate = Certificate(tmp_path)
     new = renew(tmp_path)
     assert served(certificate) == serial(old)
-    certificate.refresh()
+    assert certificate.refresh()
     assert served(certificate) == serial(new)
+    assert not certificate.refresh()
     assert caplog.messages == ["new connections get the new certificate"]
 
 
@@ -100,7 +99,7 @@ def test_a_broken_certificate_leaves_the_former(
     pair = renew(tmp_path)
     certificate = Certificate(tmp_path)
     write(tmp_path / name, content)
-    certificate.refresh()
+    assert not certificate.refresh()
     assert served(certificate) == serial(pair)
     (line,) = caplog.messages
     assert line.startswith("the new certificate can't be used, so the former one stays: ")
@@ -157,19 +156,6 @@ def test_the_expiration_is_told_of_each_certificate(tmp_path: Path) -> None:
     certificate.refresh()
     ends = [x509.load_pem_x509_certificate(pair.certificate).not_valid_after_utc for pair in pairs]
     assert expirations == [end.timestamp() for end in ends]
-
-
-@pytest.mark.parametrize(("alpn", "chosen"), [([], None), (["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1")])
-def test_the_server_chooses_a_protocol_also_after_a_renewal(
-    alpn: list[str], chosen: str | None, tmp_path: Path
-) -> None:
-    renew(tmp_path)
-    certificate = Certificate(tmp_path, alpn=alpn)
-    for _ in range(2):
-        connection = connect(certificate.context, alpn=["http/1.1", "h2"])
-        assert connection.selected_alpn_protocol() == chosen
-        renew(tmp_path)
-        certificate.refresh()
 
 
 def connects(authority: Authority, server: Path) -> bool:

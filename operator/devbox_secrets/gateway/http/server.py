@@ -1,176 +1,167 @@
-"""The server, hypercorn, with bounds for slow and greedy clients.
+"""Serves HTTP/1.1 and HTTP/2, with and without TLS, on one port: h2corn, within bounds for slow and greedy clients.
 
-Every time that a client takes is bounded: to begin a request, to send it, to read its answer; and so is what it
-holds. A client that goes over a bound loses its own connection.
+An h2corn server keeps its certificate for as long as it runs, and with as many connections as it may have it takes no
+other. So there is one listening socket, and another server takes it over when the certificate is a new one or when
+connections wait: the former server closes those without a request at once, and the others after their responses.
 """
 
 import asyncio
 import logging
+import resource
 import socket
-import ssl
-import sys
-from collections.abc import Callable
-from contextlib import suppress
+import struct
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
 
-import hypercorn.asyncio.run
-import hypercorn.protocol
-from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from h2corn import Config
+from h2corn import Server as H2corn
 from starlette.types import ASGIApp
 
-from devbox_secrets.gateway import metrics
-from devbox_secrets.gateway.http.drain import DrainingConfig, DrainingH2Protocol
-from devbox_secrets.gateway.http.timeouts import TimeoutMiddleware
+from devbox_secrets.gateway.contract.requests import MAX_BYTES
 from devbox_secrets.serving.tls import Certificate
 
 LOG = logging.getLogger(__name__)
-ALPN = tuple(Config.alpn_protocols)
-#: How long requests may take to end when the process is told to.
-_GRACE_SECONDS = 15
+#: How long requests may take to end when their server is told to.
+_GRACE_SECONDS = 9
 _HANDSHAKE_SECONDS = 10
-#: How long a connection that is closed may take to send what it still has.
-_CLOSING_SECONDS = 5
+_CHECK_SECONDS = 0.25
+#: From telling a server that it ends until its socket does: its accept loop must hear of the former first.
+_LAST_ACCEPT_SECONDS = 0.1
+#: A body that isn't wanted is read and dropped, so that a client that sends first and reads then gets its response.
+_DROPPED_BYTES = 16 * MAX_BYTES
+_HEAD_BYTES = 1 << 15
+_STREAMS = 100
+#: Requests in progress, for each connection that there may be: over HTTP/2 one has many.
+_CONCURRENCY = 4
+#: Where the kernel tells how many connections wait: tcpi_unacked in struct tcp_info (tcp(7)), of a listening socket.
+_WAITING_OFFSET = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may take, and for how long they are still served when the process is told to stop."""
+    """What clients may take."""
 
     body_timeout_seconds: float
     response_timeout_seconds: float
     idle_timeout_seconds: float
-    drain_seconds: float
     max_connections: int
 
 
-async def serve(
-    app: ASGIApp, port: int, certificate: Certificate | None, limits: Limits, on_drain: Callable[[], None]
-) -> None:
-    """Serve HTTP/1.1 and HTTP/2 on a port until the process is told to stop; `on_drain` is called at once.
+class Server:
+    """A port, and the h2corn server that takes its connections."""
 
-    On cleartext HTTP/2 is known by its preface (h2c with prior knowledge): the TypeScript SDK speaks nothing else.
+    def __init__(self, app: ASGIApp, port: int, certificate: Certificate | None, limits: Limits) -> None:
+        """Listen, and serve nothing yet.
 
-    Raises:
-        OSError: the port is taken.
-    """
-    asyncio.get_running_loop().set_exception_handler(_report)
-    config = _Config(certificate)
-    config.bind = [f"{'[::]' if socket.has_dualstack_ipv6() else '0.0.0.0'}:{port}"]  # noqa: S104 - a pod's
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.include_server_header = False
-    config.keep_alive_timeout = limits.idle_timeout_seconds
-    config.keep_alive_max_requests = sys.maxsize  # at its own limit HTTP/2 connections break off
-    config.graceful_timeout = _GRACE_SECONDS
-    config.ssl_handshake_timeout = _HANDSHAKE_SECONDS
-    config.backlog = 1024
-    _Connection.max_connections = limits.max_connections
-    # hypercorn has no other place for them.
-    vars(hypercorn.asyncio.run)["TCPServer"] = _Connection
-    vars(hypercorn.protocol)["H2Protocol"] = _Protocol2
-    app = TimeoutMiddleware(app, limits.body_timeout_seconds, limits.response_timeout_seconds)
-    drained = partial(config.until_drained, limits.drain_seconds, on_drain)
-    await hypercorn.asyncio.serve(app, config, shutdown_trigger=drained)  # type: ignore[arg-type]
+        Raises:
+            OSError: the port is taken.
+        """
+        self._app = app
+        self._socket = _listen(port, limits.response_timeout_seconds)
+        self._config = _config(self._socket.fileno(), certificate, limits)
+        self._current: tuple[H2corn, asyncio.Task[None]] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
+    async def renew(self) -> None:
+        """Have a new h2corn server take the connections from now on, with the certificate as it is in its files.
 
-class _Config(DrainingConfig):
-    """hypercorn's configuration, with a certificate that may change while it serves."""
-
-    def __init__(self, certificate: Certificate | None) -> None:
-        super().__init__()
-        self.certificate = certificate
-
-    @property
-    def ssl_enabled(self) -> bool:
-        return self.certificate is not None
-
-    def create_ssl_context(self) -> ssl.SSLContext | None:
-        return self.certificate.context if self.certificate else None
-
-
-class _Connection(TCPServer):
-    """hypercorn's connection: one of so many, and closed within a time also when its client doesn't read."""
-
-    max_connections = 0
-    #: All that are open; those without a request stand in the order in which they began to be idle.
-    _open: ClassVar[dict["_Connection", None]] = {}
-    idle = True
-    _task: asyncio.Task[Any] | None = None
-
-    async def run(self) -> None:
-        """Serve it."""
-        self._task = asyncio.current_task()
-        self._open[self] = None
+        Raises:
+            OSError, ValueError: it can't start, and the former one goes on.
+        """
+        server = H2corn(self._app, self._config)
+        serving = asyncio.create_task(server.serve())
         try:
-            if len(self._open) > self.max_connections:
-                next(it for it in self._open if it.idle or it is self).abort()
-            with metrics.CONNECTIONS.track_inprogress():
-                await super().run()
-        finally:
-            self._open.pop(self, None)
+            await server.wait_started()
+        except BaseException:
+            await asyncio.gather(serving, return_exceptions=True)
+            raise
+        self._end()
+        self._current = server, serving
 
-    async def protocol_send(self, event: Event) -> None:
-        """Take what the protocol sends, and its word on whether a request is there."""
-        if isinstance(event, Updated):
-            self.idle = event.idle
-            if self._open.pop(self, self) is None:
-                self._open[self] = None
-        await super().protocol_send(event)
+    async def watch(self) -> None:
+        """Renew the h2corn server whenever it has ended by itself, or takes no other connection."""
+        waited = False
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            waits = _waiting(self._socket) > 0
+            is_full = waits and waited and not self._ending
+            waited = waits
+            try:
+                if self._current and self._current[1].done():
+                    LOG.error("the server ended by itself, and another one starts")
+                    await self.renew()
+                elif is_full:
+                    LOG.warning(
+                        "all %d connections are taken: those without a request are closed",
+                        self._config.limit_connections,
+                    )
+                    await self.renew()
+            except (OSError, ValueError) as error:
+                LOG.error("no server can be started: %s", error)
 
-    def abort(self) -> None:
-        """End it at once, whatever it waits for: pipelined requests for their turn, for instance, which never comes."""
-        self._open.pop(self, None)
-        self.writer.transport.abort()
-        if self._task:
-            self._task.cancel()
+    async def stop(self) -> None:
+        """Take no other connection, and return when the requests in progress have ended."""
+        self._end()
+        await asyncio.sleep(_LAST_ACCEPT_SECONDS)
+        self._socket.shutdown(socket.SHUT_RDWR)  # for all who hold it: nothing is taken that would not be served
+        self._socket.close()
+        if self._ending:
+            await asyncio.wait(self._ending)
 
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()  # or a client that went would be remembered until it would have been idle
+    def _end(self) -> None:
+        if self._current:
+            server, serving = self._current
+            server.shutdown()
+            self._ending.add(serving)
+            serving.add_done_callback(self._ended)
 
-    async def _close(self) -> None:
-        self.loop.call_later(_CLOSING_SECONDS, self.abort)
-        await super()._close()
-
-    async def _initiate_server_close(self) -> None:
-        self.loop.call_later(_CLOSING_SECONDS, self.abort)
-        await super()._initiate_server_close()
-
-
-class _Protocol2(DrainingH2Protocol):
-    """hypercorn's HTTP/2, in which what a stream's client does stays that stream's."""
-
-    def __init__(self, *args: Any) -> None:  # noqa: ANN401 - hypercorn's own
-        super().__init__(*args)
-        self.streams = _Streams()
-
-    async def _close_stream(self, stream_id: int) -> None:
-        await super()._close_stream(stream_id)
-        buffer = self.stream_buffers.get(stream_id)
-        if buffer and buffer.buffer:  # an answer that isn't read: by itself it would stay until the connection ends
-            with suppress(ProtocolError):
-                self.connection.reset_stream(stream_id, ErrorCodes.CANCEL)
-            await buffer.close()
-            self.priority.unblock(stream_id)
-            await self.has_data.set()
-            await self._flush()
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        self._ending.discard(serving)
+        if error := serving.exception():
+            LOG.info("requests were ended: %s", error)
 
 
-class _Streams(dict[int, Any]):
-    """What still comes for a stream that was answered goes nowhere; hypercorn ends the connection (its pull 334)."""
+def _listen(port: int, response_timeout_seconds: float) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        it = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+    else:
+        it = socket.create_server(("", port), backlog=1024)
+    # Connections inherit it: one whose client doesn't read ends, which over HTTP/1.1 h2corn doesn't see to (tcp(7)).
+    it.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(response_timeout_seconds * 1000))
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # h2corn ends where there are no more
+    return it
 
-    def __missing__(self, _: int) -> "_Streams":
-        return self
 
-    async def handle(self, event: object) -> None:
-        """Drop it."""
+def _config(socket_number: int, certificate: Certificate | None, limits: Limits) -> Config:
+    return Config(
+        bind=(f"fd://{socket_number}",),
+        certfile=certificate.file if certificate else None,
+        keyfile=certificate.key if certificate else None,
+        lifespan="off",
+        access_log=False,
+        runtime_threads=1,
+        limit_connections=limits.max_connections,
+        limit_concurrency=_CONCURRENCY * limits.max_connections,
+        max_concurrent_streams=_STREAMS,
+        limit_request_head_size=_HEAD_BYTES,
+        h2_max_header_list_size=_HEAD_BYTES,
+        h2_max_header_block_size=_HEAD_BYTES,
+        h2_initial_stream_window_size=MAX_BYTES,
+        h2_initial_connection_window_size=MAX_BYTES,
+        max_request_body_size=_DROPPED_BYTES,
+        timeout_handshake=_HANDSHAKE_SECONDS,
+        timeout_request_header=limits.idle_timeout_seconds,
+        timeout_keep_alive=limits.idle_timeout_seconds,
+        timeout_request_body_idle=2 * limits.body_timeout_seconds,  # the gateway's own response comes first
+        h2_timeout_response_stall=limits.response_timeout_seconds,
+        h2_timeout_write=limits.response_timeout_seconds,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
-def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say that a connection failed: by the error's type alone, since its text may repeat what was sent."""
-    LOG.info("a connection ended: %s", type(context.get("exception")).__name__)
+def _waiting(listening: socket.socket) -> int:
+    """Count the connections that were made and that nobody has accepted."""
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING_OFFSET + 4)
+    count: int
+    (count,) = struct.unpack_from("=I", info, _WAITING_OFFSET)
+    return count
