@@ -9,10 +9,10 @@ import json
 import logging
 import signal
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
-import kopf
 from aiohttp import web
 from prometheus_client import disable_created_metrics, generate_latest
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,43 +45,56 @@ class _Review(BaseModel):
     request: _Request
 
 
-async def review(request: Any, *, webhook: str | None = None, **_: object) -> Any:  # noqa: ANN401 - kopf's signature
-    """Answer an AdmissionReview of a pod; the webhook's path says whether its secrets are required or optional.
+def review(body: object, path: str) -> dict[str, Any]:
+    """Answer an AdmissionReview of a pod; the path says whether its secrets are required or optional.
 
     Raises:
         HTTPNotFound: there is no such path.
         HTTPBadRequest: it's something else.
     """
-    if webhook not in _PATHS:
+    if path not in _PATHS:
         raise web.HTTPNotFound
     try:
-        asked = _Review.model_validate(request).request
+        asked = _Review.model_validate(body).request
     except ValidationError:
         # From None, and without a word of it: it may hold values.
         raise web.HTTPBadRequest(text="not an AdmissionReview (admission.k8s.io/v1) of a pod") from None
     answer: dict[str, object] = {"uid": asked.uid, "allowed": True}
-    operations = patch(asked.object, optional=webhook == "optional")
+    operations = patch(asked.object, optional=path == "optional")
     if operations:
         answer |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
     metrics.ADMISSION_REVIEWS.labels("patched" if operations else "unchanged").inc()
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer}
 
 
-class Webhook(kopf.WebhookServer):
-    """kopf's server with three differences: large bodies, no traceback for what can't be read, and an end without loss.
-
-    kopf itself would stop listening to load a new certificate; here the context takes care of that.
-    """
+class Webhook:
+    """Answers reviews on a port, over TLS."""
 
     def __init__(self, port: int, certificate: Certificate) -> None:
-        super().__init__(port=port, context=certificate.context, certfile=certificate.file, pkeyfile=certificate.key)
-        self._own_port = port
+        self.port = port
         self.draining = False
+        self._certificate = certificate
 
-    async def _serve(self, fn: kopf.WebhookFn, request: web.Request) -> web.Response:  # type: ignore[override]
-        # kopf's is a static method and is called as one of the object; ours needs to know whether we drain.
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen, and at the end let the requests that are in progress end.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        app = web.Application(client_max_size=_MOST_BYTES)
+        app.add_routes([web.post("/{path:.*}", self._respond)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
         try:
-            response = await kopf.WebhookServer._serve(fn, request.clone(client_max_size=_MOST_BYTES))  # noqa: SLF001
+            await web.TCPSite(runner, port=self.port, ssl_context=self._certificate.context).start()
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _respond(self, request: web.Request) -> web.Response:
+        try:
+            response = web.json_response(review(await request.json(), request.match_info["path"]))
         except web.HTTPException:
             metrics.ADMISSION_REVIEWS.labels("rejected").inc()
             raise
@@ -105,7 +118,7 @@ class Webhook(kopf.WebhookServer):
         itself.verify_mode = ssl.CERT_NONE
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                _, writer = await asyncio.open_connection("localhost", self._own_port, ssl=itself)
+                _, writer = await asyncio.open_connection("localhost", self.port, ssl=itself)
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:  # TimeoutError is one
@@ -119,8 +132,7 @@ def run(settings: WebhookSettings) -> None:
     Raises:
         OSError: the certificate can't be used, or the port is taken.
     """
-    # One writes a line for each request, the other what it couldn't read of one.
-    logs.configure(settings.log_level, {"aiohttp.access": logging.WARNING, "aiohttp.server": logging.CRITICAL})
+    logs.configure(settings.log_level, {"aiohttp.server": logging.CRITICAL})  # it writes what it couldn't read
     disable_created_metrics()  # a second series for each counter, which nobody asks for
     asyncio.run(_run(settings))
 
@@ -129,8 +141,8 @@ async def _run(settings: WebhookSettings) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     certificate = Certificate(settings.certificate_dir, on_expiration=metrics.CERTIFICATE_EXPIRATION.set)
-    async with Webhook(settings.tls_port, certificate) as webhook:
-        await anext(aiter(webhook(review)))  # it listens from now on
+    webhook = Webhook(settings.tls_port, certificate)
+    async with webhook.listening():
         runner = await health.serve(
             settings.port,
             unready=webhook.unready,
