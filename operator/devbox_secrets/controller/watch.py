@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -132,23 +132,26 @@ class Watches:
     def registry(self) -> kopf.OperatorRegistry:
         """Give kopf's registry: a handler for the events of each kind, and how to connect."""
         handlers = kopf.OperatorRegistry()
-
-        def follow(*resource: str) -> None:
-            # Not a plain function: kopf would call that in a thread of its own.
-            @kopf.on.event(*resource, id=resource[-1], registry=handlers)
-            async def handle(event: Any, **_: Any) -> None:
-                # What kopf lists has no type. We list it, too, and that tells what is missing as well.
-                if event["type"] is not None:
-                    self._hand_over(self._changed, resource[-1], event["type"], event["object"])
-
         for resource in RESOURCES:
-            follow(*resource)
+            kind = resource[-1]
+            kopf.on.event(*resource, id=kind, registry=handlers)(self.handler(kind))
         # By default it waits for a minute where a login fails, since a token's file is empty for a moment for instance.
-        kopf.on.login(id="login", registry=handlers, backoff=_LOGIN_SECONDS)(self._login)
+        kopf.on.login(id="login", registry=handlers, backoff=_LOGIN_SECONDS)(self.login)
         return handlers
 
-    async def _login(self, **_: Any) -> kopf.AiohttpSession:
-        """Connect as our own client does."""
+    def handler(self, kind: str) -> Callable[..., Coroutine[Any, Any, None]]:
+        """Give what kopf calls with each event of a kind."""
+
+        # Not a plain function: kopf would call that in a thread of its own.
+        async def handle(event: Any, **_: Any) -> None:
+            # What kopf lists has no type. We list it, too, and that tells what is missing as well.
+            if event["type"] is not None:
+                self._hand_over(self._changed, kind, event["type"], event["object"])
+
+        return handle
+
+    async def login(self, **_: Any) -> kopf.AiohttpSession:
+        """Connect as our own client does; kopf calls it."""
         await asyncio.sleep(self._logged_in + _LOGIN_SECONDS - time.monotonic())
         self._logged_in = time.monotonic()
         traces = aiohttp.TraceConfig()

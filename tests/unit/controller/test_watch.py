@@ -202,7 +202,7 @@ async def test_a_list_is_seen_when_it_begins_and_so_is_the_first_refusal(
             return server.url, aiohttp.ClientSession(trace_configs=traces)
 
         monkeypatch.setattr(config, "session", session)
-        connection = await login(following.it)
+        connection = await following.it.login()
         assert connection.server == server.url
         for _ in range(1 if listed and status == 200 else 3):
             async with connection.aiohttp_session.get(server.url + path):
@@ -214,17 +214,20 @@ async def test_a_list_is_seen_when_it_begins_and_so_is_the_first_refusal(
     assert answered == ({path.partition("?")[0].rpartition("/")[2]} & long_ago.keys() if status == 200 else set())
 
 
-async def login(it: watch.Watches) -> kopf.AiohttpSession:
-    (handler,) = it.registry()._activities.get_all_handlers()  # noqa: SLF001 - there is no other way to it
-    connect: Any = handler.fn
-    connection = await connect()
-    assert isinstance(connection, kopf.AiohttpSession)
-    return connection
+async def test_a_login_that_fails_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = threading.Semaphore(0)
 
+    async def session(_: object) -> tuple[str, aiohttp.ClientSession]:
+        tries.release()
+        raise OSError
 
-def test_a_login_that_fails_is_tried_again_soon() -> None:
-    (handler,) = Following().it.registry()._activities.get_all_handlers()  # noqa: SLF001 - there is no other way to it
-    assert handler.backoff == watch._LOGIN_SECONDS  # noqa: SLF001 - as above
+    monkeypatch.setattr(config, "session", session)
+    monkeypatch.setattr(watch, "_LOGIN_SECONDS", 0.01)
+    following = Following()
+    async with following.running():
+        for _ in range(3):
+            assert await asyncio.to_thread(tries.acquire, timeout=10)
+    assert following.recovers == 0  # it's the same run of kopf
 
 
 async def test_logins_that_follow_one_another_are_not_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +238,7 @@ async def test_logins_that_follow_one_another_are_not_a_flood(monkeypatch: pytes
     monkeypatch.setattr(watch, "_LOGIN_SECONDS", 0.2)
     it, since = Following().it, time.monotonic()
     for _ in range(3):
-        await (await login(it)).aiohttp_session.close()
+        await (await it.login()).aiohttp_session.close()
     assert time.monotonic() - since >= 0.4
 
 
@@ -243,19 +246,16 @@ async def test_events_are_handed_over_and_no_handler_returns_what_kopf_would_wri
     operator: Kopf,
 ) -> None:
     following = Following()
-    handlers = {
-        str(handler.id): handler.fn
-        for handler in following.it.registry()._watching.get_all_handlers()  # noqa: SLF001 - there is no other way to them
-    }
-    assert sorted(handlers) == ["accountsecrets", "namespaces", "secrets"]
-    # A plain function would run in a thread of its own.
-    assert all(asyncio.iscoroutinefunction(handler) for handler in handlers.values())
     async with following.running():
         await operator.started()
-        for kind, handler in handlers.items():
-            handle: Any = handler
+        for *_, kind in watch.RESOURCES:
+            handle: Any = following.it.handler(kind)
+            # A plain function would run in a thread of its own.
+            assert asyncio.iscoroutinefunction(handle)
             # What is listed has no type, and is left to our own list.
             for event in ("ADDED", None):
                 assert await handle(event={"type": event, "object": {"name": kind}}) is None
         await asyncio.sleep(0)
-    assert sorted(following.events) == [(kind, "ADDED", {"name": kind}) for kind in sorted(handlers)]
+    assert sorted(following.events) == [
+        (kind, "ADDED", {"name": kind}) for kind in ("accountsecrets", "namespaces", "secrets")
+    ]
