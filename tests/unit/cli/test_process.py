@@ -114,7 +114,11 @@ def test_help_imports_nothing_that_takes_long(words: list[str], blocked: list[st
 
 @pytest.mark.parametrize(
     ("server", "package", "extra"),
-    [("operator", "kopf", "operator"), ("webhook", "kopf", "operator"), ("gateway", "h2corn", "gateway")],
+    [
+        ("operator", "kopf", "operator"),
+        ("webhook", "prometheus_client", "operator"),
+        ("gateway", "h2corn", "gateway"),
+    ],
 )
 def test_a_server_without_its_packages_says_which_extra_has_them(server: str, package: str, extra: str) -> None:
     code = (

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from devbox_secrets.cli.kit.app import Commands, run
+from devbox_secrets.cli.kit.app import Commands
 from devbox_secrets.cli.kit.options import AccountOptions, DryRun, ForceConflicts, PublicKeyFile, read_public_key
 from devbox_secrets.cli.kit.output import as_manifest
 from devbox_secrets.cli.kit.reserved import AllowReserved, check_not_reserved
+from devbox_secrets.cli.kit.run import run
 from devbox_secrets.cli.kit.value_input import (
     TAKES_A_VALUE,
     AllowEmpty,

@@ -7,7 +7,7 @@ import errno
 import inspect
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
 from pathlib import PurePath
@@ -18,10 +18,10 @@ import typer
 from devbox_secrets.cli.kit.command import NAME, Command, Group
 from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
 from devbox_secrets.cli.kit.output import note
+from devbox_secrets.cli.kit.run import run
 from devbox_secrets.errors import DevboxSecretsError, Unauthorized
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_T = TypeVar("_T")
 
 
 class Exit(IntEnum):
@@ -78,15 +78,6 @@ class Commands(typer.Typer):
             return function
 
         return decorate
-
-
-def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine to its end."""
-    import asyncio
-
-    # Not Runner.run: on Ctrl-C it cancels the task, which a prompt that waits for input never notices.
-    with asyncio.Runner() as runner:
-        return runner.get_loop().run_until_complete(coroutine)
 
 
 def _synchronous(command: Callable[..., Any]) -> Callable[..., None]:

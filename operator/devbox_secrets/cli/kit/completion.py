@@ -1,16 +1,17 @@
 """Candidates that the shell completes: from the kubeconfig or the cluster; none, quickly, where those can't be read."""
 
-import inspect
 import os
 import shlex
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from devbox_secrets.cli.kit.run import run
+
 if TYPE_CHECKING:
-    from devbox_secrets.cli.kit.options import AccountOptions
     from devbox_secrets.kube.client import Client
 
 #: Nobody waits longer for a candidate.
@@ -34,33 +35,17 @@ def complete_contexts(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete) and name == shlex.quote(name)]
 
 
-def complete_namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the namespaces that begin so."""
-
-    async def read(client: "Client", _: "AccountOptions") -> list[str]:
-        from devbox_secrets.api.names import NAMESPACES_PATH
-
-        pages = client.pages(NAMESPACES_PATH, {}, metadata_only=True)
-        return [each["metadata"]["name"] async for page in pages for each in page["items"]]
-
-    return from_cluster(ctx, incomplete, read)
-
-
 def from_cluster(
-    ctx: typer.Context, incomplete: str, read: "Callable[[Client, AccountOptions], Awaitable[Iterable[str]]]"
+    connection: "AbstractAsyncContextManager[Client]",
+    incomplete: str,
+    read: "Callable[[Client], Awaitable[Iterable[str]]]",
 ) -> list[str]:
-    """Give what `read` finds, as far as it begins so, with the options that were typed already."""
+    """Give what `read` finds in a cluster, as far as it begins so."""
     import asyncio
 
-    from devbox_secrets.cli.kit.app import run
-    from devbox_secrets.cli.kit.options import AccountOptions
-
-    given = {name: ctx.params.get(name) for name in inspect.signature(AccountOptions).parameters}
-    at = AccountOptions(**{name: value for name, value in given.items() if value})
-
     async def found() -> Iterable[str]:
-        async with asyncio.timeout(_SECONDS), at.connect() as client:
-            return await read(client, at)
+        async with asyncio.timeout(_SECONDS), connection as client:
+            return await read(client)
 
     try:
         return [each for each in run(found()) if each.startswith(incomplete)]

@@ -2,16 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
-from devbox_secrets.api.names import OPERATOR_NAMESPACE
+from devbox_secrets.api.names import NAMESPACES_PATH, OPERATOR_NAMESPACE
 from devbox_secrets.api.validation import check_account
-from devbox_secrets.cli.kit.completion import complete_contexts, complete_namespaces
+from devbox_secrets.cli.kit.completion import complete_contexts, from_cluster
 from devbox_secrets.errors import InvalidAccount, InvalidKey
 
 if TYPE_CHECKING:
@@ -40,6 +40,16 @@ def _checked_namespace(namespace: str) -> str:
             f"{namespace!r} can't be a namespace: use up to 63 lowercase letters, digits and -"
         ) from None
     return namespace
+
+
+def complete_namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the namespaces that begin so."""
+
+    async def read(client: "Client") -> list[str]:
+        pages = client.pages(NAMESPACES_PATH, {}, metadata_only=True)
+        return [each["metadata"]["name"] async for page in pages for each in page["items"]]
+
+    return from_cluster(AccountOptions.typed(ctx).connect(), incomplete, read)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +109,12 @@ class AccountOptions(ClusterOptions):
             autocompletion=complete_namespaces,
         ),
     ] = None  # fmt: skip
+
+    @classmethod
+    def typed(cls, ctx: typer.Context) -> Self:
+        """Give the options that were typed already, while the shell completes a word."""
+        given = {each.name: ctx.params.get(each.name) for each in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value})
 
     def home(self) -> str:
         """Give the account's namespace: the one asked for, else the one that kubectl would use.

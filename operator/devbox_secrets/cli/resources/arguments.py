@@ -5,27 +5,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from devbox_secrets.cli.kit.completion import from_cluster
+from devbox_secrets.cli.kit.options import AccountOptions
 
 if TYPE_CHECKING:
-    from devbox_secrets.cli.kit.options import AccountOptions
     from devbox_secrets.kube.client import Client
 
 
 def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the account's variables that begin so."""
+    at = AccountOptions.typed(ctx)
 
-    async def read(client: "Client", at: "AccountOptions") -> list[str]:
+    async def read(client: "Client") -> list[str]:
         from devbox_secrets.cli.resources import account_secrets
 
         return [secret.spec.name for secret in await account_secrets.list_all(client, at.home())]
 
-    return from_cluster(ctx, incomplete, read)
+    return from_cluster(at.connect(), incomplete, read)
 
 
 def complete_older_keys(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the ids of the sealing keys that begin so, but for the newest."""
+    at = AccountOptions.typed(ctx)
 
-    async def read(client: "Client", at: "AccountOptions") -> list[str]:
+    async def read(client: "Client") -> list[str]:
         from devbox_secrets.crypto.envelope import PublicKey
         from devbox_secrets.kube.key_store import KeyStore
 
@@ -33,18 +35,19 @@ def complete_older_keys(ctx: typer.Context, incomplete: str) -> list[str]:
         newest = PublicKey.parse(keys["newest"]).id
         return [key_id for key_id in keys if key_id not in {"newest", newest}]
 
-    return from_cluster(ctx, incomplete, read)
+    return from_cluster(at.connect(), incomplete, read)
 
 
 def complete_service_accounts(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the account's ServiceAccounts that have API keys and begin so."""
+    at = AccountOptions.typed(ctx)
 
-    async def read(client: "Client", at: "AccountOptions") -> list[str]:
+    async def read(client: "Client") -> list[str]:
         from devbox_secrets.cli.resources.service_accounts import list_ours
 
         return [each.name for each in await list_ours(client, at.home())]
 
-    return from_cluster(ctx, incomplete, read)
+    return from_cluster(at.connect(), incomplete, read)
 
 
 Name = Annotated[

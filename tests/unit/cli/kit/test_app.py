@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from devbox_secrets.cli.kit.app import MEANINGS, Commands, Exit, run
+from devbox_secrets.cli.kit.app import MEANINGS, Commands, Exit
 from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
+from devbox_secrets.cli.kit.run import run
 from devbox_secrets.errors import InvalidName, NotFound, Unauthorized, Unreachable
 
 ERRORS = {
