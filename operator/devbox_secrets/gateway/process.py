@@ -80,6 +80,7 @@ async def _run(settings: GatewaySettings) -> None:
         LOG.info("shutting down: no other connection is taken")
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         services.sync_waiter.stop()
         await server.stop()
     await probes.cleanup()

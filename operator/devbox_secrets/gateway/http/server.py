@@ -11,6 +11,7 @@ import resource
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from h2corn import Config
 from h2corn import Server as H2corn
@@ -32,6 +33,9 @@ _HEAD_BYTES = 1 << 15
 _STREAMS = 100
 #: Requests in progress, for each connection that there may be: over HTTP/2 one has many.
 _CONCURRENCY = 4
+#: Files of the process for each connection that there may be: those of servers that end, and to the API server, count.
+_FILES = 4
+_OTHER_FILES = 100
 #: Where the kernel tells how many connections wait: tcpi_unacked in struct tcp_info (tcp(7)), of a listening socket.
 _WAITING_OFFSET = 24
 
@@ -72,6 +76,7 @@ class Server:
         try:
             await server.wait_started()
         except BaseException:
+            server.shutdown()
             await asyncio.gather(serving, return_exceptions=True)
             raise
         self._end()
@@ -82,21 +87,17 @@ class Server:
         waited = False
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            waits = _waiting(self._socket) > 0
-            is_full = waits and waited and not self._ending
-            waited = waits
+            waits, most = _waiting(self._socket) > 0, self._config.limit_connections
             try:
                 if self._current and self._current[1].done():
                     LOG.error("the server ended by itself, and another one starts")
                     await self.renew()
-                elif is_full:
-                    LOG.warning(
-                        "all %d connections are taken: those without a request are closed",
-                        self._config.limit_connections,
-                    )
+                elif waits and waited and _open_files() < _FILES * most + _OTHER_FILES:
+                    LOG.warning("all %d connections are taken: those without a request are closed", most)
                     await self.renew()
             except (OSError, ValueError) as error:
                 LOG.error("no server can be started: %s", error)
+            waited = waits
 
     async def stop(self) -> None:
         """Take no other connection, and return when the requests in progress have ended."""
@@ -127,12 +128,18 @@ def _listen(port: int, response_timeout_seconds: float) -> socket.socket:
         it = socket.create_server(("", port), backlog=1024)
     # Connections inherit it: one whose client doesn't read ends, which over HTTP/1.1 h2corn doesn't see to (tcp(7)).
     it.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(response_timeout_seconds * 1000))
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # h2corn ends where there are no more
     return it
 
 
+def most_connections(wanted: int) -> int:
+    """Give how many connections a server may have: h2corn ends when the process may have no more files."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    return max(min(wanted, (files - _OTHER_FILES) // (_FILES + 1)), 1)
+
+
 def _config(socket_number: int, certificate: Certificate | None, limits: Limits) -> Config:
+    most = most_connections(limits.max_connections)
     return Config(
         bind=(f"fd://{socket_number}",),
         certfile=certificate.file if certificate else None,
@@ -140,8 +147,8 @@ def _config(socket_number: int, certificate: Certificate | None, limits: Limits)
         lifespan="off",
         access_log=False,
         runtime_threads=1,
-        limit_connections=limits.max_connections,
-        limit_concurrency=_CONCURRENCY * limits.max_connections,
+        limit_connections=most,
+        limit_concurrency=_CONCURRENCY * most,
         max_concurrent_streams=_STREAMS,
         limit_request_head_size=_HEAD_BYTES,
         h2_max_header_list_size=_HEAD_BYTES,
@@ -157,6 +164,10 @@ def _config(socket_number: int, certificate: Certificate | None, limits: Limits)
         h2_timeout_write=limits.response_timeout_seconds,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def _waiting(listening: socket.socket) -> int:
