@@ -1,4 +1,4 @@
-"""The contract's endpoints: authenticate, rate limit, audit, act, respond.
+"""The gateway as an application: authenticate, rate limit, act, respond; and an audit entry of it all.
 
 Nothing that was sent is repeated in a response or a log, since anything in a request may be a value.
 """
@@ -6,39 +6,29 @@ Nothing that was sent is repeated in a response or a log, since anything in a re
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI
-from starlette.requests import Request
+from pydantic import Field, TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Router as StarletteRouter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from devbox_secrets.errors import DevboxSecretsError
 from devbox_secrets.gateway.backend.auth import Authenticator, Caller
 from devbox_secrets.gateway.backend.record import Record
-from devbox_secrets.gateway.backend.store import Find, Store
+from devbox_secrets.gateway.backend.store import Store
 from devbox_secrets.gateway.backend.sync_wait import SyncWaiter
 from devbox_secrets.gateway.contract import openapi_page
-from devbox_secrets.gateway.contract.errors import bad_request
-from devbox_secrets.gateway.contract.openapi import (
-    ACCOUNT,
-    BEARER,
-    ID,
-    LIMIT,
-    NAME,
-    READING,
-    READING_ONE,
-    REQUEST_ID,
-    STARTING_AFTER,
-    WAIT,
-    WRITING,
-    document,
-    operation,
-)
+from devbox_secrets.gateway.contract.errors import ACCOUNT_HEADER, ErrorResponse, bad_request
+from devbox_secrets.gateway.contract.openapi import document
+from devbox_secrets.gateway.contract.operations import OPERATIONS, REQUEST_ID_HEADER
 from devbox_secrets.gateway.contract.requests import (
     DEFAULT_LIMIT,
+    MAX_LIMIT,
     Body,
     Creation,
     Nothing,
@@ -46,15 +36,15 @@ from devbox_secrets.gateway.contract.requests import (
     parse_body,
     to_bytes,
 )
-from devbox_secrets.gateway.contract.responses import SecretListView, SecretView
-from devbox_secrets.gateway.http.audit import AuditMiddleware, audit_entry
-from devbox_secrets.gateway.http.guard import GuardMiddleware
+from devbox_secrets.gateway.contract.responses import ResponseBody, SecretListView, SecretView
+from devbox_secrets.gateway.http.audit import AuditEntry, audited
 from devbox_secrets.gateway.http.rate_limit import RateLimiter
 from devbox_secrets.gateway.http.receive import read_body, unless_disconnected
-from devbox_secrets.gateway.http.responses import EXCEPTION_HANDLERS, json_response
+from devbox_secrets.gateway.http.responses import JSON, json_error, json_failure, json_response
+from devbox_secrets.gateway.http.router import Match, Router, decoded_path
 
-_SCOPE_KEY = "devbox_secrets.services"
 B = TypeVar("B", bound=Body)
+_LIMIT = TypeAdapter[int](Annotated[int, Field(ge=0, le=MAX_LIMIT)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +60,49 @@ class Services:
 
 def application(services: Services, audit_log: logging.Logger | None) -> ASGIApp:
     """Give the gateway as an ASGI application; each request has a line in the audit log, if there is one."""
-    return AuditMiddleware(GuardMiddleware(_Application(services)), audit_log)
+    return _Application(services, audit_log)
 
 
+@dataclass(frozen=True, slots=True)
 class _Application:
-    """The endpoints, with the services in each request's scope."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        # The routes themselves: include_router would hide their methods from the handler of a 405.
-        self._app = FastAPI(
-            routes=router.routes,
-            openapi_url=None,
-            redirect_slashes=False,
-            exception_handlers=dict(EXCEPTION_HANDLERS),
-        )
+    services: Services
+    audit_log: logging.Logger | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_SCOPE_KEY] = self._services
-        await self._app(scope, receive, send)
+        """Serve a request."""
+        if scope["type"] != "http":
+            await _NOT_HTTP(scope, receive, send)
+            return
+        request, match = Request(scope, receive), _ROUTER.find(scope["method"], decoded_path(scope))
+        # Who has disconnected gets no response: a server may say so with an OSError.
+        with suppress(ClientDisconnect, OSError), audited(request, match.template, self.audit_log) as audit:
+            response = await _respond(request, match, self.services, audit)
+            audit.status = response.status_code
+            await response(scope, receive, send)
+
+
+async def _respond(request: Request, match: "Match[Endpoint]", services: Services, audit: AuditEntry) -> Response:
+    """Give the response to a request; the audit entry learns what is certain by then."""
+    try:
+        if isinstance(match.endpoint, Response):
+            return match.endpoint
+        if isinstance(match.endpoint, ErrorResponse):
+            return json_error(match.endpoint)
+        user = await services.authenticator.authenticate(request.headers.get("authorization"))
+        audit.set_user(user.name)
+        services.rate_limiter.acquire(user.name)
+        caller = user.caller(request.headers.get(ACCOUNT_HEADER))
+        if caller.is_own_account:
+            audit.set_account(caller.account)
+        return json_response(
+            await match.endpoint(AuthenticatedRequest(request, match.parameters, services, caller, audit))
+        )
+    except DevboxSecretsError as error:
+        return json_error(error)
+    except ClientDisconnect:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        return json_failure(error)
 
 
 # --- What an endpoint gets
@@ -99,188 +113,133 @@ class AuthenticatedRequest:
     """A request whose caller is known, and the services for it."""
 
     http: Request
+    path: Mapping[str, str]
+    """The parameters in its path."""
     services: Services
     caller: Caller
+    audit: AuditEntry
+
+    @property
+    def id(self) -> str | None:
+        """What all retries of the request have in common."""
+        return self.http.headers.get(REQUEST_ID_HEADER)
+
+    @property
+    def wait(self) -> bool:
+        """Whether it waits until devboxes have the value."""
+        wait = self.http.query_params.get("wait", "false")
+        if wait not in {"true", "false"}:
+            raise bad_request("wait must be true or false")
+        return wait == "true"
+
+    @property
+    def limit(self) -> int:
+        """How many secrets it asks for."""
+        try:
+            return _LIMIT.validate_python(self.http.query_params.get("limit", DEFAULT_LIMIT))
+        except ValidationError:
+            # From None: the exception in hand carries what was sent.
+            raise bad_request(f"limit must be a number from 0 to {MAX_LIMIT}") from None
 
     async def read(self, model: type[B]) -> B:
         """Read the body."""
         return parse_body(await read_body(self.http, self.services.body_timeout_seconds), model)
 
-    async def find(self, look_up: Callable[[Caller, str], Awaitable[Record]], key: str) -> Record:
-        """Find a secret, and name it in the audit log."""
-        return self.audited(await look_up(self.caller, key))
+    async def find(self) -> Record:
+        """Find the secret whose id or name is in the path."""
+        if "id" in self.path:
+            return self.audited(await self.services.store.by_id(self.caller, self.path["id"]))
+        return self.audited(await self.services.store.by_name(self.caller, self.path["name"]))
 
     def audited(self, record: Record) -> Record:
         """Name a secret in the audit log."""
-        audit_entry(self.http.scope).set_secret(self.caller.account, record.variable, str(record.id))
+        self.audit.set_secret(self.caller.account, record.variable, str(record.id))
         return record
 
 
-async def _authenticate(
-    request: Request, _: Annotated[object, BEARER], account: Annotated[str | None, ACCOUNT] = None
-) -> AuthenticatedRequest:
-    """Authenticate a request, count it against its user's rate, and find its account; the audit log hears of both."""
-    services: Services = request.scope[_SCOPE_KEY]
-    audit = audit_entry(request.scope)
-    user = await services.authenticator.authenticate(request.headers.get("authorization"))
-    audit.set_user(user.name)
-    services.rate_limiter.acquire(user.name)
-    caller = user.caller(account)
-    if caller.is_own_account:
-        audit.set_account(caller.account)
-    return AuthenticatedRequest(request, services, caller)
-
-
-async def _wait(wait: Annotated[str | None, WAIT] = None) -> bool:
-    return _is_true(wait)
-
-
-def _is_true(wait: str | None) -> bool:
-    if wait not in {"true", "false", None}:
-        raise bad_request("wait must be true or false")
-    return wait == "true"
-
-
-Authenticated = Annotated[AuthenticatedRequest, Depends(_authenticate)]
-Wait = Annotated[bool, Depends(_wait)]
-Name = Annotated[str, NAME]
-Id = Annotated[str, ID]
-RequestId = Annotated[str | None, REQUEST_ID]
-Limit = Annotated[int, LIMIT]
-StartingAfter = Annotated[str | None, STARTING_AFTER]
-
-router = APIRouter(redirect_slashes=False)
+Endpoint = Callable[[AuthenticatedRequest], Awaitable[ResponseBody]] | Response
+"""Acts with the caller's token; or a response that is the same for everyone, without a token."""
 
 
 # --- All secrets of an account
 
 
-@router.post("/v1/secrets", **operation("createSecret", "Create a secret", WRITING, response=SecretView, body=Creation))
-async def create_secret(request: Authenticated, wait: Wait, request_id: RequestId = None) -> Response:
+async def create_secret(request: AuthenticatedRequest) -> SecretView:
     """Create a secret."""
-    body = await request.read(Creation)
-    record = await request.services.store.create(request.caller, body.name, to_bytes(body.value), request_id)
+    wait, body = request.wait, await request.read(Creation)
+    record = await request.services.store.create(request.caller, body.name, to_bytes(body.value), request.id)
     return await _written(request, request.audited(record), wait=wait)
 
 
-@router.get(
-    "/v1/secrets", **operation("listSecrets", "List secrets, the newest first", READING, response=SecretListView)
-)
-async def list_secrets(
-    request: Authenticated, limit: Limit = DEFAULT_LIMIT, starting_after: StartingAfter = None
-) -> Response:
+async def list_secrets(request: AuthenticatedRequest) -> SecretListView:
     """List secrets."""
-    page = await request.services.store.page(request.caller, limit, starting_after)
+    starting_after = request.http.query_params.get("starting_after")
+    page = await request.services.store.page(request.caller, request.limit, starting_after)
     if page.total:  # an account that has secrets exists
-        audit_entry(request.http.scope).set_account(request.caller.account)
+        request.audit.set_account(request.caller.account)
     views = [record.view for record in page.records]
-    return json_response(SecretListView(secrets=views, has_more=page.has_more, total_count=page.total))
+    return SecretListView(secrets=views, has_more=page.has_more, total_count=page.total)
 
 
-# --- One secret: by id before by name. POST /v1/secrets/id/delete is by name all the same, since it has one part less.
+# --- One secret, which its path names by id or by name
 
 
-@router.get("/v1/secrets/id/{id}", **operation("getSecretById", "Get a secret", READING_ONE, response=SecretView))
-async def get_secret_by_id(request: Authenticated, id: Id) -> Response:  # noqa: A002 - as in the path
+async def get_secret(request: AuthenticatedRequest) -> SecretView:
     """Get a secret."""
-    return json_response((await request.find(request.services.store.by_id, id)).view)
+    return (await request.find()).view
 
 
-@router.post(
-    "/v1/secrets/id/{id}/update",
-    **operation("updateSecretById", "Give a secret a new value", WRITING, response=SecretView, body=Update),
-)
-async def update_secret_by_id(
-    request: Authenticated,
-    id: Id,  # noqa: A002 - as in the path
-    wait: Wait,
-    request_id: RequestId = None,
-) -> Response:
+async def update_secret(request: AuthenticatedRequest) -> SecretView:
     """Give a secret a new value."""
-    return await _update(request, partial(request.find, request.services.store.by_id, id), request_id, wait=wait)
-
-
-@router.post(
-    "/v1/secrets/id/{id}/delete",
-    **operation("deleteSecretById", "Delete a secret", WRITING, response=SecretView, body=Nothing),
-)
-async def delete_secret_by_id(request: Authenticated, id: Id) -> Response:  # noqa: A002 - as in the path
-    """Delete a secret."""
-    return await _delete(request, partial(request.find, request.services.store.by_id, id))
-
-
-@router.get("/v1/secrets/{name}", **operation("getSecret", "Get a secret", READING_ONE, response=SecretView))
-async def get_secret(request: Authenticated, name: Name) -> Response:
-    """Get a secret."""
-    return json_response((await request.find(request.services.store.by_name, name)).view)
-
-
-@router.post(
-    "/v1/secrets/{name}",
-    **operation("updateSecret", "Give a secret a new value", WRITING, response=SecretView, body=Update),
-)
-async def update_secret(request: Authenticated, name: Name, wait: Wait, request_id: RequestId = None) -> Response:
-    """Give a secret a new value."""
-    return await _update(request, partial(request.find, request.services.store.by_name, name), request_id, wait=wait)
-
-
-@router.post(
-    "/v1/secrets/{name}/delete",
-    **operation("deleteSecret", "Delete a secret", WRITING, response=SecretView, body=Nothing),
-)
-async def delete_secret(request: Authenticated, name: Name) -> Response:
-    """Delete a secret."""
-    return await _delete(request, partial(request.find, request.services.store.by_name, name))
-
-
-async def _update(request: AuthenticatedRequest, find: Find, request_id: str | None, *, wait: bool) -> Response:
-    body = await request.read(Update)
-    record = await request.services.store.update(request.caller, find, to_bytes(body.value), request_id)
+    wait, body = request.wait, await request.read(Update)
+    record = await request.services.store.update(request.caller, request.find, to_bytes(body.value), request.id)
     return await _written(request, record, wait=wait)
 
 
-async def _delete(request: AuthenticatedRequest, find: Find) -> Response:
-    if _is_true(request.http.query_params.get("wait")):  # refused, rather than ignored
+async def delete_secret(request: AuthenticatedRequest) -> SecretView:
+    """Delete a secret."""
+    if request.wait:  # refused, rather than ignored
         raise bad_request(
             "wait=true is for creating and updating: of a secret that is deleted nothing is left that could tell"
             " when devboxes' Secret follows, usually within a second; delete it without"
         )
     await request.read(Nothing)
-    return json_response((await request.services.store.delete(request.caller, find)).view)
+    return (await request.services.store.delete(request.caller, request.find)).view
 
 
-async def _written(request: AuthenticatedRequest, record: Record, *, wait: bool) -> Response:
+async def _written(request: AuthenticatedRequest, record: Record, *, wait: bool) -> SecretView:
     """Respond with what was written; with `wait`, once devboxes have it."""
     if wait:
         await unless_disconnected(request.http, request.services.sync_waiter.wait(request.caller, record))
-    return json_response(record.view)
+    return record.view
 
 
-# --- Probes and the OpenAPI document, without a token: the document says the same to everyone
-
+# --- Probes and the OpenAPI document, the same for everyone: no token is needed
 
 # Ready as soon as it serves: while the API server is away it says so, with 503.
-@router.get("/healthz", response_class=PlainTextResponse, **operation("healthz", "Whether the process lives"))
-@router.get("/readyz", response_class=PlainTextResponse, **operation("readyz", "Whether it takes requests"))
-async def probe() -> Response:
-    """Tell the kubelet that the process serves."""
-    return PlainTextResponse("ok")
+_OK = PlainTextResponse("ok")
+DOCUMENT: Mapping[str, Any] = MappingProxyType(document(OPERATIONS))
 
-
-DOCUMENT: Mapping[str, Any] = MappingProxyType(document(router.routes))
-
-
-@router.get("/openapi.json", include_in_schema=False)
-async def openapi() -> Response:
-    """Give the OpenAPI document."""
-    return Response(_DOCUMENT_JSON, media_type="application/json")
-
-
-@router.get("/docs", include_in_schema=False)
-async def docs() -> Response:
-    """Give the OpenAPI document as a page."""
-    return HTMLResponse(_DOCUMENT_PAGE, headers=openapi_page.HEADERS)
-
-
-_DOCUMENT_JSON = json.dumps(dict(DOCUMENT))
-_DOCUMENT_PAGE = openapi_page.render(DOCUMENT)
+_ENDPOINTS: Mapping[str, Endpoint] = MappingProxyType(
+    {
+        "createSecret": create_secret,
+        "listSecrets": list_secrets,
+        "getSecret": get_secret,
+        "getSecretById": get_secret,
+        "updateSecret": update_secret,
+        "updateSecretById": update_secret,
+        "deleteSecret": delete_secret,
+        "deleteSecretById": delete_secret,
+        "readyz": _OK,
+        "healthz": _OK,
+    }
+)
+_ROUTER = Router[Endpoint](
+    [
+        *((operation.method, operation.path, _ENDPOINTS[operation.id]) for operation in OPERATIONS),
+        ("GET", "/openapi.json", Response(json.dumps(dict(DOCUMENT)), media_type=JSON)),
+        ("GET", "/docs", HTMLResponse(openapi_page.render(DOCUMENT), headers=openapi_page.HEADERS)),
+    ]
+)
+#: Answers a server's lifespan events, and refuses WebSockets.
+_NOT_HTTP = StarletteRouter()

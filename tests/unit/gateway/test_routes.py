@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from devbox_secrets.api.names import ACCOUNT_LABEL
 from devbox_secrets.errors import Forbidden, RequestTimeout, TooManyRequests, Unreachable
@@ -247,6 +248,21 @@ async def test_an_account_that_the_request_names_is_in_the_line_only_once_it_has
 async def test_probes_need_no_token_and_have_no_line(client: httpx.AsyncClient, log: Log) -> None:
     assert [(await client.get(path)).text for path in ("/healthz", "/readyz")] == ["ok", "ok"]
     assert log.lines == []
+
+
+async def test_what_is_not_http_is_refused(server: APIServer) -> None:
+    services = Services(Authenticator(server), RateLimiter(0, 1), Store(server, "", ()), SyncWaiter(server, 1), 5)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/v1/secrets", "headers": []}
+    await application(services, None)(scope, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 # --- Waiting

@@ -1,5 +1,6 @@
 """The contract's errors: a status, a code and a sentence for each request that fails. Pure."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from math import ceil
 from types import MappingProxyType
@@ -43,17 +44,21 @@ MAX_RETRY_AFTER_SECONDS = 60
 class ErrorResponse(DevboxSecretsError):
     """The request gets this error as its response; the text is the message. It repeats nothing of the request."""
 
-    def __init__(self, status: HTTPStatus, message: str, retry_after: float = 0) -> None:
+    def __init__(self, status: HTTPStatus, message: str, retry_after: float = 0, allow: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.allow = allow
+        """The methods that a path has, for a request with another one."""
         self.retry_after = retry_after
         """Seconds until a retry makes sense; 0 where it makes none."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """Say how to authenticate, or when to retry: in seconds, and in milliseconds for the SDKs."""
+        """Say how to authenticate, which methods there are, or when to retry: for the SDKs also in milliseconds."""
         if self.status == HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": "Bearer"}
+        if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            return {"Allow": ", ".join(sorted(self.allow))}
         seconds = self.retry_after
         return {"Retry-After": str(ceil(seconds)), "Retry-After-Ms": str(ceil(seconds * 1000))} if seconds else {}
 
@@ -61,6 +66,11 @@ class ErrorResponse(DevboxSecretsError):
 def bad_request(message: str) -> ErrorResponse:
     """Give the error for a request that can't be right as it was sent."""
     return ErrorResponse(HTTPStatus.BAD_REQUEST, message)
+
+
+def method_not_allowed(allow: Iterable[str]) -> ErrorResponse:
+    """Give the error for a method that a path doesn't have, which has those."""
+    return ErrorResponse(HTTPStatus.METHOD_NOT_ALLOWED, "there is no such method there", allow=allow)
 
 
 def not_found() -> ErrorResponse:

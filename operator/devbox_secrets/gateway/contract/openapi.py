@@ -1,21 +1,17 @@
-"""The OpenAPI document: what it says of the endpoints beside their models."""
+"""The OpenAPI document: the contract's operations, and the models of what they take and give. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import Header, Path, Query, Security
-from fastapi.openapi.utils import get_openapi
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel
-from starlette.routing import BaseRoute
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from devbox_secrets.api.validation import ACCOUNT_PATTERN, VARIABLE_MAX_LENGTH, VARIABLE_PATTERN
-from devbox_secrets.gateway.contract.errors import ACCOUNT_HEADER, RETRY_AFTER_SECONDS
-from devbox_secrets.gateway.contract.ids import ID_MAX_LENGTH, ID_PATTERN
-from devbox_secrets.gateway.contract.requests import MAX_BYTES, MAX_LIMIT, Creation, Nothing, Update
+from devbox_secrets.gateway.contract.errors import RETRY_AFTER_SECONDS
+from devbox_secrets.gateway.contract.operations import Operation, Parameter
+from devbox_secrets.gateway.contract.requests import MAX_BYTES, Body
 from devbox_secrets.gateway.contract.responses import ErrorView
 
 Json = dict[str, Any]
@@ -24,7 +20,12 @@ _DESCRIPTION = (
     "Runloop's contract for account secrets, on Kubernetes. A secret is an environment variable of every devbox of the"
     " account; its value is sealed on the way in, and no endpoint gives it out."
 )
-_BODIES: tuple[type[BaseModel], ...] = (Creation, Update, Nothing)
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token that the cluster knows: a ServiceAccount's, or one of the cluster's own users.",
+}
+_REFERENCE = "#/components/schemas/{model}"
 
 #: The operations on a secret that was created, by its name and by its id.
 _LINKS = {
@@ -62,116 +63,78 @@ _HEADERS = MappingProxyType(
         HTTPStatus.SERVICE_UNAVAILABLE: _RETRY_AFTER,
     }
 )
-#: The errors of any request with a token, of one about a secret, and of one that writes.
-READING = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-READING_ONE = (*READING, HTTPStatus.NOT_FOUND)
-WRITING = (*READING_ONE, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.UNPROCESSABLE_ENTITY)
-
-BEARER = Security(
-    HTTPBearer(
-        scheme_name="bearer",
-        auto_error=False,
-        description="A token that the cluster knows: a ServiceAccount's, or one of the cluster's own users.",
-    )
-)
-ACCOUNT = Header(
-    alias=ACCOUNT_HEADER,
-    description="The account, where it isn't the namespace of the ServiceAccount whose token it is.",
-    json_schema_extra={"pattern": ACCOUNT_PATTERN},
-)
-REQUEST_ID = Header(
-    alias="x-request-id",
-    description="The same for each retry of a call, so that the call is done once.",
-)
-NAME = Path(
-    alias="name",
-    description="The environment variable's name.",
-    json_schema_extra={"pattern": VARIABLE_PATTERN, "maxLength": VARIABLE_MAX_LENGTH},
-)
-_ID = {"pattern": ID_PATTERN, "maxLength": ID_MAX_LENGTH}
-ID = Path(alias="id", description="The secret's id.", json_schema_extra=_ID)
-LIMIT = Query(ge=0, le=MAX_LIMIT, description="How many at most.")
-WAIT = Query(
-    description="Whether the answer comes only when devboxes' Secret holds the value.",
-    json_schema_extra={"enum": ["true", "false"]},
-)
-STARTING_AFTER = Query(description="The last id on the page before.", json_schema_extra=_ID)
 
 
-def operation(
-    operation_id: str,
-    summary: str,
-    errors: Iterable[HTTPStatus] = (),
-    *,
-    response: type[BaseModel] | None = None,
-    body: type[BaseModel] | None = None,
-) -> Json:
-    """Give the arguments with which an endpoint is registered.
-
-    The endpoint itself reads its body and writes its response: FastAPI only describes them.
-    """
-    responses = {
-        status.value: {
-            "model": ErrorView,
-            "description": _ERRORS[status],
-            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        }
-        for status in sorted(errors)
-    }
+def document(operations: Sequence[Operation]) -> Json:
+    """Give the OpenAPI document of some operations."""
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    paths["/v1/secrets"]["post"]["responses"]["200"]["links"] = _LINKS
     return {
-        "operation_id": operation_id,
-        "summary": summary,
-        "response_model": response,
-        "response_description": "Done.",
-        "responses": responses,
-        "openapi_extra": {"requestBody": _body(body)} if body else None,
+        "openapi": "3.1.0",
+        "info": {
+            "title": "devbox-secrets gateway",
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "version": version("devbox-secrets"),
+        },
+        "paths": paths,
+        "components": {"schemas": _schemas(operations), "securitySchemes": {"bearer": _BEARER}},
     }
 
 
-def document(routes: Sequence[BaseRoute]) -> Json:
-    """Give the OpenAPI document of some endpoints."""
-    found = get_openapi(
-        title="devbox-secrets gateway",
-        version=version("devbox-secrets"),
-        description=_DESCRIPTION,
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        routes=routes,
-    )
-    found["paths"]["/v1/secrets"]["post"]["responses"]["200"]["links"] = _LINKS
-    schemas = found["components"]["schemas"]
-    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own errors, which ours replace
-        schemas.pop(name, None)
-    schemas |= {model.__name__: model.model_json_schema() for model in _BODIES}
-    for operations in found["paths"].values():
-        for each in operations.values():
-            _without_defaults(each)
+def _operation(it: Operation) -> Json:
+    found: Json = {"summary": it.summary, "operationId": it.id}
+    if it.errors:
+        found["security"] = [{"bearer": []}]
+    if it.parameters:
+        found["parameters"] = [_parameter(each) for each in it.parameters]
+    found["responses"] = {"200": {"description": "Done.", "content": _content(it.response)}}
+    for status in sorted(it.errors):
+        headers = {"headers": _HEADERS[status]} if status in _HEADERS else {}
+        found["responses"][str(status.value)] = {
+            "description": _ERRORS[status],
+            **headers,
+            "content": _content(ErrorView),
+        }
+    if it.body:
+        found["requestBody"] = _body(it.body)
     return found
 
 
-def _without_defaults(described: Json) -> None:
-    """Remove what FastAPI adds: docstrings, a 422 of its own, repeated titles, null for an optional parameter."""
-    described.pop("description", None)
-    default = described["responses"].get("422", {})
-    if default.get("description") == "Validation Error":
-        del described["responses"]["422"]
-    for parameter in described.get("parameters", ()):
-        schema = parameter["schema"]
-        for repeated in ("title", "description"):
-            schema.pop(repeated, None)
-        for choice in schema.pop("anyOf", ()):
-            if choice != {"type": "null"}:
-                schema |= choice
+def _parameter(it: Parameter) -> Json:
+    return {
+        "name": it.name,
+        "in": it.where,
+        "required": it.where == "path",
+        "schema": {"type": "string", **it.schema},
+        "description": it.description,
+    }
 
 
-def _body(model: type[BaseModel]) -> Json:
+def _body(model: type[Body]) -> Json:
     return {
         "description": f"At most {MAX_BYTES:,} bytes of JSON in UTF-8, no field twice.",
         "required": bool(model.model_fields),
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}},
+        "content": _content(model),
     }
+
+
+def _content(model: type[BaseModel] | None) -> Json:
+    if model is None:
+        return {"text/plain": {"schema": {"type": "string"}}}
+    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}}
+
+
+def _schemas(operations: Sequence[Operation]) -> Json:
+    """Give the schemas of all models: a body as it is taken, a response as it is given."""
+    models: dict[type[BaseModel], JsonSchemaMode] = {ErrorView: "serialization"}
+    for each in operations:
+        if each.response:
+            models[each.response] = "serialization"
+        if each.body:
+            models[each.body] = "validation"
+    _, schemas = models_json_schema([*models.items()], ref_template=_REFERENCE)
+    found: Json = schemas["$defs"]
+    return found

@@ -10,11 +10,13 @@ from devbox_secrets.gateway.contract.ids import ID_PATTERN
 Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, UTC.", json_schema_extra={"format": "int64"})]
 
 
-class _Body(BaseModel):
+class ResponseBody(BaseModel):
+    """The JSON object of a response."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class SecretView(_Body):
+class SecretView(ResponseBody):
     """A secret, never its value."""
 
     id: Annotated[
@@ -26,7 +28,7 @@ class SecretView(_Body):
     update_time_ms: Annotated[Milliseconds, Field(description="When the value was last set, in the same unit.")]
 
 
-class SecretListView(_Body):
+class SecretListView(ResponseBody):
     """A page of an account's secrets, the newest first."""
 
     secrets: list[SecretView]
@@ -34,7 +36,7 @@ class SecretListView(_Body):
     total_count: Annotated[int, Field(ge=0, description="How many secrets the account has.")]
 
 
-class ErrorView(_Body):
+class ErrorView(ResponseBody):
     """What is wrong. Nothing that was sent is repeated."""
 
     message: Annotated[str, Field(description="A sentence for people.")]
