@@ -153,7 +153,7 @@ class AuthenticatedRequest:
 
     def audited(self, record: Record) -> Record:
         """Name a secret in the audit log."""
-        self.audit.set_secret(self.caller.account, record.variable, str(record.id))
+        self.audit.set_secret(self.caller.account, record.variable, record.id.text)
         return record
 
 

@@ -31,7 +31,7 @@ def silent() -> Iterator[str]:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_without_the_api_server_each_call_is_told_to_come_again(endpoint: str, away: Gateway, key: str) -> None:
-    method, path, body = endpoints({"name": "TOKEN", "id": str(SecretId(1, uuid4(), "token"))})[endpoint]
+    method, path, body = endpoints({"name": "TOKEN", "id": SecretId(1, uuid4(), "token").text})[endpoint]
     with away.client(key, "team-a") as api:
         answer = api.request(method, path, json=body)
     assert "try again" in error_message(answer, 503, "ServiceUnavailable")

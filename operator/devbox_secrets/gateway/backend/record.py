@@ -40,6 +40,7 @@ _MAX_SKEW_MS = 60_000
 #: How many idempotency keys an object keeps; a retry comes within seconds.
 _MAX_IDEMPOTENCY_KEYS = 16
 _IDEMPOTENCY_KEY_DIGITS = 16
+_MILLISECONDS = re.compile("[0-9]{1,14}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Record:
     def view(self) -> SecretView:
         """The secret as a response shows it."""
         return SecretView(
-            id=str(self.id),
+            id=self.id.text,
             name=self.variable,
             create_time_ms=self.id.created_ms,
             update_time_ms=self.updated_ms,
@@ -150,7 +151,7 @@ def _annotations(metadata: Body) -> dict[str, str]:
 def _annotated_ms(metadata: Body, name: str) -> int | None:
     """Parse an annotation in milliseconds; people can write anything there."""
     text = _annotations(metadata).get(name, "")
-    return int(text) if re.fullmatch("[0-9]{1,14}", text, re.ASCII) else None
+    return int(text) if _MILLISECONDS.fullmatch(text) else None
 
 
 def _written_ms(entry: Mapping[str, Any]) -> int:

@@ -4,14 +4,16 @@ The gateway has no token of its own. One session serves all callers, so it keeps
 must not go with another's request.
 """
 
-import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any, Self, TypeVar
 
 import aiohttp
+from prometheus_client import Counter
+from pydantic_core import from_json, to_json
 
 from devbox_secrets.errors import RequestTimeout, ServerError, TooManyRequests, Unreachable, api_error
 from devbox_secrets.gateway import metrics
@@ -70,9 +72,9 @@ class Upstream:
         Raises:
             APIError: there was no response, or a refusal. Its text names the request's method and group, no more.
         """
-        data = None if body is None else json.dumps(body).encode()
-        async with self._send(token, method, path, headers or {}, params=query, data=data) as response:
-            return _parse(_describe(method, path), await response.read())
+        data = None if body is None else to_json(body)
+        raw = await self._send(token, method, path, headers or {}, aiohttp.ClientResponse.read, params=query, data=data)
+        return _parse(_describe(method, path), raw)
 
     async def check_ready(self, token: str) -> None:
         """Return if the API server says that it's ready.
@@ -80,8 +82,7 @@ class Upstream:
         Raises:
             APIError: it says that it isn't, or refuses to tell.
         """
-        async with self._send(token, "GET", "/readyz", {}) as response:
-            await response.read()  # or the connection couldn't be used again
+        await self._send(token, "GET", "/readyz", {}, aiohttp.ClientResponse.read)
 
     async def watch(
         self, token: str, path: str, query: Mapping[str, str], on_event: Callable[[str, Body], T | None]
@@ -94,54 +95,66 @@ class Upstream:
         Raises:
             APIError: as `request` does.
         """
-        rest, request = b"", _describe("watch", path)
         # No time limit for the response: there may be nothing to tell for long.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._session.timeout.total)
-        async with self._send(token, "GET", path, {}, params={**query, "watch": "true"}, timeout=timeout) as response:
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for event in (_parse(request, line) for line in lines):
-                    if event["type"] == "ERROR":
-                        status = event["object"].get("code", 0)
-                        raise api_error(status, f"{request}: {status}")
-                    if (result := on_event(event["type"], event["object"])) is not None:
-                        return result
-        return None
+        read = partial(_read_events, _describe("watch", path), on_event)
+        return await self._send(token, "GET", path, {}, read, params={**query, "watch": "true"}, timeout=timeout)
 
-    @asynccontextmanager
     async def _send(
         self,
         token: str,
         method: str,
         path: str,
         headers: Mapping[str, str],
+        read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
         **options: Any,  # noqa: ANN401 - aiohttp's own
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> T:
+        """Send one request, and give what is read of a successful response."""
         sent = {"Accept": JSON, "Content-Type": JSON, **headers, "Authorization": f"Bearer {token}"}
-        request, code = _describe(method, path), "error"
+        code = "error"
         try:
             # The current context: requests with the same one share connections.
             async with self._session.request(
                 method, path, headers=sent, allow_redirects=False, ssl=self._authority.context, **options
             ) as response:
                 code = f"{response.status // 100}xx"
-                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    await response.read()  # or the connection couldn't be used again
+                if response.status < HTTPStatus.MULTIPLE_CHOICES:
+                    return await read(response)
+                await response.read()  # or the connection couldn't be used again
+                message = f"{_describe(method, path)}: {response.status}"
                 if response.status == HTTPStatus.TOO_MANY_REQUESTS:
                     code = "429"
                     retry_after = _parse_seconds(response.headers.get("Retry-After", ""))
-                    raise TooManyRequests(f"{request}: {response.status}", retry_after=retry_after)
-                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise api_error(response.status, f"{request}: {response.status}")
-                yield response
+                    raise TooManyRequests(message, retry_after=retry_after)
+                raise api_error(response.status, message)
         except TimeoutError:
             code = "timeout"
-            raise RequestTimeout(f"{request}: no answer in {self._timeout_seconds:g} seconds") from None
+            raise RequestTimeout(f"{_describe(method, path)}: no answer in {self._timeout_seconds:g} seconds") from None
         except (aiohttp.ClientError, OSError) as error:
             code = "error"
-            raise Unreachable(f"{request}: {type(error).__name__}") from None
+            raise Unreachable(f"{_describe(method, path)}: {type(error).__name__}") from None
         finally:
-            metrics.UPSTREAM_REQUESTS.labels(code).inc()
+            _counter(code).inc()
+
+
+async def _read_events(
+    request: str, on_event: Callable[[str, Body], T | None], response: aiohttp.ClientResponse
+) -> T | None:
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for event in (_parse(request, line) for line in lines):
+            if event["type"] == "ERROR":
+                status = event["object"].get("code", 0)
+                raise api_error(status, f"{request}: {status}")
+            if (result := on_event(event["type"], event["object"])) is not None:
+                return result
+    return None
+
+
+@cache
+def _counter(code: str) -> Counter:
+    return metrics.UPSTREAM_REQUESTS.labels(code)
 
 
 def _describe(method: str, path: str) -> str:
@@ -151,7 +164,7 @@ def _describe(method: str, path: str) -> str:
 
 def _parse(request: str, raw: bytes) -> Body:
     try:
-        body: Body = json.loads(raw)
+        body: Body = from_json(raw)
     except ValueError:
         raise ServerError(f"{request}: the answer isn't JSON") from None
     return body

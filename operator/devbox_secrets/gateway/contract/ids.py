@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from uuid import UUID
 
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN
@@ -21,7 +22,7 @@ ID_PATTERN = f"^{_PREFIX}[0-9a-v]+$"
 ID_MAX_LENGTH = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SecretId:
     """Which AccountSecret."""
 
@@ -34,8 +35,9 @@ class SecretId:
         """Sort by time of creation."""
         return self.created_ms, self.uid.int, self.name
 
-    def __str__(self) -> str:
-        """Give the id as the contract has it."""
+    @cached_property
+    def text(self) -> str:
+        """The id as the contract has it."""
         raw = self.created_ms.to_bytes(_TIME_BYTES) + self.uid.bytes + self.name.encode()
         return _PREFIX + base64.b32hexencode(raw).decode().rstrip("=").lower()
 
@@ -53,4 +55,4 @@ class SecretId:
         if not _NAME.fullmatch(name):
             return None
         found = cls(int.from_bytes(created), UUID(bytes=uid), name.decode())
-        return found if str(found) == text else None
+        return found if found.text == text else None

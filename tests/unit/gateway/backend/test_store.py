@@ -173,7 +173,7 @@ async def test_without_a_public_key_a_creation_is_to_be_retried(
 async def test_a_secret_is_found_by_name_and_by_id(store: Store, caller: Caller) -> None:
     record = await create(store, caller)
     assert await store.by_name(caller, "TOKEN") == record
-    assert await store.by_id(caller, str(record.id)) == record
+    assert await store.by_id(caller, record.id.text) == record
 
 
 async def test_of_two_with_one_name_the_older_is_found(server: APIServer, store: Store, caller: Caller) -> None:
@@ -196,7 +196,7 @@ async def test_an_id_does_not_find_what_was_created_again_under_its_name(
     del server.objects["team-a", "token"]
     await create(store, caller)
     with pytest.raises(ErrorResponse) as caught:
-        await store.by_id(caller, str(record.id))
+        await store.by_id(caller, record.id.text)
     assert caught.value.status == 404
 
 
@@ -204,11 +204,11 @@ async def test_an_id_does_not_find_what_was_created_again_under_its_name(
 
 
 async def test_pages_are_newest_first_and_follow_one_another(store: Store, caller: Caller) -> None:
-    ids = [str((await create(store, caller, f"S{number}")).id) for number in range(5)][::-1]
+    ids = [(await create(store, caller, f"S{number}")).id.text for number in range(5)][::-1]
     first = await store.page(caller, 2, None)
-    assert ([str(it.id) for it in first.records], first.has_more, first.total) == (ids[:2], True, 5)
+    assert ([it.id.text for it in first.records], first.has_more, first.total) == (ids[:2], True, 5)
     last = await store.page(caller, 3, ids[1])
-    assert ([str(it.id) for it in last.records], last.has_more, last.total) == (ids[2:], False, 5)
+    assert ([it.id.text for it in last.records], last.has_more, last.total) == (ids[2:], False, 5)
 
 
 async def test_a_list_is_read_from_the_api_server_part_by_part(
