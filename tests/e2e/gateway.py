@@ -1,30 +1,32 @@
 """The gateway on a real cluster, as its clients reach it: at a node's port, or one replica alone. Imports accounts."""
 
-import asyncio
+import base64
+import json
 import re
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import httpx
 import pytest
-from runloop_api_client import AsyncRunloop, DefaultAsyncHttpxClient, DefaultHttpxClient, NotFoundError, Runloop
+from runloop_api_client import AsyncRunloop, DefaultAsyncHttpxClient, DefaultHttpxClient, Runloop
 
 from e2e.accounts import Account
 from harness.kind import Cluster
+from harness.pki import Authority
 from harness.release import NAMESPACE
 from harness.tools import tool
-from runloop.typescript import TypeScript
 
 NAME = "devbox-secrets-gateway"
+HOST = f"{NAME}.{NAMESPACE}.svc"
+CERTIFICATE = "gateway-certificate"
+"""The name of the Secret with its certificate."""
 PODS = (f"-n{NAMESPACE}", f"-lapp.kubernetes.io/name={NAME}")
 _REACHED_SECONDS = 20.0
 
@@ -63,9 +65,9 @@ class Door:
         except httpx.TransportError:
             return False
 
-    def runloop(self, key: str, **options: Any) -> Runloop:  # noqa: ANN401 - the SDK's own
-        """Give Runloop's SDK; it's used as it is, but for whom it trusts."""
-        client = DefaultHttpxClient(verify=self.verify, trust_env=False)
+    def runloop(self, key: str, *, http2: bool = True, **options: Any) -> Runloop:  # noqa: ANN401 - the SDK's own
+        """Give Runloop's SDK; it's used as it is, but for whom it trusts, and with TLS it chooses HTTP/2."""
+        client = DefaultHttpxClient(verify=self.verify, trust_env=False, http2=http2)
         return Runloop(base_url=self.url, bearer_token=key, http_client=client, **options)
 
     def asynchronous(self, key: str) -> AsyncRunloop:
@@ -80,6 +82,22 @@ def key_of(account: Account) -> str:
     edit = ("--clusterrole=devbox-secrets-edit", f"--serviceaccount={account.name}:ci")
     account.kubectl("create", "rolebinding", "ci", *edit)
     return account.kubectl("create", "token", "ci").strip()
+
+
+def publish(cluster: Cluster, authority: Authority) -> None:
+    """Write a new certificate into the Secret CERTIFICATE."""
+    nodes = cluster.get("nodes")["items"][0]["status"]["addresses"]
+    addresses = [it["address"] for it in nodes if it["type"] == "InternalIP"]
+    pair = authority.server(HOST, addresses=["127.0.0.1", *addresses])
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": CERTIFICATE, "namespace": NAMESPACE},
+        "data": {name: base64.b64encode(content).decode() for name, content in data.items()},
+    }
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body))
 
 
 def replicas(cluster: Cluster) -> list[str]:
@@ -107,46 +125,3 @@ def one_replica(door: Door, pod: str) -> Iterator[Door]:
             yield replace(door, url=re.sub(r"//.*", f"//127.0.0.1:{found[1]}", door.url))
         finally:
             process.terminate()
-
-
-@contextmanager
-def clients(door: Door, key: str, typescript: TypeScript) -> Iterator[Callable[[], int]]:
-    """Let each of Runloop's SDKs make, read, change and delete secrets all the while, with its own retries.
-
-    At the end each must have done so several times, and no call may have failed. Gives who tells how many
-    secrets have come and gone by Python.
-    """
-    stop, done = Event(), [0, 0]
-
-    def synchronous() -> None:
-        with door.runloop(key) as api:
-            while not stop.is_set():
-                name = f"SYNC_{done[0]}"
-                made = api.secrets.create(name=name, value="v")
-                api.secrets.update(name, value="w")
-                assert made.id in {it.id for it in api.secrets.list(limit=5000).secrets}
-                with suppress(NotFoundError):  # what a retry finds where the first try was done and not answered
-                    api.secrets.delete(name)
-                done[0] += 1
-
-    async def asynchronous() -> None:
-        async with door.asynchronous(key) as api:
-            while not stop.is_set():
-                made = await api.secrets.create(name=f"ASYNC_{done[1]}", value="v")
-                await asyncio.gather(*[api.secrets.retrieve_by_id(made.id) for _ in range(3)])
-                with suppress(NotFoundError):
-                    await api.secrets.delete_by_id(made.id)
-                done[1] += 1
-
-    node = typescript.start("steady", url=door.url, key=key, authority=door.authority)
-    with node, ThreadPoolExecutor() as threads:
-        running = [threads.submit(synchronous), threads.submit(asyncio.run, asynchronous())]
-        try:
-            yield lambda: sum(done)
-        finally:
-            stop.set()
-            shown, said = node.communicate(timeout=60)
-        for each in running:
-            each.result()
-    assert node.returncode == 0, f"{node.returncode}: {said}"
-    assert min(*done, int(shown)) > 5

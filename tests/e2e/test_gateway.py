@@ -12,7 +12,8 @@ import pytest
 from runloop_api_client import APIConnectionError, BadRequestError, NotFoundError
 
 from e2e.accounts import COMMAND, SECRET, Account, until
-from e2e.gateway import NAME, PODS, Door, clients, key_of, one_replica, replicas
+from e2e.gateway import CERTIFICATE, HOST, NAME, PODS, Door, key_of, one_replica, publish, replicas
+from e2e.steady import CLIENTS, steady
 from harness import release
 from harness.components import reserved_port
 from harness.kind import Cluster
@@ -23,8 +24,6 @@ from runloop import typescript
 from runloop.typescript import TypeScript
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "gateway.md"
-CERTIFICATE = "gateway-certificate"
-HOST = f"{NAME}.{NAMESPACE}.svc"
 OPTIONS = ("--set=logLevel=DEBUG", "--set=gateway.enabled=true,gateway.service.type=NodePort")
 TLS = f"--set=gateway.tls.secretName={CERTIFICATE},gateway.service.port=443"
 VALUE = "canary-through-the-gateway"
@@ -70,23 +69,6 @@ def door(
     publish(cluster, authority)
     release.install(cluster, *OPTIONS, TLS)
     return Door.at_a_node(cluster, file)
-
-
-def publish(cluster: Cluster, authority: Authority) -> bytes:
-    """Write a new certificate into the Secret, and give it."""
-    nodes = cluster.get("nodes")["items"][0]["status"]["addresses"]
-    addresses = [it["address"] for it in nodes if it["type"] == "InternalIP"]
-    pair = authority.server(HOST, addresses=["127.0.0.1", *addresses])
-    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
-    body = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": {"name": CERTIFICATE, "namespace": NAMESPACE},
-        "data": {name: base64.b64encode(content).decode() for name, content in data.items()},
-    }
-    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(body))
-    return pair.certificate
 
 
 def test_check_says_nothing_of_a_gateway_that_is_not_installed(cluster: Cluster) -> None:
@@ -305,16 +287,19 @@ def test_a_retry_that_comes_to_the_other_replica_is_known_there(door: Door, acco
     assert written(account) == {}
 
 
-@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
 def test_no_call_fails_while_a_replica_is_deleted_and_helm_replaces_both(
     door: Door, program: TypeScript, account: Account
 ) -> None:
-    before = replicas(account.cluster)
-    with clients(door, key_of(account), program) as count:
-        until("the clients are at it", lambda: count() > 5)
+    before, key = replicas(account.cluster), key_of(account)
+    options = (*OPTIONS, TLS) if door.authority else OPTIONS
+    with steady(door, dict.fromkeys(CLIENTS, key), program) as tallies:
+        until("the clients are at it", lambda: tallies[CLIENTS[0]].calls > 20)
         account.cluster.kubectl("delete", before[0], f"-n{NAMESPACE}", "--wait=false")
-        release.install(account.cluster, *OPTIONS, TLS, "--set=gateway.resources.requests.cpu=60m")
+        release.install(account.cluster, *options, "--set=gateway.resources.requests.cpu=60m")
         account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
-        since = count()
-        until("they go on", lambda: count() > since + 5)
+        since = tallies[CLIENTS[0]].calls
+        until("they go on", lambda: tallies[CLIENTS[0]].calls > since + 20)
+    assert {client: dict(it.failures) for client, it in tallies.items() if it.failures} == {}
+    assert min(it.calls for it in tallies.values()) > 20
+    assert account.cluster.get("accountsecrets", f"-n{account.name}")["items"] == []
     assert not set(before) & set(replicas(account.cluster))

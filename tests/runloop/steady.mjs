@@ -1,19 +1,48 @@
-// Makes, reads, changes and deletes secrets until standard input ends, with the SDK's own retries; prints how many.
+// Makes, reads, changes and deletes secrets until standard input ends, with the SDK's own retries; each call must do
+// what it says, and be answered within a number of seconds. Prints what became of the calls, as JSON.
 import Runloop from "@runloop/api-client";
 
+const seconds = Number(process.argv[2]);
+const loops = Number(process.argv[3]);
 const api = new Runloop();
+const tally = { calls: 0, longest: 0, failures: {} };
 let ended = false;
 process.stdin.on("end", () => (ended = true)).resume();
-let count = 0;
-for (; !ended; count++) {
-  const name = `TYPESCRIPT_${count}`;
-  const made = await api.secrets.create({ name, value: "v" });
-  await api.secrets.update(name, { value: "w" });
-  const found = await api.secrets.retrieve(name);
-  if (found.id !== made.id) throw new Error(`${name} became another`);
-  await api.secrets.delete(name).catch((error) => {
-    if (!(error instanceof Runloop.NotFoundError)) throw error; // a retry's, where the first try was not answered
+
+const call = async (what, made, expected) => {
+  const started = performance.now();
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${seconds} s`)), seconds * 1000);
   });
-}
-console.log(count);
+  try {
+    const secret = await Promise.race([made(), late]);
+    if (secret.name !== expected.name || (expected.id ?? secret.id) !== secret.id) throw new Error("another secret");
+    return secret;
+  } catch (error) {
+    const kind = `${what}: ${error.status ?? `${error.message} ${error.cause?.message ?? ""}`}`;
+    tally.failures[kind] = (tally.failures[kind] ?? 0) + 1;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    tally.calls++;
+    tally.longest = Math.max(tally.longest, (performance.now() - started) / 1000);
+  }
+};
+
+const loop = async (number) => {
+  for (let count = 0; !ended; count++) {
+    const name = `TYPESCRIPT_${number}_${count}`;
+    try {
+      const made = await call("create", () => api.secrets.create({ name, value: "v" }), { name });
+      await call("update", () => api.secrets.update(name, { value: "w" }), made);
+      await call("retrieve", () => api.secrets.retrieve(name), made);
+      await call("delete", () => api.secrets.delete(name), made);
+    } catch {
+      continue; // it is counted
+    }
+  }
+};
+await Promise.all(Array.from({ length: loops }, (_, number) => loop(number)));
+console.log(JSON.stringify(tally));
 process.exit(); // the SDK's connections would keep it

@@ -1,0 +1,159 @@
+"""What becomes of the calls of Runloop's SDKs while the gateway's pods are deleted, and while they are rolled out.
+
+    PYTHONPATH=tests python benchmarks/rollouts.py
+
+Runs on a kind cluster, once without TLS and once with it; each client has an account of its own. Pods are deleted one
+after the other, always the oldest, as soon as the Deployment is whole again; rollouts follow each other the same way,
+so there are always pods that are ending. A retry is a request that came to the gateway at least twice with the same
+x-request-id: the first was taken, and its client didn't get, or didn't take, the response.
+"""
+
+import json
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from uuid import uuid4
+
+from e2e.accounts import Account
+from e2e.gateway import CERTIFICATE, NAME, PODS, Door, key_of, publish, replicas
+from e2e.steady import CLIENTS, Tally, steady
+from harness import kind, release
+from harness.kind import Cluster
+from harness.pki import Authority
+from harness.release import NAMESPACE
+from harness.tools import tool
+from runloop import typescript
+from runloop.typescript import TypeScript
+from support import arguments, say, table
+
+_GATEWAY = "--set=gateway.enabled=true,gateway.service.type=NodePort"
+_TLS = f"--set=gateway.service.port=443,gateway.tls.secretName={CERTIFICATE}"
+_POLL_SECONDS = 0.5
+_STEADY_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is done to the pods, how often, with which door."""
+
+    door: Door
+    action: str
+    times: int
+    act: Callable[[Cluster], None]
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    it = arguments(__doc__, {"deletions": 20, "rollouts": 20})
+    authority, rows = Authority.create("benchmark"), []
+    with TemporaryDirectory() as folder, kind.cluster() as cluster:
+        program = typescript.installed(Path(folder))
+        file = Path(folder) / "ca.crt"
+        file.write_bytes(authority.pem)
+        for trusted in (None, file):
+            publish(cluster, authority)
+            release.install(cluster, _GATEWAY, *([_TLS] if trusted else []))
+            door = Door.at_a_node(cluster, trusted)
+            for run in (
+                Run(door, "deletions", it.deletions, delete_the_oldest),
+                Run(door, "rollouts", it.rollouts, roll_out),
+            ):
+                say(f"{run.times} {run.action}, {'with' if trusted else 'without'} TLS")
+                rows += measured(run, program, Path(folder))
+    header = ("", "client", "protocol", "calls", "failed", "left", "longest s", "retried", "of these deletions")
+    table("Calls while the gateway's pods come and go", header, rows)
+
+
+def measured(run: Run, program: TypeScript, folder: Path) -> Iterator[list[str]]:
+    """Do it that often under steady calls, and give a row for each client."""
+    cluster = run.door.cluster
+    accounts = {client: new_account(cluster) for client in CLIENTS}
+    keys = {client: key_of(account) for client, account in accounts.items()}
+    with audited(cluster, folder) as lines, steady(run.door, keys, program) as tallies:
+        time.sleep(_STEADY_SECONDS)
+        for _ in range(run.times):
+            run.act(cluster)
+            whole(cluster)
+        while len(cluster.get("pods", *PODS)["items"]) > len(replicas(cluster)):
+            time.sleep(_POLL_SECONDS)
+        time.sleep(_STEADY_SECONDS)
+    entries = lines()
+    for client, account in accounts.items():
+        left = len(account.cluster.get("accountsecrets", f"-n{account.name}")["items"])
+        mine = [each for each in entries if each["account"] == account.name]
+        title = f"{run.times} {run.action}, {'TLS' if run.door.authority else 'no TLS'}"
+        yield row(title, client, tallies[client], left, mine)
+        cluster.kubectl("delete", "namespace", account.name, "--wait=false")
+
+
+def row(title: str, client: str, tally: Tally, left: int, entries: list[dict[str, str]]) -> list[str]:
+    """Give a client's row of the table."""
+    requests = Counter((each["request_id_hash"], each["request"]) for each in entries if each["request_id_hash"])
+    retried = [request for (_, request), times in requests.items() if times > 1]
+    deletions = sum("/delete" in request for request in retried)
+    protocols = "+".join(sorted({each["protocol"] for each in entries}))
+    failed = ", ".join(f"{times} {what}" for what, times in tally.failures.items()) or "0"
+    figures = (str(tally.calls), failed, str(left), f"{tally.longest_seconds:.1f}", str(len(retried)), str(deletions))
+    return [title, client, protocols, *figures]
+
+
+def new_account(cluster: Cluster) -> Account:
+    """Create an account's namespace."""
+    name = f"rollouts-{uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    return Account(cluster, name, "none")
+
+
+def delete_the_oldest(cluster: Cluster) -> None:
+    """Delete the pod that has most of the connections."""
+    pods = [pod for pod in cluster.get("pods", *PODS)["items"] if "deletionTimestamp" not in pod["metadata"]]
+    oldest = min(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]["name"]
+    cluster.kubectl("delete", f"pod/{oldest}", f"-n{NAMESPACE}", "--wait=false")
+
+
+def roll_out(cluster: Cluster) -> None:
+    """Replace all pods."""
+    cluster.kubectl("rollout", "restart", f"deployment/{NAME}", f"-n{NAMESPACE}")
+
+
+def whole(cluster: Cluster) -> None:
+    """Wait until all replicas are ready and of the newest kind; the former ones may still be ending."""
+    cluster.kubectl("rollout", "status", f"deployment/{NAME}", f"-n{NAMESPACE}", "--timeout=120s")
+
+
+@contextmanager
+def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """Follow the log of each pod as it comes; gives who reads the audit log's lines, when the block has ended."""
+    stop, following = Event(), dict[str, Path]()
+
+    def follow(stack: ExitStack) -> None:
+        while not stop.is_set():
+            for pod in set(replicas(cluster)) - following.keys():
+                following[pod] = folder / uuid4().hex
+                command = [tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", "logs", "-f", f"-n{NAMESPACE}", pod]
+                file = stack.enter_context(following[pod].open("w"))
+                process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
+                stack.callback(process.wait)
+                stack.callback(process.terminate)
+            stop.wait(_POLL_SECONDS)
+
+    def lines() -> list[dict[str, str]]:
+        texts = [file.read_text().splitlines() for file in following.values()]
+        return [json.loads(line) for text in texts for line in text if '"request_id_hash"' in line]
+
+    with ExitStack() as stack:
+        thread = Thread(target=follow, args=(stack,))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        yield lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Runloop's SDKs at steady work: with each of them secrets come and go all the while, and every call is judged."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from threading import Event
+
+from runloop_api_client import APIStatusError, AsyncRunloop, Runloop, RunloopError
+from runloop_api_client.types import SecretView
+
+from e2e.gateway import Door
+from runloop.typescript import TypeScript
+
+#: How long a call may take, with its SDK's retries: the pauses before them are of seconds.
+CALL_SECONDS = 20
+#: How many loops a client has that can have several.
+_LOOPS = 3
+SYNC, SYNC_HTTP1, ASYNC, TYPESCRIPT = CLIENTS = (
+    "Python",
+    "Python, HTTP/1.1",
+    "Python, async",
+    "TypeScript",
+)
+
+
+@dataclass
+class Tally:
+    """What became of a client's calls."""
+
+    calls: int = 0
+    longest_seconds: float = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def call(self, what: str) -> Iterator[None]:
+        """Judge a call, and what is asserted of its answer; what went wrong is counted and raised."""
+        started = time.monotonic()
+        try:
+            yield
+        except (RunloopError, AssertionError, TimeoutError) as error:
+            self.failures[f"{what}: {_kind(error)}"] += 1
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            self.calls += 1
+            self.longest_seconds = max(self.longest_seconds, seconds)
+            if seconds > CALL_SECONDS:
+                self.failures[f"{what}: no answer within {CALL_SECONDS} s"] += 1
+
+
+@contextmanager
+def steady(door: Door, keys: Mapping[str, str], typescript: TypeScript) -> Iterator[Mapping[str, Tally]]:
+    """Let each client, with its key, make, change, read and delete secrets; complete when the block has ended.
+
+    The Python SDK chooses HTTP/2 wherever there is TLS, so one of its clients is told to keep to HTTP/1.1.
+    """
+    stop, tallies = Event(), {client: Tally() for client in CLIENTS}
+    node = typescript.start(
+        "steady", str(CALL_SECONDS), str(_LOOPS), url=door.url, key=keys[TYPESCRIPT], authority=door.authority
+    )
+    with node, ThreadPoolExecutor() as threads:
+        running = [
+            threads.submit(_synchronous, door.runloop(keys[SYNC]), tallies[SYNC], stop),
+            threads.submit(_synchronous, door.runloop(keys[SYNC_HTTP1], http2=False), tallies[SYNC_HTTP1], stop, "H1"),
+            threads.submit(asyncio.run, _asynchronous(door.asynchronous(keys[ASYNC]), tallies[ASYNC], stop)),
+        ]
+        try:
+            yield tallies
+        finally:
+            stop.set()
+            shown, said = node.communicate(timeout=2 * CALL_SECONDS)
+        for each in running:
+            each.result()
+    assert node.returncode == 0, f"{node.returncode}: {said}"
+    it = json.loads(shown)
+    tallies[TYPESCRIPT] = Tally(it["calls"], it["longest"], Counter(it["failures"]))
+
+
+def _synchronous(client: Runloop, tally: Tally, stop: Event, prefix: str = "SYNC") -> None:
+    with client as api:
+        for number in count():
+            if stop.is_set():
+                return
+            name = f"{prefix}_{number}"
+            with suppress(RunloopError, AssertionError):
+                with tally.call("create"):
+                    made = api.secrets.create(name=name, value="v")
+                    assert made.name == name
+                with tally.call("update"):
+                    assert _is_same(api.secrets.update(name, value="w"), made)
+                with tally.call("list"):
+                    assert made.id in {it.id for it in api.secrets.list(limit=5000).secrets}
+                with tally.call("delete"):
+                    assert _is_same(api.secrets.delete(name), made)
+
+
+async def _asynchronous(client: AsyncRunloop, tally: Tally, stop: Event) -> None:
+    async def loop(prefix: str) -> None:
+        for number in count():
+            if stop.is_set():
+                return
+            name = f"{prefix}_{number}"
+            with suppress(RunloopError, AssertionError, TimeoutError):
+                with tally.call("create"):
+                    async with asyncio.timeout(CALL_SECONDS):
+                        made = await api.secrets.create(name=name, value="v")
+                    assert made.name == name
+                with tally.call("update by id"):
+                    async with asyncio.timeout(CALL_SECONDS):
+                        assert _is_same(await api.secrets.update_by_id(made.id, value="w"), made)
+                with tally.call("retrieve by id"):
+                    async with asyncio.timeout(CALL_SECONDS):
+                        assert _is_same(await api.secrets.retrieve_by_id(made.id), made)
+                with tally.call("delete by id"):
+                    async with asyncio.timeout(CALL_SECONDS):
+                        assert _is_same(await api.secrets.delete_by_id(made.id), made)
+
+    async with client as api:
+        await asyncio.gather(*[loop(f"ASYNC_{number}") for number in range(_LOOPS)])
+
+
+def _is_same(secret: SecretView, made: SecretView) -> bool:
+    return (secret.id, secret.name) == (made.id, made.name)
+
+
+def _kind(error: Exception) -> str:
+    """Say what went wrong, so that the same is counted as one."""
+    if isinstance(error, APIStatusError):
+        return str(error.status_code)
+    if isinstance(error, AssertionError):
+        return "another secret"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return f"{type(error).__name__} {error.__cause__!r}"
