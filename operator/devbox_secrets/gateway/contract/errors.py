@@ -39,6 +39,8 @@ ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
 RETRY_AFTER_SECONDS = 2
 #: The SDKs ignore a longer time and retry at once.
 MAX_RETRY_AFTER_SECONDS = 60
+#: As soon as the client has another connection.
+_RESTART_SECONDS = 0.1
 
 
 class ErrorResponse(DevboxSecretsError):
@@ -90,6 +92,11 @@ def not_the_home(home: str) -> ErrorResponse:
 def service_unavailable(message: str) -> ErrorResponse:
     """Give the error for what can't be done at the moment."""
     return _retryable(HTTPStatus.SERVICE_UNAVAILABLE, message, RETRY_AFTER_SECONDS)
+
+
+def restarting() -> ErrorResponse:
+    """Give the error for a request that came on a connection that is about to be closed; nothing of it was done."""
+    return _retryable(HTTPStatus.SERVICE_UNAVAILABLE, "this connection ends, and another one serves", _RESTART_SECONDS)
 
 
 def too_many_requests(message: str, retry_after: float) -> ErrorResponse:

@@ -2,7 +2,7 @@
 
 An h2corn server keeps its certificate for as long as it runs, and with as many connections as it may have it takes no
 other. So there is one listening socket, and another server takes it over when the certificate is a new one or when
-connections wait: the former server closes those without a request at once, and the others after their responses.
+connections wait: the former server closes those without a request, and the others after their responses.
 """
 
 import asyncio
@@ -18,15 +18,17 @@ from h2corn import Server as H2corn
 from starlette.types import ASGIApp
 
 from devbox_secrets.gateway.contract.requests import MAX_BYTES
+from devbox_secrets.gateway.http.drain import Drain
 from devbox_secrets.serving.tls import Certificate
 
 LOG = logging.getLogger(__name__)
-#: How long requests may take to end when their server is told to.
-_GRACE_SECONDS = 9
+#: How long a server that is to end waits for a moment without an HTTP/2 request, and how long when it is full.
+_DRAIN_SECONDS = 3
+_DRAIN_WHEN_FULL_SECONDS = 0.25
+#: How long requests may take to end from then on.
+_GRACE_SECONDS = 6
 _HANDSHAKE_SECONDS = 10
 _CHECK_SECONDS = 0.25
-#: From telling a server that it ends until its socket does: its accept loop must hear of the former first.
-_LAST_ACCEPT_SECONDS = 0.1
 #: A body that isn't wanted is read and dropped, so that a client that sends first and reads then gets its response.
 _DROPPED_BYTES = 16 * MAX_BYTES
 _HEAD_BYTES = 1 << 15
@@ -50,6 +52,24 @@ class Limits:
     max_connections: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """An h2corn server that was started."""
+
+    server: H2corn
+    drain: Drain
+    serving: asyncio.Task[None]
+
+    async def end(self, drain_seconds: float) -> None:
+        """End it, and return when the requests in progress have ended."""
+        await self.tell(drain_seconds)
+        await asyncio.wait([self.serving])
+
+    async def tell(self, drain_seconds: float) -> None:
+        """Have it take no other connection."""
+        await self.drain.end(self.server.shutdown, drain_seconds)
+
+
 class Server:
     """A port, and the h2corn server that takes its connections."""
 
@@ -62,16 +82,19 @@ class Server:
         self._app = app
         self._socket = _listen(port, limits.response_timeout_seconds)
         self._config = _config(self._socket.fileno(), certificate, limits)
-        self._current: tuple[H2corn, asyncio.Task[None]] | None = None
+        self._current: _Running | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def renew(self) -> None:
+    async def renew(self, drain_seconds: float = _DRAIN_SECONDS) -> None:
         """Have a new h2corn server take the connections from now on, with the certificate as it is in its files.
+
+        The former one ends when it has no HTTP/2 request in progress, or after so many seconds.
 
         Raises:
             OSError, ValueError: it can't start, and the former one goes on.
         """
-        server = H2corn(self._app, self._config)
+        drain = Drain(self._app)
+        server = H2corn(drain, self._config)
         serving = asyncio.create_task(server.serve())
         try:
             await server.wait_started()
@@ -79,8 +102,12 @@ class Server:
             server.shutdown()
             await asyncio.gather(serving, return_exceptions=True)
             raise
-        self._end()
-        self._current = server, serving
+        serving.add_done_callback(_report)
+        former, self._current = self._current, _Running(server, drain, serving)
+        if former:
+            ending = asyncio.create_task(former.end(drain_seconds))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     async def watch(self) -> None:
         """Renew the h2corn server whenever it has ended by itself, or takes no other connection."""
@@ -89,36 +116,30 @@ class Server:
             await asyncio.sleep(_CHECK_SECONDS)
             waits, most = _waiting(self._socket) > 0, self._config.limit_connections
             try:
-                if self._current and self._current[1].done():
+                if self._current and self._current.serving.done():
                     LOG.error("the server ended by itself, and another one starts")
                     await self.renew()
                 elif waits and waited and _open_files() < _FILES * most + _OTHER_FILES:
                     LOG.warning("all %d connections are taken: those without a request are closed", most)
-                    await self.renew()
+                    await self.renew(_DRAIN_WHEN_FULL_SECONDS)
             except (OSError, ValueError) as error:
                 LOG.error("no server can be started: %s", error)
             waited = waits
 
     async def stop(self) -> None:
         """Take no other connection, and return when the requests in progress have ended."""
-        self._end()
-        await asyncio.sleep(_LAST_ACCEPT_SECONDS)
+        if not self._current:
+            self._socket.close()
+            return
+        await self._current.tell(_DRAIN_SECONDS)
         self._socket.shutdown(socket.SHUT_RDWR)  # for all who hold it: nothing is taken that would not be served
         self._socket.close()
-        if self._ending:
-            await asyncio.wait(self._ending)
+        await asyncio.wait([self._current.serving, *self._ending])
 
-    def _end(self) -> None:
-        if self._current:
-            server, serving = self._current
-            server.shutdown()
-            self._ending.add(serving)
-            serving.add_done_callback(self._ended)
 
-    def _ended(self, serving: asyncio.Task[None]) -> None:
-        self._ending.discard(serving)
-        if error := serving.exception():
-            LOG.info("requests were ended: %s", error)
+def _report(serving: asyncio.Task[None]) -> None:
+    if error := serving.exception():
+        LOG.info("requests were ended: %s", error)
 
 
 def _listen(port: int, response_timeout_seconds: float) -> socket.socket:

@@ -1,0 +1,122 @@
+"""A server that ends finishes its HTTP/2 requests before it sends GOAWAY, and begins no other."""
+
+import asyncio
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from devbox_secrets.gateway.http.drain import Drain
+
+
+class Endpoint:
+    """Responds when it may."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.begun += 1
+        await self.go_on.wait()
+        await PlainTextResponse("done")(scope, receive, send)
+
+
+class Shutdown:
+    """Counts how often a server was told to shut down."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    return Endpoint()
+
+
+@pytest.fixture
+def drain(endpoint: Endpoint) -> Drain:
+    return Drain(endpoint)
+
+
+@pytest.fixture
+def shutdown() -> Shutdown:
+    return Shutdown()
+
+
+async def request(drain: Drain, version: str = "2") -> tuple[int, dict[bytes, bytes]]:
+    """Send a request; give its response's status and headers."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await drain({"type": "http", "method": "GET", "http_version": version, "headers": []}, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+async def begin(drain: Drain, endpoint: Endpoint, version: str = "2") -> asyncio.Task[tuple[int, dict[bytes, bytes]]]:
+    it, before = asyncio.create_task(request(drain, version)), endpoint.begun
+    await asyncio.sleep(0)
+    assert endpoint.begun == before + 1
+    return it
+
+
+async def test_a_request_in_progress_is_finished_before_the_shutdown(
+    drain: Drain, endpoint: Endpoint, shutdown: Shutdown
+) -> None:
+    async with asyncio.timeout(5):
+        first = await begin(drain, endpoint)
+        end = asyncio.create_task(drain.end(shutdown, 60))
+        await asyncio.sleep(0.2)
+        assert not shutdown.times
+        endpoint.go_on.set()
+        assert (await first)[0] == 200
+        assert not shutdown.times
+        await end
+    assert shutdown.times == 1
+
+
+async def test_a_request_that_comes_then_is_not_begun_and_told_to_come_again_after_the_shutdown(
+    drain: Drain, endpoint: Endpoint, shutdown: Shutdown
+) -> None:
+    async with asyncio.timeout(5):
+        first = await begin(drain, endpoint)
+        end = asyncio.create_task(drain.end(shutdown, 60))
+        await asyncio.sleep(0)
+        late = asyncio.create_task(request(drain))
+        endpoint.go_on.set()
+        await first
+        assert not late.done()
+        status, headers = await late
+        assert shutdown.times == 1
+        await end
+    assert (status, headers[b"retry-after-ms"]) == (503, b"100")
+    assert endpoint.begun == 1
+
+
+async def test_a_request_that_never_ends_is_waited_for_no_longer_than_that(
+    drain: Drain, endpoint: Endpoint, shutdown: Shutdown
+) -> None:
+    async with asyncio.timeout(5):
+        first = await begin(drain, endpoint)
+        await drain.end(shutdown, 0.05)
+        assert shutdown.times == 1
+        endpoint.go_on.set()
+        await first
+
+
+async def test_http_1_is_neither_waited_for_nor_declined(drain: Drain, endpoint: Endpoint, shutdown: Shutdown) -> None:
+    async with asyncio.timeout(5):
+        first = await begin(drain, endpoint, "1.1")
+        await drain.end(shutdown, 60)
+        assert shutdown.times == 1
+        late = await begin(drain, endpoint, "1.1")
+        endpoint.go_on.set()
+        assert [(await each)[0] for each in (first, late)] == [200, 200]
