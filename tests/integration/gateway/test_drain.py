@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
+from pathlib import Path
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from harness.controlplane import ControlPlane
 from integration.support.account import Account
 from integration.support.chart import until
 from integration.support.gateway import Gateway, gateway
+from runloop import typescript
 
 #: A request whose body is yet to come.
 HEAD = (
@@ -86,6 +88,15 @@ def test_a_request_that_does_not_end_is_ended_in_time(leaving: Gateway, key: str
     assert time.monotonic() - started < MOST_SECONDS
 
 
+def test_a_request_over_http_2_that_does_not_end_is_ended_in_time(leaving: Gateway, key: str) -> None:
+    with h2_connection(leaving, key) as (client, connection, _):
+        begin(leaving, key, client, connection)
+        started = time.monotonic()
+        tell(leaving)
+        until("it ended", lambda: has_ended(leaving))
+    assert time.monotonic() - started < MOST_SECONDS
+
+
 @pytest.mark.parametrize("head", [b"", b"GET /healthz HTTP/1.1\r\nHo"])
 def test_a_connection_without_a_request_is_closed_at_once(leaving: Gateway, head: bytes) -> None:
     with closing(socket.create_connection(leaving.address, timeout=20)) as idle:
@@ -99,11 +110,7 @@ def test_a_connection_without_a_request_is_closed_at_once(leaving: Gateway, head
 
 def test_a_connection_of_http_2_is_told_and_what_is_in_progress_is_answered(leaving: Gateway, key: str) -> None:
     with h2_connection(leaving, key) as (client, connection, frames):
-        stream = client.get_next_available_stream_id()
-        headers = [(":method", "POST"), (":path", "/v1/secrets"), (":scheme", "http"), (":authority", "a")]
-        client.send_headers(stream, [*headers, ("authorization", f"Bearer {key}")])
-        connection.sendall(client.data_to_send())
-        until("it is in progress", lambda: leaving.process.metric(IN_FLIGHT) == 1)
+        stream = begin(leaving, key, client, connection)
         tell(leaving)
         until_frame(frames, GoAwayFrame)
         # As Node.js does when it is told.
@@ -161,6 +168,19 @@ def test_requests_that_never_pause_are_all_answered_or_never_taken(
     assert set(made) <= found
 
 
+def test_the_typescript_sdk_does_not_hang_when_it_comes_while_the_server_ends(
+    leaving: Gateway, tenant: Account, key: str, tmp_path: Path
+) -> None:
+    program = typescript.installed(tmp_path)
+    with h2_connection(leaving, key) as (client, connection, _):
+        begin(leaving, key, client, connection)
+        with program.start("create", "1", url=leaving.url, key=key) as process:
+            tell(leaving)
+            shown, said = process.communicate(timeout=20)
+        assert shown.split() in (["LARGE"], ["503"], ["none"]), said
+    until("it ended", lambda: has_ended(leaving))
+
+
 @contextmanager
 def h2_connection(it: Gateway, key: str) -> Iterator[tuple[H2Connection, socket.socket, Iterator[Frame]]]:
     """Open a connection; give its client's state, it, and the frames that arrive."""
@@ -171,6 +191,16 @@ def h2_connection(it: Gateway, key: str) -> Iterator[tuple[H2Connection, socket.
         frames = received(connection)
         until_frame(frames, SettingsFrame)
         yield client, connection, frames
+
+
+def begin(it: Gateway, key: str, client: H2Connection, connection: socket.socket) -> int:
+    """Send a request without its body, and give its stream when it is in progress."""
+    stream = client.get_next_available_stream_id()
+    headers = [(":method", "POST"), (":path", "/v1/secrets"), (":scheme", "http"), (":authority", "a")]
+    client.send_headers(stream, [*headers, ("authorization", f"Bearer {key}")])
+    connection.sendall(client.data_to_send())
+    until("it is in progress", lambda: it.process.metric(IN_FLIGHT) == 1)
+    return stream
 
 
 def received(connection: socket.socket) -> Iterator[Frame]:
