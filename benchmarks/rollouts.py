@@ -51,7 +51,7 @@ class Run:
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"deletions": 20, "rollouts": 20})
-    authority, rows = Authority.create("benchmark"), []
+    authority, rows = Authority.create("benchmark"), list[list[str]]()
     with TemporaryDirectory() as folder, kind.cluster() as cluster:
         program = typescript.installed(Path(folder))
         file = Path(folder) / "ca.crt"
@@ -136,7 +136,7 @@ def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[s
         while not stop.is_set():
             for pod in set(replicas(cluster)) - following.keys():
                 following[pod] = folder / uuid4().hex
-                command = [tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", "logs", "-f", f"-n{NAMESPACE}", pod]
+                command = (tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", "logs", "-f", f"-n{NAMESPACE}", pod)
                 file = stack.enter_context(following[pod].open("w"))
                 process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
                 stack.callback(process.wait)

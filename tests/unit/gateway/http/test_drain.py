@@ -1,6 +1,7 @@
 """A server that ends finishes its HTTP/2 requests before it sends GOAWAY, and begins no other."""
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -22,16 +23,6 @@ class Endpoint:
         await PlainTextResponse("done")(scope, receive, send)
 
 
-class Shutdown:
-    """Counts how often a server was told to shut down."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    def __call__(self) -> None:
-        self.times += 1
-
-
 @pytest.fixture
 def endpoint() -> Endpoint:
     return Endpoint()
@@ -43,8 +34,8 @@ def drain(endpoint: Endpoint) -> Drain:
 
 
 @pytest.fixture
-def shutdown() -> Shutdown:
-    return Shutdown()
+def shutdown() -> Mock:
+    return Mock()
 
 
 async def request(drain: Drain, version: str = "2") -> tuple[int, dict[bytes, bytes]]:
@@ -69,22 +60,22 @@ async def begin(drain: Drain, endpoint: Endpoint, version: str = "2") -> asyncio
 
 
 async def test_a_request_in_progress_is_finished_before_the_shutdown(
-    drain: Drain, endpoint: Endpoint, shutdown: Shutdown
+    drain: Drain, endpoint: Endpoint, shutdown: Mock
 ) -> None:
     async with asyncio.timeout(5):
         first = await begin(drain, endpoint)
         end = asyncio.create_task(drain.end(shutdown, 60))
         await asyncio.sleep(0.2)
-        assert not shutdown.times
+        shutdown.assert_not_called()
         endpoint.go_on.set()
         assert (await first)[0] == 200
-        assert not shutdown.times
+        shutdown.assert_not_called()
         await end
-    assert shutdown.times == 1
+    shutdown.assert_called_once_with()
 
 
 async def test_a_request_that_comes_then_is_not_begun_and_told_to_come_again_after_the_shutdown(
-    drain: Drain, endpoint: Endpoint, shutdown: Shutdown
+    drain: Drain, endpoint: Endpoint, shutdown: Mock
 ) -> None:
     async with asyncio.timeout(5):
         first = await begin(drain, endpoint)
@@ -95,28 +86,28 @@ async def test_a_request_that_comes_then_is_not_begun_and_told_to_come_again_aft
         await first
         assert not late.done()
         status, headers = await late
-        assert shutdown.times == 1
+        shutdown.assert_called_once_with()
         await end
     assert (status, headers[b"retry-after-ms"]) == (503, b"100")
     assert endpoint.begun == 1
 
 
 async def test_a_request_that_never_ends_is_waited_for_no_longer_than_that(
-    drain: Drain, endpoint: Endpoint, shutdown: Shutdown
+    drain: Drain, endpoint: Endpoint, shutdown: Mock
 ) -> None:
     async with asyncio.timeout(5):
         first = await begin(drain, endpoint)
         await drain.end(shutdown, 0.05)
-        assert shutdown.times == 1
+        shutdown.assert_called_once_with()
         endpoint.go_on.set()
         await first
 
 
-async def test_http_1_is_neither_waited_for_nor_declined(drain: Drain, endpoint: Endpoint, shutdown: Shutdown) -> None:
+async def test_http_1_is_neither_waited_for_nor_declined(drain: Drain, endpoint: Endpoint, shutdown: Mock) -> None:
     async with asyncio.timeout(5):
         first = await begin(drain, endpoint, "1.1")
         await drain.end(shutdown, 60)
-        assert shutdown.times == 1
+        shutdown.assert_called_once_with()
         late = await begin(drain, endpoint, "1.1")
         endpoint.go_on.set()
         assert [(await each)[0] for each in (first, late)] == [200, 200]
