@@ -4,8 +4,10 @@
 
 Runs on a kind cluster, once without TLS and once with it; each client has an account of its own. Pods are deleted one
 after the other, always the oldest, as soon as the Deployment is whole again; rollouts follow each other the same way,
-so there are always pods that are ending. A retry is a request that came to the gateway at least twice with the same
-x-request-id: the first was taken, and its client didn't get, or didn't take, the response.
+so there are always pods that are ending.
+
+The last columns are of the audit log: how long the gateway itself needed, how often it answered 5xx, which is what a
+slow API server does, and which requests it took twice, with the same x-request-id.
 """
 
 import json
@@ -15,9 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
+from typing import Any
 from uuid import uuid4
 
 from e2e.accounts import Account
@@ -66,7 +70,19 @@ def main() -> None:
             ):
                 say(f"{run.times} {run.action}, {'with' if trusted else 'without'} TLS")
                 rows += measured(run, program, Path(folder))
-    header = ("", "client", "protocol", "calls", "failed", "left", "longest s", "retried", "of these deletions")
+    header = (
+        "",
+        "client",
+        "protocol",
+        "calls",
+        "failed",
+        "left",
+        "longest s",
+        "served s",
+        "5xx",
+        "retried",
+        "deletions",
+    )
     table("Calls while the gateway's pods come and go", header, rows)
 
 
@@ -92,15 +108,17 @@ def measured(run: Run, program: TypeScript, folder: Path) -> Iterator[list[str]]
         cluster.kubectl("delete", "namespace", account.name, "--wait=false")
 
 
-def row(title: str, client: str, tally: Tally, left: int, entries: list[dict[str, str]]) -> list[str]:
+def row(title: str, client: str, tally: Tally, left: int, entries: list[dict[str, Any]]) -> list[str]:
     """Give a client's row of the table."""
+    served = max(each["duration_ms"] for each in entries) / 1000
+    errors = sum((each["status"] or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR for each in entries)
     requests = Counter((each["request_id_hash"], each["request"]) for each in entries if each["request_id_hash"])
     retried = [request for (_, request), times in requests.items() if times > 1]
     deletions = sum("/delete" in request for request in retried)
     protocols = "+".join(sorted({each["protocol"] for each in entries}))
     failed = ", ".join(f"{times} {what}" for what, times in tally.failures.items()) or "0"
-    figures = (str(tally.calls), failed, str(left), f"{tally.longest_seconds:.1f}", str(len(retried)), str(deletions))
-    return [title, client, protocols, *figures]
+    outside = (str(tally.calls), failed, str(left), f"{tally.longest_seconds:.1f}")
+    return [title, client, protocols, *outside, f"{served:.1f}", str(errors), str(len(retried)), str(deletions)]
 
 
 def new_account(cluster: Cluster) -> Account:
@@ -128,7 +146,7 @@ def whole(cluster: Cluster) -> None:
 
 
 @contextmanager
-def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[str, str]]]]:
+def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Follow the log of each pod as it comes; gives who reads the audit log's lines, when the block has ended."""
     stop, following = Event(), dict[str, Path]()
 
@@ -143,7 +161,7 @@ def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[s
                 stack.callback(process.terminate)
             stop.wait(_POLL_SECONDS)
 
-    def lines() -> list[dict[str, str]]:
+    def lines() -> list[dict[str, Any]]:
         texts = [file.read_text().splitlines() for file in following.values()]
         return [json.loads(line) for text in texts for line in text if '"request_id_hash"' in line]
 

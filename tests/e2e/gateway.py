@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,9 @@ class Door:
                 pytest.fail(f"{it.url} doesn't answer")
         return it
 
-    @cached_property
+    @property
     def verify(self) -> ssl.SSLContext | bool:
+        """What a client trusts; one context for each, since httpcore writes into it whether HTTP/2 is wanted."""
         return ssl.create_default_context(cafile=self.authority) if self.authority else True
 
     def answers(self) -> bool:
