@@ -1,0 +1,215 @@
+"""Floods over HTTP/2: whoever sends one is bounded or loses the connection, and others are served meanwhile."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from statistics import median
+
+import httpx
+import pytest
+from hpack import Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from harness.controlplane import ControlPlane
+from integration.support.chart import until
+from integration.support.gateway import Gateway, gateway
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
+LAST = PingFrame(0, b"the last").serialize()
+LAST_ANSWER = PingFrame(0, b"the last", flags=["ACK"]).serialize()
+STREAMS = 2000
+FRAMES = 50_000
+CONNECTIONS = 100
+#: A field of one letter with 4,000 bytes (127 + 0x21 + (0x1e << 7)), which the decoder needn't remember.
+FIELD = b"\x00\x01x\x7f\xa1\x1e" + b"v" * 4000
+#: By how much any of them may let the process grow.
+MEBIBYTES = 32
+#: How soon others are served: half of them, and each of them on a machine that other tests use, too.
+SECONDS, AT_MOST = 1.0, 5.0
+
+
+@pytest.fixture(scope="module")
+def it(controlplane: ControlPlane, rest: Gateway) -> Iterator[Gateway]:
+    """A gateway of this module's own, whose memory nobody else takes."""
+    with gateway(controlplane, None, None) as own:
+        for _ in range(20):  # what it takes once isn't what a flood takes
+            served(own)
+        yield own
+
+
+def head(method: str = "POST") -> bytes:
+    """Give a request's head, without a key."""
+    fields = {":method": method, ":path": "/v1/secrets", ":scheme": "http", ":authority": "a"}
+    return Encoder().encode(fields.items(), huffman=False)
+
+
+def requests(behind: Callable[[int], Frame], method: str = "POST") -> bytes:
+    """Give requests, each followed by a frame."""
+    block, flags = head(method), ["END_HEADERS", *(["END_STREAM"] if method == "GET" else [])]
+    streams = range(1, 2 * STREAMS, 2)
+    return b"".join(HeadersFrame(n, block, flags=flags).serialize() + behind(n).serialize() for n in streams)
+
+
+def indexed() -> bytes:
+    """Give heads of 16,000 bytes, each byte of which stands for a field of 4,000 bytes."""
+    first = HeadersFrame(1, head() + b"\x40" + FIELD[1:], flags=["END_HEADERS", "END_STREAM"]).serialize()
+    bombs = range(3, 401, 2)
+    return first + b"".join(
+        HeadersFrame(n, head() + b"\xbe" * 16_000, flags=["END_HEADERS", "END_STREAM"]).serialize() for n in bombs
+    )
+
+
+def opened(*frames: Frame) -> bytes:
+    """Give a request whose body is open, and what follows."""
+    return HeadersFrame(1, head(), flags=["END_HEADERS"]).serialize() + b"".join(each.serialize() for each in frames)
+
+
+ENDING = ContinuationFrame(1, flags=["END_HEADERS"])
+
+
+def begun(*frames: Frame) -> bytes:
+    """Give a request whose head is open, and what follows."""
+    return HeadersFrame(1, head()).serialize() + b"".join(each.serialize() for each in frames)
+
+
+#: What is sent, and whether it costs the connection.
+FLOODS = {
+    "pings": (PingFrame(0, b"12345678").serialize() * FRAMES, False),
+    "settings": (SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 1}).serialize() * FRAMES, False),
+    "priorities": (PriorityFrame(1, depends_on=3, stream_weight=1).serialize() * FRAMES, False),
+    "windows": (WindowUpdateFrame(0, window_increment=1).serialize() * FRAMES, False),
+    "windows beyond the largest": (WindowUpdateFrame(0, window_increment=2**31 - 1).serialize() * 2, True),
+    "frames that are unknown": ((b"\0\0\x64\xee\0" + bytes(4) + b"x" * 100) * FRAMES, False),
+    "continuations": (begun(*[ContinuationFrame(1, FIELD)] * 400), True),
+    "continuations that go on": (begun(*[ContinuationFrame(1, b"\x00\x01x\x01v")] * FRAMES), True),
+    "continuations that are empty": (begun(*[ContinuationFrame(1)] * FRAMES, ENDING), False),
+    "data that is empty": (opened(*[DataFrame(1)] * FRAMES), False),
+    "data that is padding": (opened(*[DataFrame(1, pad_length=255, flags=["PADDED"])] * FRAMES), False),
+    "data in single bytes": (opened(*[DataFrame(1, b"x")] * FRAMES), False),
+    "fields by their index": (indexed(), False),
+    "requests that are reset": (requests(RstStreamFrame, "GET"), True),
+    "requests that have to be reset": (requests(lambda n: WindowUpdateFrame(n, window_increment=2**31 - 1)), False),
+    "requests on a closed stream": (requests(lambda n: DataFrame(n, b"x"), "GET"), False),
+}
+
+
+def connect(it: Gateway) -> socket.socket:
+    connection = socket.create_connection(it.address, timeout=5)
+    connection.settimeout(5)
+    return connection
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    """Send, as long as the other side reads."""
+    with suppress(OSError):
+        connection.sendall(PREFACE + data)
+
+
+def is_answered(connection: socket.socket) -> bool:
+    """Read until the last ping is answered, or the other side closes the connection."""
+    tail = b""
+    with suppress(ConnectionError):
+        while part := connection.recv(1 << 20):
+            tail = (tail + part)[-(1 << 20) :]
+            if LAST_ANSWER in tail:
+                return True
+    return False
+
+
+def served(it: Gateway) -> float:
+    """Be served, and give the seconds that it took."""
+    started = time.monotonic()
+    assert httpx.get(f"{it.url}/healthz", trust_env=False, timeout=AT_MOST).is_success
+    return time.monotonic() - started
+
+
+def memory(it: Gateway, field: str) -> float:
+    """Give the process's memory in MiB: VmRSS now, VmHWM at most since `forget_peak`."""
+    lines = Path(f"/proc/{it.component.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
+
+
+def forget_peak(it: Gateway) -> None:
+    Path(f"/proc/{it.component.pid}/clear_refs").write_text("5")
+
+
+@pytest.fixture
+def bounded(it: Gateway) -> Iterator[None]:
+    """The process doesn't grow over its bound, and nothing is left afterwards."""
+    forget_peak(it)
+    before = memory(it, "VmRSS")
+    yield
+    assert memory(it, "VmHWM") - before < MEBIBYTES
+    until("no request is left", lambda: it.process.metric("devbox_secrets_gateway_http_requests_in_flight") == 0)
+    assert "Traceback" not in it.log
+    assert "panicked" not in it.log
+
+
+def serves_others_until(it: Gateway, end: Future[None] | Future[bool]) -> None:
+    """Be served again and again, at least a few times, each time soon."""
+    took = [served(it) for _ in range(5)]
+    while not end.done():
+        took.append(served(it))
+    assert median(took) < SECONDS
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("what", FLOODS)
+def test_a_flood_is_bounded_and_holds_back_nobody(what: str, it: Gateway) -> None:
+    data, costs_the_connection = FLOODS[what]
+    with ThreadPoolExecutor(2) as pool, closing(connect(it)) as connection:
+        answered = pool.submit(is_answered, connection)
+        pool.submit(send, connection, data + LAST)
+        serves_others_until(it, answered)
+        assert answered.result() is not costs_the_connection
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("what", ["pings", "settings", "requests that have to be reset", "requests on a closed stream"])
+def test_a_flood_whose_answers_are_not_read_is_bounded_and_holds_back_nobody(what: str, it: Gateway) -> None:
+    with ThreadPoolExecutor(1) as pool, closing(connect(it)) as connection:
+        serves_others_until(it, pool.submit(send, connection, FLOODS[what][0] * 4))
+
+
+HEADS = {
+    "HTTP/1.1": b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
+    + b"".join(b"X%d: %s\r\n" % (n, b"v" * 8000) for n in range(64)),
+    "HTTP/2": PREFACE + begun(*[ContinuationFrame(1, FIELD)] * 400),
+}
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("protocol", HEADS)
+def test_heads_without_an_end_are_bounded_and_hold_back_nobody(protocol: str, it: Gateway) -> None:
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            connection = stack.enter_context(closing(connect(it)))
+            with suppress(OSError):
+                connection.sendall(HEADS[protocol])
+        assert median(served(it) for _ in range(5)) < SECONDS
+
+
+@pytest.mark.usefixtures("bounded")
+def test_bodies_without_an_end_are_bounded_and_hold_back_nobody(it: Gateway) -> None:
+    streams = range(1, 201, 2)
+    data = b"".join(HeadersFrame(n, head(), flags=["END_HEADERS"]).serialize() for n in streams)
+    data += b"".join(DataFrame(n, b"v" * 16_000).serialize() for n in [*streams] * 4)
+    with ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(closing(connect(it)))
+            with suppress(OSError):
+                connection.sendall(PREFACE + data)
+        assert median(served(it) for _ in range(5)) < SECONDS

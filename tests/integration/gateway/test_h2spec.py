@@ -1,0 +1,32 @@
+"""h2spec, a conformance test of HTTP/2, against the gateway; what may fail is listed with its reason."""
+
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import httpx
+
+from harness.tools import tool
+from integration.support.gateway import Gateway
+
+_DEPRECATED = "RFC 9113 deprecates priorities, so that what depends on what isn't read"
+ACCEPTED = {
+    (
+        "http2/3.5",
+        "Sends invalid connection preface",
+    ): "without the preface it is HTTP/1.1 on the same port: the answer is a 400 of HTTP/1.1, and the connection ends",
+    ("http2/5.3.1", "Sends HEADERS frame that depend on itself"): _DEPRECATED,
+    ("http2/5.3.1", "Sends PRIORITY frame that depend on itself"): _DEPRECATED,
+}
+
+
+def test_no_requirement_of_http_2_fails_but_those_listed(rest: Gateway, tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    where = ["--host", rest.address[0], "--port", str(rest.address[1]), "--path", "/v1/secrets"]
+    command: list[str | Path] = [tool("h2spec"), "--strict", *where, "--timeout", "2", "--junit-report", report]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    cases = list(ET.parse(report).iter("testcase"))  # noqa: S314 - written by our own tool
+    assert len(cases) > 140
+    failed = {(case.get("package"), case.get("classname")) for case in cases if case.find("error") is not None}
+    assert failed == set(ACCEPTED), done.stdout
+    assert httpx.get(f"{rest.url}/healthz", trust_env=False).is_success
