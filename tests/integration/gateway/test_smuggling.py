@@ -3,6 +3,9 @@
 import socket
 from contextlib import closing, suppress
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from integration.support.gateway import Gateway
@@ -16,8 +19,8 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 LAST = b"0\r\n\r\n"
 
 
-def statuses(it: Gateway, sent: bytes) -> list[int]:
-    """Send these bytes, and give the status of each answer until the gateway closes the connection."""
+def answer(it: Gateway, sent: bytes) -> bytes:
+    """Send these bytes, and give what comes until the gateway closes the connection."""
     received = b""
     with closing(socket.create_connection(it.address, timeout=10)) as connection, suppress(ConnectionError):
         with suppress(OSError):  # it may close while something is still sent
@@ -25,6 +28,12 @@ def statuses(it: Gateway, sent: bytes) -> list[int]:
             connection.shutdown(socket.SHUT_WR)
         while part := connection.recv(65536):
             received += part
+    return received
+
+
+def statuses(it: Gateway, sent: bytes) -> list[int]:
+    """Send these bytes, and give the status of each answer until the gateway closes the connection."""
+    received = answer(it, sent)
     found = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")
@@ -212,8 +221,90 @@ def test_nothing_behind_a_request_that_closes_its_connection_is_answered(rest: G
     assert statuses(rest, GET + b"Connection: close\r\n\r\n" + HIDDEN) == [401]
 
 
-def test_no_websocket_is_opened(rest: Gateway) -> None:
-    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-    found = statuses(rest, GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + key + b"\r\n" + HIDDEN)
-    assert 101 not in found
-    assert 200 not in found
+#: Offers of another protocol, which aren't taken, or taken for what follows alone.
+OFFERS = {
+    "HTTP/2": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+    "HTTP/2 without settings": b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+    "HTTP/2 with damaged settings": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: !!\r\n",
+    "TLS": b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n",
+    "a websocket": b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
+}
+
+
+@pytest.mark.parametrize("what", OFFERS)
+def test_an_offer_of_another_protocol_hides_no_request(what: str, rest: Gateway) -> None:
+    received = answer(rest, GET + OFFERS[what] + b"Connection: close\r\n\r\n" + HIDDEN)
+    assert received.count(b"HTTP/1.1 ") <= 1
+    assert b"HTTP/1.1 200" not in received
+    assert what == "HTTP/2" or b"HTTP/1.1 101" not in received
+
+
+# --- HTTP/2, whose fields could become lines of another request
+
+HEAD = {":method": "GET", ":scheme": "http", ":authority": "a", ":path": "/v1/secrets"}
+FIELDS = {
+    "a line break in a key": [("authorization", "Bearer a\r\nImpersonate-User: admin")],
+    "a line feed in a value": [("x", "a\nb")],
+    "a carriage return in a value": [("x", "a\rb")],
+    "a NUL in a value": [("x", "a\0b")],
+    "a space around a value": [("x", " a ")],
+    "a line break in a name": [("x\r\ny", "a")],
+    "a colon in a name": [("x:y", "a")],
+    "a space in a name": [("x y", "a")],
+    "a capital in a name": [("X", "a")],
+    "an empty name": [("", "a")],
+    "a transfer coding": [("transfer-encoding", "chunked")],
+    "a connection's header": [("connection", "close")],
+    "an offer of another protocol": [("upgrade", "h2c")],
+    "a host of its own": [("host", "b")],
+    "two hosts": [("host", "a"), ("host", "a")],
+    "a length of no body": [("content-length", "5")],
+    "two lengths": [("content-length", "0"), ("content-length", "5")],
+    "a second path": [(":path", "/healthz")],
+    "a pseudo-header that is unknown": [(":x", "a")],
+}
+PSEUDO = {
+    "a line break in the path": {":path": "/v1/secrets HTTP/1.1\r\nHost: a"},
+    "a space in the path": {":path": "/v1/ secrets"},
+    "a path without a slash": {":path": "v1/secrets"},
+    "an empty path": {":path": ""},
+    "a line break in the method": {":method": "GET /healthz HTTP/1.1\r\nX: a"},
+    "a space in the method": {":method": "GET /healthz"},
+    "a line break in the host": {":authority": "a\r\nX: a"},
+    "a path in the host": {":authority": "a/b"},
+    "a user in the host": {":authority": "b@a"},
+    "a line break in the scheme": {":scheme": "http\r\nX: a"},
+}
+
+
+def ending(it: Gateway, head: list[tuple[str, str]]) -> str | None:
+    """Send a request without a body over HTTP/2, and give its status, or nothing when it's reset."""
+    ours = h2.config.H2Configuration(
+        validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="utf-8"
+    )
+    protocol = h2.connection.H2Connection(ours)
+    with closing(socket.create_connection(it.address, timeout=10)) as connection:
+        protocol.initiate_connection()
+        protocol.send_headers(1, head, end_stream=True)
+        connection.sendall(protocol.data_to_send())
+        while True:
+            for event in protocol.receive_data(connection.recv(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    return str(dict(event.headers or [])[":status"])  # type: ignore[index]  # by `ours` they are text
+                if isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
+                    return None
+
+
+@pytest.mark.parametrize("what", FIELDS)
+def test_a_field_that_could_be_another_line_is_refused(what: str, rest: Gateway) -> None:
+    assert ending(rest, [*HEAD.items(), *FIELDS[what]]) in {None, "400"}
+
+
+@pytest.mark.parametrize("what", PSEUDO)
+def test_a_pseudo_header_that_could_be_another_line_is_refused(what: str, rest: Gateway) -> None:
+    assert ending(rest, [*(HEAD | PSEUDO[what]).items()]) in {None, "400"}
+
+
+def test_the_same_request_without_it_is_answered(rest: Gateway) -> None:
+    assert ending(rest, [*HEAD.items(), ("x", "a\tb"), ("host", "a"), ("te", "trailers")]) == "401"
