@@ -17,6 +17,7 @@ from devbox_secrets.gateway.backend.store import Store
 from devbox_secrets.gateway.backend.sync_wait import SyncWaiter
 from devbox_secrets.gateway.backend.upstream import Upstream
 from devbox_secrets.gateway.http.rate_limit import RateLimiter
+from devbox_secrets.gateway.http.receive import BodyReader
 from devbox_secrets.gateway.http.server import Limits, Server
 from devbox_secrets.gateway.routes import Services, application
 from devbox_secrets.gateway.settings import GatewaySettings
@@ -93,7 +94,7 @@ def _services(settings: GatewaySettings, upstream: Upstream) -> Services:
         rate_limiter=RateLimiter(settings.rate_limit_per_second, settings.rate_limit_burst),
         store=Store(upstream, settings.namespace, settings.reserved_names),
         sync_waiter=SyncWaiter(upstream, settings.sync_wait_timeout_seconds),
-        body_timeout_seconds=settings.body_timeout_seconds,
+        body_reader=BodyReader(settings.body_timeout_seconds),
     )
 
 

@@ -39,7 +39,7 @@ from devbox_secrets.gateway.contract.requests import (
 from devbox_secrets.gateway.contract.responses import ResponseBody, SecretListView, SecretView
 from devbox_secrets.gateway.http.audit import AuditEntry, audited
 from devbox_secrets.gateway.http.rate_limit import RateLimiter
-from devbox_secrets.gateway.http.receive import read_body, unless_disconnected
+from devbox_secrets.gateway.http.receive import BodyReader, unless_disconnected
 from devbox_secrets.gateway.http.responses import JSON, json_error, json_failure, json_response
 from devbox_secrets.gateway.http.router import Match, Router, decoded_path
 
@@ -55,7 +55,7 @@ class Services:
     rate_limiter: RateLimiter
     store: Store
     sync_waiter: SyncWaiter
-    body_timeout_seconds: float
+    body_reader: BodyReader
 
 
 def application(services: Services, audit_log: logging.Logger | None) -> ASGIApp:
@@ -143,7 +143,7 @@ class AuthenticatedRequest:
 
     async def read(self, model: type[B]) -> B:
         """Read the body."""
-        return parse_body(await read_body(self.http, self.services.body_timeout_seconds), model)
+        return parse_body(await self.services.body_reader.read(self.http), model)
 
     async def find(self) -> Record:
         """Find the secret whose id or name is in the path."""

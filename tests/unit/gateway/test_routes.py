@@ -16,6 +16,7 @@ from devbox_secrets.gateway.backend.store import Store
 from devbox_secrets.gateway.backend.sync_wait import SyncWaiter
 from devbox_secrets.gateway.contract.errors import ACCOUNT_HEADER
 from devbox_secrets.gateway.http.rate_limit import RateLimiter
+from devbox_secrets.gateway.http.receive import BodyReader
 from devbox_secrets.gateway.routes import Services, application
 from unit.gateway.api_server import VIEW, APIServer, once, ready
 
@@ -60,7 +61,7 @@ async def client(server: APIServer, log: Log, rate_limiter: RateLimiter) -> Asyn
         rate_limiter=rate_limiter,
         store=Store(server, "devbox-secrets", ("LD_*",)),
         sync_waiter=SyncWaiter(server, 0.05),
-        body_timeout_seconds=5,
+        body_reader=BodyReader(5),
     )
     logger = logging.Logger("audit")  # noqa: LOG001 - one for each test, which nobody else has
     logger.addHandler(log)
@@ -251,7 +252,9 @@ async def test_probes_need_no_token_and_have_no_line(client: httpx.AsyncClient, 
 
 
 async def test_what_is_not_http_is_refused(server: APIServer) -> None:
-    services = Services(Authenticator(server), RateLimiter(0, 1), Store(server, "", ()), SyncWaiter(server, 1), 5)
+    services = Services(
+        Authenticator(server), RateLimiter(0, 1), Store(server, "", ()), SyncWaiter(server, 1), BodyReader(5)
+    )
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -7,34 +7,54 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from devbox_secrets.gateway.contract.errors import ErrorResponse, bad_request
+from devbox_secrets.gateway.contract.errors import ErrorResponse, bad_request, service_unavailable
 from devbox_secrets.gateway.contract.requests import MAX_BYTES
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request, timeout_seconds: float) -> bytes:
-    """Read a request's body.
-
-    Raises:
-        ErrorResponse: it is too long, or doesn't arrive in time.
-    """
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            return await _read(request)
-    except TimeoutError:
-        raise ErrorResponse(
-            HTTPStatus.REQUEST_TIMEOUT, f"the request's body didn't come within {timeout_seconds:g} seconds"
-        ) from None
+#: What the long bodies of all requests may take; of each, so much doesn't count: most values are shorter.
+_MOST_BYTES = 64 << 20
+_FREE_BYTES = 1 << 14
 
 
-async def _read(request: Request) -> bytes:
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BYTES:
+class BodyReader:
+    """Reads bodies, each within its size and time, and all within so much memory."""
+
+    def __init__(self, timeout_seconds: float, most_bytes: int = _MOST_BYTES) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._left = most_bytes
+
+    async def read(self, request: Request) -> bytes:
+        """Read a request's body.
+
+        Raises:
+            ErrorResponse: it is too long, doesn't arrive in time, or there are too many long ones.
+        """
+        raw = bytearray()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                async for chunk in request.stream():
+                    self._left -= _counted(len(raw) + len(chunk)) - _counted(len(raw))
+                    raw += chunk
+                    self._check(len(raw))
+        except TimeoutError:
+            raise ErrorResponse(
+                HTTPStatus.REQUEST_TIMEOUT, f"the request's body didn't come within {self._timeout_seconds:g} seconds"
+            ) from None
+        finally:
+            self._left += _counted(len(raw))
+        return bytes(raw)
+
+    def _check(self, length: int) -> None:
+        if length > MAX_BYTES:
             raise bad_request(f"the request's body is over {MAX_BYTES:,} bytes")
-    return bytes(raw)
+        if self._left < 0 and _counted(length):
+            raise service_unavailable("too many long bodies come at once")
+
+
+def _counted(length: int) -> int:
+    return max(length - _FREE_BYTES, 0)
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:

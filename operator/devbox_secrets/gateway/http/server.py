@@ -33,6 +33,9 @@ _CHECK_SECONDS = 0.25
 _DROPPED_BYTES = 16 * MAX_BYTES
 _HEAD_BYTES = 1 << 15
 _STREAMS = 100
+#: What HTTP/2 begins with (RFC 9113, 6.5.2): a connection holds so much of the bodies that nobody has read yet.
+_WINDOW_BYTES = 65_535
+_FRAME_BYTES = 16_384
 #: Requests in progress, for each connection that there may be: over HTTP/2 one has many.
 _CONCURRENCY = 4
 #: Files of the process for each connection that there may be: those of servers that end, and to the API server, count.
@@ -174,8 +177,9 @@ def _config(socket_number: int, certificate: Certificate | None, limits: Limits)
         limit_request_head_size=_HEAD_BYTES,
         h2_max_header_list_size=_HEAD_BYTES,
         h2_max_header_block_size=_HEAD_BYTES,
-        h2_initial_stream_window_size=MAX_BYTES,
-        h2_initial_connection_window_size=MAX_BYTES,
+        h2_max_inbound_frame_size=_FRAME_BYTES,
+        h2_initial_stream_window_size=_WINDOW_BYTES,
+        h2_initial_connection_window_size=_WINDOW_BYTES,
         max_request_body_size=_DROPPED_BYTES,
         timeout_handshake=_HANDSHAKE_SECONDS,
         timeout_request_header=limits.idle_timeout_seconds,
