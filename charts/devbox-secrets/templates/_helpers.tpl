@@ -1,19 +1,228 @@
 {{/*
 Names are fixed, not derived from the release: the CRD, the policy and the operator's rights are the cluster's,
 so there is one installation per cluster. Helm refuses a second one, since the objects belong to the first.
+
+A component (operator, webhook, gateway) is a dict, made at the top of its template: root, component, name (of its objects,
+and the label by which its pods are selected), values, port (that others connect to, if any), metricsPort. Of an object that
+is no component's there is only root.
 */}}
 {{- define "devbox-secrets.labels" -}}
-{{ include "devbox-secrets.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/name: devbox-secrets
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+app.kubernetes.io/part-of: devbox-secrets
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end }}
+
+{{/* An object's labels and annotations; takes more of them as labels and annotations. */}}
+{{- define "devbox-secrets.metadata" -}}
+{{- $chart := dict "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+labels:
+  {{- merge (dict) (.labels | default dict) (include "devbox-secrets.labels" . | fromYaml) $chart .root.Values.commonLabels | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "devbox-secrets.selectorLabels" -}}
-app.kubernetes.io/name: devbox-secrets
+app.kubernetes.io/name: {{ .name }}
 {{- end }}
 
-{{/* Of the gateway's pods: others than the operator's, whose Deployment and Service must not select them. */}}
-{{- define "devbox-secrets.gatewayLabels" -}}
-app.kubernetes.io/name: devbox-secrets-gateway
+{{/* A new version of the chart alone doesn't replace pods, hence no helm.sh/chart. */}}
+{{- define "devbox-secrets.podMetadata" -}}
+{{- $own := merge (include "devbox-secrets.selectorLabels" . | fromYaml) (include "devbox-secrets.labels" . | fromYaml) -}}
+labels:
+  {{- merge $own .values.podLabels .root.Values.commonLabels | toYaml | nindent 2 }}
+annotations:
+  {{- merge (dict) .values.podAnnotations (dict "kubectl.kubernetes.io/default-container" .component) | toYaml | nindent 2 }}
+{{- end }}
+
+{{/* The beginning of a Deployment's spec. */}}
+{{- define "devbox-secrets.deployment" -}}
+replicas: {{ .values.replicaCount }}
+revisionHistoryLimit: {{ .values.revisionHistoryLimit }}
+{{- with .values.strategy }}
+strategy:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+selector:
+  matchLabels:
+    {{- include "devbox-secrets.selectorLabels" . | nindent 4 }}
+{{- end }}
+
+{{- define "devbox-secrets.pod" -}}
+{{- $global := .root.Values.global -}}
+serviceAccountName: {{ include "devbox-secrets.serviceAccountName" . }}
+enableServiceLinks: false
+securityContext:
+  {{- include "devbox-secrets.securityContext" (merge (dict "context" .values.podSecurityContext) .) | nindent 2 }}
+{{- include "devbox-secrets.imagePullSecrets" .root }}
+{{- with merge (dict) (.values.nodeSelector | default dict) ($global.nodeSelector | default dict) }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations | default $global.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity | default $global.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName | default $global.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- $selector := dict "labelSelector" (dict "matchLabels" (include "devbox-secrets.selectorLabels" $ | fromYaml)) }}
+  {{- range . }}
+  - {{ merge (dict) . $selector | toYaml | nindent 4 | trim }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* It's asked over HTTP unless `scheme` says else. */}}
+{{- define "devbox-secrets.container" -}}
+image: {{ include "devbox-secrets.image" .root | quote }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args: {{ prepend (.values.extraArgs | default list) .component | toJson }}
+{{- range $probe, $path := dict "readinessProbe" "/readyz" "livenessProbe" "/healthz" }}
+{{ $probe }}:
+  httpGet:
+    path: {{ $path }}
+    port: http
+    {{- with $.scheme }}
+    scheme: {{ . }}
+    {{- end }}
+  {{- with get $.values $probe }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+securityContext:
+  {{- include "devbox-secrets.securityContext" (merge (dict "context" .values.securityContext) .) | nindent 2 }}
+{{- with .values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The objects that every component has beside its Deployment. */}}
+{{- define "devbox-secrets.objects" -}}
+{{- if .values.serviceAccount.create }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "devbox-secrets.serviceAccountName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  {{- include "devbox-secrets.metadata" (merge (dict "annotations" .values.serviceAccount.annotations) .) | nindent 2 }}
+# A pod that uses it gets the token only by asking for it.
+automountServiceAccountToken: false
+{{- end }}
+{{- with .values.podDisruptionBudget }}
+{{- if .enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $.name }}
+  namespace: {{ $.root.Release.Namespace }}
+  {{- include "devbox-secrets.metadata" $ | nindent 2 }}
+spec:
+  {{- omit . "enabled" (hasKey . "minAvailable" | ternary "maxUnavailable" "") | toYaml | nindent 2 }}
+  selector:
+    matchLabels:
+      {{- include "devbox-secrets.selectorLabels" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+{{- with .values.networkPolicy }}
+{{- if .enabled }}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ $.name }}
+  namespace: {{ $.root.Release.Namespace }}
+  {{- include "devbox-secrets.metadata" $ | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "devbox-secrets.selectorLabels" $ | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  {{- $rules := list }}
+  {{- with $.port }}
+  {{- $rules = append $rules (dict "port" . "from" $.values.networkPolicy.from) }}
+  {{- end }}
+  {{- if $.root.Values.metrics.service.enabled }}
+  {{- $rules = append $rules (dict "port" $.metricsPort "from" .metricsFrom) }}
+  {{- end }}
+  # Without a list nothing is let through, except the kubelet's probes. An empty list, every kubectl apply would write again.
+  {{- with $rules }}
+  ingress:
+    {{- range . }}
+    - ports:
+        - protocol: TCP
+          port: {{ .port }}
+      {{- with .from }}
+      from:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    {{- end }}
+  {{- end }}
+  {{- with .apiServerPorts }}
+  # No policy can tell where the API server is; its name need not be resolved.
+  egress:
+    - ports:
+        {{- range . }}
+        - protocol: TCP
+          port: {{ . }}
+        {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "devbox-secrets.serviceAccountName" -}}
+{{ .values.serviceAccount.name | default .name }}
+{{- end }}
+
+{{/* A security context, without what OpenShift assigns where this is OpenShift. */}}
+{{- define "devbox-secrets.securityContext" -}}
+{{- $adapt := dig "compatibility" "openshift" "adaptSecurityContext" "auto" .root.Values.global }}
+{{- if or (eq $adapt "force") (and (eq $adapt "auto") (.root.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}
+{{ omit (.context | default dict) "runAsUser" "runAsGroup" "fsGroup" | toYaml }}
+{{- else -}}
+{{ .context | default dict | toYaml }}
+{{- end }}
+{{- end }}
+
+{{- define "devbox-secrets.image" -}}
+{{- $image := .Values.image }}
+{{- $tag := $image.tag | default (ternary "" .Chart.AppVersion (ne $image.digest "")) }}
+{{- with .Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}
+{{- with $tag }}:{{ . }}{{ end }}
+{{- with $image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{- define "devbox-secrets.imagePullSecrets" -}}
+{{- $names := list }}
+{{- range concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) }}
+{{- if kindIs "map" . }}
+{{- $names = append $names .name | uniq }}
+{{- else }}
+{{- $names = append $names . | uniq }}
+{{- end }}
+{{- end }}
+{{- with $names }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The Secret of the gateway's certificate, if it has one. */}}
@@ -21,76 +230,20 @@ app.kubernetes.io/name: devbox-secrets-gateway
 {{ .Values.gateway.tls.secretName | default (ternary "devbox-secrets-gateway-issued" "" (ne .Values.gateway.tls.issuerRef.name "")) }}
 {{- end }}
 
-{{- define "devbox-secrets.image" -}}
-{{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | replace ":@" "@" | quote }}
-{{- end }}
-
-{{/* What every program of ours has alike, in its container and in its pod. It's asked over HTTP unless `scheme` says else. */}}
-{{- define "devbox-secrets.container" -}}
-image: {{ include "devbox-secrets.image" . }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
-readinessProbe:
-  periodSeconds: 2
-  httpGet:
-    path: /readyz
-    port: http
-    {{- with .scheme }}
-    scheme: {{ . }}
-    {{- end }}
-livenessProbe:
-  httpGet:
-    path: /healthz
-    port: http
-    {{- with .scheme }}
-    scheme: {{ . }}
-    {{- end }}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
-{{- end }}
-
-{{- define "devbox-secrets.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
-{{- end }}
-
-{{/* Where pods run; takes the labels of those that should be on different nodes. */}}
-{{- define "devbox-secrets.placement" -}}
-{{- with .context.Values.imagePullSecrets -}}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{ end }}
-{{- with .context.Values.nodeSelector -}}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{ end }}
-{{- with .context.Values.tolerations -}}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{ end -}}
-topologySpreadConstraints:
-  - maxSkew: 1
-    topologyKey: kubernetes.io/hostname
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels:
-        {{- .labels | nindent 8 }}
-{{- with .context.Values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .context.Values.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
-{{- end }}
-
 {{/* Values that fit the schema but make no sense together. */}}
 {{- define "devbox-secrets.refuse" -}}
+{{- if not .Values.enabled }}
+{{- fail "enabled is false, and Helm renders the chart all the same: add `condition: devbox-secrets.enabled` to the dependency in the parent's Chart.yaml; without a parent, don't install the chart" }}
+{{- end }}
+{{- /* A parent's globals may be for its other charts. */}}
+{{- if .Chart.IsRoot }}
+{{- $compatibility := .Values.global.compatibility | default dict }}
+{{- $unknown := omit .Values.global "imageRegistry" "imagePullSecrets" "nodeSelector" "tolerations" "affinity" "priorityClassName" "compatibility" }}
+{{- $unknown = merge $unknown (omit $compatibility "openshift") (omit ($compatibility.openshift | default dict) "adaptSecurityContext") }}
+{{- with keys $unknown | sortAlpha }}
+{{- fail (printf "global has %s, which this chart doesn't use: remove it" (join " and " .)) }}
+{{- end }}
+{{- end }}
 {{- if not .Values.devboxes.selectors }}
 {{- fail "devboxes.selectors is empty, so no pod would get secrets: list at least one label selector, or leave the value out for the default ones" }}
 {{- end }}
@@ -127,9 +280,30 @@ priorityClassName: {{ . }}
 {{- fail "gateway.tls.dnsNames are for a certificate that cert-manager issues: set gateway.tls.issuerRef.name, or remove them" }}
 {{- end }}
 {{- end }}
-{{- range $label, $_ := include "devbox-secrets.labels" . | fromYaml }}
-{{- if hasKey $.Values.podLabels $label }}
-{{- fail (printf "podLabels sets %s, which is the chart's own: remove it" $label) }}
+{{- with .Values.gateway }}
+{{- if and (or .ingress.enabled .httpRoute.enabled) (not .enabled) }}
+{{- fail "gateway.ingress and gateway.httpRoute lead to the gateway, which isn't installed: set gateway.enabled to true as well" }}
+{{- end }}
+{{- if and .ingress.enabled (not .ingress.hosts) }}
+{{- fail "gateway.ingress.enabled needs a name to serve: list at least one in gateway.ingress.hosts" }}
+{{- end }}
+{{- if and .httpRoute.enabled (not .httpRoute.parentRefs) }}
+{{- fail "gateway.httpRoute.enabled needs a Gateway to be attached to: name it in gateway.httpRoute.parentRefs" }}
+{{- end }}
+{{- end }}
+{{- $own := include "devbox-secrets.labels" (dict "root" . "component" "any") | fromYaml | merge (dict "helm.sh/chart" "") }}
+{{- $labels := dict "commonLabels" .Values.commonLabels }}
+{{- range $prefix, $component := dict "" .Values "webhook." .Values.webhook "gateway." .Values.gateway }}
+{{- $_ := set $labels (print $prefix "podLabels") $component.podLabels }}
+{{- if not (or $component.serviceAccount.create $component.serviceAccount.name) }}
+{{- fail (printf "%sserviceAccount.create is false: set %sserviceAccount.name to the name of an existing one" $prefix $prefix) }}
+{{- end }}
+{{- end }}
+{{- range $where, $given := $labels }}
+{{- range $label, $_ := $given }}
+{{- if hasKey $own $label }}
+{{- fail (printf "%s sets %s, which is the chart's own: remove it" $where $label) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -182,8 +356,7 @@ apiVersion: admissionregistration.k8s.io/v1
 kind: {{ $.kind }}Binding
 metadata:
   name: {{ $.policy }}-{{ toJson . | sha256sum | trunc 8 }}
-  labels:
-    {{- include "devbox-secrets.labels" $.context | nindent 4 }}
+  {{- include "devbox-secrets.metadata" (dict "root" $.context) | nindent 2 }}
 spec:
   policyName: {{ $.policy }}
   {{- if eq $.kind "ValidatingAdmissionPolicy" }}

@@ -39,7 +39,7 @@ def test_its_objects_are_these(rendered: dict[str, Json]) -> None:
 
 
 def test_the_network_policy_can_be_left_out() -> None:
-    assert "NetworkPolicy" not in render("--set=gateway.enabled=true,gateway.networkPolicy.enabled=false").stdout
+    assert ("NetworkPolicy", NAME) not in by_name("--set=gateway.networkPolicy.enabled=false")
 
 
 def test_with_a_certificate_it_is_asked_over_tls_by_the_kubelet_too() -> None:

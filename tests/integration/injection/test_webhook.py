@@ -62,7 +62,6 @@ def test_the_policy_is_chosen_where_there_is_one(arguments: list[str], method: s
         if method == "policy"
         else {"MutatingWebhookConfiguration"}
     )
-    assert ("PodDisruptionBudget" in kinds) is (method == "webhook")
     assert "ValidatingAdmissionPolicy" in kinds
 
 

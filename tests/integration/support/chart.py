@@ -36,8 +36,8 @@ def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.Complete
 
 
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Render the chart, with further arguments such as --set."""
-    return helm("template", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *arguments)
+    """Render the chart without its test, with further arguments such as --set."""
+    return helm("template", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", "--skip-tests", *arguments)
 
 
 def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:

@@ -1,0 +1,434 @@
+"""Where each of the chart's values lands, and that none is unknown, undocumented or ignored."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import pytest
+import yaml
+
+from integration.support.chart import CHART, NAMESPACE, Json, helm, render
+
+COMPONENTS = {"operator": "devbox-secrets", "webhook": "devbox-secrets-webhook", "gateway": "devbox-secrets-gateway"}
+EVERYTHING = {
+    "injection": {"method": "webhook"},
+    "gateway": {"enabled": True},
+    "metrics": {"service": {"enabled": True}},
+}
+OPENSHIFT = "--api-versions=security.openshift.io/v1"
+
+
+def values() -> Json:
+    loaded: Json = yaml.safe_load((CHART / "values.yaml").read_text())
+    return loaded
+
+
+def merged(first: Json, second: Json) -> Json:
+    both = {
+        key: merged(first[key], second[key]) for key in first.keys() & second.keys() if isinstance(second[key], dict)
+    }
+    return first | second | both
+
+
+@cache
+def documents(given: str, *options: str) -> list[Json]:
+    """Render the chart with every component, and with these values, in JSON."""
+    chosen = json.dumps(merged(EVERYTHING, json.loads(given)))
+    done = render(f"--set-json={chosen}", *options)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def objects(given: Json, *options: str) -> dict[tuple[str, str], Json]:
+    found = documents(json.dumps(given), *options)
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def at(body: object, *path: str | int) -> object:
+    """Return what is at a path; None where there is nothing."""
+    for key in path:
+        if isinstance(body, dict):
+            body = body.get(key)
+        elif isinstance(body, list) and isinstance(key, int) and -len(body) <= key < len(body):
+            body = body[key]
+        else:
+            return None
+    return body
+
+
+# --- What all components have
+
+
+@dataclass(frozen=True)
+class Case:
+    """A value of a component, and where in which of its objects something is made of it."""
+
+    value: Json
+    path: tuple[str | int, ...]
+    expected: object
+    kind: str = "Deployment"
+
+
+POD = ("spec", "template", "spec")
+CONTAINER = (*POD, "containers", 0)
+ENV = {"name": "HTTPS_PROXY", "value": "http://proxy.example"}
+VOLUME = {"name": "tmp", "emptyDir": {}}
+MOUNT = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - in the container
+TOLERATION = {"key": "a", "operator": "Exists"}
+AFFINITY: Json = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+SPREAD = {"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+RESOURCES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
+CASES = {
+    "replicaCount": Case({"replicaCount": 5}, ("spec", "replicas"), 5),
+    "serviceAccount.name": Case({"serviceAccount": {"name": "own"}}, (*POD, "serviceAccountName"), "own"),
+    "serviceAccount.annotations": Case(
+        {"serviceAccount": {"annotations": {"a": "b"}}}, ("metadata", "annotations", "a"), "b", "ServiceAccount"
+    ),
+    "serviceAccount.create": Case(
+        {"serviceAccount": {"create": False, "name": "own"}}, ("metadata", "name"), None, "ServiceAccount"
+    ),
+    "networkPolicy.enabled": Case({"networkPolicy": {"enabled": False}}, ("metadata", "name"), None, "NetworkPolicy"),
+    "networkPolicy.metricsFrom": Case(
+        {"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "from": []}},
+        ("spec", "ingress", -1, "from"),
+        [{"podSelector": {}}],
+        "NetworkPolicy",
+    ),
+    "podDisruptionBudget.enabled": Case(
+        {"podDisruptionBudget": {"enabled": False}}, ("metadata", "name"), None, "PodDisruptionBudget"
+    ),
+    "podDisruptionBudget.maxUnavailable": Case(
+        {"podDisruptionBudget": {"maxUnavailable": "50%"}}, ("spec", "maxUnavailable"), "50%", "PodDisruptionBudget"
+    ),
+    "podDisruptionBudget.minAvailable": Case(
+        {"podDisruptionBudget": {"minAvailable": 1}}, ("spec", "maxUnavailable"), None, "PodDisruptionBudget"
+    ),
+    "strategy": Case({"strategy": {"type": "Recreate"}}, ("spec", "strategy"), {"type": "Recreate"}),
+    "revisionHistoryLimit": Case({"revisionHistoryLimit": 3}, ("spec", "revisionHistoryLimit"), 3),
+    "podAnnotations": Case({"podAnnotations": {"a": "b"}}, ("spec", "template", "metadata", "annotations", "a"), "b"),
+    "podLabels": Case({"podLabels": {"a": "b"}}, ("spec", "template", "metadata", "labels", "a"), "b"),
+    "podSecurityContext": Case({"podSecurityContext": {"runAsUser": 1}}, (*POD, "securityContext", "runAsUser"), 1),
+    "securityContext": Case(
+        {"securityContext": {"privileged": False}}, (*CONTAINER, "securityContext", "privileged"), False
+    ),
+    "resources": Case({"resources": RESOURCES}, (*CONTAINER, "resources"), RESOURCES),
+    "livenessProbe": Case({"livenessProbe": {"timeoutSeconds": 5}}, (*CONTAINER, "livenessProbe", "timeoutSeconds"), 5),
+    "readinessProbe": Case(
+        {"readinessProbe": {"periodSeconds": 9}}, (*CONTAINER, "readinessProbe", "periodSeconds"), 9
+    ),
+    "extraEnv": Case({"extraEnv": [ENV]}, (*CONTAINER, "env", -1), ENV),
+    "extraArgs": Case({"extraArgs": ["--help"]}, (*CONTAINER, "args", 1), "--help"),
+    "extraVolumes": Case({"extraVolumes": [VOLUME]}, (*POD, "volumes", -1), VOLUME),
+    "extraVolumeMounts": Case({"extraVolumeMounts": [MOUNT]}, (*CONTAINER, "volumeMounts", -1), MOUNT),
+    "nodeSelector": Case({"nodeSelector": {"a": "b"}}, (*POD, "nodeSelector"), {"a": "b", "kubernetes.io/os": "linux"}),
+    "tolerations": Case({"tolerations": [TOLERATION]}, (*POD, "tolerations"), [TOLERATION]),
+    "affinity": Case({"affinity": AFFINITY}, (*POD, "affinity"), AFFINITY),
+    "topologySpreadConstraints": Case(
+        {"topologySpreadConstraints": [SPREAD]}, (*POD, "topologySpreadConstraints", 0, "topologyKey"), "zone"
+    ),
+    "priorityClassName": Case({"priorityClassName": "high"}, (*POD, "priorityClassName"), "high"),
+}
+
+
+def of_each_component(value: Json) -> Json:
+    """Return values that say this of the operator, the webhook and the gateway."""
+    if "from" in value.get("networkPolicy", {}):  # is the gateway's alone
+        value = {"networkPolicy": {"metricsFrom": value["networkPolicy"]["metricsFrom"]}}
+    return {**value, "webhook": value, "gateway": value}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("what", CASES)
+def test_lands(what: str, component: str) -> None:
+    case = CASES[what]
+    found = objects(of_each_component(case.value))
+    name = case.value.get("serviceAccount", {}).get("name", COMPONENTS[component])
+    body = found.get((case.kind, COMPONENTS[component] if case.kind == "Deployment" else name))
+    assert at(body, *case.path) == case.expected
+
+
+def test_every_value_that_components_share_has_a_case() -> None:
+    of = values()
+    shared = of.keys() & of["webhook"].keys() & of["gateway"].keys()
+    assert {what.partition(".")[0] for what in CASES} == shared
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_spread_without_a_selector_is_over_the_component_s_pods(component: str) -> None:
+    template = objects({})["Deployment", COMPONENTS[component]]["spec"]["template"]
+    (spread,) = template["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"] == {"matchLabels": {"app.kubernetes.io/name": COMPONENTS[component]}}
+    assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_the_operator_s_rights_go_to_the_account_that_its_pods_use() -> None:
+    found = objects({"serviceAccount": {"create": False, "name": "own"}})
+    for kind in ("ClusterRoleBinding", "RoleBinding"):
+        assert found[kind, "devbox-secrets"]["subjects"] == [
+            {"kind": "ServiceAccount", "name": "own", "namespace": NAMESPACE}
+        ]
+
+
+# --- The whole chart's
+
+
+def workloads(found: dict[tuple[str, str], Json]) -> Iterator[Json]:
+    return (each for (kind, _), each in found.items() if kind == "Deployment")
+
+
+def specs(*arguments: str, **given: object) -> list[Json]:
+    return [each["spec"]["template"]["spec"] for each in workloads(objects(given, *arguments))]
+
+
+def test_common_labels_and_annotations_are_on_every_object_and_the_labels_on_pods() -> None:
+    found = objects({"commonLabels": {"team": "platform"}, "commonAnnotations": {"owner": "ann"}})
+    assert [name for name, each in found.items() if each["metadata"]["labels"].get("team") != "platform"] == []
+    assert [name for name, each in found.items() if each["metadata"]["annotations"].get("owner") != "ann"] == []
+    for each in workloads(found):
+        assert each["spec"]["template"]["metadata"]["labels"]["team"] == "platform"
+        assert "team" not in each["spec"]["selector"]["matchLabels"]
+
+
+def test_every_object_has_the_common_labels_of_kubernetes_and_helm() -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    own = {
+        "app.kubernetes.io/name": "devbox-secrets",
+        "app.kubernetes.io/instance": NAMESPACE,
+        "app.kubernetes.io/part-of": "devbox-secrets",
+        "app.kubernetes.io/version": version,
+        "app.kubernetes.io/managed-by": "Helm",
+        "helm.sh/chart": f"devbox-secrets-{version}",
+    }
+    for name, each in objects({}).items():
+        labels = {key: its for key, its in each["metadata"]["labels"].items() if key in own}
+        assert (name, labels) == (name, own)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_pods_tell_their_component_and_their_selector_is_of_this_component_only(component: str) -> None:
+    each = objects({})["Deployment", COMPONENTS[component]]
+    labels = each["spec"]["template"]["metadata"]["labels"]
+    assert (
+        labels["app.kubernetes.io/component"] == component == each["metadata"]["labels"]["app.kubernetes.io/component"]
+    )
+    assert each["spec"]["selector"]["matchLabels"] == {"app.kubernetes.io/name": COMPONENTS[component]}
+
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("given", "image"),
+    [
+        ({}, "devbox-secrets:0.1.0"),
+        ({"image": {"tag": "1.2"}}, "devbox-secrets:1.2"),
+        ({"image": {"digest": DIGEST}}, f"devbox-secrets@{DIGEST}"),
+        ({"image": {"tag": "1.2", "digest": DIGEST}}, f"devbox-secrets:1.2@{DIGEST}"),
+        ({"image": {"registry": "r.example:5000/team"}}, "r.example:5000/team/devbox-secrets:0.1.0"),
+        (
+            {"image": {"registry": "a.example"}, "global": {"imageRegistry": "b.example"}},
+            "b.example/devbox-secrets:0.1.0",
+        ),
+        ({"image": {"repository": "a.example/x"}}, "a.example/x:0.1.0"),
+    ],
+)
+def test_an_image_is_named_by_registry_repository_tag_and_digest(given: Json, image: str) -> None:
+    assert [spec["containers"][0]["image"] for spec in specs(**given)] == [image] * 3
+
+
+def test_pull_secrets_are_the_chart_s_and_the_parent_s_by_name_or_as_objects() -> None:
+    given = {"imagePullSecrets": ["a", {"name": "b"}], "global": {"imagePullSecrets": [{"name": "c"}, "b"]}}
+    expected = [{"name": "c"}, {"name": "b"}, {"name": "a"}]
+    assert [spec["imagePullSecrets"] for spec in specs(**given)] == [expected] * 3
+
+
+def test_what_is_global_counts_for_components_without_their_own() -> None:
+    own: Json = {
+        "tolerations": [TOLERATION],
+        "affinity": AFFINITY,
+        "priorityClassName": "own",
+        "nodeSelector": {"a": "own"},
+    }
+    general: Json = {
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"podAffinity": {}},
+        "priorityClassName": "general",
+        "nodeSelector": {"a": "general", "b": "general"},
+    }
+    found = objects({"global": general, "webhook": own})
+    linux = {"kubernetes.io/os": "linux"}
+    gateway = found["Deployment", COMPONENTS["gateway"]]["spec"]["template"]["spec"]
+    webhook = found["Deployment", COMPONENTS["webhook"]]["spec"]["template"]["spec"]
+    assert {key: gateway[key] for key in general} == general | {"nodeSelector": linux | general["nodeSelector"]}
+    assert {key: webhook[key] for key in own} == own | {"nodeSelector": {"a": "own", "b": "general"} | linux}
+
+
+@pytest.mark.parametrize(
+    ("adapt", "options", "assigned"),
+    [
+        ("auto", (), True),
+        ("auto", (OPENSHIFT,), False),
+        ("disabled", (OPENSHIFT,), True),
+        ("force", (), False),
+    ],
+)
+def test_on_openshift_users_and_groups_are_left_to_it(adapt: str, options: tuple[str, ...], assigned: bool) -> None:
+    given = {"global": {"compatibility": {"openshift": {"adaptSecurityContext": adapt}}}}
+    given |= of_each_component({"securityContext": {"runAsUser": 65532}})
+    for spec in specs(*options, **given):
+        contexts = spec["securityContext"], spec["containers"][0]["securityContext"]
+        assert all(("runAsUser" in each) is assigned for each in contexts)
+        assert contexts[0].keys() & {"runAsGroup", "fsGroup"} == set() or assigned
+        assert contexts[0]["runAsNonRoot"]
+        assert contexts[1]["readOnlyRootFilesystem"]
+
+
+@pytest.mark.parametrize(("keep", "annotations"), [(True, {"helm.sh/resource-policy": "keep"}), (False, None)])
+def test_the_crd_is_kept_unless_the_values_say_otherwise(keep: bool, annotations: Json | None) -> None:
+    crd = objects({"crds": {"keep": keep}})["CustomResourceDefinition", "accountsecrets.devbox-secrets.dev"]
+    assert crd["metadata"].get("annotations") == annotations
+
+
+def test_the_crd_can_be_left_to_someone_else() -> None:
+    assert not any(kind == "CustomResourceDefinition" for kind, _ in objects({"crds": {"enabled": False}}))
+
+
+# --- Who reaches whom
+
+
+def test_the_operator_reaches_only_the_api_server_s_ports_and_nobody_reaches_it() -> None:
+    given = {"networkPolicy": {"apiServerPorts": [7443]}, "metrics": {"service": {"enabled": False}}}
+    spec = objects(given)["NetworkPolicy", "devbox-secrets"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert (spec.get("ingress"), spec["egress"]) == (None, [{"ports": [{"protocol": "TCP", "port": 7443}]}])
+
+
+def test_everyone_reaches_the_webhook_s_port_and_it_reaches_nobody() -> None:
+    given = {"webhook": {"port": 10250}, "metrics": {"service": {"enabled": False}}}
+    spec = objects(given)["NetworkPolicy", "devbox-secrets-webhook"]["spec"]
+    assert (spec["ingress"], spec.get("egress")) == ([{"ports": [{"protocol": "TCP", "port": 10250}]}], None)
+
+
+def test_metrics_are_reachable_with_their_service_for_those_whom_the_values_name() -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]
+    found = objects(of_each_component({"networkPolicy": {"metricsFrom": peers}}))
+    for name, port in (("devbox-secrets", 8080), ("devbox-secrets-webhook", 8080), ("devbox-secrets-gateway", 9090)):
+        rule = found["NetworkPolicy", name]["spec"]["ingress"][-1]
+        assert rule == {"ports": [{"protocol": "TCP", "port": port}], "from": peers}
+
+
+def test_the_webhook_can_use_the_node_s_network_and_other_ports() -> None:
+    spec = objects({"webhook": {"hostNetwork": True, "port": 10250, "healthPort": 10260}})[
+        "Deployment", "devbox-secrets-webhook"
+    ]["spec"]["template"]["spec"]
+    assert spec["hostNetwork"] is True
+    (container,) = spec["containers"]
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"https": 10250, "http": 10260}
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    assert (env["DEVBOX_SECRETS_TLS_PORT"], env["DEVBOX_SECRETS_PORT"]) == ("10250", "10260")
+    assert all("hostNetwork" not in each for each in specs())
+
+
+# --- Ingress and HTTPRoute
+
+
+def test_an_ingress_leads_to_the_gateway() -> None:
+    given = {
+        "enabled": True,
+        "className": "nginx",
+        "annotations": {"a": "b"},
+        "hosts": [{"host": "a.example"}, {"host": "b.example", "paths": [{"path": "/v1", "pathType": "Exact"}]}],
+        "tls": [{"hosts": ["a.example"], "secretName": "tls"}],
+    }
+    made = objects({"gateway": {"ingress": given, "service": {"port": 8000}}})["Ingress", "devbox-secrets-gateway"]
+    assert made["metadata"]["annotations"] == {"a": "b"}
+    assert (made["spec"]["ingressClassName"], made["spec"]["tls"]) == ("nginx", given["tls"])
+    backend = {"service": {"name": "devbox-secrets-gateway", "port": {"number": 8000}}}
+    assert [(rule["host"], rule["http"]["paths"]) for rule in made["spec"]["rules"]] == [
+        ("a.example", [{"path": "/", "pathType": "Prefix", "backend": backend}]),
+        ("b.example", [{"path": "/v1", "pathType": "Exact", "backend": backend}]),
+    ]
+
+
+def test_an_httproute_leads_to_the_gateway() -> None:
+    given = {"enabled": True, "annotations": {"a": "b"}, "parentRefs": [{"name": "x"}], "hostnames": ["a.example"]}
+    made = objects({"gateway": {"httpRoute": given}})["HTTPRoute", "devbox-secrets-gateway"]
+    assert made["metadata"]["annotations"] == {"a": "b"}
+    assert (made["spec"]["parentRefs"], made["spec"]["hostnames"]) == (given["parentRefs"], given["hostnames"])
+    (rule,) = made["spec"]["rules"]
+    assert rule["backendRefs"] == [{"name": "devbox-secrets-gateway", "port": 80}]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+
+
+# --- values.yaml, its schema, and the README
+
+
+def leaves(of: Json, *path: str) -> Iterator[str]:
+    """Name each value that is no object, or an empty one, such as image.tag."""
+    for key, value in of.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, *path, key)
+        else:
+            yield ".".join((*path, key))
+
+
+def described(schema: Json, definitions: Json, *path: str) -> Iterator[str]:
+    """Name each value of the schema; those that are objects of any content count as one."""
+    for key, its in schema.get("properties", {}).items():
+        actual = definitions[its["$ref"].rpartition("/")[2]] if "$ref" in its else its
+        if actual.get("properties"):
+            yield from described(actual, definitions, *path, key)
+        else:
+            yield ".".join((*path, key))
+
+
+#: What the schema describes below a value that values.yaml leaves empty, or has a default of its own for.
+OPEN = ("affinity", "livenessProbe", "podDisruptionBudget", "readinessProbe", "resources", "strategy", "nodeSelector")
+OPEN_CONTEXTS = ("securityContext", "podSecurityContext")
+
+
+def closed(names: Iterator[str]) -> set[str]:
+    """Name values of those kinds without what is below them."""
+    kept = set()
+    for name in names:
+        parts = name.split(".")
+        ends = [number for number, part in enumerate(parts, 1) if part in OPEN + OPEN_CONTEXTS]
+        kept.add(".".join(parts[: ends[0]] if ends else parts))
+    return kept
+
+
+def test_the_schema_describes_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert closed(described(schema, schema["definitions"])) == closed(leaves(values()))
+
+
+def test_the_schema_refuses_what_it_does_not_describe() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    free = {"global", "global.compatibility", "global.compatibility.openshift"}  # the templates refuse these
+
+    def unclosed(of: Json, *path: str) -> Iterator[str]:
+        if of.get("properties") and of.get("additionalProperties") is not False:
+            yield ".".join(path)
+        for key, its in of.get("properties", {}).items():
+            yield from unclosed(its, *path, key) if isinstance(its, dict) else ()
+
+    assert set(unclosed(schema)) == free
+    assert [name for name, its in schema["definitions"].items() for _ in unclosed(its)] == []
+
+
+def test_the_readme_documents_every_value() -> None:
+    readme = (CHART / "README.md").read_text()
+    rows = {line.split("`")[1]: line for line in readme.splitlines() if line.startswith("| `")}
+    undocumented = {
+        name for name in leaves(values()) if not any(name == row or name.startswith(f"{row}.") for row in rows)
+    }
+    assert undocumented == set()
+    assert [name for name, row in rows.items() if row.rstrip(" |").endswith("`")] == []
+
+
+def test_helm_packages_what_people_need_and_not_what_it_is_made_from(tmp_path: object) -> None:
+    done = helm("package", str(CHART), f"--destination={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    shown = helm("show", "readme", f"{tmp_path}/devbox-secrets-0.1.0.tgz").stdout
+    assert shown.startswith("# The chart devbox-secrets")
