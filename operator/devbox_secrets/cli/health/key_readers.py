@@ -7,7 +7,7 @@ reader, by a pod in the operator's namespace for instance.
 from collections.abc import Iterator
 
 from devbox_secrets.api.names import KEYS_SECRET
-from devbox_secrets.cli.health.probe import Finding, Level, Probe, first_few
+from devbox_secrets.cli.health.probe import NAME, Finding, Level, Probe, first_few
 from devbox_secrets.kube.client import Body
 
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -24,11 +24,12 @@ async def key_readers(probe: Probe) -> list[Finding]:
         async for body in probe.each(path)
         if _reads_keys(body.get("rules") or [])
     }
+    operator = ("ServiceAccount", await _operators_account(probe), probe.operator_namespace)
     readers: list[str] = []
     for kind, path in (("ClusterRoleBinding", f"{_RBAC}/clusterrolebindings"), ("RoleBinding", f"{here}/rolebindings")):
         async for body in probe.each(path):
             if (body["roleRef"]["kind"], body["roleRef"]["name"]) in roles:
-                readers += (f"{who} by the {kind} {body['metadata']['name']}" for who in _subjects(body, probe))
+                readers += (f"{who} by the {kind} {body['metadata']['name']}" for who in _subjects(body, operator))
     if not readers:
         return [Finding(Level.OK, "key readers", "the operator and the cluster's administrators alone")]
     text = f"may read {KEYS_SECRET} and so open everything: {first_few(readers)}; take that right away"
@@ -45,11 +46,18 @@ def _reads_keys(rules: list[Body]) -> bool:
     )
 
 
-def _subjects(binding: Body, probe: Probe) -> Iterator[str]:
+async def _operators_account(probe: Probe) -> str:
+    """Name the ServiceAccount of the operator's pods, which the chart lets people choose."""
+    deployment = await probe.get(probe.own("/apis/apps/v1", "deployments")) or {}
+    name: str = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("serviceAccountName", NAME)
+    return name
+
+
+def _subjects(binding: Body, operator: tuple[str, str, str]) -> Iterator[str]:
     labels = binding["metadata"].get("labels") or {}
     if labels.get(_DEFAULTS[0]) == _DEFAULTS[1] or binding["roleRef"]["name"] == "cluster-admin":
         return
     for subject in binding.get("subjects") or ():
         kind, name, namespace = subject["kind"], subject["name"], subject.get("namespace")
-        if (kind, name, namespace) != ("ServiceAccount", "devbox-secrets", probe.operator_namespace):
+        if (kind, name, namespace) != operator:
             yield f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
