@@ -21,8 +21,8 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- define "devbox-secrets.metadata" -}}
 {{- $chart := dict "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
 labels:
-  {{- merge (dict) (.labels | default dict) (include "devbox-secrets.labels" . | fromYaml) $chart .root.Values.commonLabels | toYaml | nindent 2 }}
-{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+  {{- merge (dict) (.labels | default dict) (include "devbox-secrets.labels" . | fromYaml) $chart (.root.Values.commonLabels | default dict) | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -36,9 +36,9 @@ app.kubernetes.io/name: {{ .name }}
 {{- define "devbox-secrets.podMetadata" -}}
 {{- $own := merge (include "devbox-secrets.selectorLabels" . | fromYaml) (include "devbox-secrets.labels" . | fromYaml) -}}
 labels:
-  {{- merge $own .values.podLabels .root.Values.commonLabels | toYaml | nindent 2 }}
+  {{- merge $own (.values.podLabels | default dict) (.root.Values.commonLabels | default dict) | toYaml | nindent 2 }}
 annotations:
-  {{- merge (dict) .values.podAnnotations (dict "kubectl.kubernetes.io/default-container" .component) | toYaml | nindent 2 }}
+  {{- merge (dict) (.values.podAnnotations | default dict) (dict "kubectl.kubernetes.io/default-container" .component) | toYaml | nindent 2 }}
 {{- end }}
 
 {{/* The beginning of a Deployment's spec. */}}

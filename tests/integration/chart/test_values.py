@@ -154,6 +154,17 @@ def test_every_value_that_components_share_has_a_case() -> None:
     assert {what.partition(".")[0] for what in CASES} == shared
 
 
+def test_a_value_that_is_left_empty_is_none_or_named() -> None:
+    """As in a file with `podLabels:` and nothing behind it."""
+    empty = dict.fromkeys(sorted({what.partition(".")[0] for what in CASES}))
+    refused = {"serviceAccount", "networkPolicy", "podDisruptionBudget"}
+    optional = {what: its for what, its in empty.items() if what not in refused}
+    for given in ({**optional, "webhook": optional, "gateway": optional}, {"commonLabels": None, "global": {}}):
+        assert len(list(workloads(objects(given)))) == len(COMPONENTS)
+    done = render(f"--set-json={json.dumps(empty)}")
+    assert "missing properties 'serviceAccount', 'networkPolicy', 'podDisruptionBudget'" in done.stderr
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_spread_without_a_selector_is_over_the_component_s_pods(component: str) -> None:
     template = objects({})["Deployment", COMPONENTS[component]]["spec"]["template"]
@@ -425,6 +436,17 @@ def test_the_readme_documents_every_value() -> None:
     }
     assert undocumented == set()
     assert [name for name, row in rows.items() if row.rstrip(" |").endswith("`")] == []
+
+
+def test_artifact_hub_is_told_of_the_crd_as_it_is() -> None:
+    annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+    crd = yaml.safe_load((CHART / "files" / "crd.yaml").read_text())
+    kind, name = crd["spec"]["names"]["kind"], crd["metadata"]["name"]
+    versions = [each["name"] for each in crd["spec"]["versions"]]
+    told = yaml.safe_load(annotations["artifacthub.io/crds"])
+    assert [(each["kind"], each["name"], each["version"]) for each in told] == [(kind, name, it) for it in versions]
+    (example,) = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
+    assert (example["kind"], example["apiVersion"]) == (kind, f"{crd['spec']['group']}/{versions[-1]}")
 
 
 def test_helm_packages_what_people_need_and_not_what_it_is_made_from(tmp_path: object) -> None:
