@@ -13,6 +13,7 @@ from harness.controlplane import ControlPlane
 from harness.tools import files
 from integration.chart.test_install import EVERY_VALUE
 from integration.support.chart import CHART, NAMESPACE, Json, helm
+from integration.support.kubeconform import kubeconform, write_schemas
 
 CRDS = {
     "cert-manager": "deploy/crds/cert-manager.io_certificates.yaml",
@@ -144,6 +145,28 @@ def test_the_api_server_takes(name: str, controlplane: ControlPlane, namespace: 
     if made.strip():
         apply = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
         controlplane.kubectl(*apply, input=made)
+
+
+@pytest.fixture(scope="module")
+def schemas(controlplane: ControlPlane, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The schemas of the kinds that the control plane serves."""
+    folder = tmp_path_factory.mktemp("schemas")
+    write_schemas(controlplane, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_kubeconform_takes(name: str, schemas: Path, tmp_path: Path) -> None:
+    done = kubeconform(schemas, rendered(VARIANTS[name], tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert "Invalid: 0, Errors: 0, Skipped: 0" in done.stdout
+
+
+def test_kubeconform_refuses_a_field_that_there_is_not(schemas: Path) -> None:
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "lables": {}}}
+    done = kubeconform(schemas, json.dumps(manifest))
+    assert done.returncode == 1
+    assert "'lables' not allowed" in done.stdout
 
 
 def test_a_parent_s_globals_count_and_those_for_other_charts_are_no_error(tmp_path: Path) -> None:
