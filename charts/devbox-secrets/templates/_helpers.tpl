@@ -202,6 +202,9 @@ spec:
 
 {{- define "devbox-secrets.image" -}}
 {{- $image := .Values.image }}
+{{- if not $image.repository }}
+{{- fail "image.repository is not set, and this chart is not from a release: build the image with `make image`, push it to a registry that the cluster can pull from, and pass --set image.repository=REGISTRY/NAME,image.tag=TAG" }}
+{{- end }}
 {{- $tag := $image.tag | default (ternary "" .Chart.AppVersion (ne $image.digest "")) }}
 {{- with .Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}
 {{- with $tag }}:{{ . }}{{ end }}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.controlplane import ControlPlane
+from harness.shell import environment, run, sessions
 from integration.support.account import Account
 from integration.support.chart import CHART, MANIFEST, NAMESPACE, Json, dry_run, get, helm, install, release, render
 from integration.support.gateway import publish_key
@@ -305,6 +306,43 @@ def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -
     without = render("--set=rbac.aggregate=false").stdout
     assert label not in without
     assert all(f"name: devbox-secrets-{role}\n" in without for role in ("view", "edit", "share"))
+
+
+ROOT = CHART.parents[1]
+VERSION = re.findall(r"^appVersion: (\S+)$", (CHART / "Chart.yaml").read_text(), re.MULTILINE)[0]
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ("", f"devbox-secrets:{VERSION}"),
+        ("tag=1.2", "devbox-secrets:1.2"),
+        (f"digest={DIGEST}", f"devbox-secrets@{DIGEST}"),
+        (f"tag=1.2,image.digest={DIGEST}", f"devbox-secrets:1.2@{DIGEST}"),
+        ("registry=registry.example:5000", f"registry.example:5000/devbox-secrets:{VERSION}"),
+    ],
+)
+def test_an_image_is_named_by_registry_tag_digest_or_several_of_them(values: str, name: str) -> None:
+    assert f'image: "{name}"' in render(f"--set=image.{values}" if values else "--set=").stdout
+
+
+def test_a_chart_from_a_checkout_needs_the_image_s_name() -> None:
+    done = render("--set=image.repository=")
+    assert done.returncode != 0
+    assert "image.repository is not set" in done.stderr
+    assert "--set image.repository=REGISTRY/NAME,image.tag=TAG" in done.stderr
+
+
+def test_readme_s_installation_works_as_written(own_controlplane: ControlPlane, tmp_path: Path) -> None:
+    """What `make image` and kind would do is left to the e2e tests; here they only answer."""
+    (steps,) = (it for it in sessions((ROOT / "README.md").read_text()) if "helm install" in it[-1].command)
+    name = f"devbox-secrets:{VERSION}-0123456789ab"
+    stubs = [f"make() {{ echo {name}; }}", "kind() { test \"$*\" = \"load docker-image $image\"; }"]
+    ran = run([*stubs, *(step.command for step in steps)], ROOT, environment(tmp_path, own_controlplane.kubeconfig))
+    assert [it.output for it in ran if it.code] == []
+    deployment = get(own_controlplane, "deployment", "devbox-secrets", f"--namespace={NAMESPACE}")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == name
 
 
 @pytest.mark.parametrize("age", ["90d", "12h", "never"])

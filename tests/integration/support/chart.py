@@ -16,6 +16,7 @@ _ROOT = Path(__file__).parents[3]
 CHART = _ROOT / "charts" / "devbox-secrets"
 MANIFEST = _ROOT / "deploy" / "install.yaml"
 
+IMAGE = "--set=image.repository=devbox-secrets"
 NAMESPACE = "devbox-secrets"
 """The operator's own, and the name of its release."""
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
@@ -28,11 +29,12 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 
-def helm(*arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run helm; without a kubeconfig it sees no cluster."""
+def helm(command: str, *arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run helm; without a kubeconfig it sees no cluster. A chart that isn't released is told the image's name."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
-    command: list[str | Path] = [tool("helm"), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    image = (IMAGE,) if command in {"install", "template", "upgrade"} else ()
+    words: list[str | Path] = [tool("helm"), command, *image, *arguments]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
 
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
