@@ -15,11 +15,15 @@ from harness.run import CACHE, ClusterError, lock, run, step
 # The last Debian whose systemd starts on cgroup v1.
 _SUITE = "bookworm"
 _FOLDER = CACHE / "debian"
+_USELESS = ("var/cache/apt", "var/lib/apt/lists", "usr/share/locale", "usr/share/man")
+# Of a package's documents its license is kept, as whoever passes it on must.
+_DOCUMENTS = "usr/share/doc"
+_LICENSE = "copyright"
 
 
 def tree_of(*packages: str) -> Path:
     """Return the cached archive of a minimal Debian with these packages, made on first use."""
-    key = hashlib.sha256(json.dumps([_SUITE, *packages]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_SUITE, *_USELESS, _LICENSE, *packages]).encode()).hexdigest()[:16]
     archive = _FOLDER / f"{_SUITE}-{key}.tar"
     with lock(_FOLDER / ".lock"):
         if not archive.exists():
@@ -73,8 +77,13 @@ def _bootstrap(packages: tuple[str, ...], archive: Path) -> None:
             *("unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(packages)}"),
             *(f"--cache-dir={downloads}", _SUITE, folder / "tree", _mirror()),
         )
-        for useless in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man"):
+        for useless in _USELESS:
             shutil.rmtree(folder / "tree" / useless)
+        for document in (folder / "tree" / _DOCUMENTS).glob("*/*"):
+            if document.is_dir() and not document.is_symlink():
+                shutil.rmtree(document)
+            elif document.name != _LICENSE:
+                document.unlink()
         run("tar", "--create", "--file", folder / "tar", "--directory", folder / "tree", "--numeric-owner", ".")
         (folder / "tar").replace(archive)
 

@@ -8,10 +8,11 @@ import platform
 import re
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import archive, debian
+from harness import archive, debian, oci
 from harness.engine import BUSYBOX, Engine
 from harness.kind import Cluster
 from harness.nodeimage import NODE_PACKAGES
@@ -19,8 +20,10 @@ from harness.run import CACHE, ClusterError, lock, run, say, step
 
 _ROOT = Path(__file__).parents[2]
 _DOCKERFILE = _ROOT / "deploy/Dockerfile"
+_RECIPE = (_DOCKERFILE, _ROOT / "deploy/rootfs.py")
 _REQUIREMENTS = _ROOT / "requirements/operator.txt"
 _FOLDER = CACHE / "image"
+_KEPT_SECONDS = 3600
 
 _DEVBOX = "devbox-secrets-devbox:test"
 
@@ -73,40 +76,72 @@ def devbox_image(cluster: Cluster) -> str:
     return _DEVBOX
 
 
-def wheel() -> Path:
-    """Build the product's wheel and return its path."""
-    target = _FOLDER / "wheel"
-    shutil.rmtree(target, ignore_errors=True)
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", target, cwd=_ROOT)
-    (built,) = target.glob("*.whl")
+def packages(folder: Path, *targets: str) -> Path:
+    """Build the product's wheel, and other targets of hatchling, into a folder; returns the wheel's path.
+
+    The times in it are always the same: the image doesn't change because a commit was made.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    options = [word for target in ("wheel", *targets) for word in ("--target", target)]
+    run(sys.executable, "-m", "hatchling", "build", *options, "--directory", folder.absolute(), cwd=_ROOT, env=env)
+    (built,) = folder.glob("*.whl")
     return built
 
 
 def build(engine: Engine) -> str:
     """Build the operator's image and return its name, which says what is in it: an equal one is built once."""
     with lock(_FOLDER / ".lock"):
-        product = wheel()
-        base = _base(engine)
-        python = _python_of(engine, base)
-        parts = [product.read_bytes(), _DOCKERFILE.read_bytes(), _REQUIREMENTS.read_bytes(), base.encode()]
-        key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:12]
-        name = f"devbox-secrets:{product.name.split('-')[1]}-{key}"
+        name, archived = _archive(engine)
         if not engine.has_image(name):
-            with step(f"building {name}"):
-                context = _context(product, _wheelhouse(python))
-                engine.docker(
-                    *("build", "--quiet", "--network=none", "--tag", name, "--build-arg", f"BASE_IMAGE={base}"),
-                    *("--label", "devbox-secrets.dev/harness=true", context),
-                )
-            _forget_old(engine)
+            engine.docker("load", "--quiet", "--input", archived)
+        _forget_old(engine)
         return name
 
 
-def _forget_old(engine: Engine) -> None:
-    """Remove the operator's images of earlier runs, and on an engine of our own what their builds left."""
+def build_archive(engine: Engine, target: Path, *, fresh: bool = False) -> None:
+    """Write the operator's image as an OCI archive; a fresh one is built from nothing but packages."""
+    with lock(_FOLDER / ".lock"):
+        shutil.copyfile(_archive(engine, fresh=fresh)[1], target)
+
+
+def _archive(engine: Engine, *, fresh: bool = False) -> tuple[str, Path]:
+    shutil.rmtree(_FOLDER / "wheel", ignore_errors=True)
+    product = packages(_FOLDER / "wheel")
+    base = _base(engine)
+    parts = [product, *_RECIPE, _REQUIREMENTS, Path(oci.__file__)]
+    content = b"".join(hashlib.sha256(part.read_bytes()).digest() for part in parts) + base.encode()
+    name = f"devbox-secrets:{product.name.split('-')[1]}-{hashlib.sha256(content).hexdigest()[:12]}"
+    archived = _FOLDER / f"{name.replace(':', '-')}.tar"
+    if fresh or not archived.exists():
+        with step(f"building {name}"):
+            _build(engine, base, product, name, archived, "--no-cache" if fresh else "--quiet")
+    archived.touch()
+    return name, archived
+
+
+def _build(engine: Engine, base: str, product: Path, name: str, archived: Path, option: str) -> None:
+    context = _context(product, _wheelhouse(_python_of(engine, base)))
+    built = f"{name}-as-built"
+    saved = archived.with_suffix(".saved")
     engine.docker(
-        "image", "prune", "--all", "--force", "--filter=label=devbox-secrets.dev/harness", "--filter=until=1h"
+        *("build", "--quiet", option, "--network=none", "--tag", built, "--build-arg", f"BASE_IMAGE={base}"), context
     )
+    try:
+        engine.docker("save", "--output", saved, built)
+        oci.normalize(saved, archived, name)
+    finally:
+        saved.unlink(missing_ok=True)
+        engine.docker("image", "rm", built)
+
+
+def _forget_old(engine: Engine) -> None:
+    """Remove the images that no run has asked for in the last hour, and on an engine of our own what builds left."""
+    for archived in _FOLDER.glob("devbox-secrets-*.tar"):
+        if archived.stat().st_mtime < time.time() - _KEPT_SECONDS:
+            archived.unlink()
+            name = archived.stem.replace("devbox-secrets-", "devbox-secrets:", 1)
+            if engine.has_image(name):
+                engine.docker("image", "rm", name)
     if engine.host is not None:
         engine.docker("image", "prune", "--force", "--filter=until=24h")
 
@@ -163,7 +198,8 @@ def _context(product: Path, wheelhouse: Path) -> Path:
     shutil.copytree(wheelhouse, context / "wheelhouse", copy_function=os.link)
     shutil.copytree(product.parent, context / "product")
     shutil.copy(_REQUIREMENTS, context / "requirements.txt")
-    shutil.copy(_DOCKERFILE, context / "Dockerfile")
+    for part in _RECIPE:
+        shutil.copy(part, context)
     return context
 
 

@@ -338,7 +338,7 @@ def test_readme_s_installation_works_as_written(own_controlplane: ControlPlane, 
     """What `make image` and kind would do is left to the e2e tests; here they only answer."""
     (steps,) = (it for it in sessions((ROOT / "README.md").read_text()) if "helm install" in it[-1].command)
     name = f"devbox-secrets:{VERSION}-0123456789ab"
-    stubs = [f"make() {{ echo {name}; }}", "kind() { test \"$*\" = \"load docker-image $image\"; }"]
+    stubs = [f"make() {{ echo {name}; }}", 'kind() { test "$*" = "load docker-image $image"; }']
     ran = run([*stubs, *(step.command for step in steps)], ROOT, environment(tmp_path, own_controlplane.kubeconfig))
     assert [it.output for it in ran if it.code] == []
     deployment = get(own_controlplane, "deployment", "devbox-secrets", f"--namespace={NAMESPACE}")
