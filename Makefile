@@ -35,13 +35,15 @@ test: $(VENV)/wheel ## Run every test, and tell what of the product none of them
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-.PHONY: test-unit test-integration test-e2e
+.PHONY: test-unit test-integration test-e2e test-release
 test-unit: $(VENV)/wheel ## Run the tests that need nothing but Python
 	@$(PYTEST) tests/unit
 test-integration: $(VENV)/wheel ## Run the tests on a bare control plane
 	@$(PYTEST) $(WORKERS) tests/integration
 test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 	@$(PYTEST) tests/e2e
+test-release: $(VENV)/wheel ## Build a release twice, and test what is in it
+	@$(PYTEST) tests/release
 
 .PHONY: bench
 bench: $(VENV)/wheel ## Measure the operator next to what the API server can take (about a quarter of an hour)
@@ -51,7 +53,7 @@ bench: $(VENV)/wheel ## Measure the operator next to what the API server can tak
 lint: $(VENV)/wheel ## Check style, types and layers
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy --no-incremental operator tests benchmarks
+	@$(BIN)/mypy --no-incremental operator tests benchmarks deploy
 	@cd operator && $(BIN)/lint-imports --no-cache --config ../pyproject.toml | tail -n 4
 
 .PHONY: generate
@@ -72,7 +74,8 @@ lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files
 	@lock() { $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate pyproject.toml "$$@"; }; \
 	  lock --all-extras --group dev --output-file requirements/dev.txt; \
-	  lock --extra operator --extra gateway --constraints requirements/dev.txt --output-file requirements/operator.txt
+	  lock --extra operator --extra gateway --constraints requirements/dev.txt --output-file requirements/operator.txt; \
+	  lock --constraints requirements/dev.txt --output-file requirements/command.txt
 
 .PHONY: verify
 verify: generate ## Check that the generated files are current
@@ -82,6 +85,14 @@ verify: generate ## Check that the generated files are current
 .PHONY: image
 image: $(VENV)/wheel ## Build the operator's image and print its name
 	@PYTHONPATH=tests $(BIN)/python -m harness image
+
+.PHONY: image-archive release
+image-archive: $(VENV)/wheel ## Write the image for this machine's processor into dist/images
+	@PYTHONPATH=tests $(BIN)/python -m harness.artifacts image dist/images
+release: $(VENV)/wheel ## Write everything that a release has into dist/release; IMAGES: archives for other processors
+	@test -z "$$(git status --porcelain)" || { echo 'A release is made from a clean checkout: commit or remove what `git status` shows.' >&2; exit 1; }
+	@rm -rf dist/release
+	@PYTHONPATH=tests $(BIN)/python -m harness.artifacts release dist/release $(IMAGES)
 
 # What is left may come from another checkout or an older lock file: any environment will do.
 .PHONY: clean

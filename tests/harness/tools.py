@@ -26,7 +26,7 @@ KUBERNETES = os.environ.get("DEVBOX_SECRETS_KUBERNETES", "1.37")
 
 _PINS = Path(__file__).with_name("tools")
 _HEARTBEAT_SECONDS = 30.0
-_MINUTES = {"kube-apiserver": 5, "kube-controller-manager": 2, "coredns": 2}
+_MINUTES = {"kube-apiserver": 5, "syft": 5, "kube-controller-manager": 2, "coredns": 2}
 
 
 class ToolError(Exception):
