@@ -1,15 +1,17 @@
 """What the cluster's harness decides by itself: images written without an engine, the runtime's edits, its locks."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import archive, image, runtime
+from harness import archive, artifacts, image, oci, runtime
 from harness.kind import Cluster
 from harness.run import ClusterError, is_locked, lock, run
 
@@ -50,6 +52,79 @@ def test_no_half_written_archive_stays(tmp_path: Path, program: Path) -> None:
     with pytest.raises(KeyError):
         archive.write(image_of(program), tmp_path / "image.tar", "an unknown processor")
     assert [path.name for path in tmp_path.iterdir()] == ["program"]
+
+
+def saved_by_docker(target: Path, files: dict[str, bytes], architecture: str, time: int = 1) -> Path:
+    """What `docker save` writes, as far as it is read: a layer with times and owners, and a config."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.uid, entry.uname = len(content), time, 1000, "builder"
+            tar.addfile(entry, io.BytesIO(content))
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "created": str(time),
+        "config": {"User": "1", "Hostname": "x"},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": None, "Layers": ["a/layer.tar"]}]
+    parts = {"a/layer.tar": layer.getvalue(), "config.json": json.dumps(config), "manifest.json": json.dumps(manifest)}
+    with tarfile.open(target, "w") as tar:
+        for name, part in parts.items():
+            content = part if isinstance(part, bytes) else part.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return target
+
+
+def read_json(archived: Path, name: str) -> Any:  # noqa: ANN401 - what a file holds
+    with tarfile.open(archived) as tar:
+        return json.load(tar.extractfile(name))  # type: ignore[arg-type]
+
+
+def test_an_image_is_its_content_whenever_and_in_whatever_order_it_was_built(tmp_path: Path) -> None:
+    files = {"b": b"2", "a": b"1"}
+    for number, content in enumerate((files, dict(sorted(files.items())))):
+        saved = saved_by_docker(tmp_path / "saved", content, "amd64", time=number)
+        oci.normalize(saved, tmp_path / f"{number}", "box:1")
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+    (legacy,) = read_json(tmp_path / "0", "manifest.json")
+    assert legacy["RepoTags"] == ["box:1"]
+    assert read_json(tmp_path / "0", legacy["Config"])["config"] == {"User": "1"}
+
+
+def test_the_images_for_two_processors_have_one_name_whatever_their_order(tmp_path: Path) -> None:
+    images = []
+    for architecture in ("arm64", "amd64"):
+        saved = saved_by_docker(tmp_path / "saved", {"a": architecture.encode()}, architecture)
+        images.append(tmp_path / architecture)
+        oci.normalize(saved, images[-1], "box:1")
+        assert oci.platform_of(images[-1]) == architecture
+    digest = oci.combine(images, tmp_path / "both", "registry.example/box:1")
+    assert oci.combine(images[::-1], tmp_path / "again", "registry.example/box:1") == digest
+    (named,) = read_json(tmp_path / "both", "index.json")["manifests"]
+    assert named["digest"] == digest
+    both = read_json(tmp_path / "both", f"blobs/{digest.replace(':', '/')}")["manifests"]
+    assert [it["platform"]["architecture"] for it in both] == ["amd64", "arm64"]
+    assert [it["digest"] for it in both] == [
+        read_json(path, "index.json")["manifests"][0]["digest"] for path in images[::-1]
+    ]
+
+
+VALUES = 'image:\n  # Where it is.\n  repository: ""\n  tag: ""\nother:\n  repository: theirs\n'
+
+
+def test_a_released_chart_s_values_name_the_image_and_keep_the_rest() -> None:
+    named = artifacts.with_image(VALUES, {"repository": "ours"})
+    assert named == VALUES.replace('  repository: ""', "  repository: ours")
+
+
+@pytest.mark.parametrize("values", [VALUES, "image: {}\n"])
+def test_a_chart_whose_image_cannot_be_named_is_not_released(values: str) -> None:
+    with pytest.raises(ClusterError, match=r"no image\.digest"):
+        artifacts.with_image(values, {"digest": "sha256:0"})
 
 
 PROCESS = {"rlimits": [1], "oomScoreAdj": -999, "capabilities": {"bounding": ["CAP_KILL", "CAP_SYS_RESOURCE"]}}
