@@ -74,11 +74,17 @@ def _libraries(programs: Iterable[Path]) -> list[Path]:
     return sorted({Path(word) for word in said.split() if word.startswith("/") and not word.endswith(":")})
 
 
+def _true_path(name: str) -> Path:
+    """Return where a file is when its folder, such as /lib, is a symbolic link."""
+    folder, file = os.path.split(name)
+    return Path(os.path.realpath(folder), file)
+
+
 def _add_packages(files: set[Path], root: Path) -> None:
     """Write down the Debian packages that files come from, where scanners of images look, and their licenses."""
     wanted = {"ca-certificates"}  # its one file is written when it is installed
     for listed in _DPKG.glob("info/*.list"):
-        if any(Path(os.path.realpath(line)) in files for line in listed.read_text().splitlines()):
+        if any(_true_path(line) in files for line in listed.read_text().splitlines()):
             wanted.add(listed.stem.partition(":")[0])
     status = root / "var/lib/dpkg/status.d"
     status.mkdir(parents=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -54,28 +54,26 @@ def test_no_half_written_archive_stays(tmp_path: Path, program: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["program"]
 
 
+def write_tar(target: IO[bytes], files: dict[str, bytes], **owner: int | str) -> None:
+    with tarfile.open(fileobj=target, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            for field, value in owner.items():
+                setattr(entry, field, value)
+            tar.addfile(entry, io.BytesIO(content))
+
+
 def saved_by_docker(target: Path, files: dict[str, bytes], architecture: str, time: int = 1) -> Path:
     """What `docker save` writes, as far as it is read: a layer with times and owners, and a config."""
     layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mtime, entry.uid, entry.uname = len(content), time, 1000, "builder"
-            tar.addfile(entry, io.BytesIO(content))
-    config = {
-        "architecture": architecture,
-        "os": "linux",
-        "created": str(time),
-        "config": {"User": "1", "Hostname": "x"},
-    }
+    write_tar(layer, files, mtime=time, uid=1000, uname="builder")
+    settings = {"User": "1", "Hostname": "x"}
+    config = {"architecture": architecture, "os": "linux", "created": str(time), "config": settings}
     manifest = [{"Config": "config.json", "RepoTags": None, "Layers": ["a/layer.tar"]}]
-    parts = {"a/layer.tar": layer.getvalue(), "config.json": json.dumps(config), "manifest.json": json.dumps(manifest)}
-    with tarfile.open(target, "w") as tar:
-        for name, part in parts.items():
-            content = part if isinstance(part, bytes) else part.encode()
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+    parts = {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
+    with target.open("wb") as file:
+        write_tar(file, {"a/layer.tar": layer.getvalue(), **parts})
     return target
 
 
