@@ -10,12 +10,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import devbox_secrets
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 WHEEL = importlib.metadata.distribution("devbox-secrets")
 FILES = {str(file) for file in WHEEL.files or ()}
 
@@ -53,6 +55,19 @@ def test_the_wheel_holds_its_licence() -> None:
 
 def test_the_version_is_the_project_s() -> None:
     assert WHEEL.version == PROJECT["version"]
+
+
+def test_chart_and_changelog_have_the_same_version() -> None:
+    chart = yaml.safe_load((ROOT / "charts/devbox-secrets/Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (WHEEL.version, WHEEL.version)
+    sections = re.findall(r"^## \[(.+)\](?: - (Unreleased|\d{4}-\d\d-\d\d))?$", CHANGELOG, re.MULTILINE)
+    assert [name for name, _ in sections][:2] == ["Unreleased", WHEEL.version]
+
+
+def test_the_changelog_has_no_other_kinds_of_changes_than_keep_a_changelog_s() -> None:
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", CHANGELOG, re.MULTILINE)) <= kinds
+    assert CHANGELOG.count("\n## ") == len(re.findall(r"^## \[", CHANGELOG, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["devbox-secrets", "kubectl-devbox_secrets"])
