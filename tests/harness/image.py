@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def build(engine: Engine) -> str:
 
 
 def build_archive(engine: Engine, target: Path, *, fresh: bool = False) -> None:
-    """Write the operator's image as an OCI archive; a fresh one is built from nothing but packages."""
+    """Write the operator's image as an OCI archive; a fresh one uses no layer of an earlier build."""
     with lock(_FOLDER / ".lock"):
         shutil.copyfile(_archive(engine, fresh=fresh)[1], target)
 
@@ -114,18 +115,17 @@ def _archive(engine: Engine, *, fresh: bool = False) -> tuple[str, Path]:
     archived = _FOLDER / f"{name.replace(':', '-')}.tar"
     if fresh or not archived.exists():
         with step(f"building {name}"):
-            _build(engine, base, product, name, archived, "--no-cache" if fresh else "--quiet")
+            context = _context(product, _wheelhouse(_python_of(engine, base)))
+            options = [f"--build-arg=BASE_IMAGE={base}", *(["--no-cache"] if fresh else [])]
+            _build(engine, name, archived, *options, context)
     archived.touch()
     return name, archived
 
 
-def _build(engine: Engine, base: str, product: Path, name: str, archived: Path, option: str) -> None:
-    context = _context(product, _wheelhouse(_python_of(engine, base)))
+def _build(engine: Engine, name: str, archived: Path, *options: str | Path) -> None:
     built = f"{name}-as-built"
     saved = archived.with_suffix(".saved")
-    engine.docker(
-        *("build", "--quiet", option, "--network=none", "--tag", built, "--build-arg", f"BASE_IMAGE={base}"), context
-    )
+    engine.docker("build", "--quiet", "--network=none", "--tag", built, *options)
     try:
         engine.docker("save", "--output", saved, built)
         oci.normalize(saved, archived, name)
@@ -139,9 +139,8 @@ def _forget_old(engine: Engine) -> None:
     for archived in _FOLDER.glob("devbox-secrets-*.tar"):
         if archived.stat().st_mtime < time.time() - _KEPT_SECONDS:
             archived.unlink()
-            name = archived.stem.replace("devbox-secrets-", "devbox-secrets:", 1)
-            if engine.has_image(name):
-                engine.docker("image", "rm", name)
+            with suppress(ClusterError):  # it is gone already, or a container runs it
+                engine.docker("image", "rm", archived.stem.replace("devbox-secrets-", "devbox-secrets:", 1))
     if engine.host is not None:
         engine.docker("image", "prune", "--force", "--filter=until=24h")
 
