@@ -89,11 +89,16 @@ VARIANTS = {
     "a dependency, with the parent's globals": Variant(
         {
             "global": {"imageRegistry": "mirror.example", "imagePullSecrets": ["mirror"], "storageClass": "fast"},
-            "devbox-secrets": {"image": {"digest": DIGEST}, "gateway": {"enabled": True}},
+            "devbox-secrets": {
+                "image": {"repository": "devbox-secrets", "digest": DIGEST},
+                "gateway": {"enabled": True},
+            },
         },
         as_dependency=True,
     ),
-    "a dependency that is off": Variant({"devbox-secrets": {"enabled": False}}, as_dependency=True),
+    "a dependency that is off": Variant(
+        {"devbox-secrets": {"enabled": False, "image": {"repository": "x"}}}, as_dependency=True
+    ),
 }
 
 

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).parents[3]
 CHART = _ROOT / "charts" / "devbox-secrets"
 MANIFEST = _ROOT / "deploy" / "install.yaml"
 
-IMAGE = "--set=image.repository=devbox-secrets"
+IMAGE = f"--values={Path(__file__).with_name('image.yaml')}"
 NAMESPACE = "devbox-secrets"
 """The operator's own, and the name of its release."""
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
