@@ -227,7 +227,7 @@ def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: A
     encoded = base64.b64encode(VALUE.encode()).decode().rstrip("=")
     assert [where for where, text in texts.items() if VALUE in text or encoded in text] == []
     assert "devbox_secrets" in texts["the operator"]
-    assert "Running on" in texts["the gateway"]
+    assert "h2corn" in texts["the gateway"]
 
 
 # --- What `check` says of it.
