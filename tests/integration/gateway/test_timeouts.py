@@ -30,7 +30,7 @@ GET = "GET /v1/secrets?limit=5000 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {
 @pytest.fixture(scope="module")
 def it(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
     """A gateway with short timeouts."""
-    seconds = {f"{what}_timeout_seconds": "1" for what in ("body", "response", "idle")}
+    seconds = {f"{what}_timeout_seconds": "2" for what in ("body", "response", "idle")}
     with gateway(controlplane, None, None, max_connections=str(MOST), **seconds) as own:
         yield own
 

@@ -190,12 +190,17 @@ class APIServer(Upstream):
 def _table(objects: list[Body], rest: str = "") -> Body:
     return {
         "metadata": {"continue": rest},
-        "columnDefinitions": [{"name": "Name"}, {"name": "Variable"}],
+        "columnDefinitions": [{"name": "Name"}, {"name": "Variable"}, {"name": "Ready"}],
         "rows": [
-            {"cells": [it["metadata"]["name"], it["spec"]["name"]], "object": {"metadata": it["metadata"]}}
+            {"cells": [it["metadata"]["name"], it["spec"]["name"], _ready(it)], "object": {"metadata": it["metadata"]}}
             for it in objects
         ],
     }
+
+
+def _ready(it: Body) -> str | None:
+    conditions = it.get("status", {}).get("conditions", [])
+    return next((each["status"] for each in conditions if each["type"] == "Ready"), None)
 
 
 def ready(generation: int = 1, *, message: str = "", reason: str = "Synced") -> Body:

@@ -33,8 +33,9 @@ from devbox_secrets.gateway.contract.responses import SecretView
 
 Body = dict[str, Any]
 
-#: The column of the CRD's table that holds the variable.
+#: Columns of the CRD's table: the variable, and whether devboxes get it from this object.
 _VARIABLE_COLUMN = "Variable"
+_READY_COLUMN = "Ready"
 #: How far the gateway's clock may be from the API server's; an annotation further off was copied from elsewhere.
 _MAX_SKEW_MS = 60_000
 #: How many idempotency keys an object keeps; a retry comes within seconds.
@@ -50,6 +51,8 @@ class Record:
     id: SecretId
     variable: str
     metadata: Body = field(repr=False)
+    is_ready: bool = field(default=False, compare=False)
+    """Whether the operator has said that devboxes get the variable from this object, as far as a table was read."""
 
     @property
     def precedence(self) -> tuple[str, str]:
@@ -95,9 +98,10 @@ def read_object(body: Body) -> Record:
 def read_table(table: Body) -> Iterator[Record]:
     """Parse a table of AccountSecrets with their metadata: it holds no sealed values."""
     columns = [column["name"] for column in table["columnDefinitions"]]
-    index = columns.index(_VARIABLE_COLUMN)
+    variable, ready = columns.index(_VARIABLE_COLUMN), columns.index(_READY_COLUMN)
     for row in table.get("rows") or ():
-        yield _parse(row["object"]["metadata"], row["cells"][index])
+        cells = row["cells"]
+        yield _parse(row["object"]["metadata"], cells[variable], is_ready=cells[ready] == "True")
 
 
 def idempotency_key(request_id: str | None, token: str, operation: str, value: SecretBytes) -> str | None:
@@ -123,14 +127,14 @@ def update_annotations(now_ms: int, keys: tuple[str, ...], key: str | None) -> d
     return {GATEWAY_UPDATED_ANNOTATION: str(now_ms), GATEWAY_REQUESTS_ANNOTATION: " ".join(kept)}
 
 
-def _parse(metadata: Body, variable: object) -> Record:
+def _parse(metadata: Body, variable: object, *, is_ready: bool = False) -> Record:
     """Parse an object; an older or edited CRD may have accepted a name that is no text, which is read as empty."""
     created = _milliseconds(metadata["creationTimestamp"])
     annotated = _annotated_ms(metadata, GATEWAY_CREATED_ANNOTATION)
     if annotated is not None and abs(annotated - created) <= _MAX_SKEW_MS:
         created = annotated
     name = variable if isinstance(variable, str) else ""
-    return Record(SecretId(created, UUID(metadata["uid"]), metadata["name"]), name, metadata)
+    return Record(SecretId(created, UUID(metadata["uid"]), metadata["name"]), name, metadata, is_ready)
 
 
 def _updated(metadata: Body) -> int:

@@ -4,6 +4,7 @@ The gateway has no token of its own. One session serves all callers, so it keeps
 must not go with another's request.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 from prometheus_client import Counter
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from devbox_secrets.errors import RequestTimeout, ServerError, TooManyRequests, Unreachable, api_error
 from devbox_secrets.gateway import metrics
@@ -164,8 +165,10 @@ def _describe(method: str, path: str) -> str:
 
 def _parse(request: str, raw: bytes) -> Body:
     try:
-        body: Body = from_json(raw)
-    except ValueError:
+        body: Body = json.loads(
+            raw
+        )  # pydantic's parser takes no object that is nested as deeply as Kubernetes takes it
+    except (ValueError, RecursionError):
         raise ServerError(f"{request}: the answer isn't JSON") from None
     return body
 

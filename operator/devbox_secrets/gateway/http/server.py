@@ -85,6 +85,7 @@ class Server:
         self._app = app
         self._socket = _listen(port, limits.response_timeout_seconds)
         self._config = _config(self._socket.fileno(), certificate, limits)
+        self._files = _open_files()
         self._current: _Running | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -122,7 +123,7 @@ class Server:
                 if self._current and self._current.serving.done():
                     LOG.error("the server ended by itself, and another one starts")
                     await self.renew()
-                elif waits and waited and _open_files() < _FILES * most + _OTHER_FILES:
+                elif waits and waited and most <= _open_files() - self._files < _FILES * most + _OTHER_FILES:
                     LOG.warning("all %d connections are taken: those without a request are closed", most)
                     await self.renew(_DRAIN_WHEN_FULL_SECONDS)
             except (OSError, ValueError) as error:

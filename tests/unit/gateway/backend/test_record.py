@@ -98,17 +98,24 @@ def test_the_times_of_what_was(what: str) -> None:
 
 def test_a_table_s_row_is_read_like_the_object() -> None:
     table = {
-        "columnDefinitions": [{"name": "Name"}, {"name": "Variable"}],
-        "rows": [{"cells": ["token", "TOKEN"], "object": {"metadata": metadata()}}],
+        "columnDefinitions": [{"name": "Name"}, {"name": "Variable"}, {"name": "Ready"}],
+        "rows": [{"cells": ["token", "TOKEN", "False"], "object": {"metadata": metadata()}}],
     }
     assert list(read_table(table)) == [read_object({"metadata": metadata(), "spec": {"name": "TOKEN"}})]
     assert list(read_table({**table, "rows": None})) == []
 
 
+@pytest.mark.parametrize(("cell", "is_ready"), [("True", True), ("False", False), ("Unknown", False), (None, False)])
+def test_a_table_s_row_tells_whether_devboxes_get_the_value(cell: str | None, *, is_ready: bool) -> None:
+    rows = [{"cells": [cell, "TOKEN"], "object": {"metadata": metadata()}}]
+    (row,) = read_table({"columnDefinitions": [{"name": "Ready"}, {"name": "Variable"}], "rows": rows})
+    assert row.is_ready == is_ready
+
+
 @pytest.mark.parametrize("name", [None, ["TOKEN"], 7])
 def test_a_name_that_is_no_text_is_read_as_empty(name: object) -> None:
-    columns = [{"name": "Variable"}]
-    rows = [{"cells": [name], "object": {"metadata": metadata()}}]
+    columns = [{"name": "Variable"}, {"name": "Ready"}]
+    rows = [{"cells": [name, None], "object": {"metadata": metadata()}}]
     (row,) = read_table({"columnDefinitions": columns, "rows": rows})
     assert row == read_object({"metadata": metadata(), "spec": {"name": name}})
     assert row.view.name == ""

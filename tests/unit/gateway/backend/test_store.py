@@ -11,8 +11,9 @@ from devbox_secrets.gateway.backend import store as store_module
 from devbox_secrets.gateway.backend.auth import Caller
 from devbox_secrets.gateway.backend.record import Record
 from devbox_secrets.gateway.backend.store import Store
+from devbox_secrets.gateway.backend.upstream import Body
 from devbox_secrets.gateway.contract.errors import ErrorResponse
-from unit.gateway.api_server import EDIT, KEYS, VIEW, APIServer, once
+from unit.gateway.api_server import EDIT, KEYS, VIEW, APIServer, once, ready
 
 V, W = SecretBytes(b"v"), SecretBytes(b"w")
 
@@ -180,6 +181,35 @@ async def test_of_two_with_one_name_the_older_is_found(server: APIServer, store:
     server.put("team-a", "older", "TOKEN")
     server.put("team-a", "newer", "TOKEN")
     assert (await store.by_name(caller, "TOKEN")).id.name == "older"
+
+
+async def test_one_that_devboxes_get_is_found_by_a_single_read(server: APIServer, store: Store, caller: Caller) -> None:
+    server.put("team-a", "older", "OTHER")
+    record = await create(store, caller)
+    await server.set_status("team-a", "token", ready())
+    server.requests.clear()
+    found = await store.by_name(caller, "TOKEN")
+    assert (found.id, found.variable, len(server.requests)) == (record.id, "TOKEN", 1)
+
+
+@pytest.mark.parametrize("status", [None, ready(message="the older one has the name", reason="NameConflict")])
+async def test_one_whose_name_would_be_the_first_is_not_found_where_devboxes_get_another(
+    status: Body | None, server: APIServer, store: Store, caller: Caller
+) -> None:
+    server.put("team-a", "older", "TOKEN")
+    server.put("team-a", "token", "TOKEN")
+    if status:
+        await server.set_status("team-a", "token", status)
+    assert (await store.by_name(caller, "TOKEN")).id.name == "older"
+
+
+async def test_one_whose_name_is_another_variable_s_is_not_found(
+    server: APIServer, store: Store, caller: Caller
+) -> None:
+    server.put("team-a", "token", "OTHER")
+    await server.set_status("team-a", "token", ready())
+    record = await create(store, caller)
+    assert (await store.by_name(caller, "TOKEN")).id == record.id
 
 
 @pytest.mark.parametrize("name", ["ABSENT", "no-name", "", "A,spec.name=B"])
