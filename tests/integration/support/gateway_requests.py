@@ -3,18 +3,25 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 
 import httpx
 
 from integration.support.account import Account
-from integration.support.chart import Json, get
+from integration.support.chart import Json, get, until
 
 WAIT = {"wait": "true"}
 
 
 def create(api: httpx.Client, name: str, value: str = "v", **headers: str) -> Json:
-    """Create a secret, and give it."""
-    response = api.post("/v1/secrets", json={"name": name, "value": value}, headers=headers)
+    """Create a secret, and give it; while the API server has too many requests, try again, as the SDKs do."""
+
+    def ask() -> httpx.Response | None:
+        response = api.post("/v1/secrets", json={"name": name, "value": value}, headers=headers)
+        return None if response.status_code == HTTPStatus.TOO_MANY_REQUESTS else response
+
+    response = until(f"{name} is created", ask)
+    assert response is not None
     assert response.status_code == 200, response.text
     secret: Json = response.json()
     return secret
