@@ -74,7 +74,7 @@ class _Application:
             await _NOT_HTTP(scope, receive, send)
             return
         request, match = Request(scope, receive), _ROUTER.find(scope["method"], decoded_path(scope))
-        # Who has disconnected gets no response: a server may say so with an OSError.
+        # A client that has disconnected gets no response; a server may raise OSError for it.
         with suppress(ClientDisconnect, OSError), audited(request, match.template, self.audit_log) as audit:
             response = await _respond(request, match, self.services, audit)
             audit.status = response.status_code

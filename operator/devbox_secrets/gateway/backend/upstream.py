@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 from prometheus_client import Counter
-from pydantic_core import to_json
 
 from devbox_secrets.errors import RequestTimeout, ServerError, TooManyRequests, Unreachable, api_error
 from devbox_secrets.gateway import metrics
@@ -73,7 +72,7 @@ class Upstream:
         Raises:
             APIError: there was no response, or a refusal. Its text names the request's method and group, no more.
         """
-        data = None if body is None else to_json(body)
+        data = None if body is None else json.dumps(body).encode()
         raw = await self._send(token, method, path, headers or {}, aiohttp.ClientResponse.read, params=query, data=data)
         return _parse(_describe(method, path), raw)
 
@@ -165,9 +164,7 @@ def _describe(method: str, path: str) -> str:
 
 def _parse(request: str, raw: bytes) -> Body:
     try:
-        body: Body = json.loads(
-            raw
-        )  # pydantic's parser takes no object that is nested as deeply as Kubernetes takes it
+        body: Body = json.loads(raw)
     except (ValueError, RecursionError):
         raise ServerError(f"{request}: the answer isn't JSON") from None
     return body

@@ -45,14 +45,13 @@ class Drain:
             await self._app(scope, receive, send)
         finally:
             self._in_progress -= 1
-            if not self._in_progress:
+            if self._is_ending and not self._in_progress:
                 self._idle.set()
 
     async def end(self, shutdown: Callable[[], None], seconds: float) -> None:
         """Have the server shut down when no HTTP/2 request is in progress, or after so many seconds."""
         self._is_ending = True
         if self._in_progress:
-            self._idle.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), seconds)
         await asyncio.sleep(_SENT_SECONDS)

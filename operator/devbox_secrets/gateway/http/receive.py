@@ -11,8 +11,6 @@ from devbox_secrets.gateway.contract.errors import ErrorResponse, bad_request, s
 from devbox_secrets.gateway.contract.requests import MAX_BYTES
 
 T = TypeVar("T")
-
-
 #: What the long bodies of all requests may take; of each, so much doesn't count: most values are shorter.
 _MOST_BYTES = 64 << 20
 _FREE_BYTES = 1 << 14
