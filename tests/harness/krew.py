@@ -1,11 +1,12 @@
-"""The kubectl plugin that krew installs: its archive and its manifest; imports nothing of the harness."""
+"""The kubectl plugin that krew installs: its archive and its manifest; imports oci."""
 
 import gzip
-import io
 import tarfile
 from pathlib import Path
 
 import yaml
+
+from harness import oci
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = "kubectl-devbox_secrets"
@@ -34,8 +35,8 @@ def write_archive(target: Path, wheel: Path) -> None:
     ):
         for name, path in sorted(files.items()):
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = path.stat().st_size, 0o755 if name == _PROGRAM else 0o644
-            tar.addfile(entry, io.BytesIO(path.read_bytes()))
+            entry.mode = 0o755 if name == _PROGRAM else 0o644
+            oci.add(tar, entry, path.read_bytes())
 
 
 def manifest(version: str, home: str, download: str, digest: str) -> str:

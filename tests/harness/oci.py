@@ -81,7 +81,7 @@ def _layout(target: Path) -> Iterator[Path]:
         part = root / "part"
         with tarfile.open(part, "w") as tar:
             for path in sorted(path for path in root.rglob("*") if path.is_file() and path != part):
-                _add(tar, tarfile.TarInfo(str(path.relative_to(root))), path.read_bytes())
+                add(tar, tarfile.TarInfo(str(path.relative_to(root))), path.read_bytes())
         part.chmod(0o644)
         part.replace(target)
 
@@ -96,7 +96,7 @@ def _write_layer(source: IO[bytes], target: Path) -> str:
                 entry = tarfile.TarInfo(member.name)
                 entry.type, entry.mode, entry.linkname = member.type, member.mode, member.linkname
                 content = old.extractfile(member) if member.isreg() else None
-                _add(new, entry, content.read() if content else None)
+                add(new, entry, content.read() if content else None)
         plain.seek(0)
         with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
             while block := plain.read(1 << 20):
@@ -105,7 +105,8 @@ def _write_layer(source: IO[bytes], target: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _add(tar: tarfile.TarFile, entry: tarfile.TarInfo, content: bytes | None) -> None:
+def add(tar: tarfile.TarFile, entry: tarfile.TarInfo, content: bytes | None) -> None:
+    """Add a file with this content, or an entry that has none."""
     entry.size = len(content or b"")
     tar.addfile(entry, io.BytesIO(content or b""))
 
