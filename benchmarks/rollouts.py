@@ -147,7 +147,7 @@ def whole(cluster: Cluster) -> None:
 
 @contextmanager
 def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Follow the log of each pod as it comes; gives who reads the audit log's lines, when the block has ended."""
+    """Follow each pod's log, and give a function that returns the audit log's lines once the block has ended."""
     stop, following = Event(), dict[str, Path]()
 
     def follow(stack: ExitStack) -> None:
