@@ -58,7 +58,7 @@ _STEPS = [
     _Step("A value that wasn't sealed is refused, and nobody repeats it.", "kubectl apply -f mistake.yaml", "seal it"),
 ]
 _MISTAKE = """\
-apiVersion: devbox-secrets.dev/v1alpha1
+apiVersion: devbox-secrets.dev/v1beta1
 kind: AccountSecret
 metadata: {name: mistake}
 spec: {name: GITHUB_TOKEN, sealed: ghp_pasted-as-it-is}

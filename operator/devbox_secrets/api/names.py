@@ -1,7 +1,7 @@
 """Names in Kubernetes: the group, objects, labels, annotations, field managers and REST paths."""
 
 GROUP = "devbox-secrets.dev"
-VERSION = "v1alpha1"
+VERSION = "v1beta1"
 KIND = "AccountSecret"
 PLURAL = "accountsecrets"
 

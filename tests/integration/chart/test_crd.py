@@ -35,7 +35,7 @@ DURATION = "spec.rotateAfter: Invalid value: must be a number of days, hours or 
 
 def account_secret(**spec: object) -> dict[str, Any]:
     return {
-        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "apiVersion": "devbox-secrets.dev/v1beta1",
         "kind": "AccountSecret",
         "metadata": {"name": "token"},
         "spec": {"name": "TOKEN", "sealed": SEALED, **spec},

@@ -23,7 +23,7 @@ OLD, NEW, LOST = (
 KEYRING = Keyring([OLD, NEW])
 FILE = """\
 # The tokens of our agents. {canary}
-apiVersion: devbox-secrets.dev/v1alpha1
+apiVersion: devbox-secrets.dev/v1beta1
 kind: AccountSecret
 metadata: {{namespace: team, name: token}}
 spec:
@@ -31,7 +31,7 @@ spec:
     name: TOKEN
 ---
 kind: AccountSecret
-apiVersion: devbox-secrets.dev/v1alpha1
+apiVersion: devbox-secrets.dev/v1beta1
 metadata: {{name: token}}
 spec: {{name: HOMELESS, sealed: {new}}}
 """
@@ -112,7 +112,7 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(controlplane: Contro
     assert "1 would be resealed" in done.stderr
 
 
-HEAD = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
+HEAD = "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
 
 
 def test_what_can_not_be_resealed_is_told_and_holds_back_no_other(controlplane: ControlPlane, folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_bytes_around_a_value_stay_as_they_are(controlplane: ControlPlane, folde
 
 
 def test_a_manifest_without_a_namespace_is_the_account_s(controlplane: ControlPlane, folder: Path) -> None:
-    head = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\n"
+    head = "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\n"
     (folder / "one.json").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(OLD)}}}\n")
     assert run(controlplane, folder, "one.json", code=3)[0][1][2] == "refused"
     assert run(controlplane, folder, "one.json", "-n", "team")[0][1][2] == "resealed"

@@ -23,7 +23,7 @@ FILES = {
     ".env": "GITHUB_TOKEN=canary-3\nexport DB='canary-4'\nPATH=/canary-5\nREGISTRY=${DB}/canary-6\n",
     "passphrase": "a passphrase for the test\n",
     "plain.yaml": (
-        "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {name: token, namespace: team-a}\n"
+        "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\nmetadata: {name: token, namespace: team-a}\n"
         "spec:\n  name: TOKEN\n  sealed: canary-7\n"
     ),
 }

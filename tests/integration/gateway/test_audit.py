@@ -195,4 +195,4 @@ def test_of_an_account_that_the_request_names_nothing_is_logged_when_the_api_ser
             controlplane.apiserver.start()
             controlplane.apiserver.wait_ready()
     assert CANARIES[0] not in it.log
-    assert "GET /apis/devbox-secrets.dev/v1alpha1: ClientConnectorError" in it.log
+    assert "GET /apis/devbox-secrets.dev/v1beta1: ClientConnectorError" in it.log

@@ -105,7 +105,7 @@ def managed_fields(random: Random) -> list[Json]:
         {
             "manager": random.choice(["devbox-secrets", "devbox-secrets-gateway", "", CANARY, "🦄", "m" * 128]),
             "operation": random.choice(["Update", "Apply"]),
-            "apiVersion": random.choice(["devbox-secrets.dev/v1alpha1", "devbox-secrets.dev/v9"]),
+            "apiVersion": random.choice(["devbox-secrets.dev/v1beta1", "devbox-secrets.dev/v9"]),
             "time": random.choice([None, *_TIMES[:3]]),
             "fieldsType": "FieldsV1",
             "fieldsV1": random.choice(owned),
@@ -131,7 +131,7 @@ def write_deep(client: httpx.Client, account: str, name: str) -> None:
     entry = {
         "manager": "m",
         "operation": "Update",
-        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "apiVersion": "devbox-secrets.dev/v1beta1",
         "fieldsType": "FieldsV1",
     }
     body = json.dumps({"metadata": {"managedFields": [{**entry, "fieldsV1": "<deep>"}]}}).replace('"<deep>"', deep)

@@ -19,7 +19,7 @@ variables = alike | st.from_regex(VARIABLE_PATTERN, fullmatch=True).filter(lambd
 def test_a_manifest_has_what_was_given_and_nothing_else() -> None:
     spec = AccountSecretSpec(name="GITHUB_TOKEN", sealed="dbs1.…")
     assert manifest("team", spec) == {
-        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "apiVersion": "devbox-secrets.dev/v1beta1",
         "kind": "AccountSecret",
         "metadata": {"name": "github-token", "namespace": "team"},
         "spec": {"name": "GITHUB_TOKEN", "sealed": "dbs1.…"},

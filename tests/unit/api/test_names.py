@@ -13,7 +13,7 @@ from devbox_secrets.api import names
         ("ENV_ANNOTATION", "devbox-secrets.dev/env"),
         ("MOUNT_ANNOTATION", "devbox-secrets.dev/mount"),
         ("ACCOUNT_SECRET", "devbox-account-secrets"),
-        ("ALL_ACCOUNT_SECRETS_PATH", "/apis/devbox-secrets.dev/v1alpha1/accountsecrets"),
+        ("ALL_ACCOUNT_SECRETS_PATH", "/apis/devbox-secrets.dev/v1beta1/accountsecrets"),
     ],
 )
 def test_what_people_and_their_manifests_name_stays(name: str, text: str) -> None:
@@ -33,8 +33,8 @@ def test_every_field_manager_is_another_one() -> None:
 @pytest.mark.parametrize(
     ("name", "path"),
     [
-        ("", "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets"),
-        ("github-token", "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets/github-token"),
+        ("", "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets"),
+        ("github-token", "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets/github-token"),
     ],
 )
 def test_account_secrets_are_at_their_account_s_path(name: str, path: str) -> None:

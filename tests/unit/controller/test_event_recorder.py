@@ -56,7 +56,7 @@ async def test_an_event_is_recorded_on_the_state_of_the_account_secret_that_it_i
     before = written()
     await scans.recorder.record(AccountSecret.parse(at(7, account_secret("A", "dbs1.…"))), EVENT)
     regarding = {
-        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "apiVersion": "devbox-secrets.dev/v1beta1",
         "kind": "AccountSecret",
         "namespace": "team",
         "name": "a",

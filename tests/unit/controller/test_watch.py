@@ -180,7 +180,7 @@ class Server:
     [
         ("/api/v1/namespaces?limit=500", 200, ["namespaces"]),
         ("/api/v1/secrets?limit=500&fieldSelector=metadata.name%3Dx", 200, ["secrets"]),
-        ("/apis/devbox-secrets.dev/v1alpha1/accountsecrets?limit=500", 200, ["accountsecrets"]),
+        ("/apis/devbox-secrets.dev/v1beta1/accountsecrets?limit=500", 200, ["accountsecrets"]),
         ("/api/v1/namespaces?limit=500&continue=x", 200, []),
         ("/api/v1/namespaces?watch=true", 200, []),
         ("/api/v1/namespaces?limit=500", 403, ["namespaces"]),

@@ -16,7 +16,7 @@ from unit.controller.objects import account_secret, secret
 from unit.kube.fake_api import FakeApi, FakeClient
 
 SECRET = "/api/v1/namespaces/box/secrets/devbox-account-secrets"  # noqa: S105 - a path
-ACCOUNT_SECRET = "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets/a"  # noqa: S105 - a path
+ACCOUNT_SECRET = "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets/a"  # noqa: S105 - a path
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/ours/leases/devbox-secrets"
 EVENTS = "/apis/events.k8s.io/v1/namespaces/team/events"
 REGARDING = {"kind": "AccountSecret", "namespace": "team", "name": "a", "resourceVersion": "7"}

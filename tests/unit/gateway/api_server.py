@@ -19,7 +19,7 @@ T = TypeVar("T")
 EDIT = frozenset({"get", "list", "watch", "create", "update", "patch", "delete", "get namespaces"})
 VIEW = frozenset({"get", "list", "watch", "get namespaces"})
 KEYS = Keyring([KeyPair.generate(datetime.now(UTC))])
-_ITEM = re.compile("/apis/devbox-secrets.dev/v1alpha1/namespaces/([^/]+)/accountsecrets(?:/([^/]+))?")
+_ITEM = re.compile("/apis/devbox-secrets.dev/v1beta1/namespaces/([^/]+)/accountsecrets(?:/([^/]+))?")
 _NAMESPACE = re.compile("/api/v1/namespaces/([^/]+)")
 _PUBLIC_KEYS = "/api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-public-keys"
 

@@ -24,7 +24,7 @@ OLD, KEY, OTHER = (
 )
 STORED = {key.public.id: base64.b64encode(key.dump()).decode() for key in (OLD, KEY)}
 PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests
-SECRETS = "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets"
+SECRETS = "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets"
 SECRET: Json = {
     "metadata": {
         "uid": "1", "namespace": "team", "name": "token", "generation": 1, "resourceVersion": "7",
@@ -46,7 +46,7 @@ RESPONSES: dict[str, Json | Exception] = {
     f"GET {SECRETS}": listed(SECRET),
     f"PATCH {SECRETS}/token": SECRET,
     f"DELETE {SECRETS}/token": {},
-    "GET /apis/devbox-secrets.dev/v1alpha1/accountsecrets": listed(SECRET),
+    "GET /apis/devbox-secrets.dev/v1beta1/accountsecrets": listed(SECRET),
     f"GET {OPERATOR}/configmaps/devbox-secrets-public-keys": {
         "metadata": {"labels": {"app.kubernetes.io/version": "1.2.3"}},
         "data": {"newest": str(KEY.public)},

@@ -11,7 +11,7 @@ from devbox_secrets.cli import app
 from devbox_secrets.kube.client import Client
 from unit.cli.fake_client import FakeClient, Json
 
-ALL = "/apis/devbox-secrets.dev/v1alpha1"
+ALL = "/apis/devbox-secrets.dev/v1beta1"
 SEALED = f"dbs1.{'a' * 16}.YQ"
 LONG_AGO = "2020-01-01T00:00:00Z"
 

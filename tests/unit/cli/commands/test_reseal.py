@@ -34,7 +34,7 @@ def _keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 TEXT = (
-    "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
+    "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
     f"spec: {{name: TOKEN, sealed: {OLD.public.seal(SecretBytes(b'x'), account='team', name='TOKEN')}}}\n"
 )
 

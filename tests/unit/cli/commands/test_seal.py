@@ -90,7 +90,7 @@ def test_what_is_printed_is_a_manifest_that_opens_with_the_key() -> None:
     sealed = body["spec"].pop("sealed")
     assert sealed.startswith(f"dbs1.{KEY.public.id}.")
     assert body == {
-        "apiVersion": "devbox-secrets.dev/v1alpha1",
+        "apiVersion": "devbox-secrets.dev/v1beta1",
         "kind": "AccountSecret",
         "metadata": {"name": "token", "namespace": "team"},
         "spec": {"name": "TOKEN"},
@@ -450,7 +450,7 @@ def test_an_answer_that_is_a_proxy_s_page_is_told_without_quoting_it() -> None:
         result = run("list", "--kubeconfig", "proxied")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "devbox-secrets: GET /apis/devbox-secrets.dev/v1alpha1/namespaces/team-one/accountsecrets:"
+        "devbox-secrets: GET /apis/devbox-secrets.dev/v1beta1/namespaces/team-one/accountsecrets:"
         " the answer isn't an API server's, but a proxy's perhaps\n"
     )
 

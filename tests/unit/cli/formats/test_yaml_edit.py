@@ -16,7 +16,7 @@ from devbox_secrets.cli.formats.yaml_edit import find, replaced
 from devbox_secrets.errors import InvalidText
 
 OLD, NEW = "dbs1.0000000000000000.AAAA", "dbs1.1111111111111111.BBBBBB"
-HEAD = "apiVersion: devbox-secrets.dev/v1alpha1\nkind: AccountSecret\nmetadata: {name: token, namespace: team}\n"
+HEAD = "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\nmetadata: {name: token, namespace: team}\n"
 
 
 def resealed(text: str) -> str:
@@ -58,7 +58,7 @@ def test_only_the_sealed_string_changes(spec: str) -> None:
 
 
 MANIFEST = {
-    "apiVersion": "devbox-secrets.dev/v1alpha1",
+    "apiVersion": "devbox-secrets.dev/v1beta1",
     "kind": "AccountSecret",
     "metadata": {"name": "token", "namespace": "team"},
     "spec": {"name": "TOKEN", "sealed": OLD},

@@ -10,7 +10,7 @@ from devbox_secrets.errors import AmbiguousName, Conflict, NotFound, RequestTime
 from devbox_secrets.kube.client import APPLY
 from unit.cli.fake_client import FakeClient, Json
 
-ALL = "/apis/devbox-secrets.dev/v1alpha1/namespaces/team/accountsecrets"
+ALL = "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets"
 TOKEN = f"{ALL}/token"
 SEALED = f"dbs1.{'a' * 16}.YQ"
 NEXT = f"dbs1.{'b' * 16}.YQ"

@@ -29,7 +29,7 @@ from devbox_secrets.gateway import metrics
 from devbox_secrets.gateway.backend.upstream import Body, Upstream
 from devbox_secrets.serving.tls import Authority
 
-PATH = "/apis/devbox-secrets.dev/v1alpha1/namespaces/canary/accountsecrets/canary"
+PATH = "/apis/devbox-secrets.dev/v1beta1/namespaces/canary/accountsecrets/canary"
 NO_TLS = cast("Authority", SimpleNamespace(context=True))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -122,7 +122,7 @@ async def test_each_status_is_an_error_that_repeats_nothing(status: int, error: 
     with pytest.raises(APIError) as caught:
         await upstream.request("t", "GET", PATH)
     assert type(caught.value) is error
-    assert str(caught.value) == f"GET /apis/devbox-secrets.dev/v1alpha1: {status}"
+    assert str(caught.value) == f"GET /apis/devbox-secrets.dev/v1beta1: {status}"
     assert counted(code) == before + 1
 
 
