@@ -12,18 +12,23 @@ NAMESPACE = "devbox-secrets"
 DEVBOX = "devbox-secrets.dev/devbox=true"
 """The label that makes a pod a devbox."""
 
-_CHART = Path(__file__).parents[2] / "charts/devbox-secrets"
+CHART = Path(__file__).parents[2] / "charts/devbox-secrets"
+"""This tree's."""
+
 _CRD = "accountsecrets.devbox-secrets.dev"
 _SECONDS = 120
 
 
-def install(cluster: Cluster, *options: str) -> None:
-    """Install or upgrade the chart, with further options such as --set, and wait until all of it works."""
-    repository, tag = operator_image(cluster).rsplit(":", 1)
+def install(cluster: Cluster, *options: str, chart: Path = CHART, image: str | None = None) -> None:
+    """Install or upgrade the chart, with further options such as --set, and wait until all of it works.
+
+    The image is this tree's unless another one is named, which the cluster's node must have.
+    """
+    repository, tag = (image or operator_image(cluster)).rsplit(":", 1)
     with step("installing the chart"):
         try:
             cluster.helm(
-                *("upgrade", "--install", NAMESPACE, _CHART, f"--namespace={NAMESPACE}", "--create-namespace"),
+                *("upgrade", "--install", NAMESPACE, chart, f"--namespace={NAMESPACE}", "--create-namespace"),
                 *("--wait", f"--timeout={_SECONDS}s", *options),
                 f"--set-string=image.repository={repository},image.tag={tag}",
             )

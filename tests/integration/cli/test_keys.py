@@ -425,3 +425,31 @@ def _put(controlplane: ControlPlane, account: str, variable: str, value: bytes) 
     body = at.manifest(variable, value)
     at.is_ready(at.apply(body))
     return body
+
+
+def test_one_cluster_of_a_fleet_rotates_and_the_others_restore(
+    controlplane: ControlPlane, running: Operator, passphrase: str, tmp_path: Path
+) -> None:
+    """As docs/operations.md has it: the same manifest opens in every cluster."""
+    store(controlplane, made(days=1))
+    with ControlPlane.start() as other:
+        install(other)
+        _backed_up(controlplane, other, tmp_path / "first", passphrase)
+        with operator(other, tmp_path, keys_refresh_seconds="0.1", rotate_keys="never"):
+            is_published(other, stored(controlplane))
+            done = keys(controlplane, "rotate")
+            assert done.returncode == 0, done.stderr
+            body = Account.of(controlplane, "default").manifest("TOKEN", b"everywhere")
+            here, there = Account.of(controlplane, "default"), Account.of(other, "default")
+            here.is_ready(here.apply(body))
+            there.is_ready(there.apply(body), "UnknownKey")
+            _backed_up(controlplane, other, tmp_path / "second", passphrase)
+            there.is_ready(body["metadata"]["name"])
+            there.holds(here.data())
+            until("both seal with the same key", lambda: newest(other) == newest(controlplane))
+
+
+def _backed_up(controlplane: ControlPlane, other: ControlPlane, file: Path, passphrase: str) -> None:
+    for at, what in ((controlplane, "backup"), (other, "restore")):
+        done = keys(at, what, str(file), passphrase)
+        assert done.returncode == 0, done.stderr

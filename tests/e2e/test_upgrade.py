@@ -1,0 +1,137 @@
+"""An upgrade from the last release while the cluster is in use: nothing is lost, refused or restarted."""
+
+import base64
+import os
+import re
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from e2e.accounts import DEVBOX, SECRET, Account, until
+from harness import release
+from harness.kind import Cluster
+from harness.release import NAMESPACE
+from harness.run import run
+
+ROOT = Path(__file__).parents[2]
+CRD = "crds/accountsecrets.devbox-secrets.dev.yaml"
+TALKATIVE = "--set=logLevel=DEBUG"
+#: Values that are there before, during and after the upgrade.
+LASTING = {f"LASTING_{number}": f"canary-lasting-{number}" for number in range(10)}
+
+
+def last_release() -> str:
+    """Return the newest tag before this commit; before the first one, the commit that made the API what it is."""
+    git = ("git", "-C", ROOT)
+    tags = run(*git, "tag", "--merged=HEAD", "--no-contains=HEAD", "--sort=-version:refname", "--list", "v*").split()
+    version = re.search(r"name: (v\d\w*)$", (ROOT / CRD).read_text(), re.MULTILINE)
+    assert version
+    return tags[0] if tags else run(*git, "log", "--format=%H", f"-S{version[0]}", "--", CRD).split()[-1]
+
+
+@pytest.fixture(scope="module", name="last")
+def _last(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The last release's chart, and its image on the cluster's node."""
+    if cluster.engine is None:
+        pytest.skip("an existing cluster may not be able to pull the last release's image")
+    folder = tmp_path_factory.mktemp("last")
+    run("git", "-C", ROOT, "archive", f"--output={folder}.tar", last_release())
+    with tarfile.open(f"{folder}.tar") as archive:
+        archive.extractall(folder, filter="data")
+    env = {**os.environ, "PYTHONPATH": str(folder / "tests")}
+    image = run(sys.executable, "-m", "harness", "image", env=env, cwd=folder).strip()
+    cluster.load(image)
+    yield folder / "charts/devbox-secrets", image
+    release.install(cluster, TALKATIVE)
+
+
+@pytest.mark.parametrize("method", ["policy", "webhook"])
+def test_an_upgrade_loses_no_secret_and_disturbs_no_devbox(
+    method: str, account: Account, last: tuple[Path, str]
+) -> None:
+    chart, image = last
+    injection = f"--set=injection.method={method}"
+    release.install(account.cluster, TALKATIVE, injection, chart=chart, image=image)
+    for variable, value in LASTING.items():
+        account.sync(variable, value)
+    for name in ("one", "two"):
+        account.create("Pod", name, account.spec(waiting(account)), labels=DEVBOX)
+    account.kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
+    boxes, keys = devboxes(account), sealing_keys(account)
+
+    with used(account) as calls:
+        release.install(account.cluster, TALKATIVE, injection)
+    assert min(calls) > 3
+
+    assert devboxes(account) == boxes
+    assert sealing_keys(account) == keys
+    until("the account Secret holds what is sealed", lambda: values(account) == LASTING)
+    account.sync("LATER", "canary-later")
+    assert account.run("box", account.spec(account.container("main", command=["printenv", "LATER", "LASTING_9"])))
+
+
+def waiting(account: Account) -> dict[str, Any]:
+    return account.container("main", command=["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"])
+
+
+def devboxes(account: Account) -> list[tuple[str, str, int]]:
+    """Tell each running devbox by its uid, its container and how often that was restarted."""
+    pods = account.cluster.get("pods", f"-n{account.name}")["items"]
+    states = [(pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]) for pod in pods]
+    return sorted((uid, state["containerID"], state["restartCount"]) for uid, state in states)
+
+
+def sealing_keys(account: Account) -> set[str]:
+    return set(account.cluster.get("secret", "devbox-secrets-keys", f"-n{NAMESPACE}")["data"])
+
+
+def values(account: Account) -> dict[str, str]:
+    data = account.cluster.get("secret", SECRET, f"-n{account.name}")["data"]
+    return {name: base64.b64decode(value).decode() for name, value in data.items()}
+
+
+@contextmanager
+def used(account: Account) -> Iterator[list[int]]:
+    """Create devboxes, read the values, and let secrets come and go; gives how often each was done, once it's over."""
+    stop = Event()
+    calls: list[int] = []
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(repeated, work, account, stop) for work in (creates, reads, changes)]
+        try:
+            yield calls
+        finally:
+            stop.set()
+        calls += [each.result() for each in running]
+
+
+def repeated(work: Callable[[Account, int], None], account: Account, stop: Event) -> int:
+    number = 0
+    while not stop.is_set():
+        work(account, number)
+        number += 1
+    return number
+
+
+def creates(account: Account, _: int) -> None:
+    said = account.kubectl("run", "another", f"--labels={release.DEVBOX}", "--image=none", "--dry-run=server", "-ojson")
+    assert "envFrom" in said
+
+
+def reads(account: Account, _: int) -> None:
+    assert LASTING.items() <= values(account).items()
+
+
+def changes(account: Account, number: int) -> None:
+    variable = f"PASSING_{number}"
+    for value in ("canary-first", "canary-second"):
+        account.apply(account.seal(variable, value))
+    until(f"{variable} has its value", lambda: values(account).get(variable) == "canary-second", seconds=60)
+    account.kubectl("delete", "accountsecret", variable.lower().replace("_", "-"))
+    until(f"{variable} is gone", lambda: variable not in values(account), seconds=60)
