@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 
-from harness import archive, artifacts, image, oci, runtime
+from harness import archive, artifacts, image, oci, runtime, tools
 from harness.kind import Cluster
 from harness.run import ClusterError, is_locked, lock, run
 
@@ -195,3 +196,22 @@ def test_an_image_without_a_tag_is_refused(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DEVBOX_SECRETS_IMAGE", name)
     with pytest.raises(ClusterError, match="NAME:TAG"):
         image.operator_image(EXISTING)
+
+
+PINS = Path(tools.__file__).with_name("tools")
+#: These need later versions of their own: helm of kubectl's, and coredns of a fork's.
+LATER = {"github.com/go-errors/errors", "github.com/coredns/caddy"}
+
+
+def pinned(folder: str) -> dict[str, str]:
+    """Give the version of each module that a folder's go.mod requires."""
+    text = (PINS / folder / "go.mod").read_text()
+    return dict(re.findall(r"^(?:require |\t)(\S+) (?:=> \S+ )?(v\S+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("folder", ["coredns", "crictl", "helm"])
+def test_what_a_program_shares_with_kubernetes_is_compiled_once(folder: str) -> None:
+    ours, kubernetes = pinned(folder), pinned("kubernetes-1.37")
+    shared = ours.keys() & kubernetes.keys() - LATER
+    assert "k8s.io/client-go" in shared
+    assert {name: ours[name] for name in shared} == {name: kubernetes[name] for name in shared}
