@@ -62,12 +62,16 @@ class Engine:
         """Get an image unless the engine holds it; False where its registry cannot be reached."""
         if self.has_image(image):
             return True
-        if not _registry_answers(self):
+        if not self.reaches_registry():
             say(f"{image.partition('@')[0]} cannot be pulled: no registry answers")
             return False
         with step(f"pulling {image}"):
             self.docker("pull", "--quiet", image, timeout=_PULL_SECONDS)
         return True
+
+    def reaches_registry(self) -> bool:
+        """Tell whether images can be pulled."""
+        return _registry_answers(self)
 
     def answers(self) -> bool:
         """Tell whether the engine is there."""

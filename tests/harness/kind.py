@@ -14,7 +14,7 @@ from typing import Any
 from harness.engine import Engine, engine
 from harness.nodeimage import node_image
 from harness.run import CACHE, ClusterError, is_locked, lock, run, say, step
-from harness.tools import KUBERNETES_VERSION, tool
+from harness.tools import KUBERNETES_VERSION, tool, users
 
 PREFIX = "devbox-secrets-"
 KEPT = f"{PREFIX}dev"
@@ -126,7 +126,7 @@ def _find(it: Engine, name: str) -> Cluster | None:
         version = json.loads(found.kubectl("version", "--output=json", timeout=15))["serverVersion"]["gitVersion"]
     except (ClusterError, KeyError):
         version = "none that answers"
-    if _minor(version) == _minor(KUBERNETES_VERSION):
+    if _minor(version) == _minor(KUBERNETES_VERSION) or (users() and version.startswith("v")):
         return found
     say(f"{name} runs Kubernetes {version}; a new one is made")
     _delete(it, name)
@@ -138,15 +138,16 @@ def _minor(version: str) -> list[str]:
 
 
 def _create(it: Engine, name: str, *, keep: bool) -> Cluster:
-    image = node_image(it)
+    image = _image(it)
     folder = _FOLDER / name
     folder.mkdir(mode=0o700, exist_ok=True)
     if keep:
         (folder / "keep").touch()
     kubeconfig = kubeconfig_of(name)
-    with step(f"creating the cluster {name}, Kubernetes {KUBERNETES_VERSION}"):
+    with step(f"creating the cluster {name} with {image or 'the image that kind chooses'}"):
         _kind(
-            *(it, "create", "cluster", "--name", name, "--image", image, "--kubeconfig", str(kubeconfig)),
+            *(it, "create", "cluster", "--name", name, "--kubeconfig", str(kubeconfig)),
+            *(("--image", image) if image else ()),
             *("--wait", f"{_READY_SECONDS}s", "--config", "-"),
             stdin=json.dumps(_configuration()),
         )
@@ -157,6 +158,13 @@ def _create(it: Engine, name: str, *, keep: bool) -> Cluster:
             *("--namespace=kube-system", "rollout", "status", "deployment/coredns", f"--timeout={_READY_SECONDS}s")
         )
     return made
+
+
+def _image(it: Engine) -> str | None:
+    """Return the name of the node's image, None where the user's kind pulls the one it was made for."""
+    if named := os.environ.get("DEVBOX_SECRETS_NODE_IMAGE"):
+        return named
+    return None if users() and it.reaches_registry() else node_image(it)
 
 
 def _configuration() -> dict[str, object]:

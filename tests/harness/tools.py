@@ -1,6 +1,8 @@
 """The cluster's programs, built with Go as tools/*/go.mod pin them; imports nothing of the project.
 
 `python -m harness.tools [NAME…]` builds them ahead of use and prints their paths.
+
+With DEVBOX_SECRETS_TOOLS=path, kind, kubectl and helm are those on PATH if all three are there.
 """
 
 import fcntl
@@ -26,6 +28,7 @@ KUBERNETES = os.environ.get("DEVBOX_SECRETS_KUBERNETES", "1.37")
 
 _PINS = Path(__file__).with_name("tools")
 _HEARTBEAT_SECONDS = 30.0
+_USERS = ("kind", "kubectl", "helm")
 _MINUTES = {"kube-apiserver": 5, "syft": 5, "kube-controller-manager": 2, "coredns": 2}
 
 
@@ -102,9 +105,17 @@ def _downloaded(folder: Path, module: str) -> Path:
 
 
 @cache
+def users() -> dict[str, Path]:
+    """Return the user's own programs where they are to be used, or nothing: then all are built."""
+    found = {name: Path(path) for name in _USERS if (path := shutil.which(name))}
+    wanted = os.environ.get("DEVBOX_SECRETS_TOOLS") == "path"
+    return found if wanted and len(found) == len(_USERS) else {}
+
+
+@cache
 def tool(name: str) -> Path:
-    """Return the path of a program, built on first use; one on PATH is never used."""
-    return tools(name)[name]
+    """Return the path of a program: the user's own, or else ours, built on first use."""
+    return users().get(name) or tools(name)[name]
 
 
 def tools(*names: str) -> dict[str, Path]:
