@@ -89,7 +89,8 @@ def make_accounts(server: Server, prefix: str, count: int) -> list[str]:
     names = [f"{prefix}-{number}" for number in range(count)]
     bodies = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
     send_all(server, [Request("POST", "/api/v1/namespaces", json.dumps(body).encode()) for body in bodies])
-    wait("every namespace is set up", 60, lambda: asyncio.run(_set_up(server)) >= set(names))
+    # Its controllers are allowed some 20 requests a second.
+    wait("every namespace is set up", 60 + count / 5, lambda: asyncio.run(_set_up(server)) >= set(names))
     return names
 
 
