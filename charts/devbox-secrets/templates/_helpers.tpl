@@ -250,10 +250,16 @@ imagePullSecrets:
 {{- if not .Values.devboxes.selectors }}
 {{- fail "devboxes.selectors is empty, so no pod would get secrets: list at least one label selector, or leave the value out for the default ones" }}
 {{- end }}
-{{- range $i, $selector := .Values.devboxes.selectors }}
+{{- $selectors := list }}
+{{- range $i, $entry := .Values.devboxes.selectors }}
+{{- $selector := omit $entry "as" }}
 {{- if not (or $selector.matchLabels $selector.matchExpressions) }}
 {{- fail (printf "devboxes.selectors[%d] is empty and would match every pod of the cluster: give it matchLabels or matchExpressions" $i) }}
 {{- end }}
+{{- if has $selector $selectors }}
+{{- fail (printf "devboxes.selectors[%d] has the same labels as an earlier one: remove one of them" $i) }}
+{{- end }}
+{{- $selectors = append $selectors $selector }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well" }}
@@ -354,11 +360,12 @@ v1/Pod; without one (helm template) there is only a version to go by. */}}
 {{/* One binding for each selector, named after it: when the list changes, the bindings of the others are not touched. */}}
 {{- define "devbox-secrets.bindings" -}}
 {{- range .context.Values.devboxes.selectors }}
+{{- $selector := omit . "as" }}
 ---
 apiVersion: admissionregistration.k8s.io/v1
 kind: {{ $.kind }}Binding
 metadata:
-  name: {{ $.policy }}-{{ toJson . | sha256sum | trunc 8 }}
+  name: {{ $.policy }}-{{ toJson $selector | sha256sum | trunc 8 }}
   {{- include "devbox-secrets.metadata" (dict "root" $.context) | nindent 2 }}
 spec:
   policyName: {{ $.policy }}
@@ -367,7 +374,48 @@ spec:
   {{- end }}
   matchResources:
     objectSelector:
-      {{- toYaml . | nindent 6 }}
+      {{- toYaml $selector | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* Whether a pod gets files, in CEL: a constant where all selectors say the same. */}}
+{{- define "devbox-secrets.asFiles" -}}
+{{- $selectors := list }}
+{{- range .Values.devboxes.selectors }}
+{{- if eq (.as | default $.Values.injection.as) "files" }}
+{{- $selectors = append $selectors (include "devbox-secrets.matches" .) }}
+{{- end }}
+{{- end }}
+{{- if not $selectors -}}
+false
+{{- else if eq (len $selectors) (len .Values.devboxes.selectors) -}}
+true
+{{- else -}}
+{{ join " || " $selectors }}
+{{- end }}
+{{- end }}
+
+{{/* A label selector in CEL. */}}
+{{- define "devbox-secrets.matches" -}}
+{{- $terms := list }}
+{{- range $key, $value := .matchLabels }}
+{{- $terms = append $terms (printf "object.metadata.?labels[?%s].optMap(value, value == %s).orValue(false)" (toJson $key) (toJson $value)) }}
+{{- end }}
+{{- range .matchExpressions }}
+{{- $not := has .operator (list "NotIn" "DoesNotExist") | ternary "!" "" }}
+{{- $condition := has .operator (list "In" "NotIn") | ternary (printf "value in %s" (toJson .values)) "true" }}
+{{- $terms = append $terms (printf "%sobject.metadata.?labels[?%s].optMap(value, %s).orValue(false)" $not (toJson .key) $condition) }}
+{{- end }}
+{{- join " && " $terms }}
+{{- end }}
+
+{{/* Whether a pod gets files in place of all variables, in CEL: as its selectors say, unless the annotation env is there. */}}
+{{- define "devbox-secrets.filesAlone" -}}
+{{- $asFiles := include "devbox-secrets.asFiles" . }}
+{{- if eq $asFiles "false" -}}
+false
+{{- else -}}
+!("devbox-secrets.dev/env" in object.metadata.?annotations.orValue({})) && ({{ $asFiles }})
 {{- end }}
 {{- end }}
 
@@ -390,6 +438,8 @@ webhook has the same bounds.
 {{- define "devbox-secrets.mostCharacters" -}}60000{{- end }}
 {{/* Entries of the annotation env times containers. */}}
 {{- define "devbox-secrets.mostAdded" -}}300{{- end }}
+{{/* Where the files are, unless the annotation mount says otherwise. */}}
+{{- define "devbox-secrets.filesPath" -}}/var/run/secrets/devbox-secrets.dev{{- end }}
 {{/* The longest path that Linux takes. */}}
 {{- define "devbox-secrets.mostOfPath" -}}4095{{- end }}
 {{- define "devbox-secrets.mostContainers" -}}100{{- end }}
@@ -401,8 +451,11 @@ so many are looked into, and there only at the lists that something is added to.
 size(object.metadata.?annotations.orValue({})) <= {{ include "devbox-secrets.mostAnnotations" . }} &&
 size(object.spec.containers) + size(object.spec.?initContainers.orValue([])) <= {{ include "devbox-secrets.mostContainers" . }} &&
 (object.spec.containers + object.spec.?initContainers.orValue([])).map(c,
-  size(c[?("devbox-secrets.dev/env" in object.metadata.?annotations.orValue({}) ? "env" : "envFrom")].orValue([])) +
-  ("devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) ? size(c.?volumeMounts.orValue([])) : 0)
-).sum() +
-("devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) ? size(object.spec.?volumes.orValue([])) : 0) <=
+  size(c[?("devbox-secrets.dev/env" in object.metadata.?annotations.orValue({}) ? "env" : "envFrom")].orValue([]))
+).sum() + (
+  "devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) || {{ include "devbox-secrets.filesAlone" . }}
+  ? size(object.spec.?volumes.orValue([])) +
+    (object.spec.containers + object.spec.?initContainers.orValue([])).map(c, size(c.?volumeMounts.orValue([]))).sum()
+  : 0
+) <=
 {{- end }}

@@ -11,6 +11,8 @@ ACCOUNT_LABEL = f"{GROUP}/account"
 INJECT_ANNOTATION = f"{GROUP}/inject"
 ENV_ANNOTATION = f"{GROUP}/env"
 MOUNT_ANNOTATION = f"{GROUP}/mount"
+#: Where devboxes have files, unless the annotation says otherwise.
+FILES_PATH = f"/var/run/secrets/{GROUP}"
 #: The one native Secret of a member namespace.
 ACCOUNT_SECRET = "devbox-account-secrets"  # noqa: S105 - a name
 SECRET_TYPE = "Opaque"  # noqa: S105 - a type, which can't be changed

@@ -11,7 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from devbox_secrets.api.names import ACCOUNT_SECRET, ENV_ANNOTATION, INJECT_ANNOTATION, MOUNT_ANNOTATION
+from devbox_secrets.api.names import (
+    ACCOUNT_SECRET,
+    ENV_ANNOTATION,
+    FILES_PATH,
+    INJECT_ANNOTATION,
+    MOUNT_ANNOTATION,
+)
 
 Operation = dict[str, Any]
 """One operation of a JSON patch (RFC 6902); all of ours are `add`."""
@@ -80,34 +86,39 @@ class Pod(_Part):
                 yield f"/spec/{kind}/{number}", container
 
 
-def patch(pod: Pod, *, optional: bool) -> list[Operation]:
-    """Give what makes a devbox of a pod; `optional` says whether it starts without its secrets.
+def patch(pod: Pod, *, optional: bool, as_files: bool) -> list[Operation]:
+    """Give what makes a devbox of a pod.
+
+    `optional` says whether it starts without its secrets, `as_files` whether it gets files instead of all variables,
+    unless its annotations say otherwise.
 
     Nothing is added twice: a container may have it by its own wish, or because another selector matched before.
     """
     annotations = pod.metadata.annotations
-    if annotations.get(INJECT_ANNOTATION) == "false" or not _fits(pod):
+    as_files = as_files and ENV_ANNOTATION not in annotations
+    mount_path = annotations.get(MOUNT_ANNOTATION, FILES_PATH if as_files else None)
+    if annotations.get(INJECT_ANNOTATION) == "false" or not _fits(pod, has_files=mount_path is not None):
         return []
+    added: list[Operation] = []
     if ENV_ANNOTATION in annotations:
         entries = _entries(annotations[ENV_ANNOTATION], optional=optional)
         if len(entries) * len(list(pod.containers)) > _MOST_ADDED:
             entries = []
         added = [each for path, own in pod.containers for each in _chosen(path, own, entries)]
-    else:
+    elif not as_files:
         added = [each for path, own in pod.containers for each in _all(path, own, optional=optional)]
-    path = annotations.get(MOUNT_ANNOTATION, "")
-    if len(path) <= _MOST_OF_PATH and _PATH.fullmatch(path):
-        added += _files(pod, path, optional=optional)
+    if mount_path and len(mount_path) <= _MOST_OF_PATH and _PATH.fullmatch(mount_path):
+        added += _files(pod, mount_path, optional=optional)
     return added
 
 
-def _fits(pod: Pod) -> bool:
+def _fits(pod: Pod, *, has_files: bool) -> bool:
     """Tell whether a pod has no more than a devbox may have; otherwise it's refused."""
     annotations, containers = pod.metadata.annotations, [own for _, own in pod.containers]
     lists: list[Sequence[object] | None] = [
         own.env if ENV_ANNOTATION in annotations else own.env_from for own in containers
     ]
-    if MOUNT_ANNOTATION in annotations:
+    if has_files:
         lists += [pod.spec.volumes, *(own.volume_mounts for own in containers)]
     return (
         len(annotations) <= _MOST_ANNOTATIONS

@@ -24,7 +24,7 @@ from devbox_secrets.webhook.injection import Pod, patch
 from devbox_secrets.webhook.settings import WebhookSettings
 
 LOG = logging.getLogger(__name__)
-_PATHS = ("optional", "required")
+_PATHS = ("optional", "optional/files", "required", "required/files")
 #: The API server takes 3 MiB of a pod and adds managed fields; what aiohttp takes unasked is 1 MiB.
 _MOST_BYTES = 8 << 20
 _HANDSHAKE_SECONDS = 2
@@ -46,7 +46,7 @@ class _Review(BaseModel):
 
 
 def review(body: object, path: str) -> dict[str, Any]:
-    """Answer an AdmissionReview of a pod; the path says whether its secrets are required or optional.
+    """Answer an AdmissionReview of a pod; the path says whether its secrets are required, and whether it gets files.
 
     Raises:
         HTTPNotFound: there is no such path.
@@ -60,7 +60,8 @@ def review(body: object, path: str) -> dict[str, Any]:
         # From None, and without a word of it: it may hold values.
         raise web.HTTPBadRequest(text="not an AdmissionReview (admission.k8s.io/v1) of a pod") from None
     answer: dict[str, object] = {"uid": asked.uid, "allowed": True}
-    operations = patch(asked.object, optional=path == "optional")
+    when, _, files = path.partition("/")
+    operations = patch(asked.object, optional=when == "optional", as_files=bool(files))
     if operations:
         answer |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
     metrics.ADMISSION_REVIEWS.labels("patched" if operations else "unchanged").inc()

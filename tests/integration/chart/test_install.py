@@ -62,6 +62,14 @@ REFUSED = {
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{"a":"b"}}}}]'],
         "at '/devboxes/selectors': items at 0 and 1 are equal",
     ),
+    "the same labels twice": (
+        ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"as":"files","matchLabels":{{"a":"b"}}}}]'],
+        "devboxes.selectors[1] has the same labels as an earlier one: remove one of them",
+    ),
+    "secrets as something else": (
+        ["--set", "injection.as=volume"],
+        "at '/injection/as': value must be one of 'env', 'files'",
+    ),
     "a choice of no values": (
         ["--set-json", f'{SELECTORS}=[{{"matchExpressions":[{{"key":"a","operator":"In"}}]}}]'],
         "at '/devboxes/selectors/0/matchExpressions/0': missing property 'values'",
@@ -219,7 +227,7 @@ EVERY_VALUE: Json = {
             }
         ]
     },
-    "injection": {"method": "auto"},
+    "injection": {"method": "auto", "as": "files"},
     "reservedNames": ["PATH", "LD_*", "(?i)npm_config_*"],
     "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
@@ -290,6 +298,11 @@ def test_its_notes_show_a_pod_that_is_a_devbox(selector: Json | None, label: str
     chosen = [f"--set-json=devboxes.selectors={json.dumps([selector])}"] if selector else []
     notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *chosen).stdout
     assert f"kubectl run box --labels {label} --image IMAGE" in notes
+
+
+def test_its_notes_read_a_file_where_devboxes_get_files() -> None:
+    notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), "--set=injection.as=files").stdout
+    assert "--image IMAGE -- cat /var/run/secrets/devbox-secrets.dev/GITHUB_TOKEN" in notes
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -44,6 +44,13 @@ OFF: Json = {
     "podDisruptionBudget": {"enabled": False},
     "serviceAccount": {"create": False, "name": "own"},
 }
+MIXED: Json = {
+    "selectors": [
+        {"matchLabels": {"a": "b"}},
+        {"as": "env", "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["d", "e"]}]},
+        {"as": "files", "matchLabels": {"f": "g"}, "matchExpressions": [{"key": "h", "operator": "DoesNotExist"}]},
+    ]
+}
 VARIANTS = {
     "the defaults": Variant({}),
     "everything on, with the policy": Variant({**EVERY_VALUE, "injection": {"method": "policy"}}),
@@ -52,6 +59,10 @@ VARIANTS = {
     "an older Kubernetes": Variant({"gateway": {"enabled": True}}, ("--kube-version=1.30.0",)),
     "the webhook on the node's network": Variant(
         {"injection": {"method": "webhook"}, "webhook": {"hostNetwork": True, "port": 10250, "healthPort": 10260}}
+    ),
+    "files, and variables for some devboxes": Variant({"injection": {"as": "files"}, "devboxes": MIXED}),
+    "variables, and files for some devboxes, with the webhook": Variant(
+        {"injection": {"method": "webhook"}, "devboxes": MIXED}
     ),
     "certificates by cert-manager": Variant(
         {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.controlplane import ControlPlane
-from integration.support.chart import DEVBOX, container, created, get, install, pod
-from integration.support.pod_cases import OURS
+from integration.support.chart import DEVBOX, Json, container, created, get, install, pod
+from integration.support.pod_cases import DEFAULT_PATH, ENV, MOUNT, OURS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "concepts.md"
 
@@ -24,23 +24,40 @@ def documented(start: str) -> list[str]:
     return [word.replace("IMAGE", "busybox") for word in line.replace(" -it", "").split()]
 
 
+def asked(namespace: str, folder: Path, profile: str) -> tuple[list[str], Json]:
+    """Return the documented command with that profile, and the profile, which is written into the folder."""
+    (content,) = re.findall(rf"^\$ echo '(.*)' > {profile}$", DOCUMENT.read_text(), re.MULTILINE)
+    (folder / profile).write_text(content)
+    words = documented(f"debug box -it --image IMAGE --custom {profile}")
+    command = [str(folder / word) if word == profile else word for word in words]
+    return [*command, "--container=asked", f"--namespace={namespace}"], json.loads(content)
+
+
 def test_an_ephemeral_container_gets_nothing_unless_its_profile_says_so(
     controlplane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     created(controlplane, pod({"containers": [container("a")]}, DEVBOX), namespace)
     controlplane.kubectl("debug", "box", "--image=busybox", "--container=plain", f"--namespace={namespace}")
-    (profile,) = re.findall(r"^\$ echo '(.*)' > secrets.json$", DOCUMENT.read_text(), re.MULTILINE)
-    (tmp_path / "secrets.json").write_text(profile)
-    command = " ".join(documented("debug box -it --image IMAGE --custom")).replace(
-        "secrets.json", str(tmp_path / "secrets.json")
-    )
-    controlplane.kubectl(*command.split(), "--container=asked", f"--namespace={namespace}")
+    command, profile = asked(namespace, tmp_path, "secrets.json")
+    controlplane.kubectl(*command)
     spec = get(controlplane, "pod", "box", f"--namespace={namespace}")["spec"]
     assert {each["name"]: each.get("envFrom") for each in spec["ephemeralContainers"]} == {
         "plain": None,
-        "asked": [json.loads(profile)["envFrom"][0]],
+        "asked": profile["envFrom"],
     }
     assert spec["containers"][0]["envFrom"] == [OURS]
+
+
+def test_an_ephemeral_container_mounts_the_files_if_its_profile_says_so(
+    controlplane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    annotations = {ENV: "", MOUNT: DEFAULT_PATH}
+    created(controlplane, pod({"containers": [container("a")]}, DEVBOX, annotations), namespace)
+    command, profile = asked(namespace, tmp_path, "files.json")
+    controlplane.kubectl(*command)
+    spec = get(controlplane, "pod", "box", f"--namespace={namespace}")["spec"]
+    (debugger,) = spec["ephemeralContainers"]
+    assert debugger["volumeMounts"] == profile["volumeMounts"] == spec["containers"][0]["volumeMounts"]
 
 
 def test_a_copy_is_a_devbox_again_when_it_keeps_the_labels(controlplane: ControlPlane, namespace: str) -> None:

@@ -1,15 +1,12 @@
 """What a pod looks like after the API server, with the policy and with the webhook: tables of cases and refusals."""
 
 import json
-import re
-from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from harness.controlplane import ControlPlane
+from integration.support import chart
 from integration.support.chart import (
-    ACCOUNT,
     DEVBOX,
     Json,
     container,
@@ -23,7 +20,7 @@ from integration.support.chart import (
     until,
 )
 from integration.support.pod_cases import CASES, OURS, OWN, OWN_ENV, Case
-from integration.support.pod_rejections import REFUSED, Refusal
+from integration.support.pod_rejections import REFUSED, Refusal, sentence
 from integration.support.webhook import Fallback
 
 NO_DEVBOX = [
@@ -53,29 +50,6 @@ def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> ControlPl
         return controlplane
     fallback: Fallback = request.getfixturevalue("fallback")
     return fallback.controlplane
-
-
-@pytest.fixture(scope="module")
-def member(controlplane: ControlPlane) -> Iterator[str]:
-    """A namespace that names its account."""
-    name = f"test-{uuid4().hex[:8]}"
-    yield labelled(controlplane, name, "home")
-    controlplane.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def labelled(controlplane: ControlPlane, name: str, account: str) -> str:
-    metadata = {"name": name, "labels": {ACCOUNT: account}}
-    created(controlplane, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    return name
-
-
-def sentence(said: str) -> str:
-    """Return what the API server says after the names of the policy and of its binding."""
-    policy = "devbox-secrets-annotations"
-    start = rf"pods \"box\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
-    found = re.fullmatch(rf"{start} denied request: (.*)", said)
-    assert found, said
-    return found[1]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -112,7 +86,8 @@ def test_in_pods_that_are_no_devboxes_the_same_annotations_mean_nothing(controlp
 def test_it_is_the_label_that_makes_them_required_even_when_it_is_empty(
     controlplane: ControlPlane, namespace: str
 ) -> None:
-    member = labelled(controlplane, f"{namespace}-member", "")
+    member = f"{namespace}-member"
+    created(controlplane, chart.namespace(member, {chart.ACCOUNT: ""}))
     required = {"secretRef": OURS["secretRef"] | {"optional": False}}
     assert first_container(controlplane, DEVBOX, member)["envFrom"] == [required]
 

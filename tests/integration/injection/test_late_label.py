@@ -6,7 +6,7 @@ import pytest
 
 from harness.controlplane import ControlPlane
 from integration.support.chart import DEVBOX, Json, container, created, dry_run, install, pod, refused, until
-from integration.support.pod_cases import ENV, INJECT, MOUNT, PATH
+from integration.support.pod_cases import ENV, FILES_BY_HAND, INJECT, MOUNT, PATH, SECRET, VOLUME_BY_HAND
 
 LATE = {"late": "true"}
 SENTENCE = (
@@ -36,10 +36,16 @@ def labels_devboxes(name: str) -> list[Json]:
     ]
 
 
-@pytest.fixture(scope="module", params=["aaa-before-ours", "zzz-after-ours"], name="labelling")
+@pytest.fixture(
+    scope="module",
+    params=[("zzz-after-ours", "files"), ("zzz-after-ours", "env"), ("aaa-before-ours", "env")],
+    ids=" ".join,
+    name="labelling",
+)
 def _labelling(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
-    install(controlplane)
-    for body in labels_devboxes(request.param):
+    name, how = request.param
+    install(controlplane, f"--set=injection.as={how}", gets={"env": "envFrom", "files": "volumeMounts"}[how])
+    for body in labels_devboxes(name):
         created(controlplane, body)
     opted_out = pod({"containers": [container("a")]}, LATE, {INJECT: "false"})
     until(
@@ -48,7 +54,7 @@ def _labelling(request: pytest.FixtureRequest, controlplane: ControlPlane) -> It
     )
     yield controlplane
     for kind in ("mutatingadmissionpolicybinding", "mutatingadmissionpolicy"):
-        controlplane.kubectl("delete", kind, request.param)
+        controlplane.kubectl("delete", kind, name)
 
 
 @pytest.mark.parametrize(
@@ -62,5 +68,7 @@ def test_a_label_that_comes_too_late_is_refused_with_what_to_do(
 
 
 def test_a_pod_that_has_its_secrets_by_hand_needs_none(labelling: ControlPlane) -> None:
-    by_hand = container("a", envFrom=[{"secretRef": {"name": "devbox-account-secrets"}}])
+    by_hand = container("a", envFrom=[{"secretRef": {"name": SECRET}}])
     assert dry_run(labelling, pod({"containers": [container("b"), by_hand]}, LATE), "default")["spec"]
+    files = {"containers": [container("a", volumeMounts=[FILES_BY_HAND])], "volumes": [VOLUME_BY_HAND]}
+    assert dry_run(labelling, pod(files, LATE), "default")["spec"]

@@ -52,46 +52,50 @@ def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
     return done.stdout
 
 
-def install(controlplane: ControlPlane, *arguments: str) -> None:
-    """Apply install.yaml, and what the chart makes of arguments such as --set; wait until the policies are acted on."""
+def install(controlplane: ControlPlane, *arguments: str, gets: str = "envFrom") -> None:
+    """Apply install.yaml, and what the chart makes of arguments such as --set; wait until the policies are acted on.
+
+    `gets` is the field by which a container of a devbox then has its secrets.
+    """
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
     if arguments:
         controlplane.kubectl("apply", "--filename=-", input=render(*arguments).stdout)
-    settle(controlplane)
+    settle(controlplane, gets)
 
 
-def settle(controlplane: ControlPlane) -> None:
+def settle(controlplane: ControlPlane, gets: str = "envFrom") -> None:
     """Wait until AccountSecrets are served, devboxes get their secrets, and wrong annotations are refused."""
     # A kind's storage is initialized with its first requests, of which some get 429; kubectl tries those again.
     controlplane.kubectl("get", "accountsecrets", "--all-namespaces", "--field-selector=spec.name=NONE")
     for labels in (DEVBOX, SANDBOX):
-        gets = partial(_gets_secrets, controlplane, labels)
-        until(f"a pod with the labels {labels} gets its secrets", gets)
+        injects = partial(_gets_secrets, controlplane, labels, gets)
+        until(f"a pod with the labels {labels} gets its secrets", injects)
         refuses = partial(_is_refused, controlplane, labels)
         until(f"a pod with the labels {labels} and a malformed annotation is refused", refuses)
     refuses = partial(_account_is_refused, controlplane)
     until("a namespace whose account is no namespace's name is refused", refuses)
 
 
-def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
+def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str], field: str) -> bool:
     try:
-        return "envFrom" in first_container(controlplane, labels)
+        return field in first_container(controlplane, labels)
     except RequestError:  # one that gets none is refused
         return False
 
 
 def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
-    return _refuses(controlplane, wrong)
+    return refuses(controlplane, wrong)
 
 
 def _account_is_refused(controlplane: ControlPlane) -> bool:
-    return _refuses(controlplane, namespace("box", {ACCOUNT: "No_Name"}))
+    return refuses(controlplane, namespace("box", {ACCOUNT: "No_Name"}))
 
 
-def _refuses(controlplane: ControlPlane, manifest: Json) -> bool:
+def refuses(controlplane: ControlPlane, manifest: Json, namespace: str = "default") -> bool:
+    """Tell whether a policy refuses an object."""
     try:
-        dry_run(controlplane, manifest, "default")
+        dry_run(controlplane, manifest, namespace)
     except RequestError as error:
         return "ValidatingAdmissionPolicy" in error.message
     return False
@@ -146,13 +150,16 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
     return controlplane.request("POST", f"{base}{within}/{plural}?fieldValidation=Strict{query}", manifest)
 
 
-def closed_to(group: str, resource: str) -> list[Json]:
-    """Return a policy, and its binding, by which namespaces with the label closed=RESOURCE refuse new ones."""
+def closed_to(group: str, resource: str, unless: str = "false") -> list[Json]:
+    """Return a policy, and its binding, by which namespaces with the label closed=RESOURCE refuse new ones.
+
+    `unless` is an expression in CEL, for those that aren't refused.
+    """
     name = f"no-{resource}"
     rule = {"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": ["CREATE"]}
     policy = {
         "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": resource}}, "resourceRules": [rule]},
-        "validations": [{"expression": "false", "message": f"no {resource} here"}],
+        "validations": [{"expression": unless, "message": f"no {resource} here"}],
     }
     binding = {"policyName": name, "validationActions": ["Deny"]}
     kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}

@@ -8,6 +8,7 @@ from integration.support.chart import DEVBOX, SANDBOX, Json, container
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 INJECT, ENV, MOUNT = (f"devbox-secrets.dev/{name}" for name in ("inject", "env", "mount"))
 PATH = "/run/secrets/account"
+DEFAULT_PATH = "/var/run/secrets/devbox-secrets.dev"
 
 OURS: Json = {"secretRef": {"name": SECRET, "optional": True}}
 ALL: Json = {"envFrom": [OURS]}
@@ -333,3 +334,63 @@ MOUNTED = [
 ]
 
 CASES = [*ALL_VARIABLES, *NOTHING, *CHOSEN, *MOUNTED]
+"""With `injection.as: env`."""
+
+MOUNT_THERE: Json = FILES | {"mountPath": DEFAULT_PATH}
+THERE: Json = {"volumeMounts": [MOUNT_THERE]}
+RUN: Json = {"name": "cache", "mountPath": "/var/run"}
+PART_BY_HAND: Json = {"name": SECRET, "mountPath": "/mine/token", "subPath": "TOKEN"}
+
+FILES_CASES = [
+    Case("one container", [THERE], volumes_after=[VOLUME]),
+    Case(
+        "every container, init container and sidecar, beside what they have",
+        [{"volumeMounts": [CACHE, MOUNT_THERE]}, THERE],
+        containers=[container("a", volumeMounts=[CACHE]), container("b", volumeMounts=[])],
+        init=[container("proxy", restartPolicy="Always"), container("setup", volumeMounts=[CACHE])],
+        init_after=[THERE, {"volumeMounts": [CACHE, MOUNT_THERE]}],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+    ),
+    Case(
+        "the pod's own env and envFrom are left as they are",
+        [THERE, THERE],
+        containers=[container("a", env=OWN_ENV, envFrom=[SETTINGS]), container("b", envFrom=BY_HAND)],
+        volumes_after=[VOLUME],
+    ),
+    Case("mount chooses another path", [{"volumeMounts": [FILES]}], {MOUNT: PATH}, volumes_after=[VOLUME]),
+    Case("env chooses variables in place of files", [{"env": BOTH}], TWO),
+    Case("env and mount", [{"env": BOTH, "volumeMounts": [FILES]}], {MOUNT: PATH, **TWO}, volumes_after=[VOLUME]),
+    Case("inject: true is the same as nothing", [THERE], {INJECT: "true"}, volumes_after=[VOLUME]),
+    Case("inject: false", [{}], {INJECT: "false"}, init=[container("setup")], init_after=[{}]),
+    Case(
+        "a pod that mounts the Secret by itself",
+        [{"volumeMounts": [FILES_BY_HAND, PART_BY_HAND, MOUNT_THERE]}, THERE],
+        containers=[container("a", volumeMounts=[FILES_BY_HAND, PART_BY_HAND]), container("b")],
+        volumes=[VOLUME_BY_HAND],
+        volumes_after=[VOLUME_BY_HAND],
+    ),
+    Case(
+        "a container that has it there by itself",
+        [{}],
+        containers=[container("a", volumeMounts=[FILES_BY_HAND | {"mountPath": DEFAULT_PATH}])],
+        volumes=[VOLUME_BY_HAND],
+    ),
+    Case(
+        "another mount above the files",
+        [{"volumeMounts": [RUN, MOUNT_THERE]}],
+        containers=[container("a", volumeMounts=[RUN])],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+    ),
+    Case(
+        "as many mounts and volumes as there may be",
+        [{"volumeMounts": [*MANY_MOUNTS, MOUNT_THERE]}],
+        containers=[container("a", volumeMounts=MANY_MOUNTS)],
+        volumes=[CACHE_VOLUME],
+        volumes_after=[CACHE_VOLUME, VOLUME],
+    ),
+    Case("a pod of agent-sandbox", [THERE], volumes_after=[VOLUME], labels=SANDBOX),
+    Case("a pod that both selectors match", [THERE], volumes_after=[VOLUME], labels=DEVBOX | SANDBOX),
+]
+"""With `injection.as: files`."""

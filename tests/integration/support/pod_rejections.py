@@ -1,5 +1,6 @@
 """Which annotations are refused, and with what sentence: a table like that of cases. Imports cases and chart."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from integration.support.pod_cases import (
     A_HUNDRED,
     CACHE,
     CACHE_VOLUME,
+    DEFAULT_PATH,
     ENV,
     INJECT,
     LONGEST_NAME,
@@ -51,18 +53,27 @@ _PATH = (
     ' without "." or ".." as a part, ":", spaces, or a "/" at its end'
 )
 
-
+_VOLUME = f"the pod has a volume with the name {SECRET} that isn't the Secret of that name; give it another name"
 _MANY = f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account"
 _LONG = f"annotation {ENV} has more than 60000 characters; leave it out to have every variable of the account"
 _LARGE = (
     "a devbox may have 100 containers, 1000 annotations, and in all 500 entries of envFrom (with the annotation env:"
-    " of env) and, with the annotation mount, of volumeMounts and volumes; this pod has more: give it fewer, or write"
+    " of env) and, where files are added, of volumeMounts and volumes; this pod has more: give it fewer, or write"
     f' the annotation {INJECT}: "false" for nothing'
 )
 _ADDED = (
     f"annotation {ENV}: 100 entries for each of {{}} containers are more than 300: list fewer, or leave it out to have"
     " every variable of the account"
 )
+
+
+def sentence(said: str) -> str:
+    """Return what the API server says after the names of the policy and of its binding."""
+    policy = "devbox-secrets-annotations"
+    start = rf"pods \"box\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
+    found = re.fullmatch(rf"{start} denied request: (.*)", said)
+    assert found, said
+    return found[1]
 
 
 def _unknown(name: str) -> str:
@@ -193,7 +204,7 @@ REFUSED = [
     Refusal(
         "mount: another volume of our name",
         {MOUNT: PATH},
-        f"annotation {MOUNT}: the pod has another volume with the name {SECRET}: give that one another name",
+        _VOLUME,
         volumes=[{"name": SECRET, "emptyDir": {}}],
     ),
     *(
@@ -221,3 +232,31 @@ REFUSED = [
     Refusal("in a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),
     Refusal("in a pod that both selectors match", {ENV: "A,"}, _blank(2), labels=DEVBOX | SANDBOX),
 ]
+"""With `injection.as: env`."""
+
+FILES_REFUSED = [
+    Refusal("a misspelt annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
+    Refusal("an empty env", {ENV: ""}, _EMPTY),
+    Refusal("a malformed path", {MOUNT: "here"}, _PATH),
+    *(
+        Refusal(
+            f"taken: {path}",
+            {},
+            _taken("a", DEFAULT_PATH),
+            [container("a", volumeMounts=[CACHE | {"mountPath": path}])],
+            volumes=[CACHE_VOLUME],
+        )
+        for path in (DEFAULT_PATH, f"{DEFAULT_PATH}/", f"{DEFAULT_PATH}/pip")
+    ),
+    Refusal("another volume of our name", {}, _VOLUME, volumes=[{"name": SECRET, "emptyDir": {}}]),
+    Refusal(
+        "501 mounts and volumes",
+        {},
+        _LARGE,
+        [container("a", volumeMounts=MANY_MOUNTS[:250]), container("b", volumeMounts=MANY_MOUNTS[250:])],
+        [container("setup", volumeMounts=[CACHE, CACHE | {"mountPath": "/other"}])],
+        [CACHE_VOLUME],
+    ),
+    Refusal("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
+]
+"""With `injection.as: files`."""

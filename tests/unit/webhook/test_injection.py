@@ -8,16 +8,16 @@ from pydantic import ValidationError
 
 from devbox_secrets.webhook.injection import Operation, Pod, patch
 from integration.support.chart import Json, container, pod
-from integration.support.pod_cases import CASES, ENV, INJECT, MOUNT, Case
-from integration.support.pod_rejections import REFUSED, Refusal
+from integration.support.pod_cases import CASES, ENV, FILES_CASES, INJECT, MOUNT, Case
+from integration.support.pod_rejections import FILES_REFUSED, REFUSED, Refusal
 
 CANARY = "canary-7d21"
 
 
-def patched(manifest: Json, *, optional: bool) -> Json:
+def patched(manifest: Json, *, optional: bool, as_files: bool) -> Json:
     """Apply the patch that a manifest gets; RFC 6902's add is all that there is in it."""
     result: Json = json.loads(json.dumps(manifest))
-    for operation in patch(Pod.model_validate(manifest), optional=optional):
+    for operation in patch(Pod.model_validate(manifest), optional=optional, as_files=as_files):
         assert operation.keys() == {"op", "path", "value"}
         assert operation["op"] == "add"
         _add(result, operation)
@@ -41,23 +41,33 @@ def manifest_of(case: Case | Refusal) -> Json:
     return pod(spec, case.labels, case.annotations)
 
 
+TABLES = [
+    pytest.param(case, as_files, id=f"{'files' if as_files else 'env'}: {case.name}")
+    for as_files, cases in ((False, CASES), (True, FILES_CASES))
+    for case in cases
+]
+
+
 @pytest.mark.parametrize("optional", [True, False], ids=["optional", "required"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, optional: bool) -> None:
+@pytest.mark.parametrize(("case", "as_files"), TABLES)
+def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, as_files: bool, optional: bool) -> None:
     manifest = manifest_of(case)
     expected = manifest | {"spec": case.applied_to(manifest["spec"], optional=optional)}
-    assert patched(manifest, optional=optional) == expected
+    assert patched(manifest, optional=optional, as_files=as_files) == expected
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_second_time_adds_nothing(case: Case) -> None:
-    once = patched(manifest_of(case), optional=True)
-    assert patch(Pod.model_validate(once), optional=True) == []
+@pytest.mark.parametrize(("case", "as_files"), TABLES)
+def test_a_second_time_adds_nothing(case: Case, as_files: bool) -> None:
+    once = patched(manifest_of(case), optional=True, as_files=as_files)
+    assert patch(Pod.model_validate(once), optional=True, as_files=as_files) == []
 
 
 #: What is wrong with the others concerns files, or is the policy's alone.
 NOTHING_FOR = [
-    case for case in REFUSED if case.annotations.keys() == {ENV} or case.sentence.startswith("a devbox may have")
+    (case, as_files)
+    for as_files, cases in ((False, REFUSED), (True, FILES_REFUSED))
+    for case in cases
+    if case.annotations.keys() == {ENV} or case.sentence.startswith("a devbox may have")
 ]
 NO_PATHS = [
     "",
@@ -75,21 +85,23 @@ NO_PATHS = [
 ]
 
 
-@pytest.mark.parametrize("case", NOTHING_FOR, ids=lambda case: case.name)
-def test_a_malformed_env_and_a_pod_with_too_much_add_nothing(case: Refusal) -> None:
-    assert patch(Pod.model_validate(manifest_of(case)), optional=True) == []
+@pytest.mark.parametrize(("case", "as_files"), NOTHING_FOR, ids=lambda it: getattr(it, "name", ""))
+def test_a_malformed_env_and_a_pod_with_too_much_add_nothing(case: Refusal, as_files: bool) -> None:
+    assert patch(Pod.model_validate(manifest_of(case)), optional=True, as_files=as_files) == []
 
 
 @pytest.mark.parametrize("path", NO_PATHS, ids=repr)
 def test_where_mount_is_no_path_there_are_no_files(path: str) -> None:
-    added = patch(Pod.model_validate(pod({"containers": [container("a")]}, {}, {MOUNT: path})), optional=True)
+    annotated = Pod.model_validate(pod({"containers": [container("a")]}, {}, {MOUNT: path}))
+    added = patch(annotated, optional=True, as_files=False)
     assert [each["path"] for each in added] == ["/spec/containers/0/envFrom"]
+    assert patch(annotated, optional=True, as_files=True) == []
 
 
 def test_white_space_that_the_policy_does_not_take_is_malformed() -> None:
     for space in ("\v", "\x1c", "\u00a0", "\u2003"):
         annotated = pod({"containers": [container("a")]}, {}, {ENV: f"A,{space}B"})
-        assert patch(Pod.model_validate(annotated), optional=True) == []
+        assert patch(Pod.model_validate(annotated), optional=True, as_files=False) == []
 
 
 def test_a_pod_s_values_are_not_kept_nor_repeated_in_an_error() -> None:

@@ -75,7 +75,14 @@ def test_a_pod_that_wants_nothing_is_allowed_as_it_is() -> None:
     assert reviews("unchanged") == before + 1
 
 
-@pytest.mark.parametrize("path", ["", "other", "optional/", "Optional"])
+@pytest.mark.parametrize("path", ["optional/files", "required/files"])
+def test_a_devbox_gets_files_where_the_path_says_so(path: str) -> None:
+    *mounts, volume = operations(review(admission_review(), path))
+    assert [each["path"] for each in mounts] == ["/spec/containers/0/volumeMounts"]
+    assert volume["value"][0]["secret"]["optional"] == (path == "optional/files")
+
+
+@pytest.mark.parametrize("path", ["", "other", "optional/", "Optional", "optional/env", "optional/files/"])
 def test_there_is_no_other_path(path: str) -> None:
     with pytest.raises(web.HTTPNotFound):
         review(admission_review(), path)

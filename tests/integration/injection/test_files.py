@@ -1,0 +1,152 @@
+"""Devboxes that get files by `injection.as` or by their selector, with the policy and with the webhook."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from harness.controlplane import ControlPlane
+from integration.support.chart import (
+    CHART,
+    DEVBOX,
+    SANDBOX,
+    closed_to,
+    container,
+    created,
+    dry_run,
+    first_container,
+    install,
+    namespace,
+    pod,
+    refused,
+    refuses,
+    release,
+    settle,
+    until,
+)
+from integration.support.pod_cases import FILES_CASES, SECRET, TWO, Case
+from integration.support.pod_rejections import FILES_REFUSED, Refusal, sentence
+from integration.support.webhook import Fallback
+
+BOX = {"kind": "box", "size": "m"}
+SHELL = {"kind": "shell"}
+SELECTORS = [
+    *yaml.safe_load((CHART / "values.yaml").read_text())["devboxes"]["selectors"],
+    {
+        "as": "files",
+        "matchLabels": {"kind": "box"},
+        "matchExpressions": [
+            {"key": "size", "operator": "In", "values": ["s", "m"]},
+            {"key": "old", "operator": "DoesNotExist"},
+        ],
+    },
+    {"as": "env", "matchLabels": {"kind": "shell"}},
+    {"as": "env", "matchExpressions": [{"key": "shell", "operator": "Exists"}]},
+]
+AS_FILES = ("--set=injection.as=files", f"--set-json=devboxes.selectors={json.dumps(SELECTORS)}")
+
+LABELS = [
+    (DEVBOX, "volumeMounts"),
+    (SANDBOX, "volumeMounts"),
+    (BOX, "volumeMounts"),
+    (SHELL, "envFrom"),
+    (SHELL | SANDBOX, "volumeMounts"),
+    (SHELL | {"devbox-secrets.dev/devbox": ""}, "volumeMounts"),
+    (SHELL | {"devbox-secrets.dev/devbox": "false"}, "envFrom"),
+    (BOX | {"shell": ""}, "volumeMounts"),
+    (BOX | {"shell": "", "size": "l"}, "envFrom"),
+    (BOX | {"shell": "", "old": ""}, "envFrom"),
+    ({"kind": "box", "shell": ""}, "envFrom"),
+]
+
+
+@pytest.fixture(scope="module", params=["policy", "webhook"], name="controlplane")
+def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
+    """Every test of this module runs on both."""
+    if request.param == "policy":
+        install(controlplane, *AS_FILES, gets="volumeMounts")
+        wait_for_refusals(controlplane)
+        yield controlplane
+        bindings = "mutatingadmissionpolicybindings,validatingadmissionpolicybindings"
+        controlplane.kubectl("delete", bindings, "--all")
+        install(controlplane)
+        return
+    fallback: Fallback = request.getfixturevalue("fallback")
+    release(fallback.controlplane, "upgrade", str(CHART), *AS_FILES)
+    settle(fallback.controlplane, "volumeMounts")
+    wait_for_refusals(fallback.controlplane)
+    yield fallback.controlplane
+    release(fallback.controlplane, "upgrade", str(CHART))
+    settle(fallback.controlplane)
+
+
+def wait_for_refusals(controlplane: ControlPlane) -> None:
+    wrong = pod({"containers": [container("a")], "volumes": [{"name": SECRET, "emptyDir": {}}]}, DEVBOX)
+    until("a pod that cannot have files is refused", lambda: refuses(controlplane, wrong))
+
+
+@pytest.mark.parametrize("case", FILES_CASES, ids=lambda case: case.name)
+def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, controlplane: ControlPlane) -> None:
+    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), "default")
+    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), "default")
+    assert devbox["spec"] == case.applied_to(stranger["spec"])
+
+
+@pytest.mark.parametrize("case", FILES_CASES, ids=lambda case: case.name)
+def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
+    case: Case, controlplane: ControlPlane, member: str
+) -> None:
+    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), member)["spec"]
+    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), member)["spec"]
+    assert devbox == case.applied_to(stranger, optional=False)
+
+
+@pytest.mark.parametrize("case", FILES_REFUSED, ids=lambda case: case.name)
+def test_a_pod_that_cannot_have_files_is_refused_with_a_sentence(case: Refusal, controlplane: ControlPlane) -> None:
+    manifest = pod(case.spec, case.labels, case.annotations)
+    assert sentence(refused(controlplane, manifest, "default")) == case.sentence
+
+
+@pytest.mark.parametrize(("labels", "field"), LABELS, ids=lambda it: it if isinstance(it, str) else json.dumps(it))
+def test_a_selector_decides_and_files_win(labels: dict[str, str], field: str, controlplane: ControlPlane) -> None:
+    (found,) = {"envFrom", "volumeMounts"} & first_container(controlplane, labels).keys()
+    assert found == field
+
+
+# --- Where Secrets in environment variables are forbidden.
+
+#: What Kyverno's policy secrets-not-from-env-vars refuses, in CEL.
+FROM_FILES = (
+    "(object.spec.containers + object.spec.?initContainers.orValue([])).all(c,"
+    " c.?env.orValue([]).all(e, !has(e.valueFrom) || !has(e.valueFrom.secretKeyRef)) &&"
+    " c.?envFrom.orValue([]).all(e, !has(e.secretRef)))"
+)
+BY_HAND = container("a", envFrom=[{"secretRef": {"name": SECRET}}])
+
+
+@pytest.fixture(scope="module")
+def strict(controlplane: ControlPlane) -> Iterator[str]:
+    """A namespace that forbids Secrets in environment variables."""
+    name = "strict"
+    objects = [namespace(name, {"closed": "pods"}), *closed_to("", "pods", unless=FROM_FILES)]
+    for each in objects:
+        created(controlplane, each)
+    until("the policy is acted on", lambda: refuses(controlplane, pod({"containers": [BY_HAND]}, {}), name))
+    yield name
+    for each in objects:
+        controlplane.kubectl("delete", each["kind"], each["metadata"]["name"], "--wait=false")
+
+
+@pytest.mark.parametrize("labels", [labels for labels, field in LABELS if field == "volumeMounts"], ids=json.dumps)
+def test_a_devbox_with_files_is_admitted(labels: dict[str, str], controlplane: ControlPlane, strict: str) -> None:
+    spec = {"containers": [container("a")], "initContainers": [container("setup")]}
+    assert dry_run(controlplane, pod(spec, labels), strict)
+
+
+@pytest.mark.parametrize(("labels", "annotations"), [(SHELL, {}), (DEVBOX, TWO)], ids=["by its selector", "by env"])
+def test_a_devbox_with_variables_is_refused(
+    labels: dict[str, str], annotations: dict[str, str], controlplane: ControlPlane, strict: str
+) -> None:
+    said = refused(controlplane, pod({"containers": [container("a")]}, labels, annotations), strict)
+    assert said.endswith(" denied request: no pods here")
