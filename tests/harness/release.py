@@ -19,10 +19,13 @@ _CRD = "accountsecrets.devbox-secrets.dev"
 _SECONDS = 120
 
 
-def install(cluster: Cluster, *options: str, chart: Path = CHART, image: str | None = None) -> None:
+def install(
+    cluster: Cluster, *options: str, chart: Path = CHART, image: str | None = None, gets: str = "envFrom"
+) -> None:
     """Install or upgrade the chart, with further options such as --set, and wait until all of it works.
 
-    The image is this tree's unless another one is named, which the cluster's node must have.
+    The image is this tree's unless another one is named, which the cluster's node must have. `gets` is what the
+    manifest of a devbox has then, and not before.
     """
     repository, tag = (image or operator_image(cluster)).rsplit(":", 1)
     with step("installing the chart"):
@@ -37,7 +40,7 @@ def install(cluster: Cluster, *options: str, chart: Path = CHART, image: str | N
             log = _shown(cluster, "logs", "deployment/devbox-secrets", "--tail=20")
             message = f"{error}\n\n{pods}\nThe operator's log ends:\n{log}"
             raise ClusterError(message) from None
-        _wait_for_injection(cluster)
+        _wait_for_injection(cluster, gets)
 
 
 def traces(cluster: Cluster) -> list[str]:
@@ -64,14 +67,14 @@ def _shown(cluster: Cluster, *arguments: str) -> str:
         return str(error)
 
 
-def _wait_for_injection(cluster: Cluster) -> None:
+def _wait_for_injection(cluster: Cluster, gets: str) -> None:
     """The API server acts on a policy some moments after it was created, and says so nowhere.
 
     With the webhook it is kube-proxy that needs them, to learn where the replicas are.
     """
     box = ("run", "probe", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     deadline = time.monotonic() + _SECONDS
-    while "envFrom" not in (said := _shown(cluster, *box)):
+    while gets not in (said := _shown(cluster, *box)):
         if time.monotonic() > deadline:
             message = f"a pod labelled {DEVBOX} gets no secrets: {said}"
             raise ClusterError(message)

@@ -1,0 +1,43 @@
+"""Files in place of environment variables on a real cluster: `injection.as` is `files`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.accounts import Account
+from harness import release
+from harness.kind import Cluster
+
+DIRECTORY = "/var/run/secrets/devbox-secrets.dev"
+TALKATIVE = "--set=logLevel=DEBUG"
+SHOW = ["sh", "-c", f'echo "file: $(cat {DIRECTORY}/TOKEN), variable: ${{TOKEN-not set}}"']
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_files(cluster: Cluster) -> Iterator[None]:
+    release.install(cluster, TALKATIVE, "--set=injection.as=files", gets=DIRECTORY)
+    yield
+    release.install(cluster, TALKATIVE)
+
+
+def test_every_container_has_the_file_and_not_the_variable(account: Account) -> None:
+    account.sync("TOKEN", "x")
+    spec = account.spec(
+        account.container("main", command=SHOW), initContainers=[account.container("before", command=SHOW)]
+    )
+    assert account.run("box", spec) == "file: x, variable: not set\n" * 2
+
+
+def test_any_user_reads_it_under_the_restricted_pod_security_level(account: Account) -> None:
+    account.cluster.kubectl("label", "namespace", account.name, "pod-security.kubernetes.io/enforce=restricted")
+    account.sync("TOKEN", "x")
+    context = {
+        "runAsNonRoot": True,
+        "runAsUser": 1234,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    spec = account.spec(account.container("main", command=SHOW, securityContext=context))
+    assert account.run("box", spec) == "file: x, variable: not set\n"
