@@ -145,9 +145,9 @@ class Cache:
         """Give the AccountSecrets of every account."""
         return (item for _, item in self._account_secrets)
 
-    def ready_reasons(self) -> Counter[str]:
-        """Count the AccountSecrets by the reason of their Ready condition."""
-        return Counter(map(_ready_reason, self.all_account_secrets()))
+    def ready_reasons(self) -> Counter[tuple[str, str]]:
+        """Count the AccountSecrets by namespace and the reason of their Ready condition."""
+        return Counter((secret.namespace, _ready_reason(secret)) for secret in self.all_account_secrets())
 
     def overdue(self) -> int:
         """Count the AccountSecrets that are older than their rotateAfter allows."""

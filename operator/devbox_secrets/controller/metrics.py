@@ -1,13 +1,27 @@
-"""The operator's Prometheus metrics. No label holds what a person wrote, or a secret."""
+"""The operator's Prometheus metrics. Labels hold namespaces and fixed words, never a secret or its name."""
+
+import collections
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from devbox_secrets.api.models import Reason
+
 REGISTRY = CollectorRegistry()
+
+MAX_NAMESPACES = 500
+"""How many namespaces have their own series; the others share one for each reason, without a namespace."""
 
 ACCOUNT_SECRETS = Gauge(
     "devbox_secrets_accountsecrets",
     "AccountSecrets by the reason of their Ready condition",
     ["reason"],
+    registry=REGISTRY,
+)
+ACCOUNT_SECRETS_NOT_READY = Gauge(
+    "devbox_secrets_accountsecrets_not_ready",
+    "AccountSecrets that aren't Ready, by namespace and reason",
+    ["namespace", "reason"],
     registry=REGISTRY,
 )
 WRITES = Counter(
@@ -28,6 +42,8 @@ RESEALS = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+for _outcome in ("resealed", "conflict", "failed"):
+    RESEALS.labels(_outcome)  # a rate needs the series from before the first one
 RECONCILE_ERRORS = Counter(
     "devbox_secrets_reconcile_errors", "Reconciliations of an account that failed and are retried", registry=REGISTRY
 )
@@ -70,3 +86,20 @@ NEWEST_SEALING_KEY = Gauge(
     "When the newest sealing key was created, in seconds since 1970",
     registry=REGISTRY,
 )
+
+
+def set_account_secrets(counts: Mapping[tuple[str, str], int]) -> None:
+    """Set the gauges of AccountSecrets from their numbers by namespace and reason."""
+    totals = dict.fromkeys(Reason, 0)
+    known = {key: count for key, count in counts.items() if key[1] in totals}
+    not_ready = collections.Counter[tuple[str, str]]()
+    shown = set(sorted({namespace for namespace, reason in known if reason != Reason.SYNCED})[:MAX_NAMESPACES])
+    for (namespace, reason), count in known.items():
+        totals[Reason(reason)] += count
+        if reason != Reason.SYNCED:
+            not_ready[namespace if namespace in shown else "", reason] += count
+    for reason, count in totals.items():
+        ACCOUNT_SECRETS.labels(reason).set(count)
+    ACCOUNT_SECRETS_NOT_READY.clear()
+    for labels, count in not_ready.items():
+        ACCOUNT_SECRETS_NOT_READY.labels(*labels).set(count)

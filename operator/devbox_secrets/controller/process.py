@@ -15,7 +15,7 @@ from typing import Any
 
 from prometheus_client import disable_created_metrics, generate_latest
 
-from devbox_secrets.api.models import AccountSecret, Reason
+from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.api.names import ACCOUNT_SECRET, ALL_ACCOUNT_SECRETS_PATH, NAMESPACES_PATH, PLURAL, SECRETS_PATH
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache, read_account_secret, read_namespace, read_secret
@@ -215,9 +215,7 @@ class Controller:
 
     def measure(self) -> bytes:
         """Give the metrics as Prometheus reads them."""
-        counts = self.cache.ready_reasons()
-        for reason in Reason:
-            metrics.ACCOUNT_SECRETS.labels(reason).set(counts[reason])
+        metrics.set_account_secrets(self.cache.ready_reasons())
         metrics.LEADER.set(self.elector.is_leader())
         metrics.WORKQUEUE_DEPTH.set(len(self._queue))
         metrics.ROTATION_DUE.set(self.cache.overdue())

@@ -32,6 +32,8 @@ REJECTED_REQUESTS = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+for _reason in ("rate_limit", "unknown_token"):
+    REJECTED_REQUESTS.labels(_reason)  # a rate needs the series from before the first one
 CERTIFICATE_EXPIRATION = Gauge(
     "devbox_secrets_certificate_expiration_timestamp_seconds",
     "When the server's certificate expires, in seconds since 1970",

@@ -10,6 +10,8 @@ ADMISSION_REVIEWS = Counter(
     ["result"],
     registry=REGISTRY,
 )
+for _result in ("patched", "unchanged", "rejected"):
+    ADMISSION_REVIEWS.labels(_result)  # a rate needs the series from before the first one
 CERTIFICATE_EXPIRATION = Gauge(
     "devbox_secrets_certificate_expiration_timestamp_seconds",
     "When the server's certificate expires, in seconds since 1970",

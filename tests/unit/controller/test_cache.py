@@ -273,7 +273,7 @@ def test_what_can_not_be_read_is_told_once() -> None:
         [AccountSecret.parse({**odd, "metadata": odd["metadata"] | {"resourceVersion": "7"}})], 8
     )
     cache.upsert_account_secret(account_secret(9))
-    assert cache.ready_reasons() == {"InvalidSpec": 1, "Pending": 1}
+    assert cache.ready_reasons() == {("team", "InvalidSpec"): 1, ("team", "Pending"): 1}
     assert cache.falling_due("9999-12-31T23:59:59Z") == set()
 
 
