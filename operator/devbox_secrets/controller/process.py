@@ -51,7 +51,8 @@ def run(settings: ControllerSettings) -> None:
     Raises:
         ConfigError: there is no cluster to connect to.
     """
-    logs.configure(settings.log_level, {"kopf": logging.CRITICAL})  # what matters of it is told once, by us
+    # What matters of kopf is told once, by us.
+    logs.configure(settings.log_level, settings.log_format, {"kopf": logging.CRITICAL})
     disable_created_metrics()  # a second series for each counter, which nobody asks for
     with suppress(asyncio.CancelledError):  # told to stop while it was still reading
         asyncio.run(_run(settings))

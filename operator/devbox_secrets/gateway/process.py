@@ -38,7 +38,7 @@ def run(settings: GatewaySettings) -> None:
         raise ConfigError(
             "there is no API server to ask: run this in a pod, or set DEVBOX_SECRETS_API_SERVER to its address"
         )
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     disable_created_metrics()  # a second series for each counter, which nobody asks for
     uvloop.run(_run(settings))
 
@@ -70,7 +70,7 @@ async def _run(settings: GatewaySettings) -> None:
         settings.api_server, authority, settings.api_server_timeout_seconds
     ) as upstream:
         services = _services(settings, upstream)
-        server = Server(application(services, audit_log), settings.port, certificate, limits)
+        server = Server(application(services, audit_log), settings.port, certificate, limits, settings.log_format)
         # A list makes many objects: the garbage collector needn't look at what lives as long as the process.
         gc.collect()
         gc.freeze()

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from devbox_secrets.api.validation import parse_duration
 from devbox_secrets.errors import InvalidDuration
+from devbox_secrets.serving.logs import LogFormat
 
 
 def _duration_or_never(text: object) -> object:
@@ -29,5 +30,7 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DEVBOX_SECRETS_", frozen=True)
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: LogFormat = "text"
+    """How the log on standard error is written: lines of text, or one JSON object per line."""
     port: int = Field(default=8080, ge=1, le=65535)
     """Where /healthz, /readyz and, but for the gateway, /metrics are served."""

@@ -133,7 +133,8 @@ def run(settings: WebhookSettings) -> None:
     Raises:
         OSError: the certificate can't be used, or the port is taken.
     """
-    logs.configure(settings.log_level, {"aiohttp.server": logging.CRITICAL})  # it writes what it couldn't read
+    # aiohttp.server writes what it couldn't read.
+    logs.configure(settings.log_level, settings.log_format, {"aiohttp.server": logging.CRITICAL})
     disable_created_metrics()  # a second series for each counter, which nobody asks for
     asyncio.run(_run(settings))
 

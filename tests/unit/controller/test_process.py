@@ -904,4 +904,4 @@ def test_a_process_that_is_stopped_while_it_reads_ends_without_an_error(monkeypa
     configured: list[tuple[object, ...]] = []
     monkeypatch.setattr(logs, "configure", lambda *args: configured.append(args))
     process.run(ControllerSettings())
-    assert configured == [("INFO", {"kopf": logging.CRITICAL})]
+    assert configured == [("INFO", "text", {"kopf": logging.CRITICAL})]

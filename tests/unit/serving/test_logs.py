@@ -1,6 +1,8 @@
 """How our processes log."""
 
+import json
 import logging
+from datetime import datetime
 
 import pytest
 
@@ -28,9 +30,31 @@ def test_what_we_stand_on_never_logs_at_debug(
 
 def test_a_library_can_have_a_level_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     as_new(monkeypatch)
-    logs.configure("INFO", {"noisy.objects": logging.WARNING})
+    logs.configure("INFO", libraries={"noisy.objects": logging.WARNING})
     assert not logging.getLogger("noisy.objects").isEnabledFor(logging.INFO)
     assert logging.getLogger("noisy.other").isEnabledFor(logging.INFO)
+
+
+def test_json_is_one_object_per_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    as_new(monkeypatch)
+    logs.configure("INFO", "json")
+    logging.getLogger("ours").warning("%d of them:\nall", 2)
+    line = json.loads(capsys.readouterr().err)
+    assert datetime.fromisoformat(line.pop("time")).utcoffset() is not None
+    assert line == {"level": "WARNING", "logger": "ours", "message": "2 of them:\nall"}
+
+
+def test_json_has_the_traceback_in_a_field(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    as_new(monkeypatch)
+    logs.configure("INFO", "json")
+    try:
+        int("one")
+    except ValueError:
+        logging.getLogger("ours").exception("it failed")
+    line = json.loads(capsys.readouterr().err)
+    assert line["message"] == "it failed"
+    assert line["exception"].startswith("Traceback (most recent call last):\n")
+    assert "\nValueError: " in line["exception"]
 
 
 def test_records_are_lines_of_standard_output_at_every_level_and_no_part_of_the_log(

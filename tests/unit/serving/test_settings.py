@@ -23,6 +23,7 @@ def test_nothing_has_to_be_set() -> None:
     settings = ControllerSettings()
     assert settings.namespace == "devbox-secrets"
     assert settings.log_level == "INFO"
+    assert settings.log_format == "text"
     assert settings.port == 8080
     assert settings.reserved_names == RESERVED_NAMES
     assert settings.resync_seconds == 300
@@ -37,6 +38,7 @@ def test_nothing_has_to_be_set() -> None:
     [
         ("NAMESPACE", "elsewhere", "namespace", "elsewhere"),
         ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("LOG_FORMAT", "json", "log_format", "json"),
         ("PORT", "9090", "port", 9090),
         ("RESERVED_NAMES", '["PATH", "COMPANY_*"]', "reserved_names", ("PATH", "COMPANY_*")),
         ("RESERVED_NAMES", "[]", "reserved_names", ()),
@@ -60,6 +62,7 @@ def test_each_has_its_environment_variable(
     [
         ("LOG_LEVEL", "TRACE"),
         ("LOG_LEVEL", "info"),
+        ("LOG_FORMAT", "JSON"),
         ("PORT", "0"),
         ("PORT", "65536"),
         ("PORT", "tcp://10.0.0.1:8080"),  # a Service's link of the same name

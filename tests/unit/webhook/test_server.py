@@ -256,4 +256,4 @@ def test_a_process_without_its_certificate_ends_with_the_error_and_logs_no_reque
     monkeypatch.setattr(logs, "configure", lambda *args: configured.append(args))
     with pytest.raises(FileNotFoundError):
         server.run(WebhookSettings(certificate_dir=tmp_path))
-    assert configured == [("INFO", {"aiohttp.server": logging.CRITICAL})]
+    assert configured == [("INFO", "text", {"aiohttp.server": logging.CRITICAL})]

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from devbox_secrets.gateway.contract.requests import MAX_BYTES
 from devbox_secrets.gateway.http.drain import Drain
+from devbox_secrets.serving.logs import LogFormat
 from devbox_secrets.serving.tls import Certificate
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +77,14 @@ class _Running:
 class Server:
     """A port, and the h2corn server that takes its connections."""
 
-    def __init__(self, app: ASGIApp, port: int, certificate: Certificate | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        port: int,
+        certificate: Certificate | None,
+        limits: Limits,
+        log_format: LogFormat = "text",
+    ) -> None:
         """Listen, and serve nothing yet.
 
         Raises:
@@ -84,7 +92,7 @@ class Server:
         """
         self._app = app
         self._socket = _listen(port, limits.response_timeout_seconds)
-        self._config = _config(self._socket.fileno(), certificate, limits)
+        self._config = _config(self._socket.fileno(), certificate, limits, log_format)
         self._files = _open_files()
         self._current: _Running | None = None
         self._ending: set[asyncio.Task[None]] = set()
@@ -163,7 +171,7 @@ def most_connections(wanted: int) -> int:
     return max(min(wanted, (files - _OTHER_FILES) // (_FILES + 1)), 1)
 
 
-def _config(socket_number: int, certificate: Certificate | None, limits: Limits) -> Config:
+def _config(socket_number: int, certificate: Certificate | None, limits: Limits, log_format: LogFormat) -> Config:
     most = most_connections(limits.max_connections)
     return Config(
         bind=(f"fd://{socket_number}",),
@@ -171,6 +179,7 @@ def _config(socket_number: int, certificate: Certificate | None, limits: Limits)
         keyfile=certificate.key if certificate else None,
         lifespan="off",
         access_log=False,
+        log_format=log_format,
         runtime_threads=1,
         limit_connections=most,
         limit_concurrency=_CONCURRENCY * most,
