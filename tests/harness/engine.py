@@ -145,14 +145,19 @@ def _install() -> None:
 
 
 def apt_install(*packages: str) -> None:
-    """Install Debian packages; the list of packages is fetched only where it does not know them yet."""
+    """Install Debian packages."""
+    apt_get("install", "--yes", "--no-install-recommends", *packages)
+
+
+def apt_get(*arguments: str, cwd: Path | None = None) -> None:
+    """Run apt-get; the list of packages is fetched only where it does not know them yet."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    command = ["apt-get", "--quiet", *arguments]
     try:
-        run(*command, env=env)
+        run(*command, env=env, cwd=cwd)
     except ClusterError:
         run("apt-get", "update", "--quiet", env=env)
-        run(*command, env=env)
+        run(*command, env=env, cwd=cwd)
 
 
 def _start() -> None:

@@ -29,6 +29,7 @@ CONCEPTS = ROOT / "docs" / "concepts.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 GATEWAY = ROOT / "docs" / "gateway.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+CHART = ROOT / "charts" / "devbox-secrets"
 
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`[^`\n]+`")
@@ -147,8 +148,24 @@ def test_each_metric_has_its_row_and_no_other() -> None:
     assert told == exposed
 
 
+def test_every_metric_that_is_named_exists() -> None:
+    modules = (controller_metrics, webhook_metrics, gateway_metrics)
+    families = [family for module in modules for family in module.REGISTRY.collect()]
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum", "")}
+    exposed = {f"{family.name}{suffix}" for family in families for suffix in suffixes[family.type]}
+    texts = [path.read_text() for path in (*documents(), *(CHART / "files").glob("*"))]
+    named = set(re.findall(r"\bdevbox_secrets_[a-z_]+", "\n".join(texts)))
+    assert named - exposed == set()
+
+
+def test_each_alert_has_its_row_and_no_other() -> None:
+    told = [(row[0].strip("`"), row[1]) for row in rows(section(OPERATIONS, "### Alerts"))]
+    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    assert sorted(told) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in rules)
+
+
 def test_the_values_in_the_tables_are_the_chart_s() -> None:
-    values = yaml.safe_load((ROOT / "charts" / "devbox-secrets" / "values.yaml").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
     tables = section(OPERATIONS, "### Values that matter"), section(GATEWAY, "## Values of the chart")
     named = [name for table in tables for row in rows(table) for name in row[0].split(", ")]
     assert named

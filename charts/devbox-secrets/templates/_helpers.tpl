@@ -3,8 +3,8 @@ Names are fixed, not derived from the release: the CRD, the policy and the opera
 so there is one installation per cluster. Helm refuses a second one, since the objects belong to the first.
 
 A component (operator, webhook, gateway) is a dict, made at the top of its template: root, component, name (of its objects,
-and the label by which its pods are selected), values, port (that others connect to, if any), metricsPort. Of an object that
-is no component's there is only root.
+and the label by which its pods are selected), values, port (that others connect to, if any), metricsPort, probePort (the
+port's name, unless it is metrics). Of an object that is no component's there is only root.
 */}}
 {{- define "devbox-secrets.labels" -}}
 app.kubernetes.io/name: devbox-secrets
@@ -94,7 +94,7 @@ args: {{ prepend (.values.extraArgs | default list) .component | toJson }}
 {{ $probe }}:
   httpGet:
     path: {{ $path }}
-    port: http
+    port: {{ $.probePort | default "metrics" }}
     {{- with $.scheme }}
     scheme: {{ . }}
     {{- end }}
@@ -157,7 +157,7 @@ spec:
   {{- with $.port }}
   {{- $rules = append $rules (dict "port" . "from" $.values.networkPolicy.from) }}
   {{- end }}
-  {{- if $.root.Values.metrics.service.enabled }}
+  {{- if or $.root.Values.metrics.service.enabled $.root.Values.metrics.podMonitor.enabled }}
   {{- $rules = append $rules (dict "port" $.metricsPort "from" .metricsFrom) }}
   {{- end }}
   # Without a list nothing is let through, except the kubelet's probes. An empty list, every kubectl apply would write again.
@@ -263,6 +263,9 @@ imagePullSecrets:
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
 {{- fail "metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well" }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
+{{- fail "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice: set one of them to false" }}
 {{- end }}
 {{- if and (eq .Values.injection.method "policy") (eq (include "devbox-secrets.lacksPolicy" .) "true") }}
 {{- fail "injection.method is policy, but the API server has no MutatingAdmissionPolicy (admissionregistration.k8s.io/v1): set it to auto or webhook" }}

@@ -78,6 +78,14 @@ REFUSED = {
         ["--set", "metrics.serviceMonitor.enabled=true"],
         ("metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well"),
     ),
+    "two monitors": (
+        ["--set", "metrics.service.enabled=true,metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true"],
+        "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice: set one of them",
+    ),
+    "a log format that there is not": (
+        ["--set", "logFormat=logfmt"],
+        "at '/logFormat': value must be one of 'text', 'json'",
+    ),
     "a gateway that may connect to no API server": (
         ["--set-json", "gateway.networkPolicy.apiServerPorts=[]"],
         "at '/gateway/networkPolicy/apiServerPorts': minItems: got 0, want 1",
@@ -231,11 +239,12 @@ EVERY_VALUE: Json = {
     "reservedNames": ["PATH", "LD_*", "(?i)npm_config_*"],
     "keys": {"rotateAfter": "never"},
     "logLevel": "DEBUG",
+    "logFormat": "json",
     "image": {"registry": "registry.example", "repository": "box", "tag": "1", "pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
     "rbac": {"aggregate": False},
     "crds": {"enabled": True, "keep": True},
-    "metrics": {"service": {"enabled": True}},
+    "metrics": {"service": {"enabled": True}, "dashboard": {"enabled": True}},
     "replicaCount": 0,
     "networkPolicy": {"enabled": True, "metricsFrom": PEERS, "apiServerPorts": [6443]},
     **PODS,

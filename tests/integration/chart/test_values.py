@@ -335,7 +335,7 @@ def test_the_webhook_can_use_the_node_s_network_and_other_ports() -> None:
     ]["spec"]["template"]["spec"]
     assert spec["hostNetwork"] is True
     (container,) = spec["containers"]
-    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"https": 10250, "http": 10260}
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"https": 10250, "metrics": 10260}
     env = {each["name"]: each.get("value") for each in container["env"]}
     assert (env["DEVBOX_SECRETS_TLS_PORT"], env["DEVBOX_SECRETS_PORT"]) == ("10250", "10260")
     assert all("hostNetwork" not in each for each in specs())
@@ -395,7 +395,16 @@ def described(schema: Json, definitions: Json, *path: str) -> Iterator[str]:
 
 
 #: What the schema describes below a value that values.yaml leaves empty, or has a default of its own for.
-OPEN = ("affinity", "livenessProbe", "podDisruptionBudget", "readinessProbe", "resources", "strategy", "nodeSelector")
+OPEN = (
+    "affinity",
+    "labels",
+    "livenessProbe",
+    "podDisruptionBudget",
+    "readinessProbe",
+    "resources",
+    "strategy",
+    "nodeSelector",
+)
 OPEN_CONTEXTS = ("securityContext", "podSecurityContext")
 
 

@@ -15,11 +15,14 @@ from integration.chart.test_install import EVERY_VALUE
 from integration.support.chart import CHART, NAMESPACE, Json, helm
 from integration.support.kubeconform import kubeconform, write_schemas
 
-CRDS = {
-    "cert-manager": "deploy/crds/cert-manager.io_certificates.yaml",
-    "gateway-api": "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
-    "prometheus-operator": "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
-}
+MONITORING = "example/prometheus-operator-crd/monitoring.coreos.com"
+CRDS = (
+    ("cert-manager", "deploy/crds/cert-manager.io_certificates.yaml"),
+    ("gateway-api", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"),
+    ("prometheus-operator", f"{MONITORING}_servicemonitors.yaml"),
+    ("prometheus-operator", f"{MONITORING}_podmonitors.yaml"),
+    ("prometheus-operator", f"{MONITORING}_prometheusrules.yaml"),
+)
 PARENT = {
     "apiVersion": "v2",
     "name": "platform",
@@ -87,6 +90,15 @@ VARIANTS = {
             "gateway": {"enabled": True},
         }
     ),
+    "metrics without Services, alerts and a dashboard": Variant(
+        {
+            "metrics": {
+                "podMonitor": {"enabled": True, "labels": {"a": "b"}},
+                "prometheusRule": {"enabled": True, "labels": {"a": "b"}},
+                "dashboard": {"enabled": True, "annotations": {"a": "b"}},
+            },
+        }
+    ),
     "what others manage left out": Variant(
         {
             "injection": {"method": "webhook"},
@@ -139,7 +151,7 @@ def rendered(variant: Variant, folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def crds(controlplane: ControlPlane) -> Iterator[None]:
     """The kinds of other projects, without these projects."""
-    paths = [f"--filename={files(pin) / path}" for pin, path in CRDS.items()]
+    paths = [f"--filename={files(pin) / path}" for pin, path in CRDS]
     controlplane.kubectl("apply", "--server-side", *paths)
     controlplane.kubectl("wait", "--for=condition=Established", *paths)
     yield
