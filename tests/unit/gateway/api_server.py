@@ -100,8 +100,8 @@ class APIServer(Upstream):
         account, name = match.groups()
         verb = {"GET": "get" if name else "list", "POST": "create", "PATCH": "patch", "DELETE": "delete"}[method]
         self._check(token, account, verb)
-        as_table = (headers or {}).get("Accept") == TABLE
-        return copy.deepcopy(self._serve(verb, (account, name), query or {}, body or {}, as_table=as_table))
+        assert (verb == "list") == ((headers or {}).get("Accept") == TABLE), path
+        return copy.deepcopy(self._serve(verb, (account, name), query or {}, body or {}))
 
     async def watch(
         self, token: str, path: str, query: Mapping[str, str], on_event: Callable[[str, Body], T | None]
@@ -122,7 +122,7 @@ class APIServer(Upstream):
                 seen = it["metadata"]["uid"]
                 await self._changed.wait()
 
-    def _serve(self, verb: str, key: tuple[str, str], query: Mapping[str, str], body: Body, *, as_table: bool) -> Body:
+    def _serve(self, verb: str, key: tuple[str, str], query: Mapping[str, str], body: Body) -> Body:
         if verb == "create":
             return self._create(key[0], body)
         if verb == "list":
@@ -134,7 +134,7 @@ class APIServer(Upstream):
             if body["preconditions"]["uid"] != found["metadata"]["uid"]:
                 raise Conflict("DELETE: 409")
             return self.objects.pop(key)
-        return _table([found]) if as_table else found
+        return found
 
     def _check(self, token: str, namespace: str, right: str) -> None:
         if right not in self.rights.get((token, namespace), frozenset()):

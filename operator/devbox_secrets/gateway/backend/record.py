@@ -20,6 +20,7 @@ from uuid import UUID
 
 from pydantic import SecretBytes
 
+from devbox_secrets.api.models import read_status
 from devbox_secrets.api.names import (
     FIELD_MANAGER,
     GATEWAY_CREATED_ANNOTATION,
@@ -52,7 +53,7 @@ class Record:
     variable: str
     metadata: Body = field(repr=False)
     is_ready: bool = field(default=False, compare=False)
-    """Whether the operator has said that devboxes get the variable from this object, as far as a table was read."""
+    """Whether the operator has said that devboxes get the variable from this object."""
 
     @property
     def precedence(self) -> tuple[str, str]:
@@ -91,8 +92,10 @@ class Record:
 
 
 def read_object(body: Body) -> Record:
-    """Parse an AccountSecret."""
-    return _parse(body["metadata"], body["spec"].get("name"))
+    """Parse an AccountSecret, whatever an older or edited CRD accepted as its spec and status."""
+    spec, (status, _) = body.get("spec"), read_status(body.get("status"))
+    is_ready = status.ready is not None and status.ready.holds
+    return _parse(body["metadata"], spec.get("name") if isinstance(spec, dict) else None, is_ready=is_ready)
 
 
 def read_table(table: Body) -> Iterator[Record]:

@@ -181,9 +181,8 @@ class Store:
         return record
 
     async def _read(self, caller: Caller, name: str) -> Record:
-        table = await self._request(caller, "GET", name, query=_METADATA, headers={"Accept": TABLE})
-        (record,) = read_table(table)
-        return record
+        # Not as a table, which takes the API server about a tenth more CPU than the object.
+        return read_object(await self._request(caller, "GET", name))
 
     async def _with_variable(self, caller: Caller, variable: str) -> list[Record]:
         """Give the AccountSecrets of a variable, starting with the one that devboxes get."""
@@ -192,8 +191,7 @@ class Store:
     async def _list(self, caller: Caller, field_selector: str = "") -> list[Record]:
         records: list[Record] = []
         query = {**_METADATA, "limit": str(_PAGE_SIZE), "fieldSelector": field_selector}
-        # Not compressed: compression takes the API server longer than sending the whole table.
-        headers = {"Accept": TABLE, "Accept-Encoding": "identity"}
+        headers = {"Accept": TABLE}
         while True:
             try:
                 table = await self._request(caller, "GET", query=query, headers=headers)

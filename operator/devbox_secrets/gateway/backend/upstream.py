@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache, partial
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import aiohttp
@@ -26,6 +27,8 @@ JSON = "application/json"
 MERGE = "application/merge-patch+json"
 #: A table's rows have an object's metadata and columns, without the rest of it.
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+#: Not compressed: compression takes the API server longer than sending the whole response.
+_HEADERS = MappingProxyType({"Accept": JSON, "Accept-Encoding": "identity", "Content-Type": JSON})
 
 
 class Upstream:
@@ -110,7 +113,7 @@ class Upstream:
         **options: Any,  # noqa: ANN401 - aiohttp's own
     ) -> T:
         """Send one request, and give what is read of a successful response."""
-        sent = {"Accept": JSON, "Content-Type": JSON, **headers, "Authorization": f"Bearer {token}"}
+        sent = {**_HEADERS, **headers, "Authorization": f"Bearer {token}"}
         code = "error"
         try:
             # The current context: requests with the same one share connections.

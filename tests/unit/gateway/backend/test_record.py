@@ -38,6 +38,16 @@ def owned(manager: str, time: str, *, field: str = "f:sealed") -> dict[str, Any]
     return {"manager": manager, "time": time, "fieldsV1": {"f:spec": {field: {}}}}
 
 
+def condition(ready: str) -> dict[str, Any]:
+    return {
+        "type": "Ready",
+        "status": ready,
+        "reason": "Synced",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:10Z",
+    }
+
+
 SECOND = 1_767_225_610_000  # 2026-01-01T00:00:10Z
 CREATED, UPDATED = "gateway.devbox-secrets.dev/created-ms", "gateway.devbox-secrets.dev/updated-ms"
 GATEWAY, OPERATOR = "devbox-secrets-gateway", "devbox-secrets"
@@ -105,11 +115,28 @@ def test_a_table_s_row_is_read_like_the_object() -> None:
     assert list(read_table({**table, "rows": None})) == []
 
 
-@pytest.mark.parametrize(("cell", "is_ready"), [("True", True), ("False", False), ("Unknown", False), (None, False)])
-def test_a_table_s_row_tells_whether_devboxes_get_the_value(cell: str | None, *, is_ready: bool) -> None:
-    rows = [{"cells": [cell, "TOKEN"], "object": {"metadata": metadata()}}]
+@pytest.mark.parametrize(("ready", "is_ready"), [("True", True), ("False", False), ("Unknown", False), (None, False)])
+def test_whether_devboxes_get_the_value(ready: str | None, *, is_ready: bool) -> None:
+    rows = [{"cells": [ready, "TOKEN"], "object": {"metadata": metadata()}}]
     (row,) = read_table({"columnDefinitions": [{"name": "Ready"}, {"name": "Variable"}], "rows": rows})
     assert row.is_ready == is_ready
+    conditions = [condition(ready)] if ready else []
+    body = {"metadata": metadata(), "spec": {"name": "TOKEN"}, "status": {"conditions": conditions}}
+    assert read_object(body).is_ready == is_ready
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "no spec": {},
+    "a spec that is text": {"spec": "TOKEN"},
+    "a status that is text": {"spec": {}, "status": "Ready"},
+    "a condition that is text": {"spec": {}, "status": {"conditions": ["Ready"]}},
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_object_is_read_as_one_without_a_name_that_devboxes_do_not_get(what: str) -> None:
+    record = read_object({"metadata": metadata(), **ODD[what]})
+    assert (record.variable, record.is_ready) == ("", False)
 
 
 @pytest.mark.parametrize("name", [None, ["TOKEN"], 7])
