@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import SecretBytes
 
 from devbox_secrets.api.accounts import account_of
-from devbox_secrets.api.manifest import manifest, object_names
+from devbox_secrets.api.manifest import manifest, object_name, object_names
 from devbox_secrets.api.models import AccountSecretSpec
 from devbox_secrets.api.names import (
     GATEWAY_FIELD_MANAGER,
@@ -129,7 +129,7 @@ class Store:
             raise not_found() from None
         # Reading one object takes the API server less than looking for all of a variable.
         with suppress(NotFound):
-            record = await self._read(caller, object_names(variable)[0])
+            record = await self._read(caller, object_name(variable))
             if record.variable == variable and record.is_ready:
                 return record
         found = await self._with_variable(caller, variable)
