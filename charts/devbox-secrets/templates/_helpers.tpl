@@ -174,13 +174,20 @@ spec:
     {{- end }}
   {{- end }}
   {{- with .apiServerPorts }}
-  # No policy can tell where the API server is; its name need not be resolved.
+  # A policy can't select the API server. DNS isn't needed.
   egress:
     - ports:
         {{- range . }}
         - protocol: TCP
           port: {{ . }}
         {{- end }}
+      {{- with $.values.networkPolicy.apiServerCIDRs }}
+      to:
+        {{- range . }}
+        - ipBlock:
+            cidr: {{ . | quote }}
+        {{- end }}
+      {{- end }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -90,6 +90,10 @@ REFUSED = {
         ["--set-json", "gateway.networkPolicy.apiServerPorts=[]"],
         "at '/gateway/networkPolicy/apiServerPorts': minItems: got 0, want 1",
     ),
+    "an API server's address without a prefix length": (
+        ["--set-json", 'networkPolicy.apiServerCIDRs=["10.0.0.2"]'],
+        "at '/networkPolicy/apiServerCIDRs/0': '10.0.0.2' does not match pattern",
+    ),
     "a gateway's certificate from two places": (
         ["--set", "gateway.tls.secretName=own,gateway.tls.issuerRef.name=ca"],
         (
@@ -223,6 +227,7 @@ PODS: Json = {
     "priorityClassName": "system-cluster-critical",
 }
 PEERS: list[Json] = [{"podSelector": {}}]
+API_SERVER: Json = {"apiServerPorts": [6443], "apiServerCIDRs": ["10.0.0.2/32"]}
 EVERY_VALUE: Json = {
     "global": {"imageRegistry": "mirror.example", "imagePullSecrets": ["mirror"], "nodeSelector": {"a": "b"}},
     "commonLabels": {"cost-center": "1"},
@@ -246,7 +251,7 @@ EVERY_VALUE: Json = {
     "crds": {"enabled": True, "keep": True},
     "metrics": {"service": {"enabled": True}, "dashboard": {"enabled": True}},
     "replicaCount": 0,
-    "networkPolicy": {"enabled": True, "metricsFrom": PEERS, "apiServerPorts": [6443]},
+    "networkPolicy": {"enabled": True, "metricsFrom": PEERS, **API_SERVER},
     **PODS,
     "webhook": {
         "replicaCount": 3,
@@ -264,7 +269,7 @@ EVERY_VALUE: Json = {
         "ingress": {"enabled": True, "hosts": [{"host": "a.example", "paths": [{"path": "/v1"}]}]},
         "audit": False,
         "rateLimit": {"requestsPerSecond": 2.5, "burst": 10},
-        "networkPolicy": {"enabled": True, "from": PEERS, "metricsFrom": PEERS, "apiServerPorts": [6443]},
+        "networkPolicy": {"enabled": True, "from": PEERS, "metricsFrom": PEERS, **API_SERVER},
         **PODS,
     },
 }

@@ -315,6 +315,15 @@ def test_the_operator_reaches_only_the_api_server_s_ports_and_nobody_reaches_it(
     assert (spec.get("ingress"), spec["egress"]) == (None, [{"ports": [{"protocol": "TCP", "port": 7443}]}])
 
 
+def test_the_api_server_s_addresses_can_be_told_to_the_operator_and_the_gateway() -> None:
+    policy = {"networkPolicy": {"apiServerPorts": [6443], "apiServerCIDRs": ["10.0.0.2/32", "fd00::2/128"]}}
+    found = objects({**policy, "gateway": policy})
+    to = [{"ipBlock": {"cidr": "10.0.0.2/32"}}, {"ipBlock": {"cidr": "fd00::2/128"}}]
+    for name in ("devbox-secrets", "devbox-secrets-gateway"):
+        egress = found["NetworkPolicy", name]["spec"]["egress"]
+        assert egress == [{"ports": [{"protocol": "TCP", "port": 6443}], "to": to}]
+
+
 def test_everyone_reaches_the_webhook_s_port_and_it_reaches_nobody() -> None:
     given = {"webhook": {"port": 10250}, "metrics": {"service": {"enabled": False}}}
     spec = objects(given)["NetworkPolicy", "devbox-secrets-webhook"]["spec"]
