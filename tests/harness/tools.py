@@ -29,7 +29,7 @@ KUBERNETES = os.environ.get("DEVBOX_SECRETS_KUBERNETES", "1.37")
 _PINS = Path(__file__).with_name("tools")
 _HEARTBEAT_SECONDS = 30.0
 _USERS = ("kind", "kubectl", "helm")
-_MINUTES = {"kube-apiserver": 5, "syft": 5, "kube-controller-manager": 2, "coredns": 2}
+_MINUTES = {"kube-apiserver": 5, "syft": 5, "kube-controller-manager": 2, "coredns": 2, "agent-sandbox-controller": 2}
 
 
 class ToolError(Exception):
@@ -63,8 +63,8 @@ def _pinned(folder: Path) -> Iterator[Tool]:
     for package in re.findall(r"^(?:tool |\t)([^\s(]+)$", pins, re.MULTILINE):
         module = max((m for m in requires if f"{package}/".startswith(f"{m}/")), key=len)
         name = re.sub(r"/v\d+$", "", package).rsplit("/", 1)[-1]
-        # etcd's main package is called after its module's folder.
-        name = "etcd" if name == "server" else name
+        # Some main packages are called after a folder of their module.
+        name = folder.name if name in {"cmd", "server"} else name
         yield Tool(name, package, module, requires[module], folder)
 
 

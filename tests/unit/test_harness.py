@@ -199,8 +199,8 @@ def test_an_image_without_a_tag_is_refused(name: str, monkeypatch: pytest.Monkey
 
 
 PINS = Path(tools.__file__).with_name("tools")
-#: These need later versions of their own: helm of kubectl's, and coredns of a fork's.
-LATER = {"github.com/go-errors/errors", "github.com/coredns/caddy"}
+#: Modules in another version: helm's kubectl, coredns' fork and kube-network-policies' NRI need it.
+OTHER = {"github.com/go-errors/errors", "github.com/coredns/caddy", "github.com/opencontainers/runtime-spec"}
 
 
 def pinned(folder: str) -> dict[str, str]:
@@ -209,9 +209,9 @@ def pinned(folder: str) -> dict[str, str]:
     return dict(re.findall(r"^(?:require |\t)(\S+) (?:=> \S+ )?(v\S+)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("folder", ["coredns", "crictl", "helm"])
+@pytest.mark.parametrize("folder", ["coredns", "crictl", "helm", "kube-network-policies"])
 def test_what_a_program_shares_with_kubernetes_is_compiled_once(folder: str) -> None:
     ours, kubernetes = pinned(folder), pinned("kubernetes-1.37")
-    shared = ours.keys() & kubernetes.keys() - LATER
+    shared = ours.keys() & kubernetes.keys() - OTHER
     assert "k8s.io/client-go" in shared
     assert {name: ours[name] for name in shared} == {name: kubernetes[name] for name in shared}
