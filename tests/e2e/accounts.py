@@ -12,7 +12,6 @@ from typing import Any
 from harness.kind import Cluster
 
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
-SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 COMMAND = Path(sys.executable).with_name("devbox-secrets")
 PRINT = 'echo "$NAME: ${TOKEN-not set}"'

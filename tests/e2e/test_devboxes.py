@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.accounts import DEVBOX, PRINT, SANDBOX, SECRET, Account, until
+from e2e.accounts import DEVBOX, PRINT, SECRET, Account, until
 from harness.kind import Cluster
 from harness.release import NAMESPACE
 from harness.run import ClusterError
@@ -45,11 +45,6 @@ def test_the_pods_own_env_wins(account: Account) -> None:
 def test_a_pod_that_is_no_devbox_gets_nothing(account: Account) -> None:
     account.sync("TOKEN", "x")
     assert account.run("other", labels={"app": "other"}) == "main: not set\n"
-
-
-def test_a_pod_of_agent_sandbox_is_a_devbox(account: Account) -> None:
-    account.sync("TOKEN", "x")
-    assert account.run("sandbox", labels=SANDBOX) == "main: x\n"
 
 
 def test_a_value_of_several_lines_arrives_whole(account: Account) -> None:
