@@ -57,9 +57,18 @@ class Tool:
         return flags
 
 
+def _main_module(folder: Path) -> str:
+    """Return the module that go.mod requires in a line of its own."""
+    (module,) = re.findall(r"^require (\S+) v", (folder / "go.mod").read_text(), re.MULTILINE)
+    return str(module)
+
+
 def _pinned(folder: Path) -> Iterator[Tool]:
     pins = (folder / "go.mod").read_text()
     requires = dict(re.findall(r"^(?:require |\t)(\S+) (v\S+)", pins, re.MULTILINE))
+    if any(folder.glob("*.go")):  # a program of our own, around the one module
+        module = _main_module(folder)
+        yield Tool(folder.name, ".", module, requires[module], folder)
     for package in re.findall(r"^(?:tool |\t)([^\s(]+)$", pins, re.MULTILINE):
         module = max((m for m in requires if f"{package}/".startswith(f"{m}/")), key=len)
         name = re.sub(r"/v\d+$", "", package).rsplit("/", 1)[-1]
@@ -94,10 +103,9 @@ def source(name: str) -> Path:
 
 
 def files(pin: str) -> Path:
-    """Return the folder of a module of which nothing is built; `pin` is the folder whose go.mod requires it alone."""
+    """Return the folder of a module in Go's module cache; `pin` is the folder whose go.mod requires it."""
     folder = _PINS / pin
-    (module,) = re.findall(r"^require (\S+) v", (folder / "go.mod").read_text(), re.MULTILINE)
-    return _downloaded(folder, module)
+    return _downloaded(folder, _main_module(folder))
 
 
 def _downloaded(folder: Path, module: str) -> Path:
@@ -168,8 +176,8 @@ def _key(folder: Path) -> str:
     # Asked in the folder, Go answers for the toolchain that its go.mod selects.
     environment: dict[str, Any] = json.loads(_go(folder, "env", "-json", "GOVERSION", "GOOS", "GOARCH"))
     digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode())
-    for name in ("go.mod", "go.sum"):
-        digest.update((folder / name).read_bytes())
+    for path in (folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go"))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -207,7 +215,7 @@ def _build(it: Tool, target: Path, progress: str) -> None:
 
 
 def _compile(it: Tool, part: Path, lock: int, started: float) -> None:
-    options = ["-v", "-trimpath", f"-ldflags={it.linker_flags}", f"-o={part}"]
+    options = ["-v", "-trimpath", "-buildvcs=false", f"-ldflags={it.linker_flags}", f"-o={part}"]
     tail = deque[str](maxlen=20)
     spoken = started
     # The compiler inherits the lock, so that nobody else writes the file when only this is killed.
