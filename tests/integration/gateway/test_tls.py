@@ -5,10 +5,13 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
+from runloop_api_client import Runloop
 
 from harness.controlplane import ControlPlane
 from harness.pki import Authority, KeyPair
@@ -85,6 +88,36 @@ def test_a_renewed_certificate_is_served_while_old_connections_last(
         assert kept.get("/healthz").text == "ok"
     with secure.client("none", http2=http2) as new:
         assert new.get("/healthz").http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_the_sdk_loses_no_call_while_the_certificate_is_renewed(
+    controlplane: ControlPlane, secure: Gateway, authority: Authority, folder: Path, *, http2: bool
+) -> None:
+    key = token(controlplane, new_account(controlplane))
+    stop, answers = Event(), list[int | None]()
+
+    def ask() -> None:
+        with (
+            secure.client(key, http2=http2) as http,
+            Runloop(base_url=secure.url, bearer_token=key, http_client=http) as api,
+        ):
+            while not stop.is_set():
+                answers.append(api.secrets.list().total_count)
+
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(ask)
+        try:
+            for _ in range(3):
+                pair = renewed(authority)
+                mount(folder, pair)
+                until("the new certificate is served", lambda: served(secure) == pair.certificate)  # noqa: B023 - awaited at once
+                count = len(answers) + 2
+                until("calls go on", lambda: len(answers) > count)  # noqa: B023 - awaited at once
+        finally:
+            stop.set()
+        asking.result()
+    assert set(answers) == {0}
 
 
 def test_a_certificate_that_is_broken_leaves_the_one_before(
