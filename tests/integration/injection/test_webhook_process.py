@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -51,10 +50,6 @@ def files(pair: KeyPair) -> dict[str, bytes]:
     return {"tls.crt": pair.certificate, "tls.key": pair.key}
 
 
-def served(it: Webhook) -> bytes:
-    return ssl.get_server_certificate(("127.0.0.1", it.port)).encode()
-
-
 def review(of: Json, **fields: object) -> bytes:
     asked = {"uid": "u-1", "operation": "CREATE", "object": of}
     return json.dumps(
@@ -68,7 +63,7 @@ def review(of: Json, **fields: object) -> bytes:
 def renew(it: Webhook, authority: Authority) -> None:
     renewed = certificate(authority)
     mount(it.certificate, files(renewed))
-    until("the new certificate is served", lambda: served(it) == renewed.certificate)
+    until("the new certificate is served", lambda: it.served() == renewed.certificate)
 
 
 def test_a_renewed_one_is_served_without_restart_and_without_a_lost_request(
@@ -102,7 +97,7 @@ def test_a_renewed_one_is_served_without_restart_and_without_a_lost_request(
 def test_one_that_cannot_be_used_does_not_replace_the_one_that_can(
     broken: str, alone: Webhook, authority: Authority
 ) -> None:
-    before, one, other = served(alone), certificate(authority), certificate(authority)
+    before, one, other = alone.served(), certificate(authority), certificate(authority)
     wrong = {
         "of another key": {"tls.crt": one.certificate, "tls.key": other.key},
         "no certificate": {"tls.crt": b"-----BEGIN CERTIFICATE-----\n", "tls.key": one.key},
@@ -110,14 +105,14 @@ def test_one_that_cannot_be_used_does_not_replace_the_one_that_can(
     }
     mount(alone.certificate, wrong[broken])
     until("it says so", lambda: "the new certificate can't be used, so the former one stays" in alone.log)
-    assert served(alone) == before
+    assert alone.served() == before
     assert alone.get("/healthz") == "ok"
     mount(alone.certificate, files(one))
-    until("the right one is served", lambda: served(alone) == one.certificate)
+    until("the right one is served", lambda: alone.served() == one.certificate)
 
 
 def test_it_tells_when_its_certificate_ends(alone: Webhook) -> None:
-    end = x509.load_pem_x509_certificate(served(alone)).not_valid_after_utc
+    end = x509.load_pem_x509_certificate(alone.served()).not_valid_after_utc
     assert alone.metric("devbox_secrets_certificate_expiration_timestamp_seconds") == end.timestamp()
 
 

@@ -10,28 +10,35 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from harness.components import write_private
 from harness.controlplane import ControlPlane
 from harness.pki import Authority
 from harness.process import Component
 from harness.run import ClusterError
-from integration.support.chart import CHART, NAMESPACE, get, release, settle
+from integration.support.account import SECRET
+from integration.support.chart import CHART, DEVBOX, NAMESPACE, container, get, pod, release, settle, until
 from integration.support.processes import COMMAND, END_SECONDS, Process, free_port, is_ready
 
 NAME = "devbox-secrets-webhook"
 HOST = f"{NAME}.{NAMESPACE}.svc"
 _POLICY = [f"admissionregistration.k8s.io/v1/mutatingadmission{kind}" for kind in ("policies", "policybindings")]
+# Otherwise the API server asks at the Service's address, which nothing here routes to a process.
+_BY_SLICES = "--enable-aggregator-routing=true"
 SWITCHED_OFF = (
     f"--runtime-config={','.join(f'{resource}=false' for resource in _POLICY)}",
     "--disable-admission-plugins=MutatingAdmissionPolicy",
+    _BY_SLICES,
 )
 """An API server of today, told to have no injection policy."""
-AS_BEFORE = ("--emulated-version=1.34",)
+AS_BEFORE = ("--emulated-version=1.34", _BY_SLICES)
 """One that does as the oldest that today's can do as."""
 
 
@@ -51,6 +58,11 @@ class Webhook(Process):
             for answer in ("patched", "unchanged", "rejected")
         ]
         return sum(map(self.metric, lines))
+
+    def served(self, ca_bundle: Path | None = None) -> bytes:
+        """Give the certificate of a new connection, which the CA bundle must vouch for."""
+        ca_certs = str(ca_bundle) if ca_bundle else None
+        return ssl.get_server_certificate(("127.0.0.1", self.port), ca_certs=ca_certs).encode()
 
     @contextmanager
     def connect(self, authority: Authority) -> Iterator[http.client.HTTPSConnection]:
@@ -87,9 +99,7 @@ class Fallback:
 @contextmanager
 def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str) -> Iterator[Fallback]:
     """Run it all, with settings for the webhook's process; yields it when devboxes get their secrets."""
-    # Otherwise the API server asks at the Service's address, which nothing here routes to a process.
-    by_slices = "--enable-aggregator-routing=true"
-    with ControlPlane.start(apiserver_args=[*apiserver_args, by_slices]) as controlplane:
+    with ControlPlane.start(apiserver_args=apiserver_args) as controlplane:
         release(controlplane, "install", str(CHART), "--create-namespace")
         with webhook(
             controlplane.folder / "webhook", issued(controlplane), **{"drain_seconds": "3", **settings}
@@ -99,10 +109,17 @@ def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str
             yield Fallback(controlplane, first)
 
 
-def issued(controlplane: ControlPlane) -> dict[str, bytes]:
-    """Give the certificate that the chart made, as the files of its Secret."""
-    secret = get(controlplane, "secret", NAME, f"--namespace={NAMESPACE}")
+def issued(controlplane: ControlPlane, name: str = NAME) -> dict[str, bytes]:
+    """Give the certificate in a Secret, by default the one that the chart made, as files."""
+    secret = get(controlplane, "secret", name, f"--namespace={NAMESPACE}")
     return {name: base64.b64decode(content) for name, content in secret["data"].items()}
+
+
+def ca_bundle(controlplane: ControlPlane) -> bytes:
+    """Give the CA certificates that the API server trusts, the same for each of the webhooks."""
+    configuration = get(controlplane, "mutatingwebhookconfiguration", "devbox-secrets")
+    (bundle,) = {each["clientConfig"]["caBundle"] for each in configuration["webhooks"]}
+    return base64.b64decode(bundle)
 
 
 @contextmanager
@@ -142,6 +159,40 @@ def mount(folder: Path, files: Mapping[str, bytes]) -> None:
             (folder / name).symlink_to(f"..data/{name}")
     (folder / "..new").symlink_to(content.name)
     (folder / "..new").rename(folder / "..data")
+
+
+@contextmanager
+def creating(controlplane: ControlPlane) -> Iterator[Callable[[], None]]:
+    """Create devboxes without a pause, as a dry run; each of them must get its secrets.
+
+    Yields a function that waits until more of them are created.
+    """
+    boxes = [pod({"containers": [container("a")]}, DEVBOX) for _ in range(50)]
+    for number, box in enumerate(boxes):
+        box["metadata"]["name"] = f"box-{number}"
+    batch = json.dumps({"apiVersion": "v1", "kind": "List", "items": boxes})
+    stop, done = Event(), list[subprocess.CompletedProcess[str]]()
+
+    def create() -> None:
+        output = '--output=jsonpath={.spec.containers[0].envFrom[0].secretRef.name}{"\\n"}'
+        while not stop.is_set():
+            options = ("--dry-run=server", output, "--filename=-")
+            done.append(controlplane.kubectl("create", *options, input=batch, check=False))
+
+    def more() -> None:
+        count = len(done) + 2  # the next one may have begun before
+        until("more devboxes are created", lambda: len(done) >= count)
+
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(create)
+        try:
+            yield more
+        finally:
+            stop.set()
+        running.result()
+    for each in done:
+        assert not each.stderr, each.stderr
+        assert each.stdout.split() == [SECRET] * len(boxes)
 
 
 def publish(controlplane: ControlPlane, *replicas: Webhook) -> None:
