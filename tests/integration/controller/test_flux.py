@@ -41,7 +41,7 @@ class Repository:
     def path(self, name: str) -> Path:
         return self.folder / f"{name.lower()}.yaml"
 
-    def reconcile(self, timeout: str = "20s") -> subprocess.CompletedProcess[str]:
+    def reconcile(self, timeout: str = "60s") -> subprocess.CompletedProcess[str]:
         inventory = self.folder.with_name("inventory.yaml")
         program: list[str | Path] = [tool("flux-apply"), f"-timeout={timeout}", self.folder, inventory]
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}

@@ -47,12 +47,12 @@ def test_what_nobody_has_looked_at_is_waited_for(controlplane: ControlPlane, cha
     assert done.returncode == 1
     assert f"AccountSecret/{chart.account.name}/token not ready. status: InProgress" in done.stderr
     with operator(controlplane):
-        assert chart.upgrade(b"first", "20s").returncode == 0
+        assert chart.upgrade(b"first", "60s").returncode == 0
 
 
 def test_devboxes_get_the_value_when_helm_is_done(chart: Chart, running: Operator) -> None:
     for value in (b"first", b"second"):
-        done = chart.upgrade(value, "20s")
+        done = chart.upgrade(value, "60s")
         assert done.returncode == 0, done.stderr
         assert chart.account.data() == {"TOKEN": value}
 
