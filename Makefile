@@ -20,7 +20,7 @@ help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What needs nothing but a cluster takes the user's kind, kubectl and helm.
-demo cluster: export DEVBOX_SECRETS_TOOLS := path
+demo cluster clean: export DEVBOX_SECRETS_TOOLS := path
 
 .PHONY: demo
 demo: $(VENV)/wheel ## Bring up a kind cluster, install the chart, seal, apply, run a devbox, update, delete

@@ -43,7 +43,7 @@ def operator() -> None:
         from devbox_secrets.controller.settings import ControllerSettings
 
     gc.enable()
-    process.run(ControllerSettings())
+    process.run(ControllerSettings.read())
 
 
 @app.command(hidden=True)
@@ -54,7 +54,7 @@ def gateway() -> None:
         from devbox_secrets.gateway.settings import GatewaySettings
 
     gc.enable()
-    process.run(GatewaySettings())
+    process.run(GatewaySettings.read())
 
 
 @app.command(hidden=True)
@@ -65,7 +65,7 @@ def webhook() -> None:
         from devbox_secrets.webhook.settings import WebhookSettings
 
     gc.enable()
-    server.run(WebhookSettings())
+    server.run(WebhookSettings.read())
 
 
 def main() -> None:

@@ -259,7 +259,7 @@ imagePullSecrets:
 {{- end }}
 {{- $selectors := list }}
 {{- range $i, $entry := .Values.devboxes.selectors }}
-{{- $selector := omit $entry "as" }}
+{{- $selector := dict "matchLabels" ($entry.matchLabels | default dict) "matchExpressions" ($entry.matchExpressions | default list) }}
 {{- if not (or $selector.matchLabels $selector.matchExpressions) }}
 {{- fail (printf "devboxes.selectors[%d] is empty and would match every pod of the cluster: give it matchLabels or matchExpressions" $i) }}
 {{- end }}

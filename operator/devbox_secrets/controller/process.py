@@ -218,7 +218,8 @@ class Controller:
         """Give the metrics as Prometheus reads them."""
         metrics.set_account_secrets(self.cache.ready_reasons())
         metrics.LEADER.set(self.elector.is_leader())
-        metrics.WORKQUEUE_DEPTH.set(len(self._queue))
+        # A former leader keeps its queue, and works on it only if it leads again.
+        metrics.WORKQUEUE_DEPTH.set(len(self._queue) if self.elector.leading.is_set() else 0)
         metrics.ROTATION_DUE.set(self.cache.overdue())
         metrics.SEALING_KEYS.set(len(self._keys.keyring))
         metrics.SEALING_KEYS_LOST.set(self._keys.missing)

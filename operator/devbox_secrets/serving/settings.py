@@ -1,13 +1,14 @@
 """What every server's settings share: read from environment variables DEVBOX_SECRETS_*."""
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from devbox_secrets.api.validation import parse_duration
-from devbox_secrets.errors import InvalidDuration
+from devbox_secrets.errors import ConfigError, InvalidDuration
 from devbox_secrets.serving.logs import LogFormat
 
 
@@ -24,13 +25,35 @@ DurationOrNever = Annotated[timedelta | None, BeforeValidator(_duration_or_never
 """A duration such as 90d; None for `never`."""
 
 
+_PREFIX = "DEVBOX_SECRETS_"
+
+
 class ServerSettings(BaseSettings):
     """A server's settings."""
 
-    model_config = SettingsConfigDict(env_prefix="DEVBOX_SECRETS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True)
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat = "text"
     """How the log on standard error is written: lines of text, or one JSON object per line."""
     port: int = Field(default=8080, ge=1, le=65535)
     """Where /healthz, /readyz and, but for the gateway, /metrics are served."""
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the settings from the environment.
+
+        Raises:
+            ConfigError: a variable can't be used; the message names it, and doesn't repeat what it holds.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigError("; ".join(map(_sentence, error.errors(include_input=False)))) from None
+        except SettingsError as error:
+            raise ConfigError(str(error)) from None
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    variable = f"{_PREFIX}{problem['loc'][0]}".upper()
+    return f"{variable}: {problem['msg'].removeprefix('Value error, ')}"

@@ -19,6 +19,7 @@ KEYS = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
 CRD = ("crd", "accountsecrets.devbox-secrets.dev")
 
 SELECTORS = "devboxes.selectors"
+AB = {"matchLabels": {"a": "b"}}
 REFUSED = {
     "an unknown value": (
         ["--set", "image.tga=1"],
@@ -66,6 +67,11 @@ REFUSED = {
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"as":"files","matchLabels":{{"a":"b"}}}}]'],
         "devboxes.selectors[1] has the same labels as an earlier one: remove one of them",
     ),
+    "the same labels twice, once beside an empty list": (
+        ["--set-json", f"{SELECTORS}={json.dumps([{'matchExpressions': [], **AB}, {'as': 'files', **AB}])}"],
+        "devboxes.selectors[1] has the same labels as an earlier one: remove one of them",
+    ),
+    "no format of logs": (["--set", "logFormat=null"], "missing property 'logFormat'"),
     "secrets as something else": (
         ["--set", "injection.as=volume"],
         "at '/injection/as': value must be one of 'env', 'files'",

@@ -364,6 +364,13 @@ FILES_CASES = [
     Case("inject: true is the same as nothing", [THERE], {INJECT: "true"}, volumes_after=[VOLUME]),
     Case("inject: false", [{}], {INJECT: "false"}, init=[container("setup")], init_after=[{}]),
     Case(
+        "inject: false, and something else where the files would be",
+        [{}],
+        {INJECT: "false"},
+        containers=[container("a", volumeMounts=[CACHE | {"mountPath": DEFAULT_PATH}])],
+        volumes=[CACHE_VOLUME, {"name": SECRET, "emptyDir": {}}],
+    ),
+    Case(
         "a pod that mounts the Secret by itself",
         [{"volumeMounts": [FILES_BY_HAND, PART_BY_HAND, MOUNT_THERE]}, THERE],
         containers=[container("a", volumeMounts=[FILES_BY_HAND, PART_BY_HAND]), container("b")],

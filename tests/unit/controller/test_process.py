@@ -213,6 +213,23 @@ async def test_who_does_not_lead_enqueues_and_writes_nothing() -> None:
 
 
 @in_virtual_time
+async def test_what_waits_at_a_former_leader_is_not_reported() -> None:
+    cluster = Cluster()
+    teams = [f"team-{number}" for number in range(20)]  # more than workers
+    for team in teams:
+        cluster.have_namespace(team)
+    async with cluster.running() as controller:
+        cluster.give_lease_to("other", "2099-01-01T00:00:00.000000Z")
+        cluster.frozen_seconds = 60  # so nothing can be written, and everything comes back later
+        for team in teams:
+            body = cluster.api.put(account_secrets_path(team, "a"), account_secret("A", seal("1", "A"), team))
+            controller.enqueue(controller.cache.upsert_account_secret(body))
+        await asyncio.sleep(5)
+        assert not controller.elector.leading.is_set()
+        assert cluster.metric("devbox_secrets_workqueue_depth") == 0
+
+
+@in_virtual_time
 async def test_who_becomes_the_leader_reconciles_from_a_list_of_that_term() -> None:
     cluster = Cluster()
     cluster.give_lease_to("other")
