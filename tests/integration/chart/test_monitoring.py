@@ -124,9 +124,10 @@ class Monitored:
 
 
 @pytest.fixture(scope="module")
-def monitored(controlplane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+    """All of it on a control plane of this module's own, since the gateway's objects stay there."""
     folder = tmp_path_factory.mktemp("monitoring")
-    with programs(controlplane, folder) as running:
+    with ControlPlane.start() as it, programs(it, folder) as running:
         work(running)
         with scraping(running, folder) as server:
             yield Monitored(server, running.account.name)
@@ -179,10 +180,12 @@ def test_no_metric_has_a_value_or_the_name_of_a_secret(monitored: Monitored) -> 
     assert [word for word in (CANARY, '"other"', '"token"', "TOKEN", "MADE") if word in series] == []
 
 
-def test_the_logs_are_lines_of_json_without_a_value(controlplane: ControlPlane, tmp_path: Path) -> None:
-    with programs(controlplane, tmp_path) as it:
-        work(it)
-    for log in (it.operator.log, it.gateway.log, it.webhook.log):
+def test_the_logs_are_lines_of_json_without_a_value(tmp_path: Path) -> None:
+    with ControlPlane.start() as controlplane:
+        with programs(controlplane, tmp_path) as it:
+            work(it)
+        logs = [it.operator.log, it.gateway.log, it.webhook.log]
+    for log in logs:
         lines = [json.loads(line) for line in log.splitlines()]
         assert ("time", "level", "logger", "message") in {tuple(line) for line in lines}
         assert CANARY not in log
