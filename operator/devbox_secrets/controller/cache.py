@@ -358,6 +358,7 @@ def read_secret(body: Body) -> tuple[str, ExistingSecret]:
         account=labels.get(ACCOUNT_LABEL, ""),
         unchanged=shared((name, data[name]) for name in kept) if label_is_ours or ACCOUNT_LABEL not in labels else {},
         must_recreate=bool(body.get("immutable")) or body.get("type", SECRET_TYPE) != SECRET_TYPE,
+        uid=metadata["uid"],
         created=metadata["creationTimestamp"],
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers") or ()),

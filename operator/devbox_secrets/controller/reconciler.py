@@ -219,16 +219,18 @@ class Reconciler:
     ) -> None:
         """Do in one namespace what is planned for its account Secret."""
         action, namespace = plan.actions[member.namespace], member.namespace
-        version = member.secret.resource_version if member.secret else None
+        uid, version = (member.secret.uid, member.secret.resource_version) if member.secret else ("", "")
         if action is Action.EMPTY and version:
-            body = await self._writer.apply_account_secret(namespace, account, {}, version)
+            body = await self._writer.apply_account_secret(namespace, account, {}, uid, version)
             version = body["metadata"]["resourceVersion"]
         if action in {Action.DELETE, Action.EMPTY, Action.REPLACE} and version:
             await self._writer.delete_account_secret(namespace, version)
             _note(namespace, "deleted")
-            version = None
+            version = ""
         if action in {Action.APPLY, Action.REPLACE}:
-            await self._apply(account, namespace, values, version or await self._create(account, member))
+            if not version:
+                uid, version = await self._create(account, member)
+            await self._apply(account, namespace, values, uid, version)
             if self._held.get(member.uid) == plan.values:
                 metrics.DRIFT_REPAIRS.inc()
         if action in {Action.DELETE, Action.EMPTY}:
@@ -236,11 +238,11 @@ class Reconciler:
         elif action not in {Action.SKIP_FOREIGN, Action.WAIT}:
             self._held[member.uid] = plan.values
 
-    async def _create(self, account: str, member: Member) -> str:
-        """Create the account Secret and give the version that it's to be filled at.
+    async def _create(self, account: str, member: Member) -> tuple[str, str]:
+        """Create the account Secret and give its uid and the version that it's to be filled at.
 
         Not in a namespace of the same name that belongs to another team by now. A Secret that exists needs no such
-        look: it ends with its namespace, and the write names its version.
+        look: it ends with its namespace, and the write names its uid and version.
         """
         namespace = member.namespace
         if not await self._writer.has_namespace(namespace, member.uid):
@@ -249,11 +251,12 @@ class Reconciler:
         if not new:
             self._learn(account, body)
             raise Conflict(f"namespace {namespace}: a Secret came up")
-        version: str = body["metadata"]["resourceVersion"]
-        return version
+        return body["metadata"]["uid"], body["metadata"]["resourceVersion"]
 
-    async def _apply(self, account: str, namespace: str, values: Mapping[str, SecretBytes], version: str) -> None:
-        body = await self._writer.apply_account_secret(namespace, account, values, version)
+    async def _apply(
+        self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str
+    ) -> None:
+        body = await self._writer.apply_account_secret(namespace, account, values, uid, version)
         _note(namespace, f"written, variables: {len(values)}")
         strange = sorted(set(body.get("data") or {}) - set(values))
         if strange:

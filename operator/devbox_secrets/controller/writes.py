@@ -77,16 +77,19 @@ class Writer:
         return next((item["spec"]["sealed"] for item in body["items"]), None)
 
     async def apply_account_secret(
-        self, namespace: str, account: str, values: Mapping[str, SecretBytes], resource_version: str
+        self, namespace: str, account: str, values: Mapping[str, SecretBytes], uid: str, resource_version: str
     ) -> Body:
         """Write a namespace's account Secret, if it's still in that state: the account's values and no others.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: it's in another state by now, or was deleted.
         """
         labels = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: account}
+        # Without the uid, a Secret that was deleted would be created: server-side apply compares resourceVersions
+        # only with an object that exists.
+        metadata = {"name": ACCOUNT_SECRET, "labels": labels, "uid": uid, "resourceVersion": resource_version}
         body = {
-            **_secret({"name": ACCOUNT_SECRET, "labels": labels, "resourceVersion": resource_version}),
+            **_secret(metadata),
             "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
         }
         # Forced: what someone else wrote into our own Secret is drift.

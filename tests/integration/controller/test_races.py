@@ -22,7 +22,7 @@ from devbox_secrets.controller.opener import Opener
 from devbox_secrets.controller.reconciler import Reconciler
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
-from devbox_secrets.errors import APIError
+from devbox_secrets.errors import APIError, Conflict
 from devbox_secrets.kube.client import APPLY, Client, Response
 from devbox_secrets.kube.config import ClientConfig
 from harness.controlplane import ControlPlane
@@ -183,10 +183,21 @@ async def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
 
 async def test_a_write_planned_for_an_older_state_is_refused(it: Operator, namespace: str) -> None:
     created, _ = await it.writer.create_account_secret(namespace)
-    old = created["metadata"]["resourceVersion"]
-    await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"new")}, old)
+    uid, old = created["metadata"]["uid"], created["metadata"]["resourceVersion"]
+    await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"new")}, uid, old)
     with pytest.raises(APIError, match="409"):
-        await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"old")}, old)
+        await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"old")}, uid, old)
     body, new = await it.writer.create_account_secret(namespace)
     assert not new
     assert body["data"] == {VARIABLE: "bmV3"}
+
+
+async def test_a_write_to_a_secret_that_was_deleted_is_refused(
+    it: Operator, controlplane: ControlPlane, namespace: str
+) -> None:
+    created, _ = await it.writer.create_account_secret(namespace)
+    uid, version = created["metadata"]["uid"], created["metadata"]["resourceVersion"]
+    await it.writer.delete_account_secret(namespace, version)
+    with pytest.raises(Conflict):
+        await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"1")}, uid, version)
+    assert "NotFound" in controlplane.kubectl("get", "secret", SECRET, "-n", namespace, check=False).stderr

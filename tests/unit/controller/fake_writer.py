@@ -99,10 +99,13 @@ class FakeWriter(Writer):
         return found["spec"]["sealed"] if found else None
 
     async def apply_account_secret(
-        self, namespace: str, account: str, values: Mapping[str, SecretBytes], resource_version: str
+        self, namespace: str, account: str, values: Mapping[str, SecretBytes], uid: str, resource_version: str
     ) -> Body:
         self._call(f"apply {namespace}")
-        found = self._at_version(self.secrets.get(namespace), resource_version)
+        if namespace not in self.secrets:
+            raise Conflict("409 Conflict")
+        found = self._at_version(self.secrets[namespace], resource_version)
+        assert found["metadata"]["uid"] == uid
         body = secret(namespace, {name: value.get_secret_value().decode() for name, value in values.items()}, account)
         # A key with an underscore before it is another field manager's: applying leaves it.
         body["data"] |= {name: value for name, value in found["data"].items() if name.startswith("_")}

@@ -48,6 +48,7 @@ def secret(where: str, values: Mapping[str, str], account: str = "team", **field
     metadata = {
         "name": ACCOUNT_SECRET,
         "namespace": where,
+        "uid": f"uid-{where}-secret",
         "creationTimestamp": CREATED,
         "labels": labels,
         "managedFields": [applied([name for name in values if not name.startswith("_")], labels)],

@@ -67,12 +67,19 @@ def namespace(
     return {"metadata": metadata}
 
 
+def cache_with_home() -> Cache:
+    cache = Cache()
+    cache.upsert_namespace(namespace(1, "team"))
+    return cache
+
+
 def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, **metadata: object) -> Body:
     """Give an account Secret that we wrote for the account `team`."""
     data = {name: base64.b64encode(value).decode() for name, value in (values or {}).items()}
     fixed = {
         "name": ACCOUNT_SECRET,
         "namespace": where,
+        "uid": f"uid-secret-{where}",
         "creationTimestamp": CREATED,
         "resourceVersion": str(version),
     }
@@ -221,7 +228,7 @@ def test_any_order_of_events_and_lists_ends_in_the_newest_state(
 
 
 def test_an_account_secret_marks_its_own_account() -> None:
-    cache = Cache()
+    cache = cache_with_home()
     assert cache.upsert_account_secret(account_secret(5)) == {"team"}
     assert sealed(cache) == ["sealed-5"]
     assert cache.delete_account_secret(account_secret(6)) == {"team"}
@@ -239,7 +246,7 @@ def test_the_event_after_the_answer_to_our_own_write_marks_nothing() -> None:
 
 
 def test_the_event_before_the_answer_to_our_own_write_does_not_undo_it() -> None:
-    cache = Cache()
+    cache = cache_with_home()
     cache.upsert_account_secret(account_secret(7))
     assert cache.upsert_account_secret(account_secret(5)) == set()
     assert cache.delete_account_secret(account_secret(5)) == set()
@@ -247,14 +254,14 @@ def test_the_event_before_the_answer_to_our_own_write_does_not_undo_it() -> None
 
 
 def test_versions_compare_as_numbers() -> None:
-    cache = Cache()
+    cache = cache_with_home()
     cache.upsert_account_secret(account_secret(9))
     assert cache.upsert_account_secret(account_secret(10)) == {"team"}
     assert sealed(cache) == ["sealed-10"]
 
 
 def test_a_status_that_the_api_server_has_none_of_is_an_empty_one() -> None:
-    cache = Cache()
+    cache = cache_with_home()
     cache.upsert_account_secret(account_secret(5))
     (item,) = cache.account_secrets("team")
     assert item.status.changed_at is None
@@ -336,7 +343,7 @@ def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
         cache.upsert_namespace(body)
     cache.upsert_secret(secret(5, "z", {"A": b"1"}))
     values = prints(A=b"1")
-    found = ExistingSecret("5", values, account="team", unchanged=values, created=CREATED)
+    found = ExistingSecret("5", values, account="team", unchanged=values, uid="uid-secret-z", created=CREATED)
     assert cache.members("team") == [
         Member("b", True, uid="uid-b"),
         Member("team", False, uid="uid-team"),
@@ -423,6 +430,8 @@ def test_a_list_of_what_is_known_marks_nothing() -> None:
 
 def test_a_list_of_account_secrets_marks_what_changed_and_what_is_gone() -> None:
     cache = Cache()
+    for name in "abc":
+        cache.upsert_namespace(namespace(1, name))
     before = [account_secret(1, "a"), account_secret(2, "b"), account_secret(3, "c")]
     cache.replace_account_secrets(map(AccountSecret.parse, before), 3)
     after = [account_secret(1, "a"), account_secret(5, "b")]
@@ -521,7 +530,8 @@ def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recrea
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret({**secret(2, "box"), "immutable": immutable, "data": None})
-    assert known(cache) == ExistingSecret("2", {}, account="team", created=CREATED, must_recreate=must_recreate)
+    found = ExistingSecret("2", {}, account="team", uid="uid-secret-box", created=CREATED, must_recreate=must_recreate)
+    assert known(cache) == found
 
 
 def test_a_secret_that_is_being_deleted_is_known_with_its_finalizers() -> None:
@@ -538,7 +548,7 @@ def test_the_same_values_in_many_namespaces_are_kept_once() -> None:
 
 
 def test_an_account_secret_that_is_being_deleted_is_known_as_one() -> None:
-    cache = Cache()
+    cache = cache_with_home()
     body = account_secret(5)
     body["metadata"]["deletionTimestamp"] = CREATED
     assert cache.upsert_account_secret(body) == {"team"}

@@ -87,7 +87,7 @@ async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
     api: FakeApi, client: Recorder, writer: Writer
 ) -> None:
     version = api.put(SECRET, secret("box", {}))["metadata"]["resourceVersion"]
-    await writer.apply_account_secret("box", "team", {"A": SecretBytes(b"1"), "B": SecretBytes(b"")}, version)
+    await writer.apply_account_secret("box", "team", {"A": SecretBytes(b"1"), "B": SecretBytes(b"")}, "uid", version)
     assert client.sent == [
         (
             "PATCH",
@@ -100,6 +100,7 @@ async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
                 "metadata": {
                     "name": "devbox-account-secrets",
                     "labels": {"app.kubernetes.io/managed-by": "devbox-secrets", "devbox-secrets.dev/account": "team"},
+                    "uid": "uid",
                     "resourceVersion": version,
                 },
                 "data": {"A": base64.b64encode(b"1").decode(), "B": ""},
@@ -107,6 +108,14 @@ async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
             APPLY,
         )
     ]
+
+
+async def test_a_secret_that_was_deleted_is_not_created_with_its_values(api: FakeApi, writer: Writer) -> None:
+    metadata = api.put(SECRET, secret("box", {}))["metadata"]
+    api.delete(SECRET)
+    with pytest.raises(Conflict):
+        await writer.apply_account_secret("box", "team", {}, metadata["uid"], metadata["resourceVersion"])
+    assert SECRET not in api.objects
 
 
 async def test_keys_are_removed_by_name(api: FakeApi, client: Recorder, writer: Writer) -> None:
@@ -148,7 +157,7 @@ async def test_nothing_is_written_over_another_one_s_write(api: FakeApi, writer:
     for path in (SECRET, ACCOUNT_SECRET, LEASE):
         api.put(path, {"metadata": {}})
     for write in (
-        writer.apply_account_secret("box", "team", {}, "0"),
+        writer.apply_account_secret("box", "team", {}, "uid", "0"),
         writer.remove_account_secret_keys("box", [], "0"),
         writer.delete_account_secret("box", "0"),
         writer.write_status("team", "a", AccountSecretStatus(), "0"),

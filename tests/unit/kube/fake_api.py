@@ -24,10 +24,14 @@ class FakeApi:
         """By method and path: what the next such request waits for."""
         self._version = 0
 
+    def timestamp(self) -> str:
+        """Give the time of a write."""
+        return "2026-01-01T00:00:00Z"
+
     def put(self, path: str, body: Mapping[str, Any]) -> Body:
         """Take an object as someone else wrote it."""
         self._version += 1
-        created = {"uid": f"uid-{self._version}", "creationTimestamp": "2026-01-01T00:00:00Z"}
+        created = {"uid": f"uid-{self._version}", "creationTimestamp": self.timestamp()}
         metadata = created | {**body.get("metadata", {}), "resourceVersion": str(self._version)}
         self.objects[path] = {**body, "metadata": metadata}
         return self.objects[path]
@@ -68,7 +72,9 @@ class FakeApi:
         if method == "GET":
             return Response(200, self._list(path, query) if found is None else found)
         if found is None and media_type == APPLY:
-            return Response(201, self.put(target, _applied(target, {}, body, query)))
+            if body["metadata"].get("uid"):
+                raise Conflict(f"{method} {path}: 409 Conflict")
+            return Response(201, self.put(target, _applied(target, {}, body, self._manager(query))))
         if found is None:
             raise NotFound(f"{method} {path}: 404 NotFound")
         expected = (body.get("preconditions") or body["metadata"]).get("resourceVersion")
@@ -77,8 +83,11 @@ class FakeApi:
         if method == "DELETE":
             self.delete(target)
             return Response(200, {})
-        change = _applied(target, found, body, query) if media_type == APPLY else _merged(found, body)
+        change = _applied(target, found, body, self._manager(query)) if media_type == APPLY else _merged(found, body)
         return Response(200, self.put(target, change))
+
+    def _manager(self, query: Mapping[str, str]) -> Body:
+        return {"manager": query["fieldManager"], "operation": "Apply", "time": self.timestamp()}
 
     def _list(self, path: str, query: Mapping[str, str]) -> Body:
         prefix, _, kind = path.rpartition("/")
@@ -93,16 +102,39 @@ class FakeApi:
         return {"metadata": {"resourceVersion": str(self._version)}, "items": items}
 
 
-def _applied(path: str, found: Body, body: Body, query: Mapping[str, str]) -> Body:
-    """Apply as the one manager that there is: what it doesn't name goes."""
+def _applied(path: str, found: Body, body: Body, manager: Body) -> Body:
+    """Apply by force: what the manager applied before and doesn't name now goes, and what others wrote stays."""
     *_, namespace, _, _ = path.split("/")
-    fields = {
-        "f:data": {f"f:{name}": {} for name in body.get("data", {})},
-        "f:metadata": {"f:labels": {f"f:{name}": {} for name in body["metadata"].get("labels", {})}},
-    }
-    entry = {"manager": query["fieldManager"], "operation": "Apply", "time": "2026-01-01T00:00:00Z", "fieldsV1": fields}
-    metadata = {**found.get("metadata", {}), "namespace": namespace, **body["metadata"], "managedFields": [entry]}
-    return {**body, "metadata": metadata}
+    metadata = {**found.get("metadata", {}), "namespace": namespace, **body["metadata"]}
+    data, labels = body.get("data", {}), labels_of(body)
+    fields = {"f:data": _named(data), "f:metadata": {"f:labels": _named(labels)}}
+    former, others = {"f:data": {}, "f:metadata": {"f:labels": {}}}, []
+    for entry in metadata.get("managedFields", []):
+        theirs = {name: {} for name in entry["fieldsV1"]["f:data"] if name not in fields["f:data"]}
+        if (entry["manager"], entry["operation"]) == (manager["manager"], "Apply"):
+            former = entry["fieldsV1"]
+        elif theirs or entry["operation"] == "Apply":
+            others.append({**entry, "fieldsV1": {**entry["fieldsV1"], "f:data": theirs}})
+    metadata["labels"] = _without(labels_of(found), former["f:metadata"]["f:labels"]) | labels
+    metadata["managedFields"] = [*others, {**manager, "fieldsV1": fields}]
+    result = {**found, **body, "metadata": metadata}
+    if found.get("data") or data:
+        result["data"] = _without(found.get("data", {}), former["f:data"]) | data
+    return result
+
+
+def labels_of(body: Body) -> Body:
+    """Give an object's labels."""
+    labels: Body = body.get("metadata", {}).get("labels") or {}
+    return labels
+
+
+def _named(values: Body) -> Body:
+    return {f"f:{name}": {} for name in values}
+
+
+def _without(values: Body, fields: Body) -> Body:
+    return {name: value for name, value in values.items() if f"f:{name}" not in fields}
 
 
 def _merged(found: Body, patch: Body) -> Body:

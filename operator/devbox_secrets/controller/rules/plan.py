@@ -81,6 +81,7 @@ class ExistingSecret:
     """Of `data`, the valid values that we wrote for that account, and that nobody changed since."""
     must_recreate: bool = False
     """Whether it can't become ours by a write: someone made it immutable, or gave it another type."""
+    uid: str = ""
     created: str = ""
     """RFC 3339, UTC."""
     deleting: bool = False
