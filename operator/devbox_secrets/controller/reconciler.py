@@ -245,13 +245,17 @@ class Reconciler:
         look: it ends with its namespace, and the write names its uid and version.
         """
         namespace = member.namespace
-        if not await self._writer.has_namespace(namespace, member.uid):
-            raise Conflict(f"namespace {namespace}: deleted or created again just now")
+        await self._insist_on_namespace(member)
         body, new = await self._writer.create_account_secret(namespace)
         if not new:
             self._learn(account, body)
             raise Conflict(f"namespace {namespace}: a Secret came up")
+        await self._insist_on_namespace(member)  # the creation may have been long on its way; no value was yet
         return body["metadata"]["uid"], body["metadata"]["resourceVersion"]
+
+    async def _insist_on_namespace(self, member: Member) -> None:
+        if not await self._writer.has_namespace(member.namespace, member.uid):
+            raise Conflict(f"namespace {member.namespace}: deleted or created again just now")
 
     async def _apply(
         self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str

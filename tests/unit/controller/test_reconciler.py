@@ -780,3 +780,13 @@ async def test_a_namespace_that_was_created_again_unheard_of_gets_nothing() -> N
     cluster.cache.upsert_namespace(at(next(cluster.writer.versions), namespace("box", "team", uid="uid-new")))
     await cluster.reconcile()
     assert cluster.writer.values("box") == {"A": "1"}
+
+
+async def test_a_namespace_that_is_created_again_while_its_secret_is_gets_no_value() -> None:
+    cluster = Cluster()
+    cluster.have_namespace("team")
+    cluster.have_namespace("box", "team")
+    cluster.have("A", "1")
+    cluster.writer.before["create box"] = lambda: cluster.writer.former_namespaces.add(("box", "uid-box"))
+    assert await cluster.failing_calls(Conflict) == ["create box", "create team", "apply team"]
+    assert cluster.writer.values("box") == {}
