@@ -136,10 +136,10 @@ class Cache:
         self._members.clear()
 
     def account_secrets(self, account: str) -> list[AccountSecret]:
-        """Give the AccountSecrets of an account's home; none of a former namespace of that name."""
+        """Give the AccountSecrets of an account's home: none without a home, and none of a former namespace's."""
         home = self._namespaces.get(("", account))
         secrets = self._account_secrets.within(account)
-        return [secret for secret in secrets if not home or not home.outlived(secret.created)]
+        return [secret for secret in secrets if home and not home.outlived(secret.created)]
 
     def all_account_secrets(self) -> Iterator[AccountSecret]:
         """Give the AccountSecrets of every account."""

@@ -399,6 +399,16 @@ def test_what_a_former_namespace_of_the_name_left_behind_is_nothing_of_the_new_o
     assert member.secret is None
 
 
+def test_without_a_home_an_account_has_nothing() -> None:
+    cache = cache_with_home()
+    cache.upsert_account_secret(account_secret(2))
+    cache.upsert_namespace(namespace(3, "team", terminating=True))
+    # Of the deletion of what was in it nothing is heard, and someone labels a namespace with its name.
+    assert sealed(cache) == []
+    cache.upsert_namespace(namespace(4, "team"))
+    assert sealed(cache) == ["sealed-2"]
+
+
 def test_what_was_created_in_the_second_of_its_namespace_is_used() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "team"))
