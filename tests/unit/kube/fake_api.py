@@ -78,7 +78,7 @@ class FakeApi:
         if found is None:
             raise NotFound(f"{method} {path}: 404 NotFound")
         expected = (body.get("preconditions") or body["metadata"]).get("resourceVersion")
-        if expected not in {None, found["metadata"]["resourceVersion"]}:
+        if expected and expected != found["metadata"]["resourceVersion"]:
             raise Conflict(f"{method} {path}: 409 Conflict")
         if method == "DELETE":
             self.delete(target)
@@ -108,9 +108,10 @@ def _applied(path: str, found: Body, body: Body, manager: Body) -> Body:
     metadata = {**found.get("metadata", {}), "namespace": namespace, **body["metadata"]}
     data, labels = body.get("data", {}), labels_of(body)
     fields = {"f:data": _named(data), "f:metadata": {"f:labels": _named(labels)}}
-    former, others = {"f:data": {}, "f:metadata": {"f:labels": {}}}, []
+    former: Body = {"f:data": {}, "f:metadata": {"f:labels": {}}}
+    others: list[Body] = []
     for entry in metadata.get("managedFields", []):
-        theirs = {name: {} for name in entry["fieldsV1"]["f:data"] if name not in fields["f:data"]}
+        theirs: Body = {name: {} for name in entry["fieldsV1"]["f:data"] if name not in fields["f:data"]}
         if (entry["manager"], entry["operation"]) == (manager["manager"], "Apply"):
             former = entry["fieldsV1"]
         elif theirs or entry["operation"] == "Apply":
