@@ -24,6 +24,7 @@ from integration.support.sealing_keys import (
     published,
     put_sealed,
     store,
+    store_and_publish,
     stored,
 )
 
@@ -121,8 +122,7 @@ def test_who_may_read_no_secret_sees_the_public_keys_and_what_is_missing(
     controlplane: ControlPlane, running: Operator
 ) -> None:
     new, old = made(days=1), made(days=2)
-    store(controlplane, new, old)
-    is_published(controlplane, [new.public.id, old.public.id])
+    store_and_publish(controlplane, new, old)
     done = keys(controlplane, "list", "--output=json", kubeconfig=person(controlplane, "nobody"))
     assert json.loads(done.stdout) == [
         {"id": new.public.id, "state": "newest", "created": None, "accountSecrets": None},
@@ -138,8 +138,7 @@ def test_who_may_read_no_secret_sees_the_public_keys_and_what_is_missing(
 
 def test_who_may_patch_the_secret_can_rotate(controlplane: ControlPlane, running: Operator) -> None:
     old = made(days=1)
-    store(controlplane, old)
-    is_published(controlplane, [old.public.id])
+    store_and_publish(controlplane, old)
     done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "rotator", "patch"))
     assert (done.returncode, done.stderr) == (0, "")
     new = done.stdout.strip()
@@ -162,8 +161,7 @@ def test_where_nothing_is_installed_another_namespace_is_asked_for(controlplane:
 
 def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: ControlPlane, running: Operator) -> None:
     old = made(days=1)
-    store(controlplane, old)
-    is_published(controlplane, [old.public.id])
+    store_and_publish(controlplane, old)
     running.component.stop()
     try:
         done = keys(controlplane, "rotate", "--timeout=0.5s")
@@ -247,8 +245,7 @@ def test_a_restore_adds_what_is_not_there_and_removes_nothing(
     path = str(tmp_path / "backup")
     assert keys(controlplane, "backup", path, passphrase).returncode == 0
     new = made(days=1)
-    store(controlplane, kept, new)
-    is_published(controlplane, [kept.public.id, new.public.id])
+    store_and_publish(controlplane, kept, new)
     name = put_sealed(account, lost, "TOKEN", b"x")
     account.is_ready(name, "UnknownKey")
     done = keys(controlplane, "restore", path, passphrase)

@@ -56,6 +56,20 @@ def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
     _patch(controlplane, {"metadata": {"annotations": {ANNOTATION: None, PRUNED: pruned}}, "data": data})
 
 
+def store_and_publish(controlplane: ControlPlane, *keys: KeyPair) -> None:
+    """Do the same where an operator runs, and wait until these keys are published, and no others."""
+    wanted = {*(key.public.id for key in keys), "newest"}
+    store(controlplane, *keys)
+
+    def is_done() -> bool:
+        # A key is written back as long as the operator hasn't heard that the AccountSecret which needs it is gone.
+        if not stored(controlplane).keys() <= wanted:
+            store(controlplane, *keys)
+        return published(controlplane).keys() == wanted
+
+    until(f"the keys {wanted} are published, and no others", is_done)
+
+
 def add(controlplane: ControlPlane, *keys: KeyPair) -> None:
     _patch(controlplane, {"data": {key.public.id: _text(key) for key in keys}})
 
