@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 
 from devbox_secrets.errors import Conflict, NotFound, NotLeader
 from devbox_secrets.kube.client import APPLY, Body, Client, Response
@@ -57,6 +57,12 @@ class FakeApi:
     def fail(self, method: str, path: str, *errors: Exception) -> None:
         """Fail the next requests, each with one of these errors."""
         self.failures[method, path] = list(errors)
+
+    async def answer(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
+        """Answer a request, once it isn't held any more."""
+        if held := self.held.pop((method, path), None):
+            await held.wait()
+        return self.handle(method, path, query, body, media_type)
 
     def handle(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
         """Answer a request."""
@@ -149,12 +155,19 @@ def _merged(found: Body, patch: Body) -> Body:
     return result
 
 
-class FakeClient(Client):
-    """The real client's methods on a `FakeApi`: fenced as the real one is."""
+class Answers(Protocol):
+    """What a `FakeClient` sends its requests to."""
 
-    def __init__(self, api: FakeApi, may_write: Callable[[], bool] = lambda: True) -> None:
+    async def answer(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
+        """Answer a request."""
+
+
+class FakeClient(Client):
+    """The real client's methods on a `FakeApi`, or on what leads to one: fenced as the real one is."""
+
+    def __init__(self, api: Answers, may_write: Callable[[], bool] = lambda: True) -> None:
         super().__init__(api, may_write)  # type: ignore[arg-type]  # handed on by `fenced`
-        self.api = api
+        self._api = api
 
     async def send(
         self,
@@ -168,6 +181,4 @@ class FakeClient(Client):
     ) -> Response:
         if method != "GET" and not self._may_write():
             raise NotLeader(f"{method} {path}: not sent")
-        if held := self.api.held.pop((method, path), None):
-            await held.wait()
-        return self.api.handle(method, path, query or {}, body or {}, media_type)
+        return await self._api.answer(method, path, query or {}, body or {}, media_type)

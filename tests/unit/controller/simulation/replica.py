@@ -14,10 +14,11 @@ from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.leader import LeaderElector
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.writes import Writer
-from devbox_secrets.errors import APIError, NotLeader, RequestTimeout, ServerError, Unreachable
-from devbox_secrets.kube.client import Body, Client, Response
+from devbox_secrets.errors import APIError, RequestTimeout, ServerError, Unreachable
+from devbox_secrets.kube.client import Body, Response
 from unit.controller.simulation.api_server import OPERATOR, ApiServer
 from unit.controller.simulation.world import ProcessLoop, World
+from unit.kube.fake_api import FakeClient
 
 KINDS = ("namespaces", "secrets", PLURAL)
 #: Of requests, on their way there and back, and of a watch's events.
@@ -43,7 +44,7 @@ class Replica:
         }
         with mock.patch.multiple(process, **parts):
             self.controller = process.Controller(
-                SimulatedClient(self), ControllerSettings(namespace=OPERATOR, rotate_keys=None)
+                FakeClient(self), ControllerSettings(namespace=OPERATOR, rotate_keys=None)
             )
         self._main = self._loop.create_task(self._run())
         world.loops.append(self._loop)
@@ -89,10 +90,11 @@ class Replica:
         self.world.loops.remove(self._loop)
         self._loop.close()
 
-    async def send(self, handle: Callable[[], Response]) -> Response:
+    async def answer(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
         """Send a request, which arrives even if nobody waits for the answer any more."""
         if not self.alive:
             raise Unreachable("the process has ended")
+        handle = partial(self.api.handle, method, path, query, body, media_type)
         answer: asyncio.Future[Response] = self._loop.create_future()
         self.world.later(self.world.delay(LONGEST_DELAY_SECONDS), partial(self._arrive, handle, answer))
         return await answer
@@ -120,29 +122,6 @@ def _answer(future: asyncio.Future[Response], result: Response | APIError) -> No
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-class SimulatedClient(Client):
-    """The client of a replica, fenced as the real one is."""
-
-    def __init__(self, replica: Replica, may_write: Callable[[], bool] = lambda: True) -> None:
-        super().__init__(replica, may_write)  # type: ignore[arg-type]  # handed on by `fenced`
-        self._replica = replica
-
-    async def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Body | None = None,
-        media_type: str = "application/json",
-        **_: object,
-    ) -> Response:
-        if method != "GET" and not self._may_write():
-            raise NotLeader(f"{method} {path}: not sent")
-        handle = partial(self._replica.api.handle, method, path, query or {}, body or {}, media_type)
-        return await self._replica.send(handle)
 
 
 class Watches:
