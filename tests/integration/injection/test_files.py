@@ -25,7 +25,7 @@ from integration.support.chart import (
     settle,
     until,
 )
-from integration.support.pod_cases import FILES_CASES, SECRET, TWO, Case
+from integration.support.pod_cases import FILES_CASES, SECRET, TWO, Case, pods
 from integration.support.pod_rejections import FILES_REFUSED, Refusal, sentence
 from integration.support.webhook import Fallback
 
@@ -88,8 +88,7 @@ def wait_for_refusals(controlplane: ControlPlane) -> None:
 
 @pytest.mark.parametrize("case", FILES_CASES, ids=lambda case: case.name)
 def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, controlplane: ControlPlane) -> None:
-    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), "default")
-    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), "default")
+    stranger, devbox = pods(case, controlplane)
     assert devbox["spec"] == case.applied_to(stranger["spec"])
 
 
@@ -97,9 +96,8 @@ def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, cont
 def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
     case: Case, controlplane: ControlPlane, member: str
 ) -> None:
-    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), member)["spec"]
-    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), member)["spec"]
-    assert devbox == case.applied_to(stranger, optional=False)
+    stranger, devbox = pods(case, controlplane, member)
+    assert devbox["spec"] == case.applied_to(stranger["spec"], optional=False)
 
 
 @pytest.mark.parametrize("case", FILES_REFUSED, ids=lambda case: case.name)

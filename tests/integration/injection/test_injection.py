@@ -19,7 +19,7 @@ from integration.support.chart import (
     refused,
     until,
 )
-from integration.support.pod_cases import CASES, OURS, OWN, OWN_ENV, Case
+from integration.support.pod_cases import CASES, OURS, OWN, OWN_ENV, Case, pods
 from integration.support.pod_rejections import REFUSED, Refusal, sentence
 from integration.support.webhook import Fallback
 
@@ -54,8 +54,7 @@ def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> ControlPl
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, controlplane: ControlPlane) -> None:
-    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), "default")
-    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), "default")
+    stranger, devbox = pods(case, controlplane)
     assert devbox["spec"] == case.applied_to(stranger["spec"])
     assert devbox["metadata"].get("annotations", {}) == case.annotations
 
@@ -64,9 +63,8 @@ def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, cont
 def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
     case: Case, controlplane: ControlPlane, member: str
 ) -> None:
-    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), member)["spec"]
-    devbox = dry_run(controlplane, pod(case.spec, case.labels, case.annotations), member)["spec"]
-    assert devbox == case.applied_to(stranger, optional=False)
+    stranger, devbox = pods(case, controlplane, member)
+    assert devbox["spec"] == case.applied_to(stranger["spec"], optional=False)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
@@ -76,8 +74,8 @@ def test_a_malformed_annotation_is_refused_with_a_sentence(case: Refusal, contro
 
 
 def test_in_pods_that_are_no_devboxes_the_same_annotations_mean_nothing(controlplane: ControlPlane) -> None:
-    pods = [pod(case.spec, {}, case.annotations) for case in REFUSED]
-    named = [each | {"metadata": each["metadata"] | {"name": f"box-{n}"}} for n, each in enumerate(pods)]
+    boxes = [pod(case.spec, {}, case.annotations) for case in REFUSED]
+    named = [each | {"metadata": each["metadata"] | {"name": f"box-{n}"}} for n, each in enumerate(boxes)]
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": named})
     done = controlplane.kubectl("create", "--dry-run=server", "--output=name", "--filename=-", input=manifest)
     assert done.stdout.split() == [f"pod/box-{n}" for n in range(len(REFUSED))]

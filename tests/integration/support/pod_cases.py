@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from integration.support.chart import DEVBOX, SANDBOX, Json, container
+from harness.controlplane import ControlPlane
+from integration.support.chart import DEVBOX, SANDBOX, Json, container, dry_run, pod
 
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 INJECT, ENV, MOUNT = (f"devbox-secrets.dev/{name}" for name in ("inject", "env", "mount"))
@@ -78,6 +79,12 @@ class Case:
         volumes = {"volumes": list(self.volumes_after)} if self.volumes_after else {}
         made: Json = spec | changed | volumes
         return made if optional else {key: _required(each) for key, each in made.items()}
+
+
+def pods(case: Case, controlplane: ControlPlane, namespace: str = "default") -> tuple[Json, Json]:
+    """Return a case's pod as the API server would store it: without the labels of a devbox, and with them."""
+    stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), namespace)
+    return stranger, dry_run(controlplane, pod(case.spec, case.labels, case.annotations), namespace)
 
 
 def _required(value: object) -> object:
