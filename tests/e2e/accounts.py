@@ -4,16 +4,24 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+from harness import release
 from harness.kind import Cluster
 
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 COMMAND = Path(sys.executable).with_name("devbox-secrets")
+#: With it the operator logs the most it ever does, which tests search for values.
+TALKATIVE = "--set=logLevel=DEBUG"
+#: A shell as process 1 ends when it is told to, unlike sleep alone.
+IDLE = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"]
 PRINT = 'echo "$NAME: ${TOKEN-not set}"'
 
 Json = dict[str, Any]
@@ -66,6 +74,34 @@ class Account:
         self.create("Pod", name, spec or self.spec(self.container("main")), "v1", **{"labels": DEVBOX, **metadata})
         self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
         return self.kubectl("logs", name, "--all-containers")
+
+
+@contextmanager
+def meanwhile(account: Account, *works: Callable[[Account, int], None]) -> Iterator[list[int]]:
+    """Do each of these again and again, numbered; gives how often each was done, once it's over."""
+    stop = Event()
+    calls: list[int] = []
+
+    def repeat(work: Callable[[Account, int], None]) -> int:
+        number = 0
+        while not stop.is_set():
+            work(account, number)
+            number += 1
+        return number
+
+    with ThreadPoolExecutor() as threads:
+        running = [threads.submit(repeat, work) for work in works]
+        try:
+            yield calls
+        finally:
+            stop.set()
+        calls += [each.result() for each in running]
+
+
+def try_devbox(account: Account, _: int) -> None:
+    """Have the API server create a devbox, without keeping it: it gets its secrets."""
+    box = ("run", "another", f"--labels={release.DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
+    assert "envFrom" in account.kubectl(*box)
 
 
 def until(awaited: str, ask: Callable[[], object], seconds: float = 20) -> float:

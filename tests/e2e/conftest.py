@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.accounts import Account
+from e2e.accounts import TALKATIVE, Account
 from harness import image, kind, release
 from harness.kind import Cluster
 
@@ -18,7 +18,7 @@ def _cluster() -> Iterator[Cluster]:
         if theirs and (found := release.traces(it)):
             pytest.fail(f"this cluster has {' and '.join(found)}, which the tests would delete: use another cluster")
         try:
-            release.install(it, "--set=logLevel=DEBUG")
+            release.install(it, TALKATIVE)
             yield it
         finally:
             if theirs:

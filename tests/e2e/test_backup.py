@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from devbox_secrets.crypto.backup import Backup, passphrase_from
-from e2e.accounts import until
+from e2e.accounts import IDLE, until
 from harness.image import operator_image
 from harness.kind import Cluster
 from harness.release import NAMESPACE
@@ -29,7 +29,7 @@ def _example(cluster: Cluster, devbox_image: str) -> Iterator[None]:
     reader = {
         "name": "reader",
         "image": devbox_image,
-        "command": ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
+        "command": IDLE,
     }
     pod["containers"].append(
         {**reader, "securityContext": backup["securityContext"], "volumeMounts": backup["volumeMounts"][:1]}

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.accounts import Account
+from e2e.accounts import TALKATIVE, Account
 from harness import release
 from harness.kind import Cluster
 
 DIRECTORY = "/var/run/secrets/devbox-secrets.dev"
-TALKATIVE = "--set=logLevel=DEBUG"
 SHOW = ["sh", "-c", f'echo "file: $(cat {DIRECTORY}/TOKEN), variable: ${{TOKEN-not set}}"']
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from runloop_api_client import APIConnectionError, BadRequestError, NotFoundError
 
-from e2e.accounts import COMMAND, SECRET, Account, until
+from e2e.accounts import COMMAND, SECRET, TALKATIVE, Account, until
 from e2e.gateway import CERTIFICATE, HOST, NAME, PODS, Door, key_of, one_replica, publish, replicas
 from e2e.steady import CLIENTS, steady
 from harness import release
@@ -24,7 +24,7 @@ from runloop import typescript
 from runloop.typescript import TypeScript
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "gateway.md"
-OPTIONS = ("--set=logLevel=DEBUG", "--set=gateway.enabled=true,gateway.service.type=NodePort")
+OPTIONS = (TALKATIVE, "--set=gateway.enabled=true,gateway.service.type=NodePort")
 TLS = f"--set=gateway.tls.secretName={CERTIFICATE},gateway.service.port=443"
 VALUE = "canary-through-the-gateway"
 #: What a pod does that uses its own ServiceAccount as its API key.
@@ -42,7 +42,7 @@ print(urllib.request.urlopen(asked, context=trust, timeout=20).read().decode())
 @pytest.fixture(scope="module", autouse=True)
 def _without_it_afterwards(cluster: Cluster) -> Iterator[None]:
     yield
-    release.install(cluster, "--set=logLevel=DEBUG")
+    release.install(cluster, TALKATIVE)
     cluster.kubectl("delete", "secret", CERTIFICATE, f"-n{NAMESPACE}", "--ignore-not-found")
 
 

@@ -8,12 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.accounts import Json, until
+from e2e.accounts import TALKATIVE, Json, until
 from harness import addons, release
 from harness.kind import Cluster
 from harness.release import NAMESPACE
 
-TALKATIVE = "--set=logLevel=DEBUG"
 PYTHON = "/opt/devbox-secrets/bin/python3"
 LISTEN = """
 import signal, socket

@@ -5,16 +5,12 @@ import os
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import pytest
 
-from e2e.accounts import DEVBOX, SECRET, Account, until
+from e2e.accounts import DEVBOX, IDLE, SECRET, TALKATIVE, Account, meanwhile, try_devbox, until
 from harness import release
 from harness.kind import Cluster
 from harness.release import NAMESPACE
@@ -22,7 +18,6 @@ from harness.run import run
 
 ROOT = Path(__file__).parents[2]
 CRD = "crds/accountsecrets.devbox-secrets.dev.yaml"
-TALKATIVE = "--set=logLevel=DEBUG"
 #: Values that are there before, during and after the upgrade.
 LASTING = {f"LASTING_{number}": f"canary-lasting-{number}" for number in range(10)}
 
@@ -62,11 +57,11 @@ def test_an_upgrade_loses_no_secret_and_disturbs_no_devbox(
     for variable, value in LASTING.items():
         account.sync(variable, value)
     for name in ("one", "two"):
-        account.create("Pod", name, account.spec(waiting(account)), labels=DEVBOX)
+        account.create("Pod", name, account.spec(account.container("main", command=IDLE)), labels=DEVBOX)
     account.kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
     boxes, keys = devboxes(account), sealing_keys(account)
 
-    with used(account) as calls:
+    with meanwhile(account, try_devbox, reads, changes) as calls:
         release.install(account.cluster, TALKATIVE, injection)
     assert min(calls) > 0
 
@@ -75,10 +70,6 @@ def test_an_upgrade_loses_no_secret_and_disturbs_no_devbox(
     until("the account Secret holds what is sealed", lambda: values(account) == LASTING)
     account.sync("LATER", "canary-later")
     assert account.run("box", account.spec(account.container("main", command=["printenv", "LATER", "LASTING_9"])))
-
-
-def waiting(account: Account) -> dict[str, Any]:
-    return account.container("main", command=["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"])
 
 
 def devboxes(account: Account) -> list[tuple[str, str, int]]:
@@ -95,33 +86,6 @@ def sealing_keys(account: Account) -> set[str]:
 def values(account: Account) -> dict[str, str]:
     data = account.cluster.get("secret", SECRET, f"-n{account.name}")["data"]
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
-
-
-@contextmanager
-def used(account: Account) -> Iterator[list[int]]:
-    """Create devboxes, read the values, and let secrets come and go; gives how often each was done, once it's over."""
-    stop = Event()
-    calls: list[int] = []
-    with ThreadPoolExecutor() as threads:
-        running = [threads.submit(repeated, work, account, stop) for work in (creates, reads, changes)]
-        try:
-            yield calls
-        finally:
-            stop.set()
-        calls += [each.result() for each in running]
-
-
-def repeated(work: Callable[[Account, int], None], account: Account, stop: Event) -> int:
-    number = 0
-    while not stop.is_set():
-        work(account, number)
-        number += 1
-    return number
-
-
-def creates(account: Account, _: int) -> None:
-    said = account.kubectl("run", "another", f"--labels={release.DEVBOX}", "--image=none", "--dry-run=server", "-ojson")
-    assert "envFrom" in said
 
 
 def reads(account: Account, _: int) -> None:

@@ -1,18 +1,15 @@
 """Injection by the webhook on a real cluster: real Services, real endpoints, real ends of pods."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 
 import pytest
 
-from e2e.accounts import Account
+from e2e.accounts import TALKATIVE, Account, meanwhile, try_devbox
 from harness import release
 from harness.kind import Cluster
-from harness.release import DEVBOX, NAMESPACE
+from harness.release import NAMESPACE
 
 WEBHOOK = "deployment/devbox-secrets-webhook"
-TALKATIVE = "--set=logLevel=DEBUG"
 VALUE = "canary-by-webhook"
 
 
@@ -34,24 +31,10 @@ def test_a_devbox_has_its_variables(account: Account) -> None:
 
 
 def test_while_its_replicas_are_replaced_no_devbox_is_refused(account: Account) -> None:
-    box = ("run", "box", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     replicas = ("get", "pods", f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets-webhook", "--output=name")
     before = account.cluster.kubectl(*replicas).split()
-    stop = Event()
-
-    def create() -> int:
-        count = 0
-        while not stop.is_set():
-            assert "envFrom" in account.kubectl(*box)
-            count += 1
-        return count
-
-    with ThreadPoolExecutor() as threads:
-        creating = threads.submit(create)
-        try:
-            account.cluster.kubectl("rollout", "restart", WEBHOOK, f"-n{NAMESPACE}")
-            account.cluster.kubectl("rollout", "status", WEBHOOK, f"-n{NAMESPACE}", "--timeout=60s")
-            account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
-        finally:
-            stop.set()
-        assert creating.result() > 10
+    with meanwhile(account, try_devbox) as calls:
+        account.cluster.kubectl("rollout", "restart", WEBHOOK, f"-n{NAMESPACE}")
+        account.cluster.kubectl("rollout", "status", WEBHOOK, f"-n{NAMESPACE}", "--timeout=60s")
+        account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
+    assert calls[0] > 10
