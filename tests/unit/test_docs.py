@@ -25,7 +25,7 @@ from devbox_secrets.webhook import metrics as webhook_metrics
 from harness.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
-CONCEPTS = ROOT / "docs" / "concepts.md"
+API = ROOT / "docs" / "reference" / "api.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 GATEWAY = ROOT / "docs" / "gateway.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -133,7 +133,7 @@ def test_every_make_target_is_told_to_contributors() -> None:
 
 
 def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
-    text = section(CONCEPTS, "## Why an AccountSecret is Ready, or isn't")
+    text = section(API, "## Ready reasons")
     assert [row[0].strip("`") for row in rows(text)] == list(Reason)
     assert [row[0].strip("`") for row in rows(text) if row[1] == "yes"] == [Reason.SYNCED]
 

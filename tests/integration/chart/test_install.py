@@ -367,11 +367,18 @@ def test_a_chart_from_a_checkout_needs_the_image_s_name() -> None:
     assert "--set image.repository=REGISTRY/NAME,image.tag=TAG" in done.stderr
 
 
-def test_readme_s_installation_works_as_written(own_controlplane: ControlPlane, tmp_path: Path) -> None:
-    """What `make image` and kind would do is left to the e2e tests; here they only answer."""
-    (steps,) = (it for it in sessions((ROOT / "README.md").read_text()) if "helm install" in it[-1].command)
+@pytest.mark.parametrize("document", ["README.md", "docs/quick-start.md"])
+def test_the_documented_installation_works_as_written(
+    own_controlplane: ControlPlane, tmp_path: Path, document: str
+) -> None:
+    """What `make image`, kind and pipx would do is left to other tests; here they only answer."""
+    (steps,) = (it for it in sessions((ROOT / document).read_text()) if "helm install" in it[-1].command)
     name = f"devbox-secrets:{VERSION}-0123456789ab"
-    stubs = [f"make() {{ echo {name}; }}", 'kind() { test "$*" = "load docker-image $image"; }']
+    stubs = [
+        f"make() {{ echo {name}; }}",
+        'kind() { test "$*" = "create cluster" || test "$*" = "load docker-image $image"; }',
+        'pipx() { test "$*" = "install ."; }',
+    ]
     ran = run([*stubs, *(step.command for step in steps)], ROOT, environment(tmp_path, own_controlplane.kubeconfig))
     assert [it.output for it in ran if it.code] == []
     deployment = get(own_controlplane, "deployment", "devbox-secrets", f"--namespace={NAMESPACE}")

@@ -1,9 +1,10 @@
-"""An AccountSecret that both kubectl and the command change, as docs/concepts.md says, on a real API server."""
+"""An AccountSecret that both kubectl and the command change, as the documents say, on a real API server."""
 
 import json
 import re
 import shlex
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from integration.support.account import Account
 from integration.support.chart import Json
 from integration.support.processes import command
 
-CONCEPTS = Path(__file__).parents[3] / "docs" / "concepts.md"
-MIGRATING = CONCEPTS.with_name("migrating-from-sealed-secrets.md")
+DOCS = Path(__file__).parents[3] / "docs"
+QUICK_START = DOCS / "quick-start.md"
+MIGRATION = DOCS / "how-to" / "migrate-from-sealed-secrets.md"
 
 
 def set_value(account: Account, *arguments: str, value: bytes) -> str:
@@ -183,8 +185,10 @@ def test_a_status_that_is_written_meanwhile_stops_no_update(account: Account) ->
 # --- The sequences of the documents
 
 
-def code(text: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", text)
+def quick_start(heading: str) -> list[list[str]]:
+    """Give the commands of each block in a section of the quick start."""
+    _, _, rest = QUICK_START.read_text().partition(f"\n## {heading}\n")
+    return [[step.command for step in block] for block in shell.sessions(rest.partition("\n## ")[0])]
 
 
 def shell_of(account: Account, folder: Path) -> Callable[[str], str]:
@@ -200,29 +204,28 @@ def shell_of(account: Account, folder: Path) -> Callable[[str], str]:
     return run
 
 
-@pytest.mark.parametrize("again", [0, 1], ids=["seal and apply again", "update"])
-def test_one_life_goes_as_it_is_told(account: Account, tmp_path: Path, again: int) -> None:
-    rows = re.findall(r"^\| (\d) \| (.*?) \|", CONCEPTS.read_text(), re.MULTILINE)
-    steps = {int(number): code(what) for number, what in rows}
+@pytest.mark.parametrize("way", [0, 1], ids=["seal and apply again", "update"])
+def test_the_quick_start_works_as_written(account: Account, tmp_path: Path, way: int) -> None:
     run = shell_of(account, tmp_path)
     (tmp_path / "token").write_text("one")
-    run(steps[1][0])
-    run(steps[2][0])
-    account.is_ready("github-token")
+    for command in chain(*quick_start("Seal and apply a value")):
+        run(command)
     account.holds({"GITHUB_TOKEN": b"one"})
     (tmp_path / "token").write_text("two")
-    run([f"{steps[1][0]} && {steps[5][0]}", steps[5][1]][again])
+    for command in quick_start("Change the value")[way]:
+        run(command)
     account.holds({"GITHUB_TOKEN": b"two"})
-    run(steps[6][0])
+    for command in chain(*quick_start("Delete the value")):
+        run(command)
     account.holds(None)
 
 
-def test_a_migration_goes_as_it_is_told(account: Account, tmp_path: Path) -> None:
+def test_a_migration_works_as_written(account: Account, tmp_path: Path) -> None:
     run = shell_of(account, tmp_path)
     values = {"GITHUB_TOKEN": "ghp_1", "token": "with a newline\n"}
     literals = shlex.join(f"--from-literal={name}={value}" for name, value in values.items())
     run(f"kubectl create secret generic api-keys {literals}")
-    text = MIGRATING.read_text().replace("team-a", account.name)
+    text = MIGRATION.read_text().replace("team-a", account.name)
     (script,) = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     run(script)
     (apply,) = (steps for steps in shell.sessions(text) if "apply" in steps[0].command)

@@ -14,7 +14,7 @@ from integration.support.chart import Json, install, until
 from integration.support.gateway import publish_key
 from integration.support.processes import operator
 
-OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+GITOPS = Path(__file__).parents[3] / "docs" / "how-to" / "gitops.md"
 KEY = "resource.customizations.health.devbox-secrets.dev_AccountSecret"
 LONG_AGO = "2020-01-01T00:00:00Z"
 WAITING = {"status": "Progressing", "message": "waiting for the operator of devbox-secrets"}
@@ -22,7 +22,7 @@ WAITING = {"status": "Progressing", "message": "waiting for the operator of devb
 
 def health(body: Json) -> dict[str, str]:
     """Run the documents' snippet as Argo CD does: the object is the global `obj`, the health is what it returns."""
-    _, _, rest = OPERATIONS.read_text().partition("### Health in Argo CD")
+    _, _, rest = GITOPS.read_text().partition("## Health in Argo CD")
     snippet = yaml.safe_load(rest.split("```yaml")[1].split("```")[0])["data"][KEY]
     lua = LuaRuntime(unpack_returned_tuples=True)
     lua.globals().obj = lua.table_from(body, recursive=True)

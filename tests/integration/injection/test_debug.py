@@ -10,7 +10,7 @@ from harness.controlplane import ControlPlane
 from integration.support.chart import DEVBOX, Json, container, created, get, install, pod
 from integration.support.pod_cases import DEFAULT_PATH, ENV, MOUNT, OURS
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "concepts.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "debug-a-devbox.md"
 
 
 @pytest.fixture(scope="module", autouse=True)
