@@ -73,6 +73,10 @@ generate: $(VENV)/wheel ## Write the generated files: the CRD, docs/cli.md, docs
 	  } > $(VENV)/install.yaml
 	@mv $(VENV)/install.yaml deploy/install.yaml
 
+.PHONY: docs
+docs: $(VENV)/ready ## Build the documentation as a site into dist/site
+	@$(BIN)/python -m mkdocs build --strict --quiet
+
 .PHONY: lock
 lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files
 	@lock() { $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
