@@ -17,12 +17,12 @@ def _up() -> None:
 
 
 def _demo() -> None:
-    """Show the product's main job, on the kept cluster if there is one, else on one for this once."""
+    """Run the demo on the kept cluster if there is one, otherwise on a temporary one."""
     kept = kind.kubeconfig_of(kind.KEPT).exists()
     with kind.cluster(kind.KEPT if kept else None, keep=kept) as it:
         release.install(it)
         demo.run(it)
-        say("that was all; `make cluster` gives a cluster that stays, for a demo to look around in")
+        say("done; to keep the cluster, run `make cluster` before `make demo`")
 
 
 def _down() -> None:

@@ -1,4 +1,4 @@
-"""The main job, shown: each command is run by a shell as it is printed; imports kind, image, shell and run."""
+"""The demo: a shell runs each command as it is printed."""
 
 import subprocess
 import tempfile
@@ -13,10 +13,12 @@ from harness.shell import environment
 
 _FIRST, _SECOND = "ghp_the-first-value", "ghp_the-second-value"
 
+_RUN = "--labels devbox-secrets.dev/devbox=true --command -- sleep infinity"
+
 
 @dataclass(frozen=True)
 class _Step:
-    """A command, what it shows, and a piece of what it must print."""
+    """A command, a heading, and a part of the output that is required."""
 
     says: str
     command: str
@@ -25,7 +27,7 @@ class _Step:
 
 def _devbox(name: str, says: str, command: str, prints: str) -> list[_Step]:
     return [
-        _Step(says, f"kubectl run {name} --image $DEVBOX_IMAGE --labels devbox-secrets.dev/devbox=true", "created"),
+        _Step(says, f"kubectl run {name} --image $DEVBOX_IMAGE {_RUN}", "created"),
         _Step("", f"kubectl wait --for condition=Ready pod/{name}", "condition met"),
         _Step("", f"kubectl exec {name} -- {command}", prints),
     ]
@@ -33,16 +35,16 @@ def _devbox(name: str, says: str, command: str, prints: str) -> list[_Step]:
 
 _STEPS = [
     _Step(
-        "A developer seals a value on their own machine: the cluster gives the public key alone.",
+        "Seal a value on your own machine. The cluster provides only the public key.",
         "devbox-secrets seal GITHUB_TOKEN < token > github-token.yaml",
     ),
-    _Step("What is sealed can be read by anyone, and goes into Git.", "cut -c 1-78 github-token.yaml", "kind: Account"),
-    _Step("It is applied like anything else.", "kubectl apply -f github-token.yaml", "github-token created"),
+    _Step("The sealed manifest is safe to commit to Git.", "cut -c 1-78 github-token.yaml", "kind: Account"),
+    _Step("Apply it.", "kubectl apply -f github-token.yaml", "github-token created"),
     _Step("", "kubectl wait --for condition=Ready accountsecret/github-token", "condition met"),
     _Step("", "kubectl get accountsecrets", "Synced"),
     *_devbox("box-1", "A new devbox of the account has the variable.", "printenv GITHUB_TOKEN", _FIRST),
     _Step(
-        "An update is another seal and apply.",
+        "To change the value, seal and apply it again.",
         "devbox-secrets seal GITHUB_TOKEN < new-token | kubectl apply -f -",
         "github-token configured",
     ),
@@ -51,11 +53,11 @@ _STEPS = [
         "kubectl wait --for jsonpath='{.status.observedGeneration}'=2 accountsecret/github-token",
         "condition met",
     ),
-    *_devbox("box-2", "The next devbox has the new value.", "printenv GITHUB_TOKEN", _SECOND),
-    _Step("Deleted is gone.", "kubectl delete accountsecret github-token", "deleted"),
+    *_devbox("box-2", "A new devbox has the new value.", "printenv GITHUB_TOKEN", _SECOND),
+    _Step("Delete the value. New devboxes don't have it.", "kubectl delete accountsecret github-token", "deleted"),
     _Step("", "kubectl wait --for delete secret/devbox-account-secrets --timeout 10s"),
     *_devbox("box-3", "", "sh -c 'echo GITHUB_TOKEN is ${GITHUB_TOKEN-not set}'", "GITHUB_TOKEN is not set"),
-    _Step("A value that wasn't sealed is refused, and nobody repeats it.", "kubectl apply -f mistake.yaml", "seal it"),
+    _Step("The API server rejects a value that isn't sealed, without repeating it.", "kubectl apply -f mistake.yaml", "seal it"),
 ]
 _MISTAKE = """\
 apiVersion: devbox-secrets.dev/v1beta1
@@ -66,10 +68,10 @@ spec: {name: GITHUB_TOKEN, sealed: ghp_pasted-as-it-is}
 
 
 def run(cluster: Cluster, namespace: str = "demo") -> None:
-    """Show the main job on a cluster where the product is installed; a step that doesn't print what it must ends it.
+    """Run the demo on a cluster where the product is installed.
 
     Raises:
-        ClusterError: a step went wrong; what it printed stands above.
+        ClusterError: a step didn't print what it must.
     """
     devbox = image.devbox_image(cluster)
     with tempfile.TemporaryDirectory(prefix="devbox-secrets-") as folder:
@@ -103,5 +105,5 @@ def _show(step: _Step, folder: str, env: dict[str, str]) -> None:
     print(done.stdout, end="", flush=True)
     refused = "mistake" in step.command
     if step.prints not in done.stdout or (done.returncode != 0) is not refused:
-        message = f"that was not expected: exit status {done.returncode}, and {step.prints!r} should be there"
+        message = f"unexpected result: exit status {done.returncode}; the output must contain {step.prints!r}"
         raise ClusterError(message)
