@@ -75,7 +75,7 @@ generate: $(VENV)/wheel ## Write the generated files: the CRD, docs/cli.md, docs
 
 .PHONY: docs
 docs: $(VENV)/ready ## Build the documentation as a site into dist/site
-	@$(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: lock
 lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files

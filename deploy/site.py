@@ -1,4 +1,4 @@
-"""A hook of mkdocs: links from docs/ to other files of the repository, which the site doesn't have, lead to its host."""
+"""A hook of mkdocs: links from docs/ to other files of the repository become absolute, as the site lacks those."""
 
 import os
 import re

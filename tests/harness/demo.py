@@ -57,7 +57,11 @@ _STEPS = [
     _Step("Delete the value. New devboxes don't have it.", "kubectl delete accountsecret github-token", "deleted"),
     _Step("", "kubectl wait --for delete secret/devbox-account-secrets --timeout 10s"),
     *_devbox("box-3", "", "sh -c 'echo GITHUB_TOKEN is ${GITHUB_TOKEN-not set}'", "GITHUB_TOKEN is not set"),
-    _Step("The API server rejects a value that isn't sealed, without repeating it.", "kubectl apply -f mistake.yaml", "seal it"),
+    _Step(
+        "The API server rejects a value that isn't sealed, without repeating it.",
+        "kubectl apply -f mistake.yaml",
+        "seal it",
+    ),
 ]
 _MISTAKE = """\
 apiVersion: devbox-secrets.dev/v1beta1

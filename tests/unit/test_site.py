@@ -1,5 +1,6 @@
 """The site of the documentation: it builds without a warning, and loads nothing from other hosts."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,9 +18,12 @@ LOADED = re.compile(r"""\ssrc="([^"]+)"|<link\s[^>]*href="([^"]+)"|url\(["']?([^
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # The theme's notice about the next version of mkdocs isn't a warning about the site.
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    log = done.stdout + done.stderr
+    assert (done.returncode, [line for line in log.splitlines() if not line.startswith("INFO ")]) == (0, [])
     return folder
 
 

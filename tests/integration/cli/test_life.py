@@ -208,15 +208,15 @@ def shell_of(account: Account, folder: Path) -> Callable[[str], str]:
 def test_the_quick_start_works_as_written(account: Account, tmp_path: Path, way: int) -> None:
     run = shell_of(account, tmp_path)
     (tmp_path / "token").write_text("one")
-    for command in chain(*quick_start("Seal and apply a value")):
-        run(command)
+    for step in chain(*quick_start("Seal and apply a value")):
+        run(step)
     account.holds({"GITHUB_TOKEN": b"one"})
     (tmp_path / "token").write_text("two")
-    for command in quick_start("Change the value")[way]:
-        run(command)
+    for step in quick_start("Change the value")[way]:
+        run(step)
     account.holds({"GITHUB_TOKEN": b"two"})
-    for command in chain(*quick_start("Delete the value")):
-        run(command)
+    for step in chain(*quick_start("Delete the value")):
+        run(step)
     account.holds(None)
 
 
