@@ -1,7 +1,7 @@
 """The shell in which the commands of documents and of the demo are run as they are printed; imports components, tools.
 
-In Markdown they are blocks of the language console: a line that begins with `$ ` is a command, the lines below it are
-what it prints.
+In Markdown they are blocks of the language console: a line that begins with `$ ` is a command, which goes on after a
+backslash; the lines below it are what it prints.
 """
 
 import os
@@ -50,7 +50,8 @@ def sessions(markdown: str) -> list[list[Step]]:
     return [
         [
             Step(command, shown.strip("\n"))
-            for command, _, shown in (step.partition("\n") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:])
+            for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+            for command, shown in [re.split(r"(?<!\\)\n", step, maxsplit=1)]
         ]
         for block in blocks
     ]
