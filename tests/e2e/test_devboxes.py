@@ -119,7 +119,7 @@ def test_a_secret_that_is_not_ours_is_left_as_it_is(account: Account) -> None:
 
 
 def test_a_quota_bounds_an_account_and_the_refusal_says_so(account: Account) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "operations" / "availability.md").read_text()
     (block,) = [block for block in text.split("```yaml\n")[1:] if "kind: ResourceQuota" in block]
     quota = yaml.safe_load(block.partition("```")[0])
     quota["metadata"]["namespace"] = account.name

@@ -23,7 +23,7 @@ from harness.shell import environment, run, sessions
 from runloop import typescript
 from runloop.typescript import TypeScript
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "gateway.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "operations" / "gateway.md"
 OPTIONS = (TALKATIVE, "--set=gateway.enabled=true,gateway.service.type=NodePort")
 TLS = f"--set=gateway.tls.secretName={CERTIFICATE},gateway.service.port=443"
 VALUE = "canary-through-the-gateway"
@@ -79,7 +79,7 @@ def test_check_says_nothing_of_a_gateway_that_is_not_installed(cluster: Cluster)
 
 
 def test_the_session_of_the_document_prints_what_it_says(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    (tmp_path / "charts").symlink_to(DOCUMENT.parents[1] / "charts")
+    (tmp_path / "charts").symlink_to(DOCUMENT.parents[2] / "charts")
     (tmp_path / "secret.json").write_text(json.dumps({"name": "GITHUB_TOKEN", "value": VALUE}))
     steps = sessions(DOCUMENT.read_text())[0]
     with reserved_port() as port:

@@ -96,7 +96,7 @@ def test_the_checksums_are_right_and_name_every_file(files: Path) -> None:
 
 
 def test_a_release_has_no_file_that_is_not_explained(files: Path) -> None:
-    text = (ROOT / "docs/versions.md").read_text().partition("## What a release has")[2].partition("```")[0]
+    text = (ROOT / "docs/reference/versions.md").read_text().partition("## Release files")[2].partition("```")[0]
     documented = [name.replace("VERSION", RELEASE.version) for name in re.findall(r"`([^` ]+)`", text)]
     for path in files.iterdir():
         assert any(path.match(pattern) for pattern in documented), path.name

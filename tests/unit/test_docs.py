@@ -26,8 +26,8 @@ from harness.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
 API = ROOT / "docs" / "reference" / "api.md"
-OPERATIONS = ROOT / "docs" / "operations.md"
-GATEWAY = ROOT / "docs" / "gateway.md"
+METRICS = ROOT / "docs" / "reference" / "metrics.md"
+OPERATIONS = ROOT / "docs" / "operations"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 CHART = ROOT / "charts" / "devbox-secrets"
 
@@ -115,6 +115,16 @@ def test_paragraphs_are_not_wrapped_by_hand(document: Path) -> None:
     assert [a for a, b in pairwise(lines) if prose.match(a) and prose.match(b)] == []
 
 
+def test_every_page_that_a_file_names_exists() -> None:
+    missing = {
+        (name_of(path), name)
+        for path in tracked()
+        for name in re.findall(rb"(?<![\w/.-])docs/[\w/-]+\.md", path.read_bytes())
+        if ROOT / name.decode() not in tracked()
+    }
+    assert missing == set()
+
+
 def targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z0-9-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -139,7 +149,7 @@ def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
 
 
 def test_each_metric_has_its_row_and_no_other() -> None:
-    text = section(OPERATIONS, "## Probes, metrics and logs")
+    text = METRICS.read_text()
     told = {(re.split(r"[`{]", row[0])[1], row[1]) for row in rows(text) if row[0].startswith("`devbox_secrets_")}
     metrics = [
         each for them in (controller_metrics, webhook_metrics, gateway_metrics) for each in them.REGISTRY.collect()
@@ -158,20 +168,30 @@ def test_every_metric_that_is_named_exists() -> None:
     assert named - exposed == set()
 
 
-def test_each_alert_has_its_row_and_no_other() -> None:
-    told = [(row[0].strip("`"), row[1]) for row in rows(section(OPERATIONS, "### Alerts"))]
+def test_each_alert_has_its_section_to_which_it_links_and_no_other_has() -> None:
+    page = OPERATIONS / "monitoring.md"
+    sections = re.findall(r"^### (Devbox\w+)\n\n(Critical|Warning)\b", section(page, "## Alerts"), re.MULTILINE)
     rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"][0]["rules"]
-    assert sorted(told) == sorted((rule["alert"], rule["labels"]["severity"]) for rule in rules)
+    assert sorted((alert, severity.lower()) for alert, severity in sections) == sorted(
+        (rule["alert"], rule["labels"]["severity"]) for rule in rules
+    )
+    for rule in rules:
+        path, _, anchor = rule["annotations"]["runbook_url"].partition("/blob/main/")[2].partition("#")
+        assert (ROOT / path, anchor) == (page, rule["alert"].lower())
 
 
-def test_the_values_in_the_tables_are_the_chart_s() -> None:
+def test_every_value_of_the_chart_that_is_named_exists() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    tables = section(OPERATIONS, "### Values that matter"), section(GATEWAY, "## Values of the chart")
-    named = [name for table in tables for row in rows(table) for name in row[0].split(", ")]
-    assert named
-    for name in named:
+    parents = "|".join(name for name, value in values.items() if isinstance(value, dict))
+    table = rows(section(OPERATIONS / "install.md", "## Chart values"))
+    named = {name.strip("`") for row in table for name in row[0].split(", ")}
+    pages = [page for page in documents() if page != CONTRIBUTING]  # that names modules of Python
+    for piece in (piece for page in pages for piece in code(page.read_text())):
+        named |= set(re.findall(rf"(?<![\w./-])((?:{parents})(?:\.[a-zA-Z]+)+)\b", piece))
+    assert len(named) > len(table)
+    for name in named - {"keys.backup"}:  # that is a file in docs/sessions.md
         here = values
-        for key in name.strip("`").split("."):
+        for key in name.split("."):
             assert key in here, name
             here = here[key]
 

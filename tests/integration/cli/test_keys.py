@@ -427,7 +427,7 @@ def _put(controlplane: ControlPlane, account: str, variable: str, value: bytes) 
 def test_one_cluster_of_a_fleet_rotates_and_the_others_restore(
     controlplane: ControlPlane, running: Operator, passphrase: str, tmp_path: Path
 ) -> None:
-    """As docs/operations.md has it: the same manifest opens in every cluster."""
+    """As docs/operations/keys.md has it: the same manifest opens in every cluster."""
     store(controlplane, made(days=1))
     with ControlPlane.start() as other:
         install(other)

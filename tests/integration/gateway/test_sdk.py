@@ -35,7 +35,7 @@ from integration.support.chart import get, install
 from integration.support.gateway import Gateway, gateway, new_account, token
 from integration.support.processes import operator
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "gateway.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operations" / "gateway.md"
 CANARIES = [f"canary-{number}-in-the-cage" for number in range(6)]
 POLICY = """
 apiVersion: audit.k8s.io/v1

@@ -29,7 +29,7 @@ GUARDED = [call for call in OPERATIONS if "/v1/" in call]
 
 
 def test_it_has_every_call_of_the_contract_and_each_its_own_name() -> None:
-    text = (DOCS / "gateway.md").read_text()
+    text = (DOCS / "reference" / "gateway.md").read_text()
     assert {call for call in OPERATIONS if f"`{call}" not in text} == set()
     assert len({operation["operationId"] for operation in OPERATIONS.values()}) == len(OPERATIONS) == 10
 
@@ -81,7 +81,7 @@ def test_an_id_in_an_answer_looks_like_one_in_a_request() -> None:
 
 
 def test_its_errors_are_those_of_the_document_for_people() -> None:
-    _, _, text = (DOCS / "gateway.md").read_text().partition("\n## Errors\n")
+    _, _, text = (DOCS / "reference" / "gateway.md").read_text().partition("\n## Errors\n")
     told = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.MULTILINE))
     said = {status for call in GUARDED for status in OPERATIONS[call]["responses"]} - {"200"}
     assert said == set(told) - {"405"}  # that is of a path, not of a call
