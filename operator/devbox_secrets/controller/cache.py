@@ -1,11 +1,11 @@
-"""Caches the newest state of AccountSecrets, namespaces and account Secrets; gives the accounts of each change.
+"""Caches the newest AccountSecrets, namespaces and account Secrets; each change returns the accounts that it affects.
 
-Three sources fill it: a list at start and now and then, kopf's watches, and
-the API server's answers to our own writes. They overtake one another, so of two states of an
-object the one with the higher resourceVersion stays (comparable since Kubernetes 1.35, KEP-5504).
+Three sources fill the cache: lists (at the start and periodically), kopf's watches, and the API server's
+responses to our own writes. They can overtake one another, so of two states of an object the one with
+the higher resourceVersion wins (comparable since Kubernetes 1.35, KEP-5504).
 
-Everything here is small, however large the objects are: values are kept as fingerprints, and of a long
-sealed text its digest; whoever needs one reads it again.
+Everything here is small, however large the objects are: a value is kept as a fingerprint, and a long
+sealed text as a digest. Code that needs the full text reads it again.
 """
 
 import base64
@@ -29,9 +29,9 @@ from devbox_secrets.errors import DevboxSecretsError
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
-"""Namespace ("" for what has none) and name."""
+"""Namespace ("" for cluster-scoped objects) and name."""
 T = TypeVar("T")
-#: Characters of a sealed text that is kept whole; a usual token's has 1,600.
+#: Longest sealed text that is kept whole, in characters; a typical token's has 1,600.
 _SEALED_KEPT = 4096
 _KEY_PREFIX_LENGTH = len("dbs1.0123456789abcdef.")
 _ABRIDGED = "…"
@@ -39,7 +39,7 @@ _ABRIDGED = "…"
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A namespace that isn't being deleted, and the account that it belongs to."""
+    """A namespace that isn't being deleted, and the account it belongs to."""
 
     name: str
     account: str
@@ -49,33 +49,33 @@ class Namespace:
     """RFC 3339, UTC, to the second: sorts as text."""
 
     def outlived(self, created: str) -> bool:
-        """Tell whether what was created then belonged to a former namespace of this name."""
+        """Return whether an object created at that time belonged to a former namespace of this name."""
         return created < self.created
 
 
 class Table(Generic[T]):
-    """Objects of one kind, the newest known state of each."""
+    """The newest known state of each object of one kind."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, tuple[int, T]]] = defaultdict(dict)
-        # Deletions since the last list, so that a list or an answer from before can't undo them.
+        # Deletions since the last list, so that an older list or response can't undo them.
         self._gone: dict[Key, int] = {}
-        # The last list's version: what it lacked was gone by then.
+        # The last list's version: an object missing from it was deleted by then.
         self._listed = 0
 
     def clear(self) -> None:
-        """Forget every object, and which versions were seen."""
+        """Forget every object, and the versions seen so far."""
         self._rows.clear()
         self._gone.clear()
         self._listed = 0
 
     def get(self, key: Key) -> T | None:
-        """Give an object's newest known state, if it exists."""
+        """Return an object's newest known state, or None if it doesn't exist."""
         row = self._rows.get(key[0], {}).get(key[1])
         return row[1] if row else None
 
     def within(self, namespace: str) -> list[T]:
-        """Give the objects of one namespace."""
+        """Return the objects in one namespace."""
         return [item for _, item in self._rows.get(namespace, {}).values()]
 
     def __iter__(self) -> Iterator[tuple[Key, T]]:
@@ -84,7 +84,7 @@ class Table(Generic[T]):
                 yield (namespace, name), item
 
     def upsert(self, key: Key, version: int, item: T) -> bool:
-        """Take an object's state; tell whether that changed anything."""
+        """Store an object's state; return whether that changed anything."""
         row = self._rows[key[0]].get(key[1])
         if version <= max(row[0] if row else self._listed, self._gone.get(key, 0)):
             return False
@@ -92,7 +92,7 @@ class Table(Generic[T]):
         return row is None or row[1] != item
 
     def delete(self, key: Key, version: int) -> bool:
-        """Take an object's deletion; tell whether that changed anything."""
+        """Record an object's deletion; return whether that changed anything."""
         row = self._rows.get(key[0], {}).get(key[1])
         if row is not None and row[0] > version:
             return False
@@ -103,7 +103,7 @@ class Table(Generic[T]):
         return True
 
     def replace(self, listed: Mapping[Key, tuple[int, T]], version: int) -> list[Key]:
-        """Take a whole list made at `version`; give what wasn't known as it says."""
+        """Replace all objects with a list made at `version`; return the keys of those that changed."""
         changed = [key for key, (at, item) in listed.items() if self.upsert(key, at, item)]
         missing = [
             (namespace, name)
@@ -119,10 +119,10 @@ class Table(Generic[T]):
 
 
 class Cache:
-    """AccountSecrets, namespaces and account Secrets; each change gives the accounts concerned."""
+    """AccountSecrets, namespaces and account Secrets; each change returns the affected accounts."""
 
     def __init__(self, on_damaged: Callable[[AccountSecret], None] = lambda _: None) -> None:
-        """Create an empty cache; `on_damaged` hears of each new state of an AccountSecret that can't be read."""
+        """Create an empty cache; `on_damaged` is called for each new state of an AccountSecret with invalid fields."""
         self._on_damaged = on_damaged
         self._account_secrets: Table[AccountSecret] = Table()
         self._namespaces: Table[Namespace] = Table()
@@ -130,31 +130,31 @@ class Cache:
         self._members: dict[str, set[str]] = defaultdict(set)
 
     def clear(self) -> None:
-        """Forget everything, also which versions were seen."""
+        """Forget everything, including the versions seen so far."""
         for table in (self._account_secrets, self._namespaces, self._secrets):
             table.clear()
         self._members.clear()
 
     def account_secrets(self, account: str) -> list[AccountSecret]:
-        """Give the AccountSecrets of an account's home: none without a home, and none of a former namespace's."""
+        """Return the AccountSecrets in an account's home; none without a home, and none from a former namespace."""
         home = self._namespaces.get(("", account))
         secrets = self._account_secrets.within(account)
         return [secret for secret in secrets if home and not home.outlived(secret.created)]
 
     def all_account_secrets(self) -> Iterator[AccountSecret]:
-        """Give the AccountSecrets of every account."""
+        """Return the AccountSecrets of every account."""
         return (item for _, item in self._account_secrets)
 
     def ready_reasons(self) -> Counter[tuple[str, str]]:
-        """Count the AccountSecrets by namespace and the reason of their Ready condition."""
+        """Count the AccountSecrets by namespace and reason of their Ready condition."""
         return Counter((secret.namespace, _ready_reason(secret)) for secret in self.all_account_secrets())
 
     def overdue(self) -> int:
-        """Count the AccountSecrets that are older than their rotateAfter allows."""
+        """Count the AccountSecrets whose value is older than rotateAfter allows."""
         return sum(secret.status.overdue for secret in self.all_account_secrets())
 
     def falling_due(self, now: str) -> set[str]:
-        """Name the accounts in which a value became too old by `now` (RFC 3339, UTC) and its status doesn't say so."""
+        """Return the accounts with a value that is due by `now` (RFC 3339, UTC) while its status doesn't say so yet."""
         return {
             secret.namespace
             for secret in self.all_account_secrets()
@@ -162,7 +162,7 @@ class Cache:
         }
 
     def members(self, account: str) -> list[Member]:
-        """Give the account's namespaces, each with its account Secret."""
+        """Return the account's namespaces, each with its account Secret."""
         return [
             Member(name, namespace.labeled, self._existing_secret(namespace), namespace.uid)
             for name in sorted(self._members.get(account, ()))
@@ -174,37 +174,37 @@ class Cache:
         return None if secret is None or namespace.outlived(secret.created) else secret
 
     def secrets(self) -> Iterator[tuple[Namespace, ExistingSecret]]:
-        """Give every account Secret, with its namespace."""
+        """Return every account Secret with its namespace."""
         for (name, _), _ in self._secrets:
             namespace = self._namespaces.get(("", name))
             if namespace and (secret := self._existing_secret(namespace)):
                 yield namespace, secret
 
     def has_namespace(self, name: str) -> bool:
-        """Tell whether a namespace is there and not being deleted."""
+        """Return whether a namespace exists and isn't being deleted."""
         return self._namespaces.get(("", name)) is not None
 
     def namespaces(self) -> Iterator[Namespace]:
-        """Give every namespace that isn't being deleted."""
+        """Return every namespace that isn't being deleted."""
         return (item for _, item in self._namespaces)
 
     def labeled(self) -> Iterator[Namespace]:
-        """Give the namespaces whose label names their account."""
+        """Return the namespaces with an account label."""
         return (item for _, item in self._namespaces if item.labeled)
 
     def home_account(self, account: str) -> str:
-        """Name the account that a home's own namespace belongs to: itself, unless labelled."""
+        """Return the account that a home's namespace belongs to: itself, unless it is labeled."""
         namespace = self._namespaces.get(("", account))
         return namespace.account if namespace else account
 
     def accounts(self) -> set[str]:
-        """Every account for which there may be something to do."""
+        """Return every account that may need work."""
         homes = {item.namespace for _, item in self._account_secrets}
         holders = {self.home_account(namespace) for (namespace, _), _ in self._secrets}
         return homes | holders | {item.account for item in self.labeled()}
 
     def upsert_account_secret(self, body: Body) -> set[str]:
-        """Take an AccountSecret's state."""
+        """Store an AccountSecret's state."""
         item = read_account_secret(body)
         key, version = (item.namespace, item.name), int(item.resource_version)
         if not self._account_secrets.upsert(key, version, item):
@@ -213,25 +213,25 @@ class Cache:
         return {item.namespace}
 
     def delete_account_secret(self, body: Body) -> set[str]:
-        """Take an AccountSecret's deletion, with its last state."""
+        """Record an AccountSecret's deletion; `body` is its last state."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         return {namespace} if self._account_secrets.delete((namespace, name), _version(body)) else set()
 
     def upsert_secret(self, body: Body) -> set[str]:
-        """Take an account Secret's state."""
+        """Store an account Secret's state."""
         namespace, item = read_secret(body)
         changed = self._secrets.upsert((namespace, ""), _version(body), item)
         return {self.home_account(namespace)} if changed else set()
 
     def delete_secret(self, body: Body) -> set[str]:
-        """Take an account Secret's deletion, with its last state."""
+        """Record an account Secret's deletion; `body` is its last state."""
         namespace = body["metadata"]["namespace"]
         return {self.home_account(namespace)} if self._secrets.delete((namespace, ""), _version(body)) else set()
 
     def upsert_namespace(self, body: Body) -> set[str]:
-        """Take a namespace's state."""
+        """Store a namespace's state."""
         if "deletionTimestamp" in body["metadata"]:
-            return self.delete_namespace(body)  # it takes no new objects, so it's no member any more
+            return self.delete_namespace(body)  # it accepts no new objects, so it's no longer a member
         item = _namespace(body)
         before = self._namespaces.get(("", item.name))
         if not self._namespaces.upsert(("", item.name), _version(body), item):
@@ -240,7 +240,7 @@ class Cache:
         return _accounts_of(before, item)
 
     def delete_namespace(self, body: Body) -> set[str]:
-        """Take a namespace's deletion, with its last state."""
+        """Record a namespace's deletion; `body` is its last state."""
         item = _namespace(body)
         before = self._namespaces.get(("", item.name))
         if not self._namespaces.delete(("", item.name), _version(body)):
@@ -249,7 +249,7 @@ class Cache:
         return _accounts_of(before, item)
 
     def replace_account_secrets(self, items: Iterable[AccountSecret], version: int) -> set[str]:
-        """Take all AccountSecrets, listed at a resourceVersion."""
+        """Replace all AccountSecrets with a list made at a resourceVersion."""
         listed = {(item.namespace, item.name): (int(item.resource_version), item) for item in items}
         changed = self._account_secrets.replace(listed, version)
         for key in changed:
@@ -258,13 +258,13 @@ class Cache:
         return {namespace for namespace, _ in changed}
 
     def replace_secrets(self, items: Iterable[tuple[str, ExistingSecret]], version: int) -> set[str]:
-        """Take all account Secrets, each with its namespace, listed at a resourceVersion."""
+        """Replace all account Secrets with a list made at a resourceVersion; each item has its namespace."""
         listed = {(namespace, ""): (int(item.resource_version), item) for namespace, item in items}
         changed = self._secrets.replace(listed, version)
         return {self.home_account(namespace) for namespace, _ in changed}
 
     def replace_namespaces(self, bodies: Iterable[Body], version: int) -> set[str]:
-        """Take all namespaces, listed at a resourceVersion."""
+        """Replace all namespaces with a list made at a resourceVersion."""
         before = dict(self._namespaces)
         alive = [body for body in bodies if "deletionTimestamp" not in body["metadata"]]
         listed = {("", item.name): (_version(body), item) for body in alive for item in (_namespace(body),)}
@@ -297,7 +297,7 @@ def _version(body: Body) -> int:
 
 
 def _accounts_of(*namespaces: Namespace | None) -> set[str]:
-    """Name the accounts that a namespace's change concerns: of its own name, and those it belongs or belonged to."""
+    """Return the accounts that a namespace's change affects: its own name, and those it belongs or belonged to."""
     return {account for each in namespaces if each for account in (each.name, each.account)}
 
 
@@ -314,13 +314,13 @@ def _namespace(body: Body) -> Namespace:
 
 
 def read_namespace(body: Body) -> Body:
-    """Leave out of a namespace what nothing depends on: its annotations may be large."""
+    """Drop the fields of a namespace that aren't used; its annotations may be large."""
     kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "resourceVersion")
     return {"metadata": {name: value for name, value in body["metadata"].items() if name in kept}}
 
 
 def read_account_secret(body: Body) -> AccountSecret:
-    """Read an AccountSecret; its description is left out, and a long sealed text is abridged."""
+    """Parse an AccountSecret without its description, and with a long sealed text abridged."""
     item = AccountSecret.parse(body)
     sealed = abridge(item.spec.sealed)
     if sealed == item.spec.sealed and item.spec.description is None:
@@ -329,19 +329,19 @@ def read_account_secret(body: Body) -> AccountSecret:
 
 
 def abridge(sealed: str) -> str:
-    """Give a sealed text, or what stands for one that is long: its key's id and a digest."""
+    """Return a sealed text unchanged, or abridge a long one to its key id and a digest."""
     if len(sealed) <= _SEALED_KEPT:
         return sealed
     return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{hashlib.sha256(sealed.encode()).hexdigest()}"
 
 
 def is_abridged(sealed: str) -> bool:
-    """Tell whether a text stands for a longer one."""
+    """Return whether a text was abridged."""
     return _ABRIDGED in sealed and abridge(sealed) == sealed
 
 
 def read_secret(body: Body) -> tuple[str, ExistingSecret]:
-    """Read an account Secret: its namespace, and what it is without its values."""
+    """Parse an account Secret: its namespace, and its state with fingerprints instead of values."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
     values = {name: SecretBytes(base64.b64decode(value)) for name, value in (body.get("data") or {}).items()}

@@ -1,4 +1,4 @@
-"""The operator's process: connects its parts, runs the workers, answers the probes."""
+"""The operator's process: connects its parts, runs the workers and serves the probes."""
 
 import asyncio
 import logging
@@ -38,10 +38,10 @@ from devbox_secrets.serving import health, logs
 
 LOG = logging.getLogger(__name__)
 _STUCK_SECONDS = 120
-#: Between two batches of resealed values: what people do goes first.
+#: Pause between two batches of resealed values, so that users' changes go first.
 _RESEAL_PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
-#: Objects in a page of kopf's, at the least: one large object mustn't make a list of ten thousand others slow.
+#: Minimum size of kopf's pages: one large object must not slow down a list of ten thousand others.
 _FEWEST_WATCHED = 5
 
 
@@ -51,15 +51,15 @@ def run(settings: ControllerSettings) -> None:
     Raises:
         ConfigError: there is no cluster to connect to.
     """
-    # What matters of kopf is told once, by us.
+    # Silence kopf: we log what matters, once.
     logs.configure(settings.log_level, settings.log_format, {"kopf": logging.CRITICAL})
-    disable_created_metrics()  # a second series for each counter, which nobody asks for
-    with suppress(asyncio.CancelledError):  # told to stop while it was still reading
+    disable_created_metrics()  # each would add a series to a counter, and nobody uses them
+    with suppress(asyncio.CancelledError):  # stopped during the initial sync
         asyncio.run(_run(settings))
 
 
 async def _run(settings: ControllerSettings) -> None:
-    # As a container's first process nothing else would end it.
+    # As PID 1 of a container, the process ignores SIGTERM unless it handles it.
     if task := asyncio.current_task():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Client.connect() as client:
@@ -84,20 +84,20 @@ async def _run(settings: ControllerSettings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """How a kind is listed and taken into the cache; each change gives the accounts concerned."""
+    """How to list a kind and store it in the cache; each change returns the affected accounts."""
 
     path: str
     read: Callable[[Body], Any]
-    """What a list keeps of an object."""
+    """Reduces a listed object to what the cache needs."""
     replace: Callable[[Iterable[Any], int], set[str]]
-    """Takes a list and its version."""
+    """Takes a list and its resourceVersion."""
     upsert: Callable[[Body], set[str]]
     delete: Callable[[Body], set[str]]
     field_selector: str = ""
 
 
 class Controller:
-    """The cache, the queue and the work on them."""
+    """The cache, the queue and the workers."""
 
     def __init__(self, client: Client, settings: ControllerSettings) -> None:
         self.cache = Cache(_log_damage)
@@ -105,7 +105,7 @@ class Controller:
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.elector = LeaderElector(Writer(client), settings.namespace, identity, reconnected=self._reconnected)
         self._watches = Watches(self._take, self.list_again, identity)
-        # What can't be done now, and why, until it can.
+        # What currently fails, and why.
         self._problems: dict[str, str] = {}
         cache = self.cache
         self._kinds = {
@@ -164,24 +164,24 @@ class Controller:
         )
 
     def enqueue(self, accounts: set[str]) -> None:
-        """Put accounts before the workers; who becomes the leader reconciles every account anyway."""
+        """Enqueue accounts if this replica leads; a new leader reconciles every account anyway."""
         if self.elector.leading.is_set():
             self._queue.add(accounts)
 
     def list_again(self, *kinds: str) -> None:
-        """Have kinds listed soon, all where none is named: a deletion may have been missed."""
+        """List kinds again soon, since a deletion may have been missed; all kinds if none is given."""
         for kind in kinds or self._stale:
             self._stale[kind].set()
 
     def _reconnected(self, is_older: bool) -> None:
-        """List everything; where the API server's state is older than before, forget what is known."""
+        """List everything again; if the API server's state is older than before, clear the cache."""
         self._is_older |= is_older
         self.list_again()
 
     async def sync(self) -> None:
-        """Read the keys and everything else once; only then is it known what is missing."""
+        """Read the keys and list everything once; before that, nobody knows what is missing."""
         await self.elector.acquire_or_renew()
-        await self._insist("the sealing keys can't be read", partial(self._keys.refresh, write=False))
+        await self._insist("cannot read the sealing keys", partial(self._keys.refresh, write=False))
         await self._recover()
         self.has_synced = True
         LOG.info(
@@ -191,7 +191,7 @@ class Controller:
         )
 
     def jobs(self) -> list[Coroutine[Any, Any, None]]:
-        """Give what runs for as long as the process does, beside `watch`."""
+        """Return what runs until the process stops, besides `watch`."""
         workers = [self._work(small=number == 0) for number in range(self._settings.workers + 1)]
         reseal = [self._reseal()] if self._settings.reseal_gateway_values else []
         lists = [self._list_when_stale(kind) for kind in self._kinds]
@@ -199,26 +199,26 @@ class Controller:
         return [self.elector.run(), self.elector.lead(self._start_leading), *workers, *lists, *periodic]
 
     async def watch(self) -> None:
-        """Follow the watches."""
+        """Run the watches."""
         await self._watches.run(self._recover)
 
     async def unready(self) -> str | None:
-        """Say what is missing until everything was read, and what can't be read now."""
+        """Return why this replica isn't ready, or None."""
         reading = None if self.has_synced else "reading the cluster's state"
         lost = KEYS_LOST.message if self._keys.missing else None
         problems = [reading, lost, *self._problems.values(), self.elector.problem, self._watches.problem()]
         return "; ".join(problem for problem in problems if problem) or None
 
     async def unhealthy(self) -> str | None:
-        """Say why the process should be restarted, if it should."""
+        """Return why the process should be restarted, or None."""
         stuck = self._queue.stuck_seconds() if self.elector.leading.is_set() else 0
-        return f"nothing was worked on for {stuck:.0f} s" if stuck > _STUCK_SECONDS else None
+        return f"the queue has been stuck for {stuck:.0f}s" if stuck > _STUCK_SECONDS else None
 
     def measure(self) -> bytes:
-        """Give the metrics as Prometheus reads them."""
+        """Return the metrics in Prometheus' text format."""
         metrics.set_account_secrets(self.cache.ready_reasons())
         metrics.LEADER.set(self.elector.is_leader())
-        # A former leader keeps its queue, and works on it only if it leads again.
+        # A former leader keeps its queue, but works on it only if it leads again.
         metrics.WORKQUEUE_DEPTH.set(len(self._queue) if self.elector.leading.is_set() else 0)
         metrics.ROTATION_DUE.set(self.cache.overdue())
         metrics.SEALING_KEYS.set(len(self._keys.keyring))
@@ -228,17 +228,17 @@ class Controller:
         return generate_latest(metrics.REGISTRY)
 
     async def stop_leading(self) -> None:
-        """Write back what only this process knows, and release the Lease."""
+        """Write back keys that only this process has, and release the Lease."""
         try:
             if self.elector.is_leader():
                 async with asyncio.timeout(RENEW_DEADLINE_SECONDS):
                     await self._keys.write_back()
         except (APIError, TimeoutError) as error:
-            LOG.error("the sealing keys can't be written back: %s", str(error) or "no answer")
+            LOG.error("cannot write back the sealing keys: %s", str(error) or "no response")
         await self.elector.release()
 
     async def _start_leading(self) -> None:
-        """Enqueue every account, from a list that was made in this term."""
+        """Enqueue every account, from a list made in this term."""
         await self._keys.refresh(write=True)
         if self._synced_in_term != self.elector.term:
             await self._list(self._kinds)
@@ -253,21 +253,21 @@ class Controller:
             try:
                 with metrics.RECONCILE_DURATION.time():
                     await self._reconciler.reconcile(account, since, self._queue.failures(account))
-            except Exception as error:  # noqa: BLE001 - one account's trouble stays its own
+            except Exception as error:  # noqa: BLE001 - one account's failure doesn't affect others
                 metrics.RECONCILE_ERRORS.inc()
                 delay = self._queue.failed(account)
                 level = logging.INFO if isinstance(error, APIError) else logging.ERROR
-                LOG.log(level, "account %s: again in %.1f s: %s", account, delay, _reason(error))
+                LOG.log(level, "account %s: retrying in %.1fs: %s", account, delay, _reason(error))
             else:
                 self._queue.done(account)
 
     def _take(self, kind: str, event: str, body: Body) -> None:
-        """Take an event of a watch."""
+        """Handle a watch event."""
         take = self._kinds[kind].delete if event == "DELETED" else self._kinds[kind].upsert
         try:
             changed = take(body)
         except Exception as error:  # noqa: BLE001 - asyncio would log it with the object
-            LOG.error("an event of %s can't be read: %s", kind, type(error).__name__)
+            LOG.error("cannot read a watch event for %s: %s", kind, type(error).__name__)
         else:
             self.enqueue(changed)
 
@@ -282,10 +282,10 @@ class Controller:
         while True:
             await self._stale[kind].wait()
             self._stale[kind].clear()
-            await self._insist(f"listing {kind} failed", partial(self._list_or_note, kind))
+            await self._insist(f"cannot list {kind}", partial(self._list_or_note, kind))
 
     async def _list_or_note(self, kind: str) -> None:
-        """List a kind; when it is served again, have kopf find it, which looks for the kinds at its start alone."""
+        """List a kind; once it is served again, restart kopf, which discovers kinds only when it starts."""
         try:
             await self._list([kind])
         except NotFound:
@@ -296,17 +296,17 @@ class Controller:
             self._watches.restart()
 
     async def _recover(self) -> None:
-        """List everything, as soon as that is possible."""
-        await self._insist("listing failed", partial(self._list, self._kinds))
+        """List everything, retrying until it succeeds."""
+        await self._insist("cannot list the cluster's objects", partial(self._list, self._kinds))
 
     async def _insist(self, problem: str, attempt: Callable[[], Awaitable[object]]) -> None:
-        """Try until it succeeds; log once why it doesn't, and say so at the readiness probe."""
+        """Retry until it succeeds; log each reason once, and report it at the readiness probe."""
         while True:
             try:
                 await attempt()
-            except Exception as error:  # noqa: BLE001 - no one object ends the job
+            except Exception as error:  # noqa: BLE001 - no single object stops the job
                 if self._problems.get(problem) != (told := f"{problem}: {_reason(error)}"):
-                    LOG.warning("%s; trying again until it succeeds", told)
+                    LOG.warning("%s; retrying", told)
                 self._problems[problem] = told
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
@@ -318,10 +318,10 @@ class Controller:
             await asyncio.sleep(self._settings.keys_refresh_seconds)
             try:
                 if await self._keys.refresh(write=self.elector.is_leader()):
-                    # All: a status that says UnknownKey may be on its way to the API server just now.
+                    # All of them: a status with UnknownKey may be on its way to the API server.
                     self.enqueue(self.cache.accounts())
-            except Exception as error:  # noqa: BLE001 - no one object ends the job
-                LOG.warning("the sealing keys can't be read or written: %s", _reason(error))
+            except Exception as error:  # noqa: BLE001 - no single object stops the job
+                LOG.warning("cannot read or write the sealing keys: %s", _reason(error))
 
     async def _rescan(self) -> None:
         while True:
@@ -331,8 +331,8 @@ class Controller:
             try:
                 self.enqueue(self.cache.falling_due(timestamp(_now())))
                 await self._recorder.record_namespaces()
-            except Exception as error:  # noqa: BLE001 - no one object ends the job
-                LOG.error("the rescan failed, next in %.0f s: %s", self._settings.rescan_seconds, _reason(error))
+            except Exception as error:  # noqa: BLE001 - no single object stops the job
+                LOG.error("rescan failed; retrying in %.0fs: %s", self._settings.rescan_seconds, _reason(error))
 
     async def _reseal(self) -> None:
         while True:
@@ -340,20 +340,20 @@ class Controller:
             changed: set[str] = set()
             try:
                 changed = await self._resealer.reseal_batch()
-            except Exception as error:  # noqa: BLE001 - all else goes on without it
-                LOG.error("values can't be resealed now: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - everything else works without it
+                LOG.error("cannot reseal values: %s", type(error).__name__)
             self.enqueue(changed)
             await asyncio.sleep(_RESEAL_PAUSE_SECONDS if changed else self._settings.rescan_seconds)
 
     async def _list(self, kinds: Collection[str]) -> None:
-        async with self._listing:  # so that the later of two is never the older one
+        async with self._listing:  # so that an older list never replaces a newer one
             term = self.elector.term
             lists = await self._read(kinds)
-            # kopf lists the same, in pages of one size.
+            # kopf lists the same objects, in pages of one size.
             self._watches.settings.watching.chunk_size = max(self._client.fewest_objects, _FEWEST_WATCHED)
             self._is_older |= any(version < self._listed_versions.get(kind, 0) for kind, (_, version) in lists.items())
             if self._is_older:
-                LOG.warning("the API server's state is older than before, as after a restore of etcd: starting over")
+                LOG.warning("the API server's state is older than before (was etcd restored?); starting over")
                 lists = await self._read(self._kinds)
                 self._is_older = False
                 self.cache.clear()
@@ -365,7 +365,7 @@ class Controller:
                 self._synced_in_term = term
 
     async def _read(self, kinds: Collection[str]) -> dict[str, tuple[list[Any], int]]:
-        # In the order of the table: namespaces first, only then is it known whose a Secret is.
+        # In the order of the table: namespaces come first, since they decide whose a Secret is.
         return {
             kind: await self._client.list_all(each.path, each.read, each.field_selector)
             for kind, each in self._kinds.items()
@@ -373,18 +373,18 @@ class Controller:
         }
 
     def _sealed(self) -> Iterable[str] | None:
-        """Give every sealed value of the cluster, once they are known."""
+        """Return every sealed value in the cluster, or None before the first sync."""
         return (secret.spec.sealed for secret in self.cache.all_account_secrets()) if self.has_synced else None
 
 
 def _reason(error: Exception) -> str:
-    """Say why something failed: of what nobody expected the type alone, since its text might carry a value."""
+    """Return why something failed; for an unexpected error only its type, since its text might contain a value."""
     return str(error) if isinstance(error, APIError) else type(error).__name__
 
 
 def _log_damage(secret: AccountSecret) -> None:
-    """Name what can't be read of an AccountSecret; never what is in it."""
-    LOG.warning("account %s: %s can't be read: %s", secret.namespace, secret.name, ", ".join(secret.damaged))
+    """Log which fields of an AccountSecret can't be read, never their contents."""
+    LOG.warning("AccountSecret %s/%s: invalid fields: %s", secret.namespace, secret.name, ", ".join(secret.damaged))
 
 
 def _now() -> datetime:

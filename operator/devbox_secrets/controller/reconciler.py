@@ -1,6 +1,6 @@
 """Reconciles one account at a time: observe, plan, act, report.
 
-Nothing is decided here: `rules.plan` says what should be, and `rules.report` what people are told of it.
+Nothing is decided here: `rules.plan` decides what to write, and `rules.report` what to report.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-#: An account's requests at a time: however many it has, other accounts find a connection free, and
-#: none spends its time-out on waiting for one.
+#: Concurrent requests per account: a large account leaves connections free for others, and no request
+#: times out while it waits for a connection.
 _CONCURRENCY = 4
-#: Values opened before others have their turn: each may take a quarter of a millisecond.
+#: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
 _OPENED_AT_ONCE = 20
 
 
@@ -63,13 +63,13 @@ class Reconciler:
         self._record = record
         self._reserved = reserved
         self._clock = clock
-        # By uid: what devboxes had before the change that the status doesn't report yet, and whether they had
-        # another value since: a second try at reporting finds the new value in the account Secret already.
+        # By uid: the value devboxes had before a change that the status doesn't report yet, and whether they have had
+        # another value since. When the report is retried, the account Secret already holds the new value.
         self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
-        # By uid: what devboxes were given last.
+        # By uid: the last value given to devboxes.
         self._given: dict[str, Fingerprint] = {}
-        # By the namespace's uid: what its account Secret was seen to hold, or was made to. What differs
-        # from it while the same is wanted was changed by someone else.
+        # By the namespace's uid: the content that its account Secret was last known to have. If the Secret
+        # differs from it while the plan is the same, someone else changed the Secret.
         self._held: dict[str, Mapping[str, Fingerprint]] = {}
 
     async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
@@ -77,11 +77,11 @@ class Reconciler:
 
         Args:
             account: the account.
-            since: when the change was heard of, by the monotonic clock.
-            failures: how often it failed since it last went well.
+            since: when the change was observed, by the monotonic clock.
+            failures: how often in a row it has failed so far.
 
         Raises:
-            APIError: something couldn't be written; all the rest was.
+            APIError: a write failed; all the others were done.
         """
         await self._open(account)
         secrets = {secret.uid: secret for secret in self._cache.account_secrets(account)}
@@ -90,7 +90,7 @@ class Reconciler:
         values = await self._values(state, plan, secrets)
         outcomes = await self._act(state, plan, values)
         self._note_given(plan, outcomes)
-        state = replace(state, home_exists=self._cache.has_namespace(account))  # it may be deleted meanwhile
+        state = replace(state, home_exists=self._cache.has_namespace(account))  # it may have been deleted meanwhile
         if any(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items()):
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
         now = timestamp(self._clock())
@@ -99,7 +99,7 @@ class Reconciler:
         _raise_worst([*outcomes.values(), *written])
 
     def forget(self) -> None:
-        """Drop what is known of AccountSecrets and namespaces that are gone."""
+        """Forget AccountSecrets and namespaces that no longer exist."""
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opener.forget_all_but(alive)
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
@@ -108,12 +108,12 @@ class Reconciler:
         self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
 
     async def _open(self, account: str) -> None:
-        """Open all values of an account, also those that come meanwhile: what is planned then is of one moment."""
+        """Open all values of an account, including those that arrive meanwhile, so that a plan sees one state."""
         while missing := [each for each in self._cache.account_secrets(account) if not self._opener.opened(each)]:
             for number, secret in enumerate(missing, start=1):
                 await self._opener.open(secret)
                 if number % _OPENED_AT_ONCE == 0:
-                    await asyncio.sleep(0)  # the probes and the watches have their turn
+                    await asyncio.sleep(0)  # let the probes and the watches run
 
     def _observe(self, account: str, secrets: Sequence[AccountSecret]) -> AccountState:
         members = self._cache.members(account)
@@ -148,14 +148,14 @@ class Reconciler:
         )
 
     def _current(self, secret: AccountSecret, written: Mapping[str, Fingerprint]) -> Fingerprint | None:
-        """Give the value that devboxes have: what they were given last, or what account Secrets hold of ours."""
+        """Return the value that devboxes have: the last one given to them, or else ours in the account Secrets."""
         in_secrets, given = written.get(secret.spec.name), self._given.get(secret.uid)
         if given is not None and (given == in_secrets or self._opener.values.get(given)):
             return given
         return in_secrets
 
     def _value_before(self, secret: AccountSecret, current: Fingerprint | None) -> tuple[Fingerprint | None, bool]:
-        """Give what devboxes had when the status was written last, and whether they had another value since."""
+        """Return the value devboxes had when the status was last written, and whether they have had another since."""
         if secret.status.is_synced(secret.generation):
             return self._before.get(secret.uid, (None, False))
         before, changed = self._before.get(secret.uid, (current, False))
@@ -165,9 +165,9 @@ class Reconciler:
     async def _values(
         self, state: AccountState, plan: AccountPlan, secrets: Mapping[str, AccountSecret]
     ) -> Mapping[str, SecretBytes]:
-        """Get the values that are to be written.
+        """Return the values to write.
 
-        And those that stay though their AccountSecrets can't be opened: nobody else may have them soon.
+        This includes values that stay although their AccountSecrets can't be opened: soon nobody else may have them.
         """
         writes = any(action in {Action.APPLY, Action.REPLACE} for action in plan.actions.values())
         opened = {entry.uid: entry.opened for entry in state.entries}
@@ -185,14 +185,14 @@ class Reconciler:
             if value is None:
                 self._opener.forget(uid)
                 self._given.pop(uid, None)
-                raise Conflict(f"account {state.account}: the value of {variable} changed just now")
+                raise Conflict(f"account {state.account}: the value of {variable} was changed meanwhile")
             values[variable] = value
         return values
 
     async def _read_value(
         self, members: Sequence[Member], variable: str, fingerprint: Fingerprint
     ) -> SecretBytes | None:
-        """Read a value from an account Secret that is known to hold it; None if none does any more."""
+        """Read a value from an account Secret that is known to hold it; None if none does anymore."""
         for member in members:
             if member.secret and member.secret.unchanged.get(variable) == fingerprint:
                 with suppress(NotFound):
@@ -217,7 +217,7 @@ class Reconciler:
     async def _write_secret(
         self, account: str, member: Member, plan: AccountPlan, values: Mapping[str, SecretBytes]
     ) -> None:
-        """Do in one namespace what is planned for its account Secret."""
+        """Carry out the plan for one namespace's account Secret."""
         action, namespace = plan.actions[member.namespace], member.namespace
         uid, version = (member.secret.uid, member.secret.resource_version) if member.secret else ("", "")
         if action is Action.EMPTY and version:
@@ -225,7 +225,7 @@ class Reconciler:
             version = body["metadata"]["resourceVersion"]
         if action in {Action.DELETE, Action.EMPTY, Action.REPLACE} and version:
             await self._writer.delete_account_secret(namespace, version)
-            _note(namespace, "deleted")
+            _note(namespace, "deleted the account Secret")
             version = ""
         if action in {Action.APPLY, Action.REPLACE}:
             if not version:
@@ -239,41 +239,41 @@ class Reconciler:
             self._held[member.uid] = plan.values
 
     async def _create(self, account: str, member: Member) -> tuple[str, str]:
-        """Create the account Secret and give its uid and the version that it's to be filled at.
+        """Create an empty account Secret; return its uid and resourceVersion.
 
-        Not in a namespace of the same name that belongs to another team by now. A Secret that exists needs no such
-        look: it ends with its namespace, and the write names its uid and version.
+        The namespace is checked before and after, since one of the same name may belong to another team by now. An
+        existing Secret needs no such check: it is deleted with its namespace, and a write names its uid and version.
         """
         namespace = member.namespace
         await self._insist_on_namespace(member)
         body, new = await self._writer.create_account_secret(namespace)
         if not new:
             self._learn(account, body)
-            raise Conflict(f"namespace {namespace}: a Secret came up")
-        await self._insist_on_namespace(member)  # the creation may have been long on its way; no value was yet
+            raise Conflict(f"namespace {namespace}: the account Secret was created meanwhile")
+        await self._insist_on_namespace(member)  # the creation may have taken long; no value has been written yet
         return body["metadata"]["uid"], body["metadata"]["resourceVersion"]
 
     async def _insist_on_namespace(self, member: Member) -> None:
         if not await self._writer.has_namespace(member.namespace, member.uid):
-            raise Conflict(f"namespace {member.namespace}: deleted or created again just now")
+            raise Conflict(f"namespace {member.namespace}: the namespace was deleted or recreated")
 
     async def _apply(
         self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str
     ) -> None:
         body = await self._writer.apply_account_secret(namespace, account, values, uid, version)
-        _note(namespace, f"written, variables: {len(values)}")
+        _note(namespace, f"wrote the account Secret (variables: {len(values)})")
         strange = sorted(set(body.get("data") or {}) - set(values))
         if strange:
-            # Apply leaves alone what another manager put there.
+            # Server-side apply doesn't remove keys that another field manager added.
             version = body["metadata"]["resourceVersion"]
             body = await self._writer.remove_account_secret_keys(namespace, strange, version)
-            _note(namespace, f"freed of what isn't the account's, keys: {len(strange)}")
+            _note(namespace, f"removed unknown keys from the account Secret (keys: {len(strange)})")
         self._learn(account, body)
 
     def _learn(self, account: str, body: Mapping[str, Any]) -> None:
-        """Take our write's response into the cache, unless the namespace went to another account meanwhile.
+        """Store our write's response in the cache, unless the namespace has moved to another account meanwhile.
 
-        Then its event is left to enqueue that account, which has to undo what was written.
+        In that case the watch event enqueues that account, which undoes the write.
         """
         if self._cache.home_account(body["metadata"]["namespace"]) == account:
             self._cache.upsert_secret(body)
@@ -282,12 +282,12 @@ class Reconciler:
         version = secret.resource_version
         try:
             body = await self._writer.write_status(secret.namespace, secret.name, write.status, version)
-        except NotFound:  # deleted meanwhile: its event is on the way
+        except NotFound:  # deleted meanwhile; the watch event will follow
             return
         except Invalid:
             if not secret.invalid_spec:
                 raise
-            # The CRD's rules stumble over what they can't read, whatever is written: the log and an Event name it.
+            # The CRD's rules fail on fields that they can't read, whatever is written. The log and an Event report it.
             for event in write.events:
                 await self._record(secret, event)
             return
@@ -297,17 +297,17 @@ class Reconciler:
             self._before.pop(secret.uid, None)
         for event in write.events:
             log = LOG.warning if event.type == "Warning" else LOG.info
-            log("account %s: %s: %s", secret.namespace, secret.name, event.reason)
+            log("AccountSecret %s/%s: %s", secret.namespace, secret.name, event.reason)
             await self._record(secret, event)
 
 
 def _note(namespace: str, what: str) -> None:
     metrics.WRITES.labels("secret").inc()
-    LOG.info("namespace %s: account Secret %s", namespace, what)
+    LOG.info("namespace %s: %s", namespace, what)
 
 
 async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T]) -> list[Exception | None]:
-    """Do a job for each item, a few at a time; give what failed for each, None where it was done."""
+    """Run a job for each item, a few at a time; return each item's error, or None where it succeeded."""
     failures: dict[int, Exception | None] = {}
     todo = iter(enumerate(items))
 
@@ -316,7 +316,7 @@ async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T]) -> list
             failures[number] = None
             try:
                 await job(item)
-            except Exception as error:  # noqa: BLE001 - the caller's to judge, when all are done
+            except Exception as error:  # noqa: BLE001 - the caller decides when all are done
                 failures[number] = error
 
     await asyncio.gather(*(work() for _ in range(min(_CONCURRENCY, len(items)))))
@@ -324,6 +324,6 @@ async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T]) -> list
 
 
 def _raise_worst(outcomes: Sequence[Exception | None]) -> None:
-    """Raise what failed first; an error that nobody expected before one of the API server's."""
+    """Raise the first failure; unexpected errors come before the API server's."""
     if failures := [outcome for outcome in outcomes if outcome]:
         raise min(failures, key=lambda failure: isinstance(failure, APIError))

@@ -1,4 +1,4 @@
-"""Writes account Secrets, AccountSecrets, Events and the Lease, one method for each right; not the sealing keys."""
+"""Writes account Secrets, AccountSecrets, Events and the Lease: one method per permission. Not the sealing keys."""
 
 import base64
 import hashlib
@@ -27,31 +27,31 @@ from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
 
 EVENTS_PATH = "/apis/events.k8s.io/v1"
 LEASES_PATH = "/apis/coordination.k8s.io/v1"
-#: What an Event's note can hold (events.k8s.io/v1).
+#: Maximum size of an Event's note (events.k8s.io/v1).
 _NOTE_MAX_BYTES = 1024
-#: An Event's name is a piece of its object's, a dot and a piece of a hash (RFC 1123's subdomain: 253 characters).
+#: An Event's name is a prefix of its object's name, a dot and part of a hash (RFC 1123 subdomain: 253 characters).
 _EVENT_NAME_PREFIX_LENGTH = 200
 _AS_FIELD_MANAGER = {"fieldManager": FIELD_MANAGER}
 
 
 class Writer:
-    """Account Secrets, AccountSecrets, Events and the Lease."""
+    """Writes account Secrets, AccountSecrets, Events and the Lease."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def has_namespace(self, name: str, uid: str) -> bool:
-        """Tell whether a namespace is still the one that is known: not deleted, nor created again."""
-        query = {"fieldSelector": f"metadata.name={name}"}  # `list` is a right that the operator has, `get` isn't
+        """Return whether a namespace still has this uid: it was neither deleted nor recreated."""
+        query = {"fieldSelector": f"metadata.name={name}"}  # the operator may list namespaces, but not get them
         found = (await self._client.request("GET", NAMESPACES_PATH, query=query))["items"]
         return any(each["metadata"]["uid"] == uid and "deletionTimestamp" not in each["metadata"] for each in found)
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
-        """Create an empty account Secret where there is none; give what is there, and whether it's new.
+        """Create an empty account Secret if there is none; return the Secret, and whether it is new.
 
-        Only then is there a resource version that `apply_account_secret` can insist on. A Secret
-        that comes up between the read and the creation keeps all that it holds: this names its type
-        alone, and as a field manager of its own takes nothing away.
+        `apply_account_secret` needs the resourceVersion of an existing Secret. If someone else creates
+        the Secret after the read, it keeps its content: this request applies only the type, and with a
+        separate field manager it removes nothing.
         """
         path = _account_secret_path(namespace)
         try:
@@ -71,7 +71,7 @@ class Writer:
         return await self._client.request("GET", _account_secret_path(namespace))
 
     async def read_sealed(self, namespace: str, name: str) -> str | None:
-        """Read an AccountSecret's sealed text, None where there is no such object: by a list of one."""
+        """Read an AccountSecret's sealed text with a list request; None if there is no such object."""
         query = {"fieldSelector": f"metadata.name={name}"}
         body = await self._client.request("GET", account_secrets_path(namespace), query=query)
         return next((item["spec"]["sealed"] for item in body["items"]), None)
@@ -79,64 +79,64 @@ class Writer:
     async def apply_account_secret(
         self, namespace: str, account: str, values: Mapping[str, SecretBytes], uid: str, resource_version: str
     ) -> Body:
-        """Write a namespace's account Secret, if it's still in that state: the account's values and no others.
+        """Write a namespace's account Secret with these values and no others, if it hasn't changed since.
 
         Raises:
-            Conflict: it's in another state by now, or was deleted.
+            Conflict: it was changed or deleted.
         """
         labels = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: account}
-        # Without the uid, a Secret that was deleted would be created: server-side apply compares resourceVersions
-        # only with an object that exists.
+        # Without the uid, a deleted Secret would be created again: server-side apply compares resourceVersions
+        # only if the object exists.
         metadata = {"name": ACCOUNT_SECRET, "labels": labels, "uid": uid, "resourceVersion": resource_version}
         body = {
             **_secret(metadata),
             "data": {name: base64.b64encode(value.get_secret_value()).decode() for name, value in values.items()},
         }
-        # Forced: what someone else wrote into our own Secret is drift.
+        # Forced: what others write into our Secret is drift.
         query = {**_AS_FIELD_MANAGER, "force": "true"}
         path = _account_secret_path(namespace)
         return await self._client.request("PATCH", path, query=query, body=body, media_type=APPLY)
 
     async def remove_account_secret_keys(self, namespace: str, names: list[str], resource_version: str) -> Body:
-        """Remove keys that someone else put into a namespace's account Secret.
+        """Remove keys that someone else added to a namespace's account Secret.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: it was changed.
         """
         body = {"metadata": {"resourceVersion": resource_version}, "data": dict.fromkeys(names)}
         path = _account_secret_path(namespace)
         return await self._client.request("PATCH", path, query=_AS_FIELD_MANAGER, body=body, media_type=MERGE)
 
     async def delete_account_secret(self, namespace: str, resource_version: str) -> None:
-        """Delete an account Secret, if it's still in that state.
+        """Delete an account Secret, if it hasn't changed since.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: it was changed.
         """
         body = {"preconditions": {"resourceVersion": resource_version}}
         with suppress(NotFound):
             await self._client.request("DELETE", _account_secret_path(namespace), body=body)
 
     async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
-        """Write an AccountSecret's status, if it's still in that state.
+        """Write an AccountSecret's status, if it hasn't changed since.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: it was changed.
             NotFound: it was deleted.
         """
         body = {
             "metadata": {"resourceVersion": resource_version},
-            # With its None: that is how a merge patch takes a field away.
+            # Including None: in a merge patch, null removes a field.
             "status": status.model_dump(by_alias=True, mode="json"),
         }
         path = f"{account_secrets_path(namespace, name)}/status"
         return await self._client.request("PATCH", path, body=body, media_type=MERGE)
 
     async def write_sealed(self, namespace: str, name: str, sealed: str, resource_version: str) -> Body:
-        """Replace an AccountSecret's sealed value, if it's still in that state.
+        """Replace an AccountSecret's sealed value, if it hasn't changed since.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: it was changed.
             NotFound: it was deleted.
         """
         body = {"metadata": {"resourceVersion": resource_version}, "spec": {"sealed": sealed}}
@@ -146,7 +146,7 @@ class Writer:
         )
 
     async def create_event(self, regarding: Mapping[str, str], event: Event, time: str, reporter: str) -> None:
-        """Create an Event about an object, in its namespace; nothing where the same one exists already.
+        """Create an Event about an object in its namespace, unless the same Event already exists.
 
         `regarding` is an ObjectReference; `time` is RFC 3339 with microseconds.
         """
@@ -173,10 +173,10 @@ class Writer:
         return await self._client.request("GET", _lease_path(namespace))
 
     async def write_lease(self, namespace: str, spec: Body, resource_version: str) -> Body:
-        """Change the Lease, if it's still in that state; give what it is then.
+        """Update the Lease, if it hasn't changed since; return the new state.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: it was changed.
         """
         body = {"metadata": {"resourceVersion": resource_version}, "spec": spec}
         return await self._client.request("PATCH", _lease_path(namespace), body=body, media_type=MERGE)

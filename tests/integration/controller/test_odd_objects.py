@@ -213,7 +213,7 @@ def test_the_operator_is_ready_and_its_log_names_what_is_odd_without_showing_it(
     log = running.operator.log
     assert "Traceback" not in log
     assert CANARY not in log
-    assert re.search(rf"account {running.account.name}: odd-\d+ can't be read: spec\.", log)
+    assert re.search(rf"AccountSecret {running.account.name}/odd-\d+: invalid fields: spec\.", log)
 
 
 def test_the_gateway_lists_each_account(running: Odd) -> None:

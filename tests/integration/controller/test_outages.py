@@ -102,13 +102,13 @@ def test_a_right_that_is_missing_is_told_and_waited_for(team: Team) -> None:
     kubectl = team.account.controlplane.kubectl
     kubectl("delete", "clusterrolebinding", "devbox-secrets")
     try:
-        until("it isn't ready", lambda: "listing secrets failed: GET /api/v1/secrets: 403" in team.unready(), 60)
+        until("it isn't ready", lambda: "cannot list secrets: GET /api/v1/secrets: 403" in team.unready(), 60)
     finally:
         install(team.account.controlplane)
     until("it's ready", lambda: not team.unready())
     team.account.put("TOKEN", b"x")
     team.account.holds({"TOKEN": b"x"})
-    assert sum("listing secrets failed" in line for line in team.operator.log.splitlines()) == 1
+    assert sum("cannot list secrets" in line for line in team.operator.log.splitlines()) == 1
 
 
 def test_a_definition_that_is_deleted_is_told_and_waited_for(team: Team) -> None:
@@ -117,7 +117,7 @@ def test_a_definition_that_is_deleted_is_told_and_waited_for(team: Team) -> None
     account.holds({"TOKEN": b"x"})
     kubectl("delete", "crd", "accountsecrets.devbox-secrets.dev")
     account.holds(None)
-    until("it isn't ready", lambda: "listing accountsecrets failed: GET" in team.unready(), seconds=60)
+    until("it isn't ready", lambda: "cannot list accountsecrets: GET" in team.unready(), seconds=60)
     install(account.controlplane)
     until("it's ready", lambda: not team.unready(), seconds=60)
     account.put("TOKEN", b"y")

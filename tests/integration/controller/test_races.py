@@ -160,7 +160,7 @@ async def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all
         controlplane.kubectl,
         *("create", "secret", "generic", SECRET, "-n", namespace, "--from-literal=THEIRS=x"),
     )
-    with pytest.raises(APIError, match="came up"):
+    with pytest.raises(APIError, match="was created meanwhile"):
         await it.reconcile(namespace)
     await it.reconcile(namespace)
     assert it.status(namespace)["conditions"][0]["reason"] == "NotOwned"

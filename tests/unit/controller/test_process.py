@@ -160,10 +160,10 @@ async def test_it_reads_the_three_kinds_once_and_of_the_secrets_those_of_one_nam
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
-        (KEYS, "the sealing keys can't be read"),
-        (NAMESPACES_PATH, "listing failed"),
-        (SECRETS_PATH, "listing failed"),
-        (ALL_ACCOUNT_SECRETS_PATH, "listing failed"),
+        (KEYS, "cannot read the sealing keys"),
+        (NAMESPACES_PATH, "cannot list the cluster's objects"),
+        (SECRETS_PATH, "cannot list the cluster's objects"),
+        (ALL_ACCOUNT_SECRETS_PATH, "cannot list the cluster's objects"),
     ],
 )
 @in_virtual_time
@@ -177,7 +177,7 @@ async def test_what_can_not_be_read_at_the_start_is_told_and_tried_until_it_can(
     assert await cluster.controller.unready() == f"reading the cluster's state; {problem}: GET …: 403"
     await syncing
     assert await cluster.controller.unready() is None
-    assert caplog.messages == [f"{problem}: GET …: 403; trying again until it succeeds"]
+    assert caplog.messages == [f"{problem}: GET …: 403; retrying"]
 
 
 @in_virtual_time
@@ -277,7 +277,7 @@ async def test_an_account_that_fails_is_tried_again_later_with_the_reason_in_the
         cluster.have("A", seal("1", "A"))
         await settle()
         assert cluster.metric("devbox_secrets_reconcile_errors_total") == before + 1
-        assert "account team: again in 0.2 s: PATCH …: 409 Conflict" in caplog.messages
+        assert "account team: retrying in 0.2s: PATCH …: 409 Conflict" in caplog.messages
         assert cluster.reason() is None
         await asyncio.sleep(0.3)
         assert cluster.reason() == "Synced"
@@ -316,7 +316,7 @@ async def test_of_an_error_that_nobody_expects_the_log_has_the_type_alone(
     async with cluster.running():
         cluster.have("A", seal("canary-value", "A"))
         await settle()
-        assert [line for line in caplog.messages if "again" in line] == ["account team: again in 0.2 s: ValueError"]
+        assert [line for line in caplog.messages if "retrying" in line] == ["account team: retrying in 0.2s: ValueError"]
         await asyncio.sleep(0.3)
         assert cluster.values() == {"A": "canary-value"}
     assert "canary" not in caplog.text
@@ -407,7 +407,7 @@ async def test_keys_that_can_not_be_read_are_logged_and_stay_in_use(caplog: pyte
     async with cluster.running():
         cluster.api.fail("GET", KEYS, Forbidden("GET …: 403"))
         await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
-        assert caplog.messages == ["the sealing keys can't be read or written: GET …: 403"]
+        assert caplog.messages == ["cannot read or write the sealing keys: GET …: 403"]
         cluster.have("A", seal("1", "A"))
         await settle()
         assert cluster.values() == {"A": "1"}
@@ -461,7 +461,7 @@ async def test_the_lease_is_released_although_the_keys_can_not_be_written_back(
         cluster.api.delete(KEYS)
         cluster.api.fail("PATCH", KEYS, Forbidden("PATCH …: 403"))
         await controller.stop_leading()
-        assert "the sealing keys can't be written back: PATCH …: 403" in caplog.messages
+        assert "cannot write back the sealing keys: PATCH …: 403" in caplog.messages
         assert cluster.api.objects[LEASE]["spec"]["holderIdentity"] == ""
 
 
@@ -525,7 +525,7 @@ async def test_a_kind_that_can_not_be_listed_holds_back_no_other() -> None:
         cluster.controller.list_again()
         await asyncio.sleep(1)
         assert not cluster.values()
-        assert await cluster.controller.unready() == "listing secrets failed: GET …: no"
+        assert await cluster.controller.unready() == "cannot list secrets: GET …: no"
 
 
 @in_virtual_time
@@ -581,7 +581,7 @@ async def test_a_lease_that_is_older_than_before_is_enough_to_start_over(caplog:
 
 def test_an_event_that_can_not_be_read_is_logged_without_it(caplog: pytest.LogCaptureFixture) -> None:
     Controller(FakeClient(FakeApi()), ControllerSettings())._take("secrets", "ADDED", {"data": "canary"})  # noqa: SLF001 - what the watches call
-    assert caplog.messages == ["an event of secrets can't be read: KeyError"]
+    assert caplog.messages == ["cannot read a watch event for secrets: KeyError"]
 
 
 @in_virtual_time
@@ -594,7 +594,7 @@ async def test_a_list_that_fails_is_tried_until_it_succeeds(caplog: pytest.LogCa
         cluster.controller.list_again("accountsecrets")
         await asyncio.sleep(3)
         assert not cluster.values()
-    assert caplog.text.count("listing accountsecrets failed") == 1
+    assert caplog.text.count("cannot list accountsecrets") == 1
 
 
 @in_virtual_time
@@ -663,7 +663,7 @@ async def test_a_resealing_that_fails_unexpectedly_is_logged_by_its_type_and_tri
     async with cluster.running():
         await asyncio.sleep(cluster.settings.rescan_seconds + 1)
     assert tries == 2
-    assert caplog.messages == ["values can't be resealed now: ValueError"] * 2
+    assert caplog.messages == ["cannot reseal values: ValueError"] * 2
     assert "canary" not in caplog.text
 
 
@@ -671,9 +671,9 @@ JOBS = {
     "the resync": (
         SECRETS_PATH,
         "resync_seconds",
-        "listing secrets failed: ValueError; trying again until it succeeds",
+        "cannot list secrets: ValueError; retrying",
     ),
-    "the keys": (KEYS, "keys_refresh_seconds", "the sealing keys can't be read or written: ValueError"),
+    "the keys": (KEYS, "keys_refresh_seconds", "cannot read or write the sealing keys: ValueError"),
 }
 
 
@@ -704,7 +704,7 @@ async def test_a_relist_and_a_start_that_fail_unexpectedly_are_tried_again(caplo
         cluster.api.fail("GET", NAMESPACES_PATH, ValueError("canary-value"))
         await asyncio.sleep(3)
         assert cluster.values() == {"A": "1"}
-    assert "listing namespaces failed: ValueError; trying again until it succeeds" in caplog.messages
+    assert "cannot list namespaces: ValueError; retrying" in caplog.messages
     assert "not ready to write yet: ValueError" in caplog.messages
     assert "canary" not in caplog.text
 
@@ -725,7 +725,7 @@ async def test_a_rescan_that_fails_unexpectedly_goes_on(
     async with cluster.running():
         await asyncio.sleep(cluster.settings.rescan_seconds * 2 + 1)
     assert tries == 2
-    assert caplog.messages == [f"the rescan failed, next in {cluster.settings.rescan_seconds:.0f} s: ValueError"] * 2
+    assert caplog.messages == [f"rescan failed; retrying in {cluster.settings.rescan_seconds:.0f}s: ValueError"] * 2
 
 
 ODD: dict[str, Body] = {
@@ -765,7 +765,7 @@ async def test_a_damaged_spec_is_told_and_holds_nothing_back(caplog: pytest.LogC
         condition = cluster.api.objects[A]["status"]["conditions"][0]
         assert condition["message"].startswith("spec.description can't be read")
         assert "Devboxes keep the value of" in condition["message"]
-    assert "account team: a can't be read: spec.description" in caplog.messages
+    assert "AccountSecret team/a: invalid fields: spec.description" in caplog.messages
     assert "canary" not in caplog.text
 
 
@@ -795,7 +795,7 @@ async def test_it_is_unhealthy_when_nothing_is_worked_on_although_something_wait
         await asyncio.sleep(119)
         assert await controller.unhealthy() is None
         await asyncio.sleep(2)
-        assert await controller.unhealthy() == "nothing was worked on for 121 s"
+        assert await controller.unhealthy() == "the queue has been stuck for 121s"
 
 
 @in_virtual_time

@@ -125,7 +125,7 @@ async def test_when_kopf_ends_everything_is_listed_and_it_starts_again(
         operator.error = None
         await operator.started()
     assert following.recovers >= 3
-    assert caplog.messages == ["watching again: kopf ended: ValueError"]
+    assert caplog.messages == ["restarting the watches: kopf exited: ValueError"]
 
 
 async def test_it_starts_again_when_it_is_asked_to(operator: Kopf) -> None:
@@ -150,7 +150,7 @@ def test_a_silent_watch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     it = Following().it
     assert it.problem() is None
     it._answered["secrets"] -= 61.5  # noqa: SLF001 - a minute is long
-    assert it.problem() == "no answer to the watch of secrets for 62 s"
+    assert it.problem() == "no response to the watch of secrets for 62s"
 
 
 class Server:

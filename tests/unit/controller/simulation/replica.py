@@ -189,5 +189,5 @@ class ErrorHandler(logging.Handler):
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not (message := record.getMessage()).startswith("the sealing keys can't be written back"):
+        if not (message := record.getMessage()).startswith("cannot write back the sealing keys"):
             self._world.violations.append(f"logged: {message}")
