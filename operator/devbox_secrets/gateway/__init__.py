@@ -1,4 +1,4 @@
-"""The REST gateway: Runloop's contract for account secrets, in front of the API server.
+"""The REST gateway: Runloop's API for account secrets, in front of the API server.
 
-It can seal but not open. Every request to the API server carries the caller's token.
+It can seal values but not open them. Every request to the API server carries the caller's token.
 """

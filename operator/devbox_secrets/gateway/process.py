@@ -1,4 +1,4 @@
-"""The gateway's process: two servers, for callers and for Prometheus, and the certificates that it reloads."""
+"""The gateway's process: a server for callers, a server for Prometheus, and the certificates that it reloads."""
 
 import asyncio
 import gc
@@ -28,18 +28,18 @@ LOG = logging.getLogger(__name__)
 
 
 def run(settings: GatewaySettings) -> None:
-    """Run the gateway until it's told to stop.
+    """Run the gateway until it receives SIGTERM or SIGINT.
 
     Raises:
-        ConfigError: it isn't known where the API server is, or its CA's certificates can't be read.
-        OSError: the gateway's own certificate can't be used, or a port is taken.
+        ConfigError: the API server's address is unknown, or its CA certificates can't be read.
+        OSError: the gateway's certificate can't be used, or a port is taken.
     """
     if not settings.api_server:
         raise ConfigError(
-            "there is no API server to ask: run this in a pod, or set DEVBOX_SECRETS_API_SERVER to its address"
+            "the API server's address is unknown; run the gateway in a pod, or set DEVBOX_SECRETS_API_SERVER"
         )
     logs.configure(settings.log_level, settings.log_format)
-    disable_created_metrics()  # a second series for each counter, which nobody asks for
+    disable_created_metrics()  # each would add a series to a counter, and nobody uses them
     uvloop.run(_run(settings))
 
 
@@ -71,14 +71,14 @@ async def _run(settings: GatewaySettings) -> None:
     ) as upstream:
         services = _services(settings, upstream)
         server = Server(application(services, audit_log), settings.port, certificate, limits, settings.log_format)
-        # A list makes many objects: the garbage collector needn't look at what lives as long as the process.
+        # Listing creates many objects; the garbage collector need not scan those that live as long as the process.
         gc.collect()
         gc.freeze()
         await server.renew()
         jobs = [server.watch(), _refresh(settings.certificate_refresh_seconds, authority, certificate, server)]
         tasks = [asyncio.create_task(job) for job in jobs]
         await stopping.wait()
-        LOG.info("shutting down: no other connection is taken")
+        LOG.info("shutting down; accepting no new connections")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -103,12 +103,12 @@ def _authority(settings: GatewaySettings) -> Authority:
         return Authority(settings.api_server_ca)
     except OSError as error:  # SSLError is one
         raise ConfigError(
-            f"{settings.api_server_ca}: the certificates of the API server's CA can't be read: {error}"
+            f"cannot read the API server's CA certificates from {settings.api_server_ca}: {error}"
         ) from None
 
 
 async def _refresh(seconds: float, authority: Authority, certificate: Certificate | None, server: Server) -> None:
-    """Follow the files of the CA and of the certificate."""
+    """Reload the CA and the certificate when their files change."""
     is_new = False
     while True:
         await asyncio.sleep(seconds)
@@ -119,13 +119,13 @@ async def _refresh(seconds: float, authority: Authority, certificate: Certificat
                 await server.renew()
                 is_new = False
             except (OSError, ValueError) as error:
-                LOG.warning("the new certificate can't be served yet: %s", error)
+                LOG.warning("cannot serve the new certificate yet: %s", error)
 
 
 async def _no_problem() -> None:
-    """Report no problem: a restart mends none, and while the API server is away the responses say so."""
+    """Report no problem: a restart would fix none, and while the API server is unavailable the responses say so."""
 
 
 def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Say that a task failed: by the error's type alone, since its text may repeat what was sent."""
+    """Log that a task failed; only the error's type, since its text may repeat what was sent."""
     LOG.error("a task failed: %s", type(context.get("exception")).__name__)

@@ -1,6 +1,6 @@
-"""The gateway as an application: authenticate, rate limit, act, respond; and an audit entry of it all.
+"""The gateway as an application: authenticate, apply the rate limit, act, respond; and write an audit entry.
 
-Nothing that was sent is repeated in a response or a log, since anything in a request may be a value.
+Responses and logs repeat nothing from a request, since anything in it may be a value.
 """
 
 import json
@@ -59,7 +59,7 @@ class Services:
 
 
 def application(services: Services, audit_log: logging.Logger | None) -> ASGIApp:
-    """Give the gateway as an ASGI application; each request has a line in the audit log, if there is one."""
+    """Return the gateway as an ASGI application; each request is logged in the audit log, if there is one."""
     return _Application(services, audit_log)
 
 
@@ -74,7 +74,7 @@ class _Application:
             await _NOT_HTTP(scope, receive, send)
             return
         request, match = Request(scope, receive), _ROUTER.find(scope["method"], decoded_path(scope))
-        # A client that has disconnected gets no response; a server may raise OSError for it.
+        # A disconnected client gets no response; a server may raise OSError then.
         with suppress(ClientDisconnect, OSError), audited(request, match.template, self.audit_log) as audit:
             response = await _respond(request, match, self.services, audit)
             audit.status = response.status_code
@@ -82,7 +82,7 @@ class _Application:
 
 
 async def _respond(request: Request, match: "Match[Endpoint]", services: Services, audit: AuditEntry) -> Response:
-    """Give the response to a request; the audit entry learns what is certain by then."""
+    """Return the response to a request; record in the audit entry what is known by then."""
     try:
         if isinstance(match.endpoint, Response):
             return match.endpoint
@@ -121,12 +121,12 @@ class AuthenticatedRequest:
 
     @property
     def id(self) -> str | None:
-        """What all retries of the request have in common."""
+        """The id that all retries of the request share."""
         return self.http.headers.get(REQUEST_ID_HEADER)
 
     @property
     def wait(self) -> bool:
-        """Whether it waits until devboxes have the value."""
+        """Whether to wait until devboxes have the value."""
         wait = self.http.query_params.get("wait", "false")
         if wait not in {"true", "false"}:
             raise bad_request("wait must be true or false")
@@ -138,7 +138,7 @@ class AuthenticatedRequest:
         try:
             return _LIMIT.validate_python(self.http.query_params.get("limit", DEFAULT_LIMIT))
         except ValidationError:
-            # From None: the exception in hand carries what was sent.
+            # From None: the original exception contains what was sent.
             raise bad_request(f"limit must be a number from 0 to {MAX_LIMIT}") from None
 
     async def read(self, model: type[B]) -> B:
@@ -152,13 +152,13 @@ class AuthenticatedRequest:
         return self.audited(await self.services.store.by_name(self.caller, self.path["name"]))
 
     def audited(self, record: Record) -> Record:
-        """Name a secret in the audit log."""
+        """Record a secret in the audit entry."""
         self.audit.set_secret(self.caller.account, record.variable, record.id.text)
         return record
 
 
 Endpoint = Callable[[AuthenticatedRequest], Awaitable[ResponseBody]] | Response
-"""Acts with the caller's token; or a response that is the same for everyone, without a token."""
+"""A function that acts with the caller's token, or a response that is the same for everyone and needs no token."""
 
 
 # --- All secrets of an account
@@ -181,7 +181,7 @@ async def list_secrets(request: AuthenticatedRequest) -> SecretListView:
     return SecretListView(secrets=views, has_more=page.has_more, total_count=page.total)
 
 
-# --- One secret, which its path names by id or by name
+# --- One secret, by id or by name
 
 
 async def get_secret(request: AuthenticatedRequest) -> SecretView:
@@ -190,7 +190,7 @@ async def get_secret(request: AuthenticatedRequest) -> SecretView:
 
 
 async def update_secret(request: AuthenticatedRequest) -> SecretView:
-    """Give a secret a new value."""
+    """Update a secret's value."""
     wait, body = request.wait, await request.read(Update)
     record = await request.services.store.update(request.caller, request.find, to_bytes(body.value), request.id)
     return await _written(request, record, wait=wait)
@@ -198,25 +198,25 @@ async def update_secret(request: AuthenticatedRequest) -> SecretView:
 
 async def delete_secret(request: AuthenticatedRequest) -> SecretView:
     """Delete a secret."""
-    if request.wait:  # refused, rather than ignored
+    if request.wait:  # rejected rather than ignored
         raise bad_request(
-            "wait=true is for creating and updating: of a secret that is deleted nothing is left that could tell"
-            " when devboxes' Secret follows, usually within a second; delete it without"
+            "wait=true isn't supported for deletions; new devboxes usually stop getting a deleted secret within a"
+            " second"
         )
     await request.read(Nothing)
     return (await request.services.store.delete(request.caller, request.find)).view
 
 
 async def _written(request: AuthenticatedRequest, record: Record, *, wait: bool) -> SecretView:
-    """Respond with what was written; with `wait`, once devboxes have it."""
+    """Respond with the written secret; with `wait`, once devboxes have the value."""
     if wait:
         await unless_disconnected(request.http, request.services.sync_waiter.wait(request.caller, record))
     return record.view
 
 
-# --- Probes and the OpenAPI document, the same for everyone: no token is needed
+# --- Probes and the OpenAPI document: the same for everyone, without a token
 
-# Ready as soon as it serves: while the API server is away it says so, with 503.
+# Ready as soon as it serves: while the API server is unavailable, requests get a 503 that says so.
 _OK = PlainTextResponse("ok")
 DOCUMENT: Mapping[str, Any] = MappingProxyType(document(OPERATIONS))
 
@@ -241,5 +241,5 @@ _ROUTER = Router[Endpoint](
         ("GET", "/docs", HTMLResponse(openapi_page.render(DOCUMENT), headers=openapi_page.HEADERS)),
     ]
 )
-#: Answers a server's lifespan events, and refuses WebSockets.
+#: Handles a server's lifespan events, and rejects WebSockets.
 _NOT_HTTP = StarletteRouter()

@@ -11,7 +11,7 @@ from devbox_secrets.serving.settings import ServerSettings
 
 
 def _api_server_in_cluster() -> str:
-    """Give the API server's address as Kubernetes tells it to every container; nothing elsewhere."""
+    """Return the API server's address from the environment of every container; empty outside a cluster."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host:
         return ""
@@ -19,38 +19,38 @@ def _api_server_in_cluster() -> str:
 
 
 class GatewaySettings(ServerSettings):
-    """What the chart decides for the gateway's process; its port serves the contract, too."""
+    """The gateway's settings, which the chart sets; its port serves the API as well."""
 
     namespace: str = OPERATOR_NAMESPACE
     """The operator's namespace, where the public keys are."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
-    """Variables that no secret may have; `*` stands for anything, `(?i)` in front ignores case."""
+    """Names that no variable may have; `*` matches anything, and a leading `(?i)` ignores case."""
     api_server: str = Field(default_factory=_api_server_in_cluster, pattern="^(https://.+)?$")
-    """Its address, with which requests begin."""
+    """The API server's URL."""
     api_server_ca: Path = Path("/run/devbox-secrets/api-server/ca.crt")
-    """The certificates of its CA; the gateway's pod has no ServiceAccount token, with which they would come."""
+    """Its CA certificates; they don't come with a ServiceAccount token, since the gateway's pod has none."""
     api_server_timeout_seconds: float = Field(default=10, gt=0)
-    """How long the API server may take for one response."""
+    """How long the API server may take to respond."""
     certificate_dir: Path | None = None
-    """The folder of tls.crt and tls.key; without one there is no TLS."""
+    """The directory with tls.crt and tls.key; without it, TLS is off."""
     certificate_refresh_seconds: float = Field(default=10, gt=0)
-    """How often these files, and those of the CA, are checked for changes."""
+    """How often these files and the CA certificates are checked for changes."""
     metrics_port: int = Field(default=9090, ge=1, le=65535)
-    """Where /metrics is served: not to everyone who may call."""
+    """The port of /metrics, separate so that callers can't reach it."""
     audit: bool = True
-    """Whether each request leaves a line on standard output."""
+    """Whether to log each request on standard output."""
     rate_limit_per_second: float = Field(default=0, ge=0)
-    """How many requests a user may make in the long run, in this process; 0 is without a limit."""
+    """Requests per second and user in the long run, in this process; 0 means no limit."""
     rate_limit_burst: int = Field(default=20, ge=1)
-    """How many at once."""
+    """Requests at once per user."""
     body_timeout_seconds: float = Field(default=10, gt=0)
-    """How long a request's body may take to come."""
+    """How long a request's body may take to arrive."""
     sync_wait_timeout_seconds: float = Field(default=20, gt=0)
-    """How long a response may wait, with wait=true, until devboxes' Secret holds the value."""
+    """How long a request with wait=true may wait until the Secret that devboxes read contains the value."""
     response_timeout_seconds: float = Field(default=30, gt=0)
     """How long a client may take to read its response."""
     idle_timeout_seconds: float = Field(default=75, gt=0)
-    """How long a connection may be without a request; more than load balancers keep theirs, or they would send into
-    a closed one."""
+    """How long a connection may be idle; longer than load balancers keep idle connections, since they would otherwise
+    send requests on closed ones."""
     max_connections: int = Field(default=1000, ge=1)
-    """How many connections there may be; when they are taken, those without a request are closed for new ones."""
+    """The maximum number of connections; when it is reached, idle ones are closed for new ones."""

@@ -135,8 +135,8 @@ def test_the_gateway_names_the_home_and_the_header(
                 api.post("/v1/secrets", json={"name": "TOKEN", "value": "canary"}), 422, "UnprocessableEntity"
             )
         assert message == (
-            f"a label gives this namespace to the account {account.name}, and secrets are made there alone: name it"
-            " in the header X-Devbox-Secrets-Account, with a token whose user has the role devbox-secrets-edit in"
+            f"this namespace belongs to the account {account.name}; name that account in the header"
+            " X-Devbox-Secrets-Account, and use a token whose user has the role devbox-secrets-edit in"
             f" {account.name}"
         )
     assert get(controlplane, "accountsecrets", "-n", guest.name)["items"] == []
@@ -171,7 +171,7 @@ def test_who_may_not_read_the_namespace_gets_the_general_answer(
         until("the binding is known", lambda: api.get("/v1/secrets").status_code == 200)
         response = api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"})
     message = error_message(response, 422, "UnprocessableEntity")
-    assert "ask its administrators for their policies" in message
+    assert "ask its administrators which policies apply" in message
     assert account.name not in message
 
 
@@ -205,7 +205,7 @@ def test_another_policy_s_words_are_not_passed_on(controlplane: ControlPlane, re
         answer: httpx.Response = api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"})
     message = error_message(answer, 422, "UnprocessableEntity")
     assert "canary" not in message
-    assert "ask its administrators for their policies" in message
+    assert "ask its administrators which policies apply" in message
 
 
 def test_the_policies_are_of_the_chart_s_own_names(controlplane: ControlPlane, rest: Gateway) -> None:

@@ -16,7 +16,7 @@ from integration.support.processes import Operator
 
 RESTARTS = 3
 CALLERS = 4
-STARTING = "the cluster's API server is starting"
+STARTING = "the Kubernetes API server is starting"
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ LIMIT = 1 << 20
 # --- What can't be right
 
 BODIES = {
-    "no JSON": (CANARY, "isn't JSON"),
-    "an unknown field": (json.dumps({"name": "A", "value": "v", CANARY: CANARY}), "isn't known here"),
-    "a field twice": (f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}', "twice"),
-    "a wrong type": (json.dumps({"name": "A", "value": [CANARY]}), "`value` must be a string"),
-    "a missing field": (json.dumps({"value": CANARY}), "lacks the field `name`"),
+    "no JSON": (CANARY, "isn't valid JSON"),
+    "an unknown field": (json.dumps({"name": "A", "value": "v", CANARY: CANARY}), "unknown field"),
+    "a field twice": (f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}', "duplicate field"),
+    "a wrong type": (json.dumps({"name": "A", "value": [CANARY]}), "`value` must be a Unicode string"),
+    "a missing field": (json.dumps({"value": CANARY}), "has no field `name`"),
     "an empty name": (json.dumps({"name": "", "value": CANARY}), "name of an environment variable"),
     "a malformed name": (json.dumps({"name": f"{CANARY} ", "value": CANARY}), "name of an environment variable"),
     "a name with a line break": (json.dumps({"name": "A\n", "value": CANARY}), "name of an environment variable"),

@@ -128,7 +128,7 @@ def test_what_is_refused_is_told_at_once_in_the_condition_s_words_and_stays(
         api.timeout = httpx.Timeout(60)
         message = error_message(create_and_wait(api, row.variable, row.value), 422, "UnprocessableEntity")
         told = account.is_ready(row.variable.lower(), row.reason)["message"]
-        assert message == f"the secret is there, but devboxes don't get this value: {told}"
+        assert message == f"the secret was written, but devboxes don't get its value: {told}"
         assert CANARY not in message
         assert api.get(f"/v1/secrets/{row.variable}").status_code == 200
 
@@ -188,7 +188,7 @@ def test_a_role_without_watch_is_enough_and_one_that_sees_nothing_is_told(
         if status == 200:
             assert account.data() == {"TOKEN": b"v"}
         else:
-            assert "the secret is written" in error_message(answer, 403, "Forbidden")
+            assert "the secret was written" in error_message(answer, 403, "Forbidden")
 
 
 # --- What can't be asked for
@@ -205,6 +205,6 @@ def test_wait_is_true_or_false(api: httpx.Client, wait: str) -> None:
 def test_a_deletion_doesn_t_pretend(api: httpx.Client) -> None:
     secret = create(api, "TOKEN")
     for path in ("/v1/secrets/TOKEN/delete", f"/v1/secrets/id/{secret['id']}/delete"):
-        assert "wait=true is for" in error_message(api.post(path, params=WAIT), 400, "BadRequest")
+        assert "wait=true isn't supported for deletions" in error_message(api.post(path, params=WAIT), 400, "BadRequest")
         assert api.get("/v1/secrets/TOKEN", params=WAIT).json() == secret
     assert api.post("/v1/secrets/TOKEN/delete", params={"wait": "false"}).json() == secret

@@ -47,7 +47,7 @@ def test_without_the_operator_it_is_told_to_come_again(
 ) -> None:
     with gateway(controlplane, sync_wait_timeout_seconds="0.5") as it, it.client(key) as api:
         answer = create_and_wait(api, "TOKEN")
-        assert "the secret is written" in error_message(answer, 503, "ServiceUnavailable")
+        assert "the secret was written" in error_message(answer, 503, "ServiceUnavailable")
         assert answer.headers["Retry-After"] == "2"
         assert [each["spec"]["name"] for each in objects(account)] == ["TOKEN"]
 

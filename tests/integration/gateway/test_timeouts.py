@@ -145,7 +145,7 @@ def test_of_too_many_connections_those_without_a_request_go(it: Gateway, api: ht
             new.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
             assert new.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert served(api)
-        assert f"all {MOST} connections are taken" in it.log
+        assert f"all {MOST} connections are in use" in it.log
         until("all of them are closed", lambda: all(is_closed(connection) for connection in idle))
 
 

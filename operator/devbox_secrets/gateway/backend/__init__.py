@@ -1,1 +1,1 @@
-"""The API server, asked with the caller's token."""
+"""Requests to the API server with the caller's token."""

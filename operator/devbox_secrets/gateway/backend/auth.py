@@ -1,4 +1,4 @@
-"""Authentication: whose token a request carries, and for which account it is.
+"""Authentication: which user a request's token belongs to, and which account the request is for.
 
 Nothing is authorized here: each request goes to the API server with the caller's token, and the API server decides.
 """
@@ -19,12 +19,12 @@ from devbox_secrets.gateway import metrics
 from devbox_secrets.gateway.backend.upstream import Upstream
 from devbox_secrets.gateway.contract.errors import ACCOUNT_HEADER, ErrorResponse, bad_request, too_many_requests
 
-#: How long it's remembered whose token it is. Rights are checked with every request.
+#: How long a token's user is remembered. Permissions are checked with every request.
 REMEMBERED_SECONDS = 60
-#: How long it's remembered that the cluster refused a token, so that repeating it costs the API server nothing.
+#: How long a rejected token is remembered, so that repeating it costs the API server nothing.
 REFUSED_SECONDS = 5
 _MAX_REMEMBERED = 4096
-#: How many unknown tokens the API server is asked about at once, and how many may wait for that.
+#: How many unknown tokens are reviewed at once, and how many more may wait.
 _MAX_REVIEWS = 16
 _MAX_WAITING = 256
 _BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,16384})", re.IGNORECASE | re.ASCII)
@@ -37,92 +37,92 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Whose token a request carries, as the API server knows them."""
+    """The user of a request's token, as the API server knows them."""
 
     name: str
     token: str = field(repr=False)
 
     def caller(self, account: str | None) -> "Caller":
-        """Give the caller for the account that the request names, or else for the user's own.
+        """Return the caller for the account that the request names, or else for the user's own.
 
         Raises:
-            ErrorResponse: the name can't be an account's; or there is none, and the user isn't a ServiceAccount.
+            ErrorResponse: the account's name is invalid, or it is missing and the user isn't a ServiceAccount.
         """
         match = _SERVICE_ACCOUNT.fullmatch(self.name)
         own = match.group(1) if match else None
         if account is None:
             if own is None:
                 raise bad_request(
-                    f"the token isn't a ServiceAccount's, so name the account in the header {ACCOUNT_HEADER}"
+                    f"the token doesn't belong to a ServiceAccount; name the account in the header {ACCOUNT_HEADER}"
                 )
             return Caller(own, self.token)
         try:
             check_account(account)
         except InvalidAccount:
-            raise bad_request(f"the header {ACCOUNT_HEADER} names nothing that can be an account") from None
+            raise bad_request(f"the header {ACCOUNT_HEADER} isn't a valid account name") from None
         return Caller(account, self.token, is_own_account=account == own)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A token and the account that it's used for; whose token it is doesn't matter here."""
+    """A token and the account that it's used for; its user doesn't matter here."""
 
     account: str
     token: str = field(repr=False)
     is_own_account: bool = True
-    """Whether the account is the token's own, not another one that the request names."""
+    """Whether the account is the user's own, not another one that the request names."""
 
 
 class Authenticator:
-    """Finds out whose token a request carries."""
+    """Finds the user of a request's token."""
 
     def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
         self._clock = clock
         self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
-        # Apart from the known ones, so that a flood of refused tokens evicts none of those.
+        # Separate from the known tokens, so that a flood of rejected ones evicts none of them.
         self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._reviews: dict[bytes, asyncio.Future[str]] = {}
         self._waiting = 0
         self._gate = asyncio.Semaphore(_MAX_REVIEWS)
 
     async def authenticate(self, authorization: str | None) -> User:
-        """Authenticate a request by its header Authorization.
+        """Authenticate a request by its Authorization header.
 
         Raises:
-            ErrorResponse: there is no token, or too many unknown ones come at once.
-            APIError: the API server doesn't say whose token it is.
+            ErrorResponse: there is no token, or too many unknown ones arrive at once.
+            APIError: the API server rejects the token or doesn't respond.
         """
         match = _BEARER.fullmatch((authorization or "").strip())
         if not match:
             raise ErrorResponse(
                 HTTPStatus.UNAUTHORIZED,
-                "the request has no bearer token: send the header Authorization with one that devbox-secrets"
-                " apikey create prints (the SDKs' API key)",
+                "the request has no bearer token; create an API key with devbox-secrets apikey create, and send it"
+                " in the Authorization header",
             )
         token = match.group(1)
         return User(await self._user_name(token), token)
 
     async def _user_name(self, token: str) -> str:
-        """Give the name of a token's user; concurrent requests with the same token share one review."""
+        """Return the name of a token's user; concurrent requests with the same token share one review."""
         key, now = hashlib.sha256(token.encode()).digest(), self._clock()
         name, expires = self._known.get(key, ("", 0.0))
         if now < expires:
             return name
         if now < self._refused.get(key, 0.0):
-            raise Unauthorized("a token that was refused a moment ago")
+            raise Unauthorized("the token was rejected a moment ago")
         if not (review := self._reviews.get(key)):
             review = self._reviews[key] = asyncio.ensure_future(self._review_in_turn(token, key))
             review.add_done_callback(lambda _: self._reviews.pop(key))
         return await asyncio.shield(review)
 
     async def _review_in_turn(self, token: str, key: bytes) -> str:
-        """Review a token; one that was never known waits for its turn, so that a flood of those delays nobody else."""
+        """Review a token; unknown ones wait for their turn, so that a flood of them delays nobody else."""
         if key in self._known:
             return await self._review(token, key)
         if self._waiting >= _MAX_WAITING:
             metrics.REJECTED_REQUESTS.labels("unknown_token").inc()
-            raise too_many_requests("too many come with tokens that aren't known yet", 1)
+            raise too_many_requests("too many requests with unknown tokens", 1)
         self._waiting += 1
         try:
             async with self._gate:
@@ -131,7 +131,7 @@ class Authenticator:
             self._waiting -= 1
 
     async def _review(self, token: str, key: bytes) -> str:
-        """Ask the API server whose token it is."""
+        """Ask the API server for a token's user."""
         try:
             review = await self._upstream.request(token, "POST", REVIEWS_PATH, body=REVIEW)
         except Unauthorized:
@@ -143,7 +143,7 @@ class Authenticator:
 
 
 def remember(cache: OrderedDict[bytes, T], key: bytes, value: T) -> None:
-    """Put something into a cache, from which the oldest goes when it's full."""
+    """Add an entry to a cache, and evict the oldest one if the cache is full."""
     cache[key] = value
     cache.move_to_end(key)
     if len(cache) > _MAX_REMEMBERED:

@@ -1,13 +1,13 @@
 """An AccountSecret as the contract sees it, read from an object or from a table's row. Pure.
 
-Kubernetes keeps times to the second. The gateway annotates its own writes with milliseconds; other writes have the
-time that the API server recorded.
+Kubernetes stores times in seconds. The gateway annotates its own writes with milliseconds; for other writes, the time
+that the API server recorded is used.
 
-An idempotency key is the HMAC of a request: of its x-request-id, of what it does and of its value. Everyone who may
-read AccountSecrets sees it, so no value must be guessed from it, however short the value is. The HMAC's own key must
-be the same in every replica and after a restart, and the gateway has no secret. It is the caller's token: all retries
-of a request carry the same one, and nobody else knows it. x-request-id wouldn't do as the key, since proxies make it
-or log it, and people choose it.
+An idempotency key is an HMAC over a request's x-request-id, operation and value. Everyone who can read AccountSecrets
+sees it, so it must not allow guessing the value, however short the value is. The key of the HMAC must be the same in
+every replica and after a restart, and the gateway itself has no secret. So the key is the caller's token: all retries
+of a request carry the same token, and nobody else knows it. x-request-id is no substitute: users choose it, and
+proxies create and log it.
 """
 
 import hmac
@@ -34,10 +34,10 @@ from devbox_secrets.gateway.contract.responses import SecretView
 
 Body = dict[str, Any]
 
-#: Columns of the CRD's table: the variable, and whether devboxes get it from this object.
+#: Columns of the CRD's table: the variable, and whether devboxes get it from the object.
 _VARIABLE_COLUMN = "Variable"
 _READY_COLUMN = "Ready"
-#: How far the gateway's clock may be from the API server's; an annotation further off was copied from elsewhere.
+#: Maximum skew between the gateway's clock and the API server's; an annotation further off was copied from elsewhere.
 _MAX_SKEW_MS = 60_000
 #: How many idempotency keys an object keeps; a retry comes within seconds.
 _MAX_IDEMPOTENCY_KEYS = 16
@@ -47,17 +47,17 @@ _MILLISECONDS = re.compile("[0-9]{1,14}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One AccountSecret, without its value. What a list isn't sorted by is parsed only on access."""
+    """One AccountSecret, without its value. Fields that lists aren't sorted by are parsed only on access."""
 
     id: SecretId
     variable: str
     metadata: Body = field(repr=False)
     is_ready: bool = field(default=False, compare=False)
-    """Whether the operator has said that devboxes get the variable from this object."""
+    """Whether the status says that devboxes get the variable from this object."""
 
     @property
     def precedence(self) -> tuple[str, str]:
-        """What sorts those of one variable: devboxes get the value of the first."""
+        """Sort key for the AccountSecrets of one variable: devboxes get the value of the first."""
         return precedence(self.metadata["creationTimestamp"], self.metadata["uid"])
 
     @property
@@ -67,17 +67,17 @@ class Record:
 
     @property
     def resource_version(self) -> str:
-        """The version of the object that was read."""
+        """The resourceVersion of the object that was read."""
         return str(self.metadata["resourceVersion"])
 
     @property
     def generation(self) -> int:
-        """The version of its spec that was read."""
+        """The generation of the object that was read."""
         return int(self.metadata["generation"])
 
     @property
     def idempotency_keys(self) -> tuple[str, ...]:
-        """The keys of the requests that wrote it, the newest last."""
+        """The keys of the requests that wrote it, newest last."""
         return tuple(_annotations(self.metadata).get(GATEWAY_REQUESTS_ANNOTATION, "").split())
 
     @property
@@ -92,14 +92,14 @@ class Record:
 
 
 def read_object(body: Body) -> Record:
-    """Parse an AccountSecret, whatever an older or edited CRD accepted as its spec and status."""
+    """Parse an AccountSecret, whatever spec and status an older or modified CRD accepted."""
     spec, (status, _) = body.get("spec"), read_status(body.get("status"))
     is_ready = status.ready is not None and status.ready.holds
     return _parse(body["metadata"], spec.get("name") if isinstance(spec, dict) else None, is_ready=is_ready)
 
 
 def read_table(table: Body) -> Iterator[Record]:
-    """Parse a table of AccountSecrets with their metadata: it holds no sealed values."""
+    """Parse a table of AccountSecrets with their metadata; it has no sealed values."""
     columns = [column["name"] for column in table["columnDefinitions"]]
     variable, ready = columns.index(_VARIABLE_COLUMN), columns.index(_READY_COLUMN)
     for row in table.get("rows") or ():
@@ -108,30 +108,30 @@ def read_table(table: Body) -> Iterator[Record]:
 
 
 def idempotency_key(request_id: str | None, token: str, operation: str, value: SecretBytes) -> str | None:
-    """Give the key by which a retry of a write is recognized; without an id there are no retries.
+    """Return the key that identifies retries of a write, or None without a request id.
 
-    Another operation, another value or another token makes another key.
+    The key depends on the operation, the value and the token.
     """
     if not request_id:
         return None
-    # Unambiguous, since neither a header nor an operation holds a NUL.
+    # Unambiguous, since neither a header nor an operation contains a NUL.
     request = b"\0".join((request_id.encode(), operation.encode(), value.get_secret_value()))
     return hmac.digest(token.encode(), request, "sha256").hex()[:_IDEMPOTENCY_KEY_DIGITS]
 
 
 def creation_annotations(now_ms: int, key: str | None) -> dict[str, str]:
-    """Give the annotations of an AccountSecret that the gateway creates."""
+    """Return the annotations of an AccountSecret that the gateway creates."""
     return {GATEWAY_CREATED_ANNOTATION: str(now_ms), **update_annotations(now_ms, (), key)}
 
 
 def update_annotations(now_ms: int, keys: tuple[str, ...], key: str | None) -> dict[str, str]:
-    """Give the annotations that go with a new value: `key` is added to the object's idempotency keys."""
+    """Return the annotations for a new value; `key` is added to the object's idempotency keys."""
     kept = [*keys, *([key] if key else [])][-_MAX_IDEMPOTENCY_KEYS:]
     return {GATEWAY_UPDATED_ANNOTATION: str(now_ms), GATEWAY_REQUESTS_ANNOTATION: " ".join(kept)}
 
 
 def _parse(metadata: Body, variable: object, *, is_ready: bool = False) -> Record:
-    """Parse an object; an older or edited CRD may have accepted a name that is no text, which is read as empty."""
+    """Parse an object; a name that isn't text, which an older or modified CRD accepted, is read as empty."""
     created = _milliseconds(metadata["creationTimestamp"])
     annotated = _annotated_ms(metadata, GATEWAY_CREATED_ANNOTATION)
     if annotated is not None and abs(annotated - created) <= _MAX_SKEW_MS:
@@ -141,9 +141,9 @@ def _parse(metadata: Body, variable: object, *, is_ready: bool = False) -> Recor
 
 
 def _updated(metadata: Body) -> int:
-    """Tell when the value was last written, by its current owner.
+    """Return when the current owner last wrote the value.
 
-    The operator owns a value that it has sealed again: the value itself is still the one that the gateway took.
+    The operator owns a value that it has resealed, but the value is still the one that the gateway wrote.
     """
     owners = [(_written_ms(entry), entry.get("manager", "")) for entry in owners_of_sealed(metadata)]
     written, owner = max(owners, default=(0, ""))
@@ -156,13 +156,13 @@ def _annotations(metadata: Body) -> dict[str, str]:
 
 
 def _annotated_ms(metadata: Body, name: str) -> int | None:
-    """Parse an annotation in milliseconds; people can write anything there."""
+    """Parse an annotation in milliseconds; users can write anything there."""
     text = _annotations(metadata).get(name, "")
     return int(text) if _MILLISECONDS.fullmatch(text) else None
 
 
 def _written_ms(entry: Mapping[str, Any]) -> int:
-    """Parse when a field manager wrote last, 0 where that can't be told: people can write any time there."""
+    """Return when a field manager last wrote, or 0 if unknown; users can write any time there."""
     try:
         return _milliseconds(entry.get("time") or "")
     except (ValueError, OverflowError):

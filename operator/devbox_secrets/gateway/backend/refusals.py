@@ -1,9 +1,9 @@
-"""Confirms a refusal (403) before a caller hears of it.
+"""Confirms a 403 before returning it to the caller.
 
-An API server that has only just started serves requests before it has read the roles and their bindings. Until then
-it refuses everyone, with a 403 that looks like any other; clients don't retry a 403. Its /readyz tells the two apart:
-it succeeds only after they were read. So after a 403 the gateway asks for /readyz, and then repeats the request, which
-did nothing so far: a 403 that comes after that is meant.
+An API server that has just started serves requests before it has loaded the roles and their bindings. Until then it
+answers everyone with a 403 that looks like any other, and clients don't retry a 403. /readyz tells the two apart: it
+succeeds only after the roles are loaded. So after a 403 the gateway requests /readyz and then repeats the request,
+which has had no effect so far. If the answer is 403 again, it is final.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from devbox_secrets.gateway.backend.auth import REVIEW, REVIEWS_PATH, remember
 from devbox_secrets.gateway.backend.upstream import Body, Upstream
 from devbox_secrets.serving.tls import Authority
 
-#: How long the outcome holds for all refusals of a token: shorter than an API server takes to start.
+#: How long the outcome is reused for all refusals of a token; shorter than an API server takes to start.
 REMEMBERED_SECONDS = 1
-#: How long after the first of the roles and bindings the last of them have certainly been read.
+#: Once some roles and bindings are loaded, all of them are loaded within this time.
 SETTLING_SECONDS = 1
 #: How many refusals are confirmed at once.
 _MAX_CONFIRMATIONS = 16
 
 
 class ConfirmingUpstream(Upstream):
-    """Connections to one API server; a request that is refused is confirmed first."""
+    """Connections to one API server; each refusal is confirmed first."""
 
     def __init__(
         self, session: aiohttp.ClientSession, server: str, authority: Authority, timeout_seconds: float
@@ -38,12 +38,12 @@ class ConfirmingUpstream(Upstream):
         self._turns = asyncio.Semaphore(_MAX_CONFIRMATIONS)
 
     async def request(self, token: str, method: str, path: str, **options: Any) -> Body:  # noqa: ANN401 - as upstream
-        """Send one request as any upstream does, and give the response's body.
+        """Send one request as `Upstream` does; return the response's body.
 
         Raises:
-            Forbidden: the API server refuses it, and knows everyone's rights.
-            NotReady: it refuses it, and may not know them yet.
-            APIError: as with any upstream.
+            Forbidden: the API server refuses it and has loaded the roles.
+            NotReady: it refuses it and may not have loaded the roles yet.
+            APIError: as with any `Upstream`.
         """
         try:
             return await super().request(token, method, path, **options)
@@ -62,16 +62,16 @@ class ConfirmingUpstream(Upstream):
 
 
 async def _check_rights_are_known(server: Upstream, token: str) -> None:
-    """Return if an API server knows everyone's rights.
+    """Return if an API server has loaded the roles.
 
     Raises:
-        NotReady: it may not know them yet.
+        NotReady: it may not have loaded them yet.
     """
     try:
         await server.check_ready(token)
     except Forbidden:
-        # It's the roles of Kubernetes that let everyone read /readyz, so most likely they aren't known yet. But a
-        # cluster may have taken that right away. The gateway's callers need another of these roles in any case.
+        # Kubernetes' default roles let everyone read /readyz, so most likely they aren't loaded yet. But a cluster may
+        # have removed that permission. The gateway's callers need another of these roles in any case.
         await _check_default_roles_are_known(server, token)
     except APIError as error:
         raise NotReady(str(error)) from None

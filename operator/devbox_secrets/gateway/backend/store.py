@@ -1,6 +1,6 @@
-"""Creates, reads, updates and deletes AccountSecrets with the caller's token; seals with the public key.
+"""Creates, reads, updates and deletes AccountSecrets with the caller's token; seals values with the public key.
 
-Only the public key is kept, and only for a short time: two gateways behind one Service behave as one.
+Only the public key is cached, and only briefly, so several gateways behind one Service behave like one.
 """
 
 import time
@@ -44,16 +44,16 @@ from devbox_secrets.gateway.backend.upstream import MERGE, TABLE, Upstream
 from devbox_secrets.gateway.contract.errors import bad_request, not_found, not_the_home, service_unavailable
 from devbox_secrets.gateway.contract.ids import SecretId
 
-#: How long a new sealing key may stay unnoticed.
+#: How long a new sealing key may go unnoticed.
 KEY_SECONDS = 15
 _PAGE_SIZE = 1000
 _MAX_ATTEMPTS = 5
-#: With a table's rows, their objects' metadata.
+#: Includes the objects' metadata in a table's rows.
 _METADATA = {"includeObject": "Metadata"}
 _WRITE = {"fieldManager": GATEWAY_FIELD_MANAGER}
 
 Find = Callable[[], Awaitable[Record]]
-"""Finds the secret that a request is about; called again when it has changed meanwhile."""
+"""Finds the secret that a request is about; called again if the secret has changed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class Store:
         """Create a secret, once for each request.
 
         Raises:
-            ErrorResponse: the account has one of that name, or isn't the namespace's.
-            InvalidName: no variable can have the name; or InvalidValue, ValueTooLarge.
-            APIError: the API server refuses it.
+            ErrorResponse: the name is taken, or the namespace belongs to another account.
+            InvalidName, InvalidValue, ValueTooLarge: the name or the value isn't allowed.
+            APIError: the API server rejects it.
         """
         check_variable(variable)
         check_value(variable, value)
@@ -89,7 +89,7 @@ class Store:
         key = idempotency_key(request_id, caller.token, f"create {variable}", value)
         existing = await self._with_variable(caller, variable)
         sealed = await self._seal(caller, variable, value)
-        # Users choose an object's name freely, so someone may have ours for another variable.
+        # Users can choose any object name, so ours may be taken by another variable.
         for name in object_names(variable):
             if existing:
                 break
@@ -99,35 +99,35 @@ class Store:
                 return read_object(await self._request(caller, "POST", query=_WRITE, body=body))
             except Conflict:
                 existing = await self._with_variable(caller, variable)
-            except Invalid as error:  # what a policy refuses
+            except Invalid as error:  # rejected by a policy
                 raise await self._explained(caller, error) from None
         if not existing:
             raise bad_request(
-                "the AccountSecrets that would bear this secret's names in Kubernetes are there with other variables;"
-                " make it with kubectl, under a name of your choice"
+                "other variables' AccountSecrets already use the object names for this secret;"
+                " create it with kubectl under another object name"
             )
         if key in existing[0].idempotency_keys:
             return existing[0]
-        raise bad_request("the account has a secret of this name already; update that one, or delete it first")
+        raise bad_request("a secret with this name already exists; update it, or delete it first")
 
     async def page(self, caller: Caller, limit: int, starting_after: str | None) -> Page:
-        """List an account's secrets, the newest first."""
+        """List an account's secrets, newest first."""
         records = sorted(await self._list(caller), key=lambda record: record.id.order, reverse=True)
         rest = records
         if starting_after is not None:
             after = SecretId.parse(starting_after)
             if after is None:
-                raise bad_request("starting_after must be the id of the last secret on the page before")
+                raise bad_request("starting_after must be the id of the last secret on the previous page")
             rest = [record for record in records if record.id.order < after.order]
         return Page(rest[:limit], len(rest) > limit, len(records))
 
     async def by_name(self, caller: Caller, variable: str) -> Record:
-        """Find a secret by its name; of several that kubectl created, the one that devboxes get."""
+        """Find a secret by its name; if kubectl created several, the one that devboxes get."""
         try:
             check_variable(variable)
         except InvalidName:
             raise not_found() from None
-        # Reading one object takes the API server less than looking for all of a variable.
+        # For the API server, reading one object is cheaper than searching for a variable.
         with suppress(NotFound):
             record = await self._read(caller, object_name(variable))
             if record.variable == variable and record.is_ready:
@@ -148,7 +148,7 @@ class Store:
         return record
 
     async def update(self, caller: Caller, find: Find, value: SecretBytes, request_id: str | None) -> Record:
-        """Give a secret a new value, once for each request."""
+        """Set a secret's value, once for each request."""
         key = idempotency_key(request_id, caller.token, "update", value)
         for _ in range(_MAX_ATTEMPTS):
             record = await find()
@@ -165,27 +165,27 @@ class Store:
             headers = {"Content-Type": MERGE}
             try:
                 updated = await self._request(caller, "PATCH", record.id.name, query=_WRITE, body=body, headers=headers)
-            except Conflict:  # someone changed it since, for instance the operator its status
+            except Conflict:  # changed meanwhile, for example by the operator's status update
                 continue
             return read_object(updated)
-        raise service_unavailable("others change this secret at the same time")
+        raise service_unavailable("the secret is being changed by other requests")
 
     async def delete(self, caller: Caller, find: Find) -> Record:
-        """Delete a secret, and give it as it was."""
+        """Delete a secret; return its last state."""
         record = await find()
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": str(record.id.uid)}}
         try:
             await self._request(caller, "DELETE", record.id.name, body=body)
-        except Conflict:  # it was deleted since, and created again
+        except Conflict:  # deleted and recreated meanwhile
             raise not_found() from None
         return record
 
     async def _read(self, caller: Caller, name: str) -> Record:
-        # Not as a table, which takes the API server about a tenth more CPU than the object.
+        # Not as a table, which costs the API server about a tenth more CPU than the object.
         return read_object(await self._request(caller, "GET", name))
 
     async def _with_variable(self, caller: Caller, variable: str) -> list[Record]:
-        """Give the AccountSecrets of a variable, starting with the one that devboxes get."""
+        """Return the AccountSecrets of a variable, starting with the one that devboxes get."""
         return sorted(await self._list(caller, f"spec.name={variable}"), key=lambda record: record.precedence)
 
     async def _list(self, caller: Caller, field_selector: str = "") -> list[Record]:
@@ -196,18 +196,16 @@ class Store:
             try:
                 table = await self._request(caller, "GET", query=query, headers=headers)
             except NotFound:
-                raise service_unavailable(
-                    "the cluster doesn't know AccountSecrets, which the chart's CRD brings"
-                ) from None
+                raise service_unavailable("the AccountSecret CRD isn't installed in the cluster") from None
             records += read_table(table)
             query["continue"] = table["metadata"].get("continue", "")
             if not query["continue"]:
                 return records
 
     async def _explained(self, caller: Caller, error: APIError) -> DevboxSecretsError:
-        """Explain a refused creation: if the caller's namespace belongs to another account, that is why.
+        """Explain a rejected creation: the reason may be that the caller's namespace belongs to another account.
 
-        The namespace is read with the caller's token; without the right to read it, the error stays as it is.
+        The namespace is read with the caller's token; without permission to read it, the error stays unchanged.
         """
         try:
             namespace = await self._upstream.request(caller.token, "GET", f"{NAMESPACES_PATH}/{caller.account}")
@@ -221,7 +219,7 @@ class Store:
         return key.seal(value, account=caller.account, name=variable)
 
     async def _newest_key(self, caller: Caller) -> PublicKey:
-        """Read the public key; every authenticated user may, so it is the same for all."""
+        """Read the public key; every authenticated user can read it, so it is cached for all."""
         now = time.monotonic()
         if self._key and now - self._key[1] < KEY_SECONDS:
             return self._key[0]
@@ -230,9 +228,9 @@ class Store:
             keys = (await self._upstream.request(caller.token, "GET", path)).get("data") or {}
             key = PublicKey.parse(keys["newest"])
         except (KeyError, InvalidKey):
-            raise service_unavailable("there is no sealing key yet, or none any more: devbox-secrets check") from None
+            raise service_unavailable("there is no sealing key (see devbox-secrets check)") from None
         except NotFound:
-            raise service_unavailable("there are no public keys where the operator should be") from None
+            raise service_unavailable("the ConfigMap with the public keys doesn't exist") from None
         self._key = key, now
         return key
 

@@ -1,6 +1,6 @@
 """Waits until a written value has reached the account Secret.
 
-It reads the AccountSecret's status with the caller's token: the caller needn't be allowed to read Secrets.
+It reads the AccountSecret's status with the caller's token, so the caller needs no permission to read Secrets.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from devbox_secrets.gateway.backend.record import Record
 from devbox_secrets.gateway.backend.upstream import Body, Upstream
 from devbox_secrets.gateway.contract.errors import ErrorResponse, not_found, service_unavailable
 
-#: Between two reads where there is no watch: most of what is synced is synced within a second.
+#: Pauses between reads without a watch; most values are synced within a second.
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
-#: How many requests may wait at one replica: each has a connection to the API server, a third of a MiB here.
+#: How many requests may wait at one replica: each has a connection to the API server, which takes a third of a MiB.
 _MAX_WAITING = 500
 
 
@@ -31,36 +31,34 @@ class SyncWaiter:
         self._timeouts: set[asyncio.Timeout] = set()
 
     async def wait(self, caller: Caller, record: Record) -> None:
-        """Wait until the account Secret holds a record's value, in all namespaces of the account.
+        """Wait until the account Secrets in all namespaces of the account contain a record's value.
 
         Raises:
-            ErrorResponse: it won't before someone acts, or hasn't in time; the secret exists in either case.
+            ErrorResponse: it needs someone to act, or it timed out; the secret exists in either case.
             APIError: the token has expired, or the secret was deleted.
         """
         if len(self._timeouts) >= _MAX_WAITING:
-            raise service_unavailable(
-                "the secret is written, but too many calls wait here already for devboxes to have theirs"
-            )
+            raise service_unavailable("the secret was written, but too many requests are already waiting")
         try:
             async with asyncio.timeout(self._timeout_seconds) as timeout:
                 self._timeouts.add(timeout)
                 ready = await _Wait(self._upstream, caller, record).ready()
         except TimeoutError:
             raise service_unavailable(
-                "the secret is written, but devboxes don't have the value yet; with the same x-request-id a call"
-                " goes on waiting"
+                "the secret was written, but devboxes don't have the value yet; to keep waiting, use the same"
+                " x-request-id"
             ) from None
         finally:
             self._timeouts.discard(timeout)
         if not ready.holds:
-            # The operator's sentence, which the caller may read in the status: by design it holds no value.
+            # The operator's message, which the caller may read in the status; by design it contains no value.
             raise ErrorResponse(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"the secret is there, but devboxes don't get this value: {ready.message}",
+                f"the secret was written, but devboxes don't get its value: {ready.message}",
             )
 
     def stop(self) -> None:
-        """End all waits, and later ones at once, since the process is stopping: another replica goes on."""
+        """End all waits, including later ones, since the process is stopping; another replica takes over."""
         self._timeout_seconds = 0
         for timeout in self._timeouts:
             timeout.reschedule(asyncio.get_running_loop().time())
@@ -74,17 +72,17 @@ class _Wait:
     caller: Caller
     record: Record
     has_seen: bool = field(default=False, init=False)
-    """Whether the caller has seen the AccountSecret, and so may see it."""
+    """Whether the caller has read the AccountSecret, and so is allowed to."""
 
     async def ready(self) -> Condition:
-        """Give the condition Ready once it's about the record's generation and stays as it is."""
+        """Return the condition Ready once it is final for the record's generation."""
         look = self._watch
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             try:
                 if ready := await look():
                     return ready
             except APIError as error:
-                # Only before the first sight: a starting API server knows neither tokens, roles nor kinds for a moment.
+                # Only before the first read: a starting API server briefly knows no tokens, roles or kinds.
                 match error:
                     case Forbidden() if not self.has_seen and look == self._watch:
                         look = self._read  # a role without `watch`
@@ -95,12 +93,12 @@ class _Wait:
                         raise
                     case NotFound() if look == self._read:
                         raise
-            # The API server is away, or ended the watch, or there is none.
+            # The API server is unavailable or closed the watch, or there is no watch.
             await asyncio.sleep(pause)
         raise AssertionError  # the pauses don't end
 
     async def _watch(self) -> Condition | None:
-        # Without a resourceVersion: the current state comes first, and for a retry nothing else may ever come.
+        # Without a resourceVersion, the current state comes first; a retry may never see another event.
         query = {"fieldSelector": f"metadata.name={self.record.id.name}", "timeoutSeconds": "60"}
         path = account_secrets_path(self.caller.account)
         return await self.upstream.watch(self.caller.token, path, query, self._see)
@@ -122,6 +120,6 @@ class _Wait:
 def _not_visible() -> ErrorResponse:
     return ErrorResponse(
         HTTPStatus.FORBIDDEN,
-        "the secret is written, but the token's user may not see what becomes of it: the role devbox-secrets-edit lets"
-        " it; or call without wait",
+        "the secret was written, but the token's user can't read its status; grant the role devbox-secrets-edit,"
+        " or omit wait",
     )

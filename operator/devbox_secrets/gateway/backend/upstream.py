@@ -1,7 +1,7 @@
 """The gateway's own client of the API server: each request carries its caller's token.
 
-The gateway has no token of its own. One session serves all callers, so it keeps no cookies: what one caller is given
-must not go with another's request.
+The gateway has no token of its own. One session serves all callers, so it stores no cookies: one caller's cookie must
+not be sent with another's request.
 """
 
 import json
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
-#: A table's rows have an object's metadata and columns, without the rest of it.
+#: A table has an object's metadata and columns, but not the rest of it.
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-#: Not compressed: compression takes the API server longer than sending the whole response.
+#: Not compressed: compressing a response takes the API server longer than sending it.
 _HEADERS = MappingProxyType({"Accept": JSON, "Accept-Encoding": "identity", "Content-Type": JSON})
 
 
 class Upstream:
-    """Connections to one API server, for anyone who has a token."""
+    """Connections to one API server, for anyone with a token."""
 
     def __init__(
         self, session: aiohttp.ClientSession, server: str, authority: Authority, timeout_seconds: float
@@ -47,7 +47,7 @@ class Upstream:
     async def connect(
         cls, server: str, authority: Authority, timeout_seconds: float, *, max_connections: int = 0
     ) -> AsyncIterator[Self]:
-        """Open the session; a response may take so many seconds. Without a maximum it opens what it needs."""
+        """Open the session; by default the number of connections isn't limited."""
         async with aiohttp.ClientSession(
             base_url=server,
             connector=aiohttp.TCPConnector(limit=max_connections),
@@ -57,7 +57,7 @@ class Upstream:
             yield cls(session, server, authority, timeout_seconds)
 
     def one_connection(self) -> AbstractAsyncContextManager["Upstream"]:
-        """Open a connection for requests that one API server must answer, where several share an address."""
+        """Open a connection whose requests all go to the same API server, even if several share an address."""
         return Upstream.connect(self._server, self._authority, self._timeout_seconds, max_connections=1)
 
     async def request(
@@ -70,35 +70,35 @@ class Upstream:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Body:
-        """Send one request and give the response's body.
+        """Send one request; return the response's body.
 
         Raises:
-            APIError: there was no response, or a refusal. Its text names the request's method and group, no more.
+            APIError: there was no response, or it was an error. Its text names only the request's method and group.
         """
         data = None if body is None else json.dumps(body).encode()
         raw = await self._send(token, method, path, headers or {}, aiohttp.ClientResponse.read, params=query, data=data)
         return _parse(_describe(method, path), raw)
 
     async def check_ready(self, token: str) -> None:
-        """Return if the API server says that it's ready.
+        """Return if the API server reports that it is ready.
 
         Raises:
-            APIError: it says that it isn't, or refuses to tell.
+            APIError: it isn't ready, or refuses the request.
         """
         await self._send(token, "GET", "/readyz", {}, aiohttp.ClientResponse.read)
 
     async def watch(
         self, token: str, path: str, query: Mapping[str, str], on_event: Callable[[str, Body], T | None]
     ) -> T | None:
-        """Read a watch's events until `on_event` makes something of one, by its type and its object.
+        """Read a watch's events until `on_event`, called with an event's type and object, returns a result.
 
         Returns:
-            What `on_event` made; None where the watch ended before.
+            The result; None if the watch ended before.
 
         Raises:
             APIError: as `request` does.
         """
-        # No time limit for the response: there may be nothing to tell for long.
+        # No timeout for the response: there may be no events for a long time.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._session.timeout.total)
         read = partial(_read_events, _describe("watch", path), on_event)
         return await self._send(token, "GET", path, {}, read, params={**query, "watch": "true"}, timeout=timeout)
@@ -112,18 +112,18 @@ class Upstream:
         read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
         **options: Any,  # noqa: ANN401 - aiohttp's own
     ) -> T:
-        """Send one request, and give what is read of a successful response."""
+        """Send one request; return what `read` returns for a successful response."""
         sent = {**_HEADERS, **headers, "Authorization": f"Bearer {token}"}
         code = "error"
         try:
-            # The current context: requests with the same one share connections.
+            # Requests with the same TLS context share connections.
             async with self._session.request(
                 method, path, headers=sent, allow_redirects=False, ssl=self._authority.context, **options
             ) as response:
                 code = f"{response.status // 100}xx"
                 if response.status < HTTPStatus.MULTIPLE_CHOICES:
                     return await read(response)
-                await response.read()  # or the connection couldn't be used again
+                await response.read()  # otherwise the connection can't be reused
                 message = f"{_describe(method, path)}: {response.status}"
                 if response.status == HTTPStatus.TOO_MANY_REQUESTS:
                     code = "429"
@@ -132,7 +132,7 @@ class Upstream:
                 raise api_error(response.status, message)
         except TimeoutError:
             code = "timeout"
-            raise RequestTimeout(f"{_describe(method, path)}: no answer in {self._timeout_seconds:g} seconds") from None
+            raise RequestTimeout(f"{_describe(method, path)}: no response within {self._timeout_seconds:g}s") from None
         except (aiohttp.ClientError, OSError) as error:
             code = "error"
             raise Unreachable(f"{_describe(method, path)}: {type(error).__name__}") from None
@@ -161,7 +161,7 @@ def _counter(code: str) -> Counter:
 
 
 def _describe(method: str, path: str) -> str:
-    """Name a request without account and name, since the caller may have named anything."""
+    """Describe a request without its account and name, since the caller may have sent anything there."""
     return f"{method} {path.partition('/namespaces/')[0]}"
 
 
@@ -169,10 +169,10 @@ def _parse(request: str, raw: bytes) -> Body:
     try:
         body: Body = json.loads(raw)
     except (ValueError, RecursionError):
-        raise ServerError(f"{request}: the answer isn't JSON") from None
+        raise ServerError(f"{request}: the response isn't JSON") from None
     return body
 
 
 def _parse_seconds(header: str) -> int:
-    """Parse Retry-After, which the API server gives in seconds."""
+    """Parse Retry-After, which the API server sends in seconds."""
     return int(header) if re.fullmatch("[0-9]{1,4}", header, re.ASCII) else 1

@@ -1,1 +1,1 @@
-"""Runloop's contract: requests, responses, errors, ids and the OpenAPI document. Pure."""
+"""Runloop's API: requests, responses, errors, ids and the OpenAPI document. Pure."""

@@ -1,4 +1,4 @@
-"""The contract's errors: a status, a code and a sentence for each request that fails. Pure."""
+"""The contract's errors: a status, a code and a message for each failed request. Pure."""
 
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from devbox_secrets.errors import (
     Unauthorized,
 )
 
-#: The word for each status; clients tell errors apart by the status, people by the sentence.
+#: The code for each status; clients tell errors apart by the status, people by the message.
 CODES = MappingProxyType(
     {
         HTTPStatus.BAD_REQUEST: "BadRequest",
@@ -35,28 +35,31 @@ CODES = MappingProxyType(
     }
 )
 ACCOUNT_HEADER = "X-Devbox-Secrets-Account"
-#: When to retry, in seconds; the SDKs wait that long.
+#: Seconds until a retry; the SDKs wait that long.
 RETRY_AFTER_SECONDS = 2
 #: The SDKs ignore a longer time and retry at once.
 MAX_RETRY_AFTER_SECONDS = 60
-#: As soon as the client has another connection.
+#: Enough time for the client to open another connection.
 _RESTART_SECONDS = 0.1
 
 
 class ErrorResponse(DevboxSecretsError):
-    """The request gets this error as its response; the text is the message. It repeats nothing of the request."""
+    """An error response; the text is its message. It repeats nothing from the request."""
 
     def __init__(self, status: HTTPStatus, message: str, retry_after: float = 0, allow: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.allow = allow
-        """The methods that a path has, for a request with another one."""
+        """The methods that the path supports, for a request with another one."""
         self.retry_after = retry_after
-        """Seconds until a retry makes sense; 0 where it makes none."""
+        """Seconds until a retry makes sense; 0 if it doesn't."""
 
     @property
     def headers(self) -> dict[str, str]:
-        """Say how to authenticate, which methods there are, or when to retry: for the SDKs also in milliseconds."""
+        """The headers that say how to authenticate, which methods are allowed, or when to retry.
+
+        The SDKs also read the time to retry in milliseconds.
+        """
         if self.status == HTTPStatus.UNAUTHORIZED:
             return {"WWW-Authenticate": "Bearer"}
         if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -66,41 +69,41 @@ class ErrorResponse(DevboxSecretsError):
 
 
 def bad_request(message: str) -> ErrorResponse:
-    """Give the error for a request that can't be right as it was sent."""
+    """Return the error for a request that is invalid."""
     return ErrorResponse(HTTPStatus.BAD_REQUEST, message)
 
 
 def method_not_allowed(allow: Iterable[str]) -> ErrorResponse:
-    """Give the error for a method that a path doesn't have, which has those."""
-    return ErrorResponse(HTTPStatus.METHOD_NOT_ALLOWED, "there is no such method there", allow=allow)
+    """Return the error for a method that a path doesn't support; it supports those in `allow`."""
+    return ErrorResponse(HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", allow=allow)
 
 
 def not_found() -> ErrorResponse:
-    """Give the error for a secret that doesn't exist; its name isn't repeated, since it may be a value."""
-    return ErrorResponse(HTTPStatus.NOT_FOUND, "the account has no such secret")
+    """Return the error for a secret that doesn't exist; its name isn't repeated, since it may be a value."""
+    return ErrorResponse(HTTPStatus.NOT_FOUND, "secret not found in this account")
 
 
 def not_the_home(home: str) -> ErrorResponse:
-    """Give the error for a creation in a namespace that a label gives to another account."""
+    """Return the error for a creation in a namespace that belongs to another account."""
     return ErrorResponse(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"a label gives this namespace to the account {home}, and secrets are made there alone: name it in the header"
-        f" {ACCOUNT_HEADER}, with a token whose user has the role devbox-secrets-edit in {home}",
+        f"this namespace belongs to the account {home}; name that account in the header {ACCOUNT_HEADER}, and use a"
+        f" token whose user has the role devbox-secrets-edit in {home}",
     )
 
 
 def service_unavailable(message: str) -> ErrorResponse:
-    """Give the error for what can't be done at the moment."""
+    """Return the error for what isn't possible at the moment."""
     return _retryable(HTTPStatus.SERVICE_UNAVAILABLE, message, RETRY_AFTER_SECONDS)
 
 
 def restarting() -> ErrorResponse:
-    """Give the error for a request that came on a connection that is about to be closed; nothing of it was done."""
-    return _retryable(HTTPStatus.SERVICE_UNAVAILABLE, "this connection ends, and another one serves", _RESTART_SECONDS)
+    """Return the error for a request on a connection that is about to be closed; it had no effect."""
+    return _retryable(HTTPStatus.SERVICE_UNAVAILABLE, "this connection is being closed", _RESTART_SECONDS)
 
 
 def too_many_requests(message: str, retry_after: float) -> ErrorResponse:
-    """Give the error for one request too many; the caller may retry after so many seconds."""
+    """Return the error for too many requests; the caller may retry after `retry_after` seconds."""
     seconds = min(max(retry_after, 0.001), MAX_RETRY_AFTER_SECONDS)
     return _retryable(HTTPStatus.TOO_MANY_REQUESTS, message, seconds)
 
@@ -111,36 +114,36 @@ def _retryable(status: HTTPStatus, message: str, seconds: float) -> ErrorRespons
 
 
 def error_response(error: DevboxSecretsError) -> ErrorResponse:
-    """Give the response for any error of this package."""
+    """Return the response for any error of this package."""
     match error:
         case ErrorResponse():
             return error
         case APIError():
             return _from_api_server(error)
-        case _:  # what api.validation says of names and values
+        case _:  # from api.validation, about names and values
             return bad_request(str(error))
 
 
 def _from_api_server(error: APIError) -> ErrorResponse:
-    """Say in the contract's words what the API server refused. None of its own words are passed on."""
+    """Describe the API server's error in the contract's words; none of its own text is passed on."""
     match error:
         case Unauthorized():
             return ErrorResponse(
                 HTTPStatus.UNAUTHORIZED,
-                "the cluster doesn't know this token, or it has expired: create one with devbox-secrets apikey create",
+                "the token is invalid or has expired; create a new one with devbox-secrets apikey create",
             )
         case Forbidden():
             return ErrorResponse(
                 HTTPStatus.FORBIDDEN,
-                "the cluster doesn't allow this to the token's user in this account: the role devbox-secrets-view"
-                " lets it read there, devbox-secrets-edit also write; a quota or a policy may forbid it as well",
+                "the token's user isn't allowed to do this in this account; reading needs the role"
+                " devbox-secrets-view, writing devbox-secrets-edit. A quota or a policy may also forbid it",
             )
         case NotFound():
             return not_found()
         case BadRequest() | TooLarge() | Invalid():
             return ErrorResponse(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
-                "the cluster doesn't take the secret as it is; ask its administrators for their policies",
+                "the cluster rejected the secret; ask its administrators which policies apply",
             )
         case _:
             return _later(error)
@@ -149,10 +152,10 @@ def _from_api_server(error: APIError) -> ErrorResponse:
 def _later(error: APIError) -> ErrorResponse:
     match error:
         case TooManyRequests():
-            return too_many_requests("the cluster's API server has too many requests", error.retry_after)
+            return too_many_requests("the Kubernetes API server has too many requests", error.retry_after)
         case RequestTimeout():
-            return service_unavailable("the cluster's API server took too long to answer")
+            return service_unavailable("the Kubernetes API server took too long to respond")
         case NotReady():
-            return service_unavailable("the cluster's API server is starting, and can't tell yet who may do what")
+            return service_unavailable("the Kubernetes API server is starting and hasn't loaded the roles yet")
         case _:
-            return service_unavailable("the cluster's API server doesn't answer as it should")
+            return service_unavailable("the Kubernetes API server is unavailable")

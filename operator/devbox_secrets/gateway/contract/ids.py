@@ -1,7 +1,7 @@
-"""A secret's id: `sec_` and, in base32, the time of creation, the object's uid and its name.
+"""A secret's id: `sec_` and, in base32, the creation time, the object's uid and the object's name.
 
-It holds the time of creation, the object's uid and its name, in this order. So ids sort by time of creation, a page
-can begin after an id whose secret is gone, and an object that was created again under the same name has another id.
+In this order, ids sort by creation time, a page can start after an id whose secret was deleted, and an object that is
+recreated with the same name gets another id.
 """
 
 import base64
@@ -17,7 +17,7 @@ _PREFIX = "sec_"
 _TIME_BYTES = 6
 _UID_BYTES = 16
 _NAME = re.compile(OBJECT_NAME_PATTERN.encode())
-#: What an id looks like, for clients, who make nothing of it.
+#: An id as clients see it; they must not interpret it.
 ID_PATTERN = f"^{_PREFIX}[0-9a-v]+$"
 ID_MAX_LENGTH = len(_PREFIX) + -(-(_TIME_BYTES + _UID_BYTES + 253) * 8 // 5)
 
@@ -32,18 +32,18 @@ class SecretId:
 
     @property
     def order(self) -> tuple[int, int, str]:
-        """Sort by time of creation."""
+        """Sort key: the creation time first."""
         return self.created_ms, self.uid.int, self.name
 
     @cached_property
     def text(self) -> str:
-        """The id as the contract has it."""
+        """The id as text."""
         raw = self.created_ms.to_bytes(_TIME_BYTES) + self.uid.bytes + self.name.encode()
         return _PREFIX + base64.b32hexencode(raw).decode().rstrip("=").lower()
 
     @classmethod
     def parse(cls, text: str) -> "SecretId | None":
-        """Read an id; None where it can't be one of ours."""
+        """Parse an id; None if it can't be one of ours."""
         digits = text.removeprefix(_PREFIX)
         if digits == text or len(text) > ID_MAX_LENGTH:
             return None

@@ -1,4 +1,4 @@
-"""The OpenAPI document: the contract's operations, and the models of what they take and give. Pure."""
+"""The OpenAPI document: the contract's operations and the models of their requests and responses. Pure."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -17,17 +17,17 @@ from devbox_secrets.gateway.contract.responses import ErrorView
 Json = dict[str, Any]
 
 _DESCRIPTION = (
-    "Runloop's contract for account secrets, on Kubernetes. A secret is an environment variable of every devbox of the"
-    " account; its value is sealed on the way in, and no endpoint gives it out."
+    "Runloop's API for account secrets, on Kubernetes. A secret is an environment variable in every devbox of the"
+    " account. The gateway seals its value; no endpoint returns it."
 )
 _BEARER = {
     "type": "http",
     "scheme": "bearer",
-    "description": "A token that the cluster knows: a ServiceAccount's, or one of the cluster's own users.",
+    "description": "A token for the cluster: a ServiceAccount's or any other user's.",
 }
 _REFERENCE = "#/components/schemas/{model}"
 
-#: The operations on a secret that was created, by its name and by its id.
+#: The operations on a created secret, by its name and by its id.
 _LINKS = {
     f"{verb}{suffix}": {"operationId": f"{verb}{suffix}", "parameters": {key: f"$response.body#/{key}"}}
     for verb in ("getSecret", "updateSecret", "deleteSecret")
@@ -36,23 +36,23 @@ _LINKS = {
 
 _ERRORS = MappingProxyType(
     {
-        HTTPStatus.BAD_REQUEST: "Something in the request is malformed, reserved or too long, or the name is taken.",
-        HTTPStatus.UNAUTHORIZED: "There is no token, or the cluster doesn't know it.",
-        HTTPStatus.FORBIDDEN: "The token's user may not do this in this account, or a quota forbids it.",
-        HTTPStatus.NOT_FOUND: "The account has no such secret, or there is no such account.",
-        HTTPStatus.REQUEST_TIMEOUT: "The body came too slowly.",
-        HTTPStatus.UNPROCESSABLE_ENTITY: "A policy of the cluster refuses the object, or devboxes don't get its value.",
-        HTTPStatus.TOO_MANY_REQUESTS: "The token's user makes too many calls, or the API server has too many requests.",
-        HTTPStatus.SERVICE_UNAVAILABLE: "The API server is away, there is no sealing key yet, or a wait took too long.",
+        HTTPStatus.BAD_REQUEST: "The request is malformed, or the name is reserved, too long or already in use.",
+        HTTPStatus.UNAUTHORIZED: "The token is missing, invalid or expired.",
+        HTTPStatus.FORBIDDEN: "The token's user isn't allowed to do this in this account, or a quota forbids it.",
+        HTTPStatus.NOT_FOUND: "The secret or the account doesn't exist.",
+        HTTPStatus.REQUEST_TIMEOUT: "The request body arrived too slowly.",
+        HTTPStatus.UNPROCESSABLE_ENTITY: "A cluster policy rejects the secret, or devboxes don't get its value.",
+        HTTPStatus.TOO_MANY_REQUESTS: "Too many requests, by the token's user or to the Kubernetes API server.",
+        HTTPStatus.SERVICE_UNAVAILABLE: "The API server is unavailable, there is no sealing key, or a wait timed out.",
     }
 )
 _RETRY_AFTER = {
     "Retry-After": {
-        "description": "When to come again, in seconds.",
+        "description": "When to retry, in seconds.",
         "schema": {"type": "integer", "example": RETRY_AFTER_SECONDS},
     },
     "Retry-After-Ms": {
-        "description": "The same in milliseconds.",
+        "description": "When to retry, in milliseconds.",
         "schema": {"type": "integer", "example": RETRY_AFTER_SECONDS * 1000},
     },
 }
@@ -66,7 +66,7 @@ _HEADERS = MappingProxyType(
 
 
 def document(operations: Sequence[Operation]) -> Json:
-    """Give the OpenAPI document of some operations."""
+    """Return the OpenAPI document for some operations."""
     paths: dict[str, Json] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -90,7 +90,7 @@ def _operation(it: Operation) -> Json:
         found["security"] = [{"bearer": []}]
     if it.parameters:
         found["parameters"] = [_parameter(each) for each in it.parameters]
-    found["responses"] = {"200": {"description": "Done.", "content": _content(it.response)}}
+    found["responses"] = {"200": {"description": "Success.", "content": _content(it.response)}}
     for status in sorted(it.errors):
         headers = {"headers": _HEADERS[status]} if status in _HEADERS else {}
         found["responses"][str(status.value)] = {
@@ -115,7 +115,7 @@ def _parameter(it: Parameter) -> Json:
 
 def _body(model: type[Body]) -> Json:
     return {
-        "description": f"At most {MAX_BYTES:,} bytes of JSON in UTF-8, no field twice.",
+        "description": f"JSON in UTF-8, at most {MAX_BYTES:,} bytes, without duplicate fields.",
         "required": bool(model.model_fields),
         "content": _content(model),
     }
@@ -128,7 +128,7 @@ def _content(model: type[BaseModel] | None) -> Json:
 
 
 def _schemas(operations: Sequence[Operation]) -> Json:
-    """Give the schemas of all models: a body as it is taken, a response as it is given."""
+    """Return the schemas of all models: of a body for validation, of a response for serialization."""
     models: dict[type[BaseModel], JsonSchemaMode] = {ErrorView: "serialization"}
     for each in operations:
         if each.response:

@@ -1,7 +1,7 @@
-"""The OpenAPI document as a page for people: HTML without scripts and without other hosts. Pure.
+"""The OpenAPI document as an HTML page, without scripts and without other hosts. Pure.
 
-The page is written from the document, so the two can't differ. It covers what our document uses, and no more: no
-forms, no callbacks, one media type for each body.
+The page is generated from the document, so the two can't differ. It covers only what our document uses: no forms, no
+callbacks, one media type for each body.
 """
 
 import base64
@@ -29,7 +29,7 @@ td:nth-child(2) { width: 15rem; }
 b.method { background: var(--soft); border-radius: 4px; padding: .1rem .4rem; }
 """.strip()
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-#: Whatever gets into the page by mistake, a browser neither runs nor fetches it.
+#: A browser neither runs nor fetches anything that gets into the page by mistake.
 HEADERS = MappingProxyType(
     {
         "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none';"
@@ -41,7 +41,7 @@ HEADERS = MappingProxyType(
 
 
 def render(document: Json) -> str:
-    """Give the page of a document."""
+    """Return the page for a document."""
     info, schemas = document["info"], document["components"]["schemas"]
     operations = [
         (method, path, operation)
@@ -58,7 +58,7 @@ def render(document: Json) -> str:
             f"<p>Version {escape(info['version'])}. <a href='openapi.json'>The OpenAPI document</a></p>",
             f"<p>{escape(info['description'])}</p>",
             *_security(document["components"]["securitySchemes"]),
-            "<h2>Calls</h2>",
+            "<h2>Operations</h2>",
             *(line for each in operations for line in _operation(*each)),
             "<h2>Schemas</h2>",
             *(line for name, schema in schemas.items() for line in _schema(name, schema)),
@@ -75,13 +75,13 @@ def _security(schemes: Json) -> Iterator[str]:
 def _operation(method: str, path: str, operation: Json) -> Iterator[str]:
     yield f"<section id='{escape(operation['operationId'])}'>"
     yield f"<h3><b class='method'>{method.upper()}</b> {escape(path)}</h3>"
-    token = "" if "security" in operation else " Needs no token."
+    token = "" if "security" in operation else " No token needed."
     yield f"<p>{escape(operation['summary'])}.{token}</p>"
     yield from _table("Parameters", (_parameter(each) for each in operation.get("parameters", ())))
     if body := operation.get("requestBody"):
         optional = "" if body["required"] else "optional "
         yield from _table("Body", [(optional + _content(body), "", escape(body["description"]))])
-    yield from _table("Answers", (_response(*each) for each in operation["responses"].items()))
+    yield from _table("Responses", (_response(*each) for each in operation["responses"].items()))
     yield "</section>"
 
 
@@ -120,7 +120,7 @@ def _schema(name: str, schema: Json) -> Iterator[str]:
 
 
 def _type(schema: Json) -> str:
-    """Say what a schema allows, in a few words."""
+    """Describe in a few words what a schema allows."""
     if target := schema.get("$ref"):
         name = escape(target.rpartition("/")[2])
         return f"<a href='#{name}'>{name}</a>"
@@ -128,10 +128,10 @@ def _type(schema: Json) -> str:
         return f"list of {_type(schema['items'])}"
     limits = {
         "format": "{}",
-        "writeOnly": "never in an answer",
-        "default": "{} unless given",
-        "minimum": "from {}",
-        "maximum": "to {}",
+        "writeOnly": "never in a response",
+        "default": "default {}",
+        "minimum": "at least {}",
+        "maximum": "at most {}",
         "maxLength": "at most {} characters",
         "pattern": "<code>{}</code>",
     }

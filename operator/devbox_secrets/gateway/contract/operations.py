@@ -1,4 +1,4 @@
-"""The contract's operations: what each is called, takes and gives. Pure."""
+"""The contract's operations: paths, parameters, bodies and responses. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ REQUEST_ID_HEADER = "x-request-id"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A part of a path or a query, or a header."""
+    """A path parameter, a query parameter or a header."""
 
     name: str
     where: str
@@ -26,14 +26,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What can be done at a path by a method."""
+    """A method on a path."""
 
     method: str
     path: str
     id: str
     summary: str
     errors: tuple[HTTPStatus, ...] = ()
-    """How it can fail; the probes, which need no token, can't."""
+    """The error statuses; the probes, which need no token, have none."""
     parameters: tuple[Parameter, ...] = ()
     response: type[ResponseBody] | None = None
     """The model of the response's body; None for plain text."""
@@ -53,11 +53,11 @@ _WRITING = (*_READING_ONE, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.UNPROCESSABLE_
 _ACCOUNT = Parameter(
     ACCOUNT_HEADER,
     "header",
-    "The account, where it isn't the namespace of the ServiceAccount whose token it is.",
+    "The account. Defaults to the namespace of the token's ServiceAccount.",
     {"pattern": ACCOUNT_PATTERN},
 )
 _REQUEST_ID = Parameter(
-    REQUEST_ID_HEADER, "header", "The same for each retry of a call, so that the call is done once."
+    REQUEST_ID_HEADER, "header", "An id that all retries of a request share, so that it takes effect once."
 )
 _NAME = Parameter(
     "name",
@@ -70,14 +70,14 @@ _ID = Parameter("id", "path", "The secret's id.", _ID_SCHEMA)
 _LIMIT = Parameter(
     "limit",
     "query",
-    "How many at most.",
+    "The maximum number of secrets.",
     {"type": "integer", "minimum": 0, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
 )
-_STARTING_AFTER = Parameter("starting_after", "query", "The last id on the page before.", _ID_SCHEMA)
+_STARTING_AFTER = Parameter("starting_after", "query", "The last id on the previous page.", _ID_SCHEMA)
 _WAIT = Parameter(
     "wait",
     "query",
-    "Whether the answer comes only when devboxes' Secret holds the value.",
+    "Whether to respond only when the Secret that devboxes read contains the value.",
     {"enum": ["true", "false"]},
 )
 
@@ -89,7 +89,7 @@ def _create(path: str, operation_id: str) -> Operation:
 
 def _list(path: str, operation_id: str) -> Operation:
     parameters = (_LIMIT, _STARTING_AFTER, _ACCOUNT)
-    return Operation("GET", path, operation_id, "List secrets, the newest first", _READING, parameters, SecretListView)
+    return Operation("GET", path, operation_id, "List secrets, newest first", _READING, parameters, SecretListView)
 
 
 def _get(path: str, operation_id: str, key: Parameter) -> Operation:
@@ -98,14 +98,14 @@ def _get(path: str, operation_id: str, key: Parameter) -> Operation:
 
 def _update(path: str, operation_id: str, key: Parameter) -> Operation:
     parameters = (key, _WAIT, _REQUEST_ID, _ACCOUNT)
-    return Operation("POST", path, operation_id, "Give a secret a new value", _WRITING, parameters, SecretView, Update)
+    return Operation("POST", path, operation_id, "Update a secret's value", _WRITING, parameters, SecretView, Update)
 
 
 def _delete(path: str, operation_id: str, key: Parameter) -> Operation:
     return Operation("POST", path, operation_id, "Delete a secret", _WRITING, (key, _ACCOUNT), SecretView, Nothing)
 
 
-#: By id before by name. POST /v1/secrets/id/delete is by name all the same, since it has one part less.
+#: By id before by name. POST /v1/secrets/id/delete still matches by name, since it has one segment less.
 OPERATIONS = (
     _create("/v1/secrets", "createSecret"),
     _list("/v1/secrets", "listSecrets"),
@@ -115,6 +115,6 @@ OPERATIONS = (
     _get("/v1/secrets/{name}", "getSecret", _NAME),
     _update("/v1/secrets/{name}", "updateSecret", _NAME),
     _delete("/v1/secrets/{name}/delete", "deleteSecret", _NAME),
-    Operation("GET", "/readyz", "readyz", "Whether it takes requests"),
-    Operation("GET", "/healthz", "healthz", "Whether the process lives"),
+    Operation("GET", "/readyz", "readyz", "Check whether the gateway accepts requests"),
+    Operation("GET", "/healthz", "healthz", "Check whether the process is alive"),
 )

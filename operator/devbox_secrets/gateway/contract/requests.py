@@ -1,4 +1,4 @@
-"""The models of request bodies, and the errors for bodies that don't match.
+"""The models of request bodies, and the errors for invalid bodies.
 
 A message names only the contract's own fields: anything else in a body may be a value.
 """
@@ -12,13 +12,13 @@ from devbox_secrets.api.validation import VARIABLE_MAX_BYTES, VARIABLE_MAX_LENGT
 from devbox_secrets.errors import InvalidValue
 from devbox_secrets.gateway.contract.errors import bad_request
 
-#: Room for the largest value with each of its bytes escaped (\u0001), and for the JSON around it.
+#: Enough for the largest value with each byte escaped (\u0001), and for the JSON around it.
 MAX_BYTES = 1 << 20
-#: How many secrets a page has, and can have.
+#: How many secrets a page has by default and at most.
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 5000
 
-# What names and values may be, for the OpenAPI document: api.validation checks them, and has the sentences.
+# The rules for names and values, for the OpenAPI document; api.validation checks them and has the messages.
 Name = Annotated[
     str,
     Field(
@@ -29,7 +29,7 @@ Name = Annotated[
 Value = Annotated[
     SecretStr,
     Field(
-        description=f"The value, without a NUL. `NAME=value` in UTF-8 with the NUL after it can have"
+        description=f"The value, without NUL characters. `NAME=value` in UTF-8 and a final NUL byte may take at most"
         f" {VARIABLE_MAX_BYTES:,} bytes.",
         json_schema_extra={"pattern": r"^[^\u0000]*$", "maxLength": VARIABLE_MAX_BYTES - len("A=") - len("\0")},
     ),
@@ -37,7 +37,7 @@ Value = Annotated[
 
 
 class Body(BaseModel):
-    """The JSON object of a request: these fields and no others."""
+    """The JSON object in a request; it may have no other fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -56,7 +56,7 @@ class Update(Body):
 
 
 class Nothing(Body):
-    """A deletion's body: empty, or an empty object."""
+    """The body of a deletion: empty or an empty object."""
 
 
 B = TypeVar("B", bound=Body)
@@ -66,17 +66,17 @@ def parse_body(raw: bytes, model: type[B]) -> B:
     """Parse a body.
 
     Raises:
-        ErrorResponse: it isn't JSON, or its fields aren't those of the model.
+        ErrorResponse: it isn't JSON, or its fields don't match the model.
     """
     if not raw.strip() and model is Nothing:
         return model()
     try:
         found = json.loads(raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        # From None, here and below: the exception in hand carries the body.
-        raise bad_request("the request's body isn't JSON in UTF-8") from None
+        # From None, here and below: the original exception contains the body.
+        raise bad_request("the request body isn't valid JSON in UTF-8") from None
     if not isinstance(found, dict):
-        raise bad_request("the request's body must be a JSON object")
+        raise bad_request("the request body must be a JSON object")
     try:
         return model.model_validate(found)
     except ValidationError as error:
@@ -92,14 +92,14 @@ def to_bytes(value: SecretStr) -> SecretBytes:
     try:
         return SecretBytes(value.get_secret_value().encode())
     except UnicodeEncodeError:
-        # From None: the exception in hand carries the value.
-        raise InvalidValue("the field `value` holds half of a surrogate pair, which isn't Unicode text") from None
+        # From None: the original exception contains the value.
+        raise InvalidValue("the field `value` contains an unpaired surrogate, which isn't valid Unicode") from None
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise bad_request("a field is in the request's body twice")
+        raise bad_request("the request body has a duplicate field")
     return found
 
 
@@ -112,8 +112,8 @@ def _sentence(error: ValidationError, model: type[Body]) -> str:
     wrong = error.errors(include_input=False, include_context=False, include_url=False)[0]
     if wrong["type"] == "extra_forbidden":
         fields = " and ".join(f"`{name}`" for name in model.model_fields)
-        return f"the request's body has a field that isn't known here; it can have {fields or 'none'}"
+        return f"the request body has an unknown field; allowed: {fields or 'none'}"
     field = wrong["loc"][0]
     if wrong["type"] == "missing":
-        return f"the request's body lacks the field `{field}`"
-    return f"the field `{field}` must be a string of Unicode characters"
+        return f"the request body has no field `{field}`"
+    return f"the field `{field}` must be a Unicode string"

@@ -1,4 +1,4 @@
-"""The bodies of responses: models from which the OpenAPI document comes. Pure."""
+"""The models of response bodies, from which the OpenAPI document is generated. Pure."""
 
 from typing import Annotated
 
@@ -11,13 +11,13 @@ Milliseconds = Annotated[int, Field(description="Milliseconds since 1970, UTC.",
 
 
 class ResponseBody(BaseModel):
-    """The JSON object of a response."""
+    """The JSON object in a response."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class SecretView(ResponseBody):
-    """A secret, never its value."""
+    """A secret without its value."""
 
     id: Annotated[
         str,
@@ -25,19 +25,23 @@ class SecretView(ResponseBody):
     ]
     name: Annotated[str, Field(description="The environment variable's name, unique in the account.")]
     create_time_ms: Milliseconds
-    update_time_ms: Annotated[Milliseconds, Field(description="When the value was last set, in the same unit.")]
+    update_time_ms: Annotated[
+        Milliseconds, Field(description="When the value was last set, in milliseconds since 1970, UTC.")
+    ]
 
 
 class SecretListView(ResponseBody):
-    """A page of an account's secrets, the newest first."""
+    """A page of an account's secrets, newest first."""
 
     secrets: list[SecretView]
-    has_more: Annotated[bool, Field(description="Whether there are older ones: ask for those after the last `id`.")]
+    has_more: Annotated[
+        bool, Field(description="Whether there are older secrets; pass the last `id` as `starting_after` to get them.")
+    ]
     total_count: Annotated[int, Field(ge=0, description="How many secrets the account has.")]
 
 
 class ErrorView(ResponseBody):
-    """What is wrong. Nothing that was sent is repeated."""
+    """An error. It repeats nothing from the request."""
 
-    message: Annotated[str, Field(description="A sentence for people.")]
-    code: Annotated[str, Field(description="A word for the status.", json_schema_extra={"enum": [*CODES.values()]})]
+    message: Annotated[str, Field(description="What is wrong, for people.")]
+    code: Annotated[str, Field(description="The status as a word.", json_schema_extra={"enum": [*CODES.values()]})]

@@ -1,1 +1,1 @@
-"""HTTP around the endpoints: the server, its limits, the audit log, the rate limit."""
+"""HTTP around the endpoints: the server and its limits, the audit log, the rate limit."""

@@ -1,8 +1,8 @@
-"""The audit log's line and the metrics of each request.
+"""The audit log line and the metrics of each request.
 
-Nothing that was sent reaches them, since a name or a path may be a value in the wrong place. The path is the
-template of its endpoint, the secret is named only if it exists, so is the account unless it is the token's own, and
-x-request-id is hashed.
+They contain nothing as it was sent, since a name or a path may be a value in the wrong place. The path is the
+endpoint's template, x-request-id is hashed, and a secret, or an account other than the token's own, is named only if
+it exists.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from starlette.requests import Request
 from devbox_secrets.gateway import metrics
 from devbox_secrets.gateway.contract.operations import REQUEST_ID_HEADER
 
-#: The kubelet's, every other second: neither logged nor counted.
+#: The kubelet's requests, one every few seconds: neither logged nor counted.
 _PROBES = ("/healthz", "/readyz")
 _METHODS = ("GET", "POST")
 _HASH_DIGITS = 16
@@ -30,31 +30,31 @@ _MAX_USER_LENGTH = 256
 
 @dataclass(slots=True)
 class AuditEntry:
-    """What is known of a request so far."""
+    """What is known about a request so far."""
 
     user: str | None = None
     account: str | None = None
     secret: str | None = None
     id: str | None = None
     status: int | None = None
-    """The response's; None for a client that disconnected before."""
+    """The response's status; None if the client disconnected before."""
 
     def set_user(self, name: str) -> None:
-        """Note whose token the request carries."""
+        """Record the user of the request's token."""
         self.user = name[:_MAX_USER_LENGTH]
 
     def set_account(self, account: str) -> None:
-        """Note the account, which is the token's own or has secrets that the caller may see."""
+        """Record the account, which is the user's own or has secrets that the caller may see."""
         self.account = account
 
     def set_secret(self, account: str, name: str, secret_id: str) -> None:
-        """Note the secret, which exists, and its account."""
+        """Record the secret, which exists, and its account."""
         self.account, self.secret, self.id = account, name, secret_id
 
 
 @contextmanager
 def audited(request: Request, template: str | None, log: logging.Logger | None) -> Iterator[AuditEntry]:
-    """Give a request's entry; at the end count the request, and log it where there is a log."""
+    """Yield a request's entry; at the end count the request, and log it if there is a log."""
     entry, started = AuditEntry(), time.monotonic()
     if template in _PROBES:
         yield entry

@@ -1,9 +1,9 @@
-"""Lets a server end between its HTTP/2 requests, so that a client that sends a request again has nothing done twice.
+"""Shuts a server down between its HTTP/2 requests, so that a client's retry has no effect twice.
 
-GOAWAY tells an HTTP/2 client which of its requests are still answered. httpcore, and so Runloop's Python SDK, drops
-these responses all the same (its pull request 1054), and the SDK sends the requests again: a deletion that was done
-then finds nothing. So a server that ends finishes its HTTP/2 requests, begins no other, and sends GOAWAY only then.
-A request that came meanwhile gets 503 after it. HTTP/1.1 needs none of this: there a response ends the connection.
+GOAWAY tells an HTTP/2 client which of its requests will still get a response. httpcore, and so Runloop's Python SDK,
+drops these responses anyway (its pull request 1054), and the SDK retries the requests: a retried deletion then finds
+nothing. So a server that shuts down finishes its HTTP/2 requests, starts no others, and only then sends GOAWAY.
+Requests that arrive meanwhile get a 503 after it. HTTP/1.1 needs none of this: there a response closes the connection.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from devbox_secrets.gateway.contract.errors import restarting
 from devbox_secrets.gateway.http.responses import json_error
 
-#: What a task of the server needs to send what it was given, or to hear that it ends.
+#: How long a server task needs to send its response, or to notice the shutdown.
 _SENT_SECONDS = 0.1
 
 
 class Drain:
-    """An application of one server, which begins no HTTP/2 request once the server ends."""
+    """An application for one server, which starts no HTTP/2 request once the server shuts down."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -30,7 +30,7 @@ class Drain:
         self._told = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or ask to send it once more, to another server."""
+        """Serve a request, or ask the client to retry it with another server."""
         if scope["type"] != "http" or scope["http_version"] != "2":
             await self._app(scope, receive, send)
         elif self._is_ending:
@@ -49,7 +49,7 @@ class Drain:
                 self._idle.set()
 
     async def end(self, shutdown: Callable[[], None], seconds: float) -> None:
-        """Have the server shut down when no HTTP/2 request is in progress, or after so many seconds."""
+        """Shut the server down when no HTTP/2 request is in progress, or after `seconds`."""
         self._is_ending = True
         if self._in_progress:
             with suppress(TimeoutError):

@@ -1,8 +1,8 @@
 """The rate limit per user: a token bucket, by the generic cell rate algorithm.
 
-A bucket is kept as the time at which it is full again (the generic cell rate algorithm), so a full one needs no entry.
-Each rejected request gets a time of its own for its retry, after those that were given out before. So a burst from a
-client that waits as told passes one by one, at the rate, without a second rejection.
+A bucket is stored as the time at which it is full again, so a full one needs no entry. Each rejected request gets its
+own time to retry, after those of earlier ones. So if the client waits that long, its burst passes one request at a
+time, at the allowed rate, without a second rejection.
 """
 
 import time
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from devbox_secrets.gateway import metrics
 from devbox_secrets.gateway.contract.errors import MAX_RETRY_AFTER_SECONDS, too_many_requests
 
-#: Users with a bucket that isn't full; beyond it, the one whose last request is oldest gets a full one.
+#: Maximum number of users with a bucket that isn't full; beyond it, the least recently active user gets a full one.
 _MAX_USERS = 10_000
-#: The rounding error of sums of such times.
+#: Tolerance for rounding errors in sums of times.
 _ROUNDING = 1e-6
 
 
 class RateLimiter:
-    """The buckets of this process."""
+    """The token buckets of this process."""
 
     def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1 / per_second if per_second else 0.0
@@ -28,14 +28,14 @@ class RateLimiter:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        """Give the number of users with a bucket that isn't full."""
+        """Return the number of users with a bucket that isn't full."""
         return len(self._buckets)
 
     def acquire(self, user: str) -> None:
         """Take a token from a user's bucket.
 
         Raises:
-            ErrorResponse: the bucket is empty; it says when to retry.
+            ErrorResponse: the bucket is empty; the error says when to retry.
         """
         if not self._interval:
             return
@@ -52,7 +52,7 @@ class RateLimiter:
         self._evict(now)
         if wait:
             metrics.REJECTED_REQUESTS.labels("rate_limit").inc()
-            raise too_many_requests("this token's user makes too many calls", wait)
+            raise too_many_requests("too many requests from this token's user", wait)
 
     def _evict(self, now: float) -> None:
         while self._buckets:

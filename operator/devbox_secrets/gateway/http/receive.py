@@ -11,13 +11,13 @@ from devbox_secrets.gateway.contract.errors import ErrorResponse, bad_request, s
 from devbox_secrets.gateway.contract.requests import MAX_BYTES
 
 T = TypeVar("T")
-#: What the long bodies of all requests may take; of each, so much doesn't count: most values are shorter.
+#: Memory for the bodies of all requests. The first bytes of each don't count: most values are shorter.
 _MOST_BYTES = 64 << 20
 _FREE_BYTES = 1 << 14
 
 
 class BodyReader:
-    """Reads bodies, each within its size and time, and all within so much memory."""
+    """Reads bodies within limits: size and time for each, memory for all of them together."""
 
     def __init__(self, timeout_seconds: float, most_bytes: int = _MOST_BYTES) -> None:
         self._timeout_seconds = timeout_seconds
@@ -27,7 +27,7 @@ class BodyReader:
         """Read a request's body.
 
         Raises:
-            ErrorResponse: it is too long, doesn't arrive in time, or there are too many long ones.
+            ErrorResponse: it is too large, doesn't arrive in time, or there are too many large ones.
         """
         raw = bytearray()
         try:
@@ -38,7 +38,7 @@ class BodyReader:
                     self._check(len(raw))
         except TimeoutError:
             raise ErrorResponse(
-                HTTPStatus.REQUEST_TIMEOUT, f"the request's body didn't come within {self._timeout_seconds:g} seconds"
+                HTTPStatus.REQUEST_TIMEOUT, f"the request body didn't arrive within {self._timeout_seconds:g} seconds"
             ) from None
         finally:
             self._left += _counted(len(raw))
@@ -46,9 +46,9 @@ class BodyReader:
 
     def _check(self, length: int) -> None:
         if length > MAX_BYTES:
-            raise bad_request(f"the request's body is over {MAX_BYTES:,} bytes")
+            raise bad_request(f"the request body is larger than {MAX_BYTES:,} bytes")
         if self._left < 0 and _counted(length):
-            raise service_unavailable("too many long bodies come at once")
+            raise service_unavailable("too many large requests at once")
 
 
 def _counted(length: int) -> int:
@@ -56,10 +56,10 @@ def _counted(length: int) -> int:
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do some work while the client is connected; the request's body has been read.
+    """Do some work while the client is connected; the request's body must have been read.
 
     Raises:
-        ClientDisconnect: the client has gone.
+        ClientDisconnect: the client disconnected.
     """
     working, disconnected = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:

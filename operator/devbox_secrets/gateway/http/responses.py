@@ -19,7 +19,7 @@ def json_response(content: ResponseBody) -> Response:
 
 
 def json_error(error: DevboxSecretsError) -> Response:
-    """Respond with an error of this package, and log one that the caller can't be blamed for."""
+    """Respond with an error of this package; log it if the caller isn't at fault."""
     response = error_response(error)
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and response is not error:
         LOG.warning("%s", error)
@@ -27,9 +27,9 @@ def json_error(error: DevboxSecretsError) -> Response:
 
 
 def json_failure(error: Exception) -> Response:
-    """Respond to an unexpected error, and log its type and place: its text and traceback may hold a value."""
+    """Respond to an unexpected error; log only its type and place, since its text and traceback may contain a value."""
     LOG.error("%s: %s", _origin(error), type(error).__name__)
-    return _write(ErrorResponse(HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed; its log says at what"))
+    return _write(ErrorResponse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; see the gateway's log"))
 
 
 def _write(error: ErrorResponse) -> Response:
@@ -38,7 +38,7 @@ def _write(error: ErrorResponse) -> Response:
 
 
 def _origin(error: BaseException) -> str:
-    """Name the line that failed, which is our code or a library's and holds no value."""
+    """Return the line of code that failed, which contains no value."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

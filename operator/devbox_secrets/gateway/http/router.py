@@ -19,17 +19,17 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[E]):
-    """What was found for a request."""
+    """The endpoint for a request."""
 
     template: str | None
-    """The path with its parameters' names in the place of their values; None for an unknown path."""
+    """The path with parameter names instead of values; None for an unknown path."""
     parameters: Mapping[str, str]
     endpoint: E | ErrorResponse
-    """The error is for a path or a method that doesn't exist."""
+    """An error for a path or a method that doesn't exist."""
 
 
 class Router(Generic[E]):
-    """Endpoints by method and path, such as `/v1/secrets/{name}`; of several for one request the first answers it."""
+    """Endpoints by method and path, such as `/v1/secrets/{name}`; if several match a request, the first is used."""
 
     def __init__(self, endpoints: Iterable[tuple[str, str, E]]) -> None:
         self._paths: dict[str, tuple[re.Pattern[str], dict[str, E]]] = {}
@@ -38,7 +38,7 @@ class Router(Generic[E]):
             self._paths.setdefault(template, (pattern, {}))[1][method] = endpoint
 
     def find(self, method: str, path: str) -> Match[E]:
-        """Find a request's endpoint; where it is only the method that is unknown, the error names those that are."""
+        """Find a request's endpoint; if only the method is unknown, the error names the allowed ones."""
         first, allowed = None, set[str]()
         for template, (pattern, endpoints) in self._paths.items():
             if match := pattern.fullmatch(path):
@@ -46,12 +46,12 @@ class Router(Generic[E]):
                     return Match(template, match.groupdict(), endpoint)
                 first, allowed = first or template, allowed | endpoints.keys()
         if first is None:
-            return Match(None, {}, ErrorResponse(HTTPStatus.NOT_FOUND, "there is no such endpoint"))
+            return Match(None, {}, ErrorResponse(HTTPStatus.NOT_FOUND, "endpoint not found"))
         return Match(first, {}, method_not_allowed(allowed))
 
 
 def decoded_path(scope: Scope) -> str:
-    """Give a request's path; an encoded slash belongs to a name: A%2Fdelete is no deletion of A."""
+    """Return a request's path; an encoded slash is part of a name: A%2Fdelete doesn't delete A."""
     raw: bytes = scope.get("raw_path") or b""
     if b"%2f" in raw.lower():
         return unquote(_ENCODED_SLASH.sub("%252F", raw.decode("latin-1")))

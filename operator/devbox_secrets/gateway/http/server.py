@@ -1,8 +1,8 @@
-"""Serves HTTP/1.1 and HTTP/2, with and without TLS, on one port: h2corn, within bounds for slow and greedy clients.
+"""Serves HTTP/1.1 and HTTP/2 with h2corn, with and without TLS, on one port, with limits for slow and greedy clients.
 
-An h2corn server keeps its certificate for as long as it runs, and with as many connections as it may have it takes no
-other. So there is one listening socket, and another server takes it over when the certificate is a new one or when
-connections wait: the former server closes those without a request, and the others after their responses.
+An h2corn server keeps its certificate until it stops, and accepts no connection beyond its maximum. So there is one
+listening socket, and a new server takes it over when the certificate changes or when connections wait. The old server
+then closes its idle connections, and the others after their responses.
 """
 
 import asyncio
@@ -23,32 +23,32 @@ from devbox_secrets.serving.logs import LogFormat
 from devbox_secrets.serving.tls import Certificate
 
 LOG = logging.getLogger(__name__)
-#: How long a server that is to end waits for a moment without an HTTP/2 request, and how long when it is full.
+#: How long a server waits for a moment without HTTP/2 requests before it shuts down; shorter if it is full.
 _DRAIN_SECONDS = 3
 _DRAIN_WHEN_FULL_SECONDS = 0.25
-#: How long requests may take to end from then on.
+#: How long requests may take after that.
 _GRACE_SECONDS = 6
 _HANDSHAKE_SECONDS = 10
 _CHECK_SECONDS = 0.25
-#: A body that isn't wanted is read and dropped, so that a client that sends first and reads then gets its response.
+#: An unwanted body is read and dropped, so that a client that sends everything before it reads gets its response.
 _DROPPED_BYTES = 16 * MAX_BYTES
 _HEAD_BYTES = 1 << 15
 _STREAMS = 100
-#: What HTTP/2 begins with (RFC 9113, 6.5.2): a connection holds so much of the bodies that nobody has read yet.
+#: HTTP/2's initial window (RFC 9113, 6.5.2): how much of the unread bodies a connection buffers.
 _WINDOW_BYTES = 65_535
 _FRAME_BYTES = 16_384
-#: Requests in progress, for each connection that there may be: over HTTP/2 one has many.
+#: Concurrent requests per allowed connection: over HTTP/2, a connection can have many.
 _CONCURRENCY = 4
-#: Files of the process for each connection that there may be: those of servers that end, and to the API server, count.
+#: Open files per allowed connection: connections of old servers and to the API server count too.
 _FILES = 4
 _OTHER_FILES = 100
-#: Where the kernel tells how many connections wait: tcpi_unacked in struct tcp_info (tcp(7)), of a listening socket.
+#: Offset of the number of waiting connections: tcpi_unacked in a listening socket's struct tcp_info (tcp(7)).
 _WAITING_OFFSET = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What clients may take."""
+    """Limits for clients."""
 
     body_timeout_seconds: float
     response_timeout_seconds: float
@@ -58,24 +58,24 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """An h2corn server that was started."""
+    """A running h2corn server."""
 
     server: H2corn
     drain: Drain
     serving: asyncio.Task[None]
 
     async def end(self, drain_seconds: float) -> None:
-        """End it, and return when the requests in progress have ended."""
+        """Shut down, and return when the requests in progress have finished."""
         await self.tell(drain_seconds)
         await asyncio.wait([self.serving])
 
     async def tell(self, drain_seconds: float) -> None:
-        """Have it take no other connection."""
+        """Stop accepting connections."""
         await self.drain.end(self.server.shutdown, drain_seconds)
 
 
 class Server:
-    """A port, and the h2corn server that takes its connections."""
+    """A port, and the h2corn server that accepts its connections."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Server:
         limits: Limits,
         log_format: LogFormat = "text",
     ) -> None:
-        """Listen, and serve nothing yet.
+        """Listen, but serve nothing yet.
 
         Raises:
             OSError: the port is taken.
@@ -98,12 +98,12 @@ class Server:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def renew(self, drain_seconds: float = _DRAIN_SECONDS) -> None:
-        """Have a new h2corn server take the connections from now on, with the certificate as it is in its files.
+        """Start a new h2corn server for all new connections, with the certificate that is now in the files.
 
-        The former one ends when it has no HTTP/2 request in progress, or after so many seconds.
+        The old server shuts down when it has no HTTP/2 request in progress, or after `drain_seconds`.
 
         Raises:
-            OSError, ValueError: it can't start, and the former one goes on.
+            OSError, ValueError: it can't start, and the old one continues.
         """
         drain = Drain(self._app)
         server = H2corn(drain, self._config)
@@ -122,36 +122,36 @@ class Server:
             ending.add_done_callback(self._ending.discard)
 
     async def watch(self) -> None:
-        """Renew the h2corn server whenever it has ended by itself, or takes no other connection."""
+        """Renew the h2corn server whenever it has exited, or has no connections left."""
         waited = False
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             waits, most = _waiting(self._socket) > 0, self._config.limit_connections
             try:
                 if self._current and self._current.serving.done():
-                    LOG.error("the server ended by itself, and another one starts")
+                    LOG.error("the server exited unexpectedly; starting another one")
                     await self.renew()
                 elif waits and waited and most <= _open_files() - self._files < _FILES * most + _OTHER_FILES:
-                    LOG.warning("all %d connections are taken: those without a request are closed", most)
+                    LOG.warning("all %d connections are in use; closing idle ones", most)
                     await self.renew(_DRAIN_WHEN_FULL_SECONDS)
             except (OSError, ValueError) as error:
-                LOG.error("no server can be started: %s", error)
+                LOG.error("cannot start a server: %s", error)
             waited = waits
 
     async def stop(self) -> None:
-        """Take no other connection, and return when the requests in progress have ended."""
+        """Accept no more connections, and return when the requests in progress have finished."""
         if not self._current:
             self._socket.close()
             return
         await self._current.tell(_DRAIN_SECONDS)
-        self._socket.shutdown(socket.SHUT_RDWR)  # for all who hold it: nothing is taken that would not be served
+        self._socket.shutdown(socket.SHUT_RDWR)  # for all holders: no connection is accepted that nobody serves
         self._socket.close()
         await asyncio.wait([self._current.serving, *self._ending])
 
 
 def _report(serving: asyncio.Task[None]) -> None:
     if error := serving.exception():
-        LOG.info("requests were ended: %s", error)
+        LOG.info("requests were aborted: %s", error)
 
 
 def _listen(port: int, response_timeout_seconds: float) -> socket.socket:
@@ -159,13 +159,13 @@ def _listen(port: int, response_timeout_seconds: float) -> socket.socket:
         it = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
     else:
         it = socket.create_server(("", port), backlog=1024)
-    # Connections inherit it: one whose client doesn't read ends, which over HTTP/1.1 h2corn doesn't see to (tcp(7)).
+    # Connections inherit it (tcp(7)): it closes one whose client doesn't read, which h2corn doesn't do for HTTP/1.1.
     it.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(response_timeout_seconds * 1000))
     return it
 
 
 def most_connections(wanted: int) -> int:
-    """Give how many connections a server may have: h2corn ends when the process may have no more files."""
+    """Return how many connections a server may have; h2corn exits when the process can open no more files."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     return max(min(wanted, (files - _OTHER_FILES) // (_FILES + 1)), 1)
@@ -194,7 +194,7 @@ def _config(socket_number: int, certificate: Certificate | None, limits: Limits,
         timeout_handshake=_HANDSHAKE_SECONDS,
         timeout_request_header=limits.idle_timeout_seconds,
         timeout_keep_alive=limits.idle_timeout_seconds,
-        timeout_request_body_idle=2 * limits.body_timeout_seconds,  # the gateway's own response comes first
+        timeout_request_body_idle=2 * limits.body_timeout_seconds,  # the gateway's own timeout comes first
         h2_timeout_response_stall=limits.response_timeout_seconds,
         h2_timeout_write=limits.response_timeout_seconds,
         timeout_graceful_shutdown=_GRACE_SECONDS,
@@ -206,7 +206,7 @@ def _open_files() -> int:
 
 
 def _waiting(listening: socket.socket) -> int:
-    """Count the connections that were made and that nobody has accepted."""
+    """Count the connections that wait to be accepted."""
     info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING_OFFSET + 4)
     count: int
     (count,) = struct.unpack_from("=I", info, _WAITING_OFFSET)

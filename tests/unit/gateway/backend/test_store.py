@@ -104,8 +104,8 @@ async def test_in_a_namespace_of_another_account_the_home_is_named(
         await create(store, caller)
     assert caught.value.status == 422
     assert str(caught.value) == (
-        "a label gives this namespace to the account platform, and secrets are made there alone: name it in the header"
-        " X-Devbox-Secrets-Account, with a token whose user has the role devbox-secrets-edit in platform"
+        "this namespace belongs to the account platform; name that account in the header X-Devbox-Secrets-Account,"
+        " and use a token whose user has the role devbox-secrets-edit in platform"
     )
 
 
@@ -157,7 +157,7 @@ async def test_the_public_key_is_kept_for_a_while(
 
 
 @pytest.mark.parametrize(
-    ("keys", "sentence"), [(None, "no public keys"), ({}, "no sealing key yet"), ({"newest": "x"}, "no sealing key")]
+    ("keys", "sentence"), [(None, "public keys doesn't exist"), ({}, "no sealing key"), ({"newest": "x"}, "no sealing key")]
 )
 async def test_without_a_public_key_a_creation_is_to_be_retried(
     keys: dict[str, str] | None, sentence: str, server: APIServer, store: Store, caller: Caller

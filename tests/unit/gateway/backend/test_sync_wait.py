@@ -80,7 +80,7 @@ async def test_what_only_people_can_change_is_told_at_once(
     await server.set_status("team-a", "token", ready(message="it is too large", reason="TooLarge"))
     assert await response_of(waiter.wait(caller, record)) == (
         422,
-        "the secret is there, but devboxes don't get this value: it is too large",
+        "the secret was written, but devboxes don't get its value: it is too large",
     )
 
 
@@ -105,7 +105,7 @@ async def test_it_ends_with_the_secret(server: APIServer, waiter: SyncWaiter, ca
 async def test_it_ends_after_its_time(server: APIServer, caller: Caller, record: Record) -> None:
     status, sentence = await response_of(SyncWaiter(server, 0.01).wait(caller, record))
     assert status == 503
-    assert sentence.startswith("the secret is written, but devboxes don't have the value yet")
+    assert sentence.startswith("the secret was written, but devboxes don't have the value yet")
 
 
 async def test_it_ends_when_the_process_stops_and_so_do_later_ones(
@@ -124,7 +124,7 @@ async def test_too_many_do_not_wait(
     monkeypatch.setattr(sync_wait, "_MAX_WAITING", 1)
     waiting = asyncio.create_task(waiter.wait(caller, record))
     await in_turn()
-    assert "too many calls wait here" in (await response_of(waiter.wait(caller, record)))[1]
+    assert "too many requests are already waiting" in (await response_of(waiter.wait(caller, record)))[1]
     waiting.cancel()
 
 
@@ -144,7 +144,7 @@ async def test_without_the_right_to_read_either_it_says_so(
     server.rights[caller.token, "team-a"] = frozenset({"list", "create"})
     status, sentence = await response_of(waiter.wait(caller, record))
     assert status == 403
-    assert sentence.startswith("the secret is written, but the token's user may not see")
+    assert sentence.startswith("the secret was written, but the token's user can't read its status")
 
 
 @pytest.mark.parametrize("error", [Unauthorized("401"), NotFound("404")])

@@ -68,19 +68,19 @@ def test_who_is_not_authenticated_is_told_how_to() -> None:
         (
             error_response(TooManyRequests("GET /: 429", retry_after=3)),
             429,
-            "the cluster's API server has too many requests; try again in 3 seconds",
+            "the Kubernetes API server has too many requests; try again in 3 seconds",
             ("3", "3000"),
         ),
         (
             error_response(RequestTimeout("GET /")),
             503,
-            "the cluster's API server took too long to answer; try again in 2 seconds",
+            "the Kubernetes API server took too long to respond; try again in 2 seconds",
             ("2", "2000"),
         ),
         (
             error_response(Unreachable("GET /: ClientConnectorError")),
             503,
-            "the cluster's API server doesn't answer as it should; try again in 2 seconds",
+            "the Kubernetes API server is unavailable; try again in 2 seconds",
             ("2", "2000"),
         ),
     ],

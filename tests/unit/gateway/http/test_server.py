@@ -133,7 +133,7 @@ async def test_one_that_ends_by_itself_is_replaced(
         monkeypatch.setattr(server, "H2corn", H2corn)
         await ended.wait()
         assert (await asyncio.to_thread(ask, port)).startswith(OK)
-        assert "ended by itself" in caplog.text
+        assert "exited unexpectedly" in caplog.text
 
 
 async def test_connections_without_a_request_go_when_others_wait_and_requests_stay(
@@ -148,7 +148,7 @@ async def test_connections_without_a_request_go_when_others_wait_and_requests_st
         app.may_answer.set()
         assert (await asyncio.to_thread(ask, port)).startswith(OK)
         assert (await in_progress).startswith(OK)
-        assert "all 10 connections are taken" in caplog.text
+        assert "all 10 connections are in use" in caplog.text
         for connection in idle:
             connection.close()
 
