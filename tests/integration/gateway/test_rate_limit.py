@@ -33,7 +33,9 @@ def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
         answers = [api.get("/v1/secrets") for _ in range(BURST + 3)]
         assert quiet.get("/v1/secrets").status_code == 200
     refused = next(answer for answer in answers if answer.status_code != 200)
-    assert "too many requests from this token's user; try again in 1 second" in error_message(refused, 429, "TooManyRequests")
+    assert "too many requests from this token's user; try again in 1 second" in error_message(
+        refused, 429, "TooManyRequests"
+    )
     assert refused.headers["Retry-After"] == "1"
     assert 0 < int(refused.headers["Retry-After-Ms"]) <= 1000 / PER_SECOND
     counted = limited.process.metric('devbox_secrets_gateway_rejected_requests_total{reason="rate_limit"}')

@@ -205,6 +205,8 @@ def test_wait_is_true_or_false(api: httpx.Client, wait: str) -> None:
 def test_a_deletion_doesn_t_pretend(api: httpx.Client) -> None:
     secret = create(api, "TOKEN")
     for path in ("/v1/secrets/TOKEN/delete", f"/v1/secrets/id/{secret['id']}/delete"):
-        assert "wait=true isn't supported for deletions" in error_message(api.post(path, params=WAIT), 400, "BadRequest")
+        assert "wait=true isn't supported for deletions" in error_message(
+            api.post(path, params=WAIT), 400, "BadRequest"
+        )
         assert api.get("/v1/secrets/TOKEN", params=WAIT).json() == secret
     assert api.post("/v1/secrets/TOKEN/delete", params={"wait": "false"}).json() == secret

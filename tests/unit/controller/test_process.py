@@ -316,7 +316,9 @@ async def test_of_an_error_that_nobody_expects_the_log_has_the_type_alone(
     async with cluster.running():
         cluster.have("A", seal("canary-value", "A"))
         await settle()
-        assert [line for line in caplog.messages if "retrying" in line] == ["account team: retrying in 0.2s: ValueError"]
+        assert [line for line in caplog.messages if "retrying" in line] == [
+            "account team: retrying in 0.2s: ValueError"
+        ]
         await asyncio.sleep(0.3)
         assert cluster.values() == {"A": "canary-value"}
     assert "canary" not in caplog.text

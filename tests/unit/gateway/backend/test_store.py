@@ -157,7 +157,8 @@ async def test_the_public_key_is_kept_for_a_while(
 
 
 @pytest.mark.parametrize(
-    ("keys", "sentence"), [(None, "public keys doesn't exist"), ({}, "no sealing key"), ({"newest": "x"}, "no sealing key")]
+    ("keys", "sentence"),
+    [(None, "public keys doesn't exist"), ({}, "no sealing key"), ({"newest": "x"}, "no sealing key")],
 )
 async def test_without_a_public_key_a_creation_is_to_be_retried(
     keys: dict[str, str] | None, sentence: str, server: APIServer, store: Store, caller: Caller
