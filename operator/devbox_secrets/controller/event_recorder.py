@@ -1,6 +1,6 @@
-"""Records Events on AccountSecrets, on the sealing keys, and on namespaces: those without a home or a writable Secret.
+"""Records Events on AccountSecrets, on the sealing keys, and on namespaces without a home or a writable account Secret.
 
-An Event is for people: one that can't be created is a line in the log, and holds nothing back.
+Events are best effort: if one can't be created, that is logged and nothing else is affected.
 """
 
 import logging
@@ -26,7 +26,7 @@ class EventRecorder:
         self._cache = cache
         self._identity = identity
         self._clock = clock
-        # What was wrong at the last scan, and what was recorded.
+        # The problems found by the last scan, and those already recorded.
         self._seen: set[tuple[Namespace, Event]] = set()
         self._recorded: set[tuple[Namespace, Event]] = set()
 
@@ -38,7 +38,7 @@ class EventRecorder:
             "namespace": secret.namespace,
             "name": secret.name,
             "uid": secret.uid,
-            # Of the state that it's about: the same said of a later one is another Event.
+            # Identifies the state: the same message about a later state is another Event.
             "resourceVersion": secret.resource_version,
         }
         await self._create(regarding, event)
@@ -48,14 +48,14 @@ class EventRecorder:
         await self._create({"apiVersion": "v1", "kind": "Secret", "namespace": namespace, "name": KEYS_SECRET}, event)
 
     async def record_namespaces(self) -> None:
-        """Record an Event on each namespace whose account has no home, or in whose account Secret we can't write.
+        """Record an Event on each namespace whose account has no home, or whose account Secret we can't write.
 
-        Of what was so at the last scan already: whoever creates both namespaces at once creates one first.
+        Only for problems that the last scan found as well: someone who creates both namespaces creates one first.
         """
         without_home = list(self._without_home())
         found = {*without_home, *self._stuck_secrets()}
         for namespace, event in sorted((found & self._seen) - self._recorded, key=lambda each: each[0].name):
-            # In the namespace itself, where those look who miss something there.
+            # In the namespace itself, where users look when something is missing.
             name = namespace.name
             await self._create({"apiVersion": "v1", "kind": "Namespace", "namespace": name, "name": name}, event)
             self._recorded.add((namespace, event))
@@ -80,6 +80,6 @@ class EventRecorder:
         try:
             await self._writer.create_event(regarding, event, time, self._identity)
         except APIError as error:
-            LOG.info("an Event couldn't be created: %s", error)
+            LOG.info("cannot create an Event: %s", error)
         else:
             metrics.WRITES.labels("event").inc()

@@ -1,4 +1,4 @@
-"""Manages the sealing keys: reads, creates, rotates and publishes them, and writes back those that were lost."""
+"""Manages the sealing keys: reads, creates, rotates and publishes them, and writes back lost ones."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 
 
 class KeyManager:
-    """The keys as they are in the cluster, as of the last `refresh`."""
+    """The keys in the cluster, as of the last `refresh`."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class KeyManager:
         sealed: Callable[[], Iterable[str] | None],
         record: Callable[[Event], Awaitable[None]],
     ) -> None:
-        """Take what gives every sealed value of the cluster, None before they are known, and what records an Event."""
+        """Create a manager; `sealed` returns every sealed value in the cluster, or None before they are known."""
         self.keyring = Keyring(())
         self._store = store
         self._clock = clock
@@ -47,7 +47,7 @@ class KeyManager:
         self._record = record
         self._turn = asyncio.Lock()
         self._version = ""
-        # Until it was told: publishing may fail before that.
+        # Kept until `refresh` has returned it, since publishing may fail before that.
         self._added = False
         self._lost: frozenset[str] = frozenset()
         self._rejected: str | None = None
@@ -55,19 +55,19 @@ class KeyManager:
 
     @property
     def stored(self) -> Keyring:
-        """The keys that the Secret holds: none while it has lost some, since memory may hold the newest."""
+        """The keys in the Secret; none while it has lost some, since the newest may be in memory only."""
         return Keyring(()) if self._lost else self.keyring
 
     @property
     def missing(self) -> bool:
-        """Whether values are sealed with keys, and there is none: neither stored nor in memory."""
+        """Whether there are sealed values but no key, neither stored nor in memory."""
         return not self.keyring and bool(self._used())
 
     async def refresh(self, *, write: bool) -> bool:
-        """Read the keys; tell whether there are new ones.
+        """Read the keys; return whether there are new ones.
 
-        With `write`, create the first key where there is none and no value needs one, and the next key when it is
-        due. Publish the public halves of stored keys only, so that every value that people seal can be opened.
+        With `write`, create the first key if there is none and no value needs one, and the next key when it is due.
+        Only keys that are stored are published, so that every value that users seal can be opened.
 
         Raises:
             APIError: the key Secret or the ConfigMap can't be read or written.
@@ -83,10 +83,10 @@ class KeyManager:
             return added
 
     async def write_back(self) -> None:
-        """Write the keys back that the Secret has lost, before the memory that holds them is gone.
+        """Write back the keys that the Secret has lost, before this process exits.
 
         Raises:
-            APIError: they can't be read or written.
+            APIError: the keys can't be read or written.
         """
         async with self._turn:
             stored = await self._read()
@@ -109,50 +109,50 @@ class KeyManager:
         self._added = self._added or bool(added)
         if lost:
             LOG.warning(
-                "the Secret %s has lost sealing keys: %s; they are in memory and stay in use",
+                "sealing keys are missing in the Secret %s: %s; using the copies in memory",
                 KEYS_SECRET,
                 _listed(lost),
             )
-        newest = f", the newest {keyring.newest.public.id}" if keyring else " that can be read"
+        newest = f" (newest: {keyring.newest.public.id})" if keyring else ""
         if added or removed or not keyring:
             LOG.info(
                 "sealing keys: %d%s; added: %s; removed: %s", len(keyring), newest, _listed(added), _listed(removed)
             )
 
     async def _complete(self, stored: StoredKeys) -> None:
-        """Write what the Secret lacks: the keys that it lost, or a new one, or the right time of one."""
+        """Write what the Secret lacks: lost keys, a new key, or correct creation times."""
         since = None if self._lost else self._requested(stored.rotate)
         entries, what = self._lacking(stored, since)
         if not entries and since is None:
             return
         try:
-            # A request goes once it's met. If it stayed, it would ask for another key when all are lost one day.
+            # A request is removed once it's met. Otherwise it would ask for another key if all keys are ever lost.
             await self._store.write(stored, entries, answered=since is not None)
         except Conflict:
-            LOG.info("someone else changed the sealing keys just now; looking again")
+            LOG.info("the sealing keys were changed meanwhile; reading them again")
         else:
             LOG.log(logging.WARNING if self._lost else logging.INFO, "%s: %s", what, _listed(entries))
         await self._read()
 
     def _lacking(self, stored: StoredKeys, since: datetime | None) -> tuple[dict[str, SecretBytes], str]:
-        """Give what is to be written, and what to call it."""
+        """Return what to write, and how to log it."""
         if self._lost:
-            return _dumped(self.keyring[key_id] for key_id in self._lost), "wrote lost sealing keys back from memory"
+            return _dumped(self.keyring[key_id] for key_id in self._lost), "wrote back lost sealing keys from memory"
         now = self._clock()
         dated = redated(self.keyring, now)
         newest = self.keyring.newest.created if self.keyring else None
         if is_due(newest, since, self._rotate_every, now):
             key = KeyPair.generate(creation_time(dated.newest.created if dated else newest, now))
-            return _dumped([*dated.values(), key]), "made a new sealing key"
-        # Only where it's known that no value needs another one: that might come back.
+            return _dumped([*dated.values(), key]), "created a new sealing key"
+        # Only if it's known that no value needs another key, which might come back.
         if not stored.entries and self._used() == frozenset():
-            return _dumped([KeyPair.generate(now)]), "made the first sealing key"
+            return _dumped([KeyPair.generate(now)]), "created the first sealing key"
         if newest is not None and newest > now + CLOCK_SKEW:
-            return _dumped(dated.values()), "dated sealing keys from the future as created now"
-        return {}, "made no new sealing key, since the newest one isn't older than was asked for"
+            return _dumped(dated.values()), "corrected the creation times of sealing keys from the future"
+        return {}, "created no new sealing key, since the newest one is recent enough"
 
     async def _report(self, *, write: bool) -> None:
-        """Say once that keys are missing."""
+        """Report once that keys are missing."""
         missing = self.missing
         if missing and not self._logged:
             LOG.error("%s", KEYS_LOST.message)
@@ -168,7 +168,7 @@ class KeyManager:
         request = read_rotation_request(text, self._clock())
         if request.rejection and text != self._rejected:
             LOG.warning(
-                "the annotation %s of the Secret %s asks for no new key: %s",
+                "ignoring the annotation %s of the Secret %s: %s",
                 ROTATE_ANNOTATION,
                 KEYS_SECRET,
                 request.rejection,

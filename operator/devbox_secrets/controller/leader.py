@@ -1,10 +1,10 @@
-"""Leader election by a Lease: decides whether this replica may write.
+"""Leader election with a Lease: decides whether this replica may write.
 
-Clocks are never compared between machines: a replica waits from when it saw the Lease change last,
-and the leader stops by itself, earlier than any other would start. A process that was frozen finds
-its term expired when it wakes, and so does one whose machine was paused: there the monotonic clock stops as well,
-and the wall clock is set later, so the term ends by whichever of the two is ahead. What is sent before either
-tells is refused by its resourceVersion, as is what was on its way.
+Clocks are never compared between machines: a replica counts from when it last saw the Lease change,
+and the leader stops on its own, before any other replica starts. A process that was frozen finds its
+term expired when it resumes. So does one whose machine was paused: there the monotonic clock stops too,
+but the wall clock is set forward, so a term expires by whichever clock is ahead. A write that is sent
+before a clock shows this fails because of its resourceVersion, as does one that was already in flight.
 """
 
 import asyncio
@@ -19,21 +19,21 @@ from devbox_secrets.kube.client import Body
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds for which the others leave a holder alone that doesn't renew.
+#: Seconds for which other replicas accept a holder that doesn't renew.
 LEASE_DURATION_SECONDS = 9
-#: Seconds after its last renewal for which the leader itself goes on writing.
+#: Seconds after its last renewal for which the leader keeps writing.
 RENEW_DEADLINE_SECONDS = 7.0
-#: Seconds from the start of one try to acquire or renew the Lease to the next.
+#: Seconds between the starts of two attempts to acquire or renew the Lease.
 RETRY_PERIOD_SECONDS = 1.0
-#: An int32: anyone may have written the largest.
+#: leaseTransitions is an int32, and someone may have written its maximum.
 _MOST_TRANSITIONS = 2**31 - 1
-#: Two renewals fit into the deadline: a leader that gets each answer after three seconds stays one.
+#: Two renewals fit into the deadline: a leader stays leader even if each response takes three seconds.
 _REQUEST_SECONDS = 3.4
 _PREPARE_RETRY_SECONDS = 1.0
 
 
 class LeaderElector:
-    """Acquires, renews, loses and releases the Lease; the one place that knows whether this replica leads."""
+    """Acquires, renews, loses and releases the Lease; the only place that knows whether this replica leads."""
 
     def __init__(
         self,
@@ -44,12 +44,12 @@ class LeaderElector:
         wall_clock: Callable[[], float] = time.time,
         reconnected: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self.problem: str | None = "the Lease was not read yet"
-        """Why the Lease could not be read or renewed the last time, if so."""
+        self.problem: str | None = "the Lease has not been read yet"
+        """Why the Lease couldn't be read or renewed the last time; None if it could."""
         self.term = 0
-        """Counts how often it was acquired: at two moments of one term nobody else led in between."""
+        """How often the Lease was acquired: within one term, no other replica has led."""
         self.leading = asyncio.Event()
-        """Set while this replica leads and is prepared to: what works waits for it."""
+        """Set while this replica leads and is prepared; the workers wait for it."""
         self._writer = writer
         self._namespace = namespace
         self._identity = identity
@@ -62,31 +62,31 @@ class LeaderElector:
         self._expiry: asyncio.TimerHandle | None = None
         self._seen: tuple[str, str] | None = None
         self._seen_at = float("-inf")
-        # The Lease as our last renewal left it.
+        # The Lease after our last renewal.
         self._renewed: Body | None = None
         self._version = 0
 
     def is_leader(self) -> bool:
-        """Tell whether this replica may write now."""
+        """Return whether this replica may write now."""
         return self._clock() < self._until and self._wall_clock() < self._until_by_wall
 
     async def run(self) -> None:
-        """Acquire the Lease when it's free, renew it while it's ours."""
+        """Acquire the Lease when it's free, and renew it while it's ours."""
         while True:
             started = self._clock()
             await self.acquire_or_renew()
             await asyncio.sleep(max(started + RETRY_PERIOD_SECONDS - self._clock(), 0))
 
     async def lead(self, prepare: Callable[[], Awaitable[None]]) -> None:
-        """In each term: prepare, and let those who wait for `leading` go on until the Lease is lost."""
+        """In each term, prepare, then set `leading` until the Lease is lost."""
         while True:
             await self._acquired.wait()
             term = self.term
             try:
                 await prepare()
-            except Exception as error:  # noqa: BLE001 - no one object keeps every replica from leading
+            except Exception as error:  # noqa: BLE001 - no single object keeps every replica from leading
                 reason = str(error) if isinstance(error, APIError) else type(error).__name__
-                LOG.warning("not ready to write yet: %s", reason)
+                LOG.warning("cannot start leading yet: %s", reason)
                 await asyncio.sleep(_PREPARE_RETRY_SECONDS)
                 continue
             if term != self.term or not self.is_leader():
@@ -97,18 +97,18 @@ class LeaderElector:
             LOG.info("lost the lease")
 
     async def acquire_or_renew(self) -> None:
-        """Try once; what can't be read or written is tried again the next time.
+        """Try once; after a failure, `run` tries again.
 
-        Nothing else asks the API server as often, so this is also what notices when it's back: `reconnected` is called,
-        and told whether the Lease is older than what was seen of it, as after a restore of etcd from a snapshot.
+        No other request is as frequent, so this also notices when the API server is back: `reconnected` is called, with
+        whether the Lease is older than before, as after a restore of etcd from a snapshot.
         """
         version = self._version
         try:
             await self._acquire_or_renew()
         except Conflict as error:
-            LOG.info("the Lease: %s", error)
+            LOG.info("conflict on the Lease: %s", error)
         except APIError as error:
-            if self.problem != (problem := f"the Lease can't be read or renewed: {error}"):
+            if self.problem != (problem := f"cannot read or renew the Lease: {error}"):
                 LOG.warning("%s", problem)
             self.problem = problem
         else:
@@ -118,7 +118,7 @@ class LeaderElector:
                 self._reconnected(is_older)
 
     async def release(self) -> None:
-        """Give the Lease back, so that the next leader needn't wait."""
+        """Release the Lease, so that the next leader needn't wait."""
         if not self.is_leader():
             return
         self._expire()
@@ -127,10 +127,10 @@ class LeaderElector:
             if (lease.get("spec") or {}).get("holderIdentity") == self._identity:
                 await self._write({"holderIdentity": ""}, lease)
         except APIError as error:
-            LOG.info("the Lease can't be released: %s", error)
+            LOG.info("cannot release the Lease: %s", error)
 
     async def _acquire_or_renew(self) -> None:
-        # A leader needn't read first: if anyone else wrote the Lease, the renewal is refused.
+        # A leader needn't read first: if someone else wrote the Lease, the renewal fails.
         lease, self._renewed = (self._renewed if self.is_leader() else None), None
         if lease is None:
             lease = await self._read()
@@ -140,9 +140,9 @@ class LeaderElector:
             self._seen, self._seen_at = (holder, renew_time), self._clock()
         alive = self._clock() < self._seen_at + LEASE_DURATION_SECONDS
         if holder not in {"", self._identity} and alive:
-            self._expire()  # where it was ours: someone emptied or replaced the Lease
+            self._expire()  # if it was ours, someone cleared or replaced the Lease
             return
-        # From before the request: the others count from when they see its result.
+        # Counted from before the request: other replicas count from when they see its result.
         asked, asked_by_wall = self._clock(), self._wall_clock()
         self._renewed = await self._write(self._claim(spec, holder), lease)
         self._extend(asked + RENEW_DEADLINE_SECONDS, asked_by_wall + RENEW_DEADLINE_SECONDS)
@@ -159,7 +159,7 @@ class LeaderElector:
         return lease
 
     def _extend(self, until: float, until_by_wall: float) -> None:
-        """Lead until a time of the clocks, in a new term unless the last one goes on."""
+        """Lead until these times; start a new term unless the last one still runs."""
         if not self.is_leader():
             self._expire()
             if until <= self._clock() or until_by_wall <= self._wall_clock():
@@ -174,7 +174,7 @@ class LeaderElector:
         self._acquired.set()
 
     def _expire(self) -> None:
-        """End the term: also for those who wait for that, whom time alone doesn't wake."""
+        """End the term and wake those who wait for that; the clocks alone don't wake them."""
         self._until = float("-inf")
         if self._expiry:
             self._expiry.cancel()
@@ -191,9 +191,9 @@ class LeaderElector:
 
 
 async def _in_time(request: Awaitable[Body]) -> Body:
-    """Give up a request early enough for another one."""
+    """Abort a request early enough for another one."""
     try:
         async with asyncio.timeout(_REQUEST_SECONDS):
             return await request
     except TimeoutError:
-        raise RequestTimeout(f"no answer within {_REQUEST_SECONDS} s") from None
+        raise RequestTimeout(f"no response within {_REQUEST_SECONDS}s") from None

@@ -1,6 +1,6 @@
 """Opens sealed values; nothing else in the operator's process opens any.
 
-A value is kept only while there is room: it can be opened again. What it opened to is known by its fingerprint.
+A value is cached only while there is room, since it can be opened again. Its fingerprint is always kept.
 """
 
 from collections import OrderedDict
@@ -17,14 +17,14 @@ from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.crypto.envelope import Keyring, key_id_of
 from devbox_secrets.errors import Conflict, DevboxSecretsError
 
-#: Of the values that are kept, the largest of which has 131,072.
+#: Bytes of cached values; the largest value has 131,072.
 _KEPT_BYTES = 16 * 1024 * 1024
-#: What a value takes besides itself.
+#: Overhead per cached value.
 _OVERHEAD_BYTES = 400
 
 
 class Values:
-    """Values by their fingerprints: those that were used last, as far as there is room."""
+    """Values by fingerprint: the most recently used ones, as far as there is room."""
 
     def __init__(self, most_bytes: int = _KEPT_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -32,14 +32,14 @@ class Values:
         self._values: OrderedDict[Fingerprint, SecretBytes] = OrderedDict()
 
     def get(self, fingerprint: Fingerprint) -> SecretBytes | None:
-        """Give a value if it is still there."""
+        """Return a value, or None if it was evicted."""
         value = self._values.get(fingerprint)
         if value is not None:
             self._values.move_to_end(fingerprint)
         return value
 
     def add(self, value: SecretBytes) -> Fingerprint:
-        """Keep a value for a while; give its fingerprint."""
+        """Cache a value; return its fingerprint."""
         fingerprint = Fingerprint.of(value)
         if self.get(fingerprint) is None:
             self._values[fingerprint] = value
@@ -52,22 +52,22 @@ class Values:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a sealed text opened to."""
+    """The result of opening a sealed text."""
 
     sealed: str
-    """The text, or what stands for it."""
+    """The text, possibly abridged."""
     key_id: str | None
-    """The key that the value needs."""
+    """The id of the key that the value needs."""
     outcome: Fingerprint | NotReady
-    """The value's fingerprint, or why it can't be had."""
+    """The value's fingerprint, or why it isn't available."""
     invalid_spec: str | None
-    """What was wrong with the rest of the spec."""
+    """What is wrong with the rest of the spec."""
     keys: frozenset[str]
-    """The ids of the keys at that time: with others it may be had."""
+    """The ids of the keys at that time; with other keys it may open."""
 
 
 class Opener:
-    """Opens each sealed text once, since that is the dearest step of all."""
+    """Opens each sealed text once, since that is the most expensive step."""
 
     def __init__(
         self, keyring: Callable[[], Keyring], read_sealed: Callable[[str, str], Awaitable[str | None]]
@@ -79,7 +79,7 @@ class Opener:
         """By uid."""
 
     def opened(self, secret: AccountSecret) -> Opened | None:
-        """Give what an AccountSecret opened to, as it is sealed now; None if that has to be tried yet."""
+        """Return the result for an AccountSecret's current sealed text, or None if it has yet to be opened."""
         opened = self._opened.get(secret.uid)
         if opened is None or (opened.sealed, opened.invalid_spec) != (secret.spec.sealed, secret.invalid_spec):
             return None
@@ -88,19 +88,19 @@ class Opener:
         return opened
 
     async def open(self, secret: AccountSecret) -> None:
-        """Open an AccountSecret's value, unless that was done already.
+        """Open an AccountSecret's value, unless that has been done.
 
         Raises:
-            APIError: its sealed text can't be read, or is another by now.
+            APIError: its sealed text can't be read or has changed.
         """
         if self.opened(secret) is None:
             await self._open(secret)
 
     async def value(self, secret: AccountSecret) -> SecretBytes | None:
-        """Give an AccountSecret's value, None if it doesn't open.
+        """Return an AccountSecret's value, or None if it can't be opened.
 
         Raises:
-            APIError: its sealed text can't be read, or is another by now.
+            APIError: its sealed text can't be read or has changed.
         """
         opened = self.opened(secret)
         if opened and isinstance(opened.outcome, Fingerprint) and (value := self.values.get(opened.outcome)):
@@ -108,11 +108,11 @@ class Opener:
         return await self._open(secret)
 
     def forget(self, uid: str) -> None:
-        """Forget what an AccountSecret opened to."""
+        """Forget the result for an AccountSecret."""
         self._opened.pop(uid, None)
 
     def forget_all_but(self, uids: Collection[str]) -> None:
-        """Forget what all AccountSecrets but these opened to."""
+        """Forget the results for all AccountSecrets except these."""
         self._opened = {uid: opened for uid, opened in self._opened.items() if uid in uids}
 
     async def _open(self, secret: AccountSecret) -> SecretBytes | None:
@@ -138,5 +138,5 @@ class Opener:
             return secret.spec.sealed
         sealed = await self._read_sealed(secret.namespace, secret.name)
         if sealed is None or abridge(sealed) != secret.spec.sealed:
-            raise Conflict(f"AccountSecret {secret.namespace}/{secret.name}: changed or deleted just now")
+            raise Conflict(f"AccountSecret {secret.namespace}/{secret.name}: changed or deleted meanwhile")
         return sealed

@@ -1,10 +1,10 @@
-"""The queue of accounts to reconcile: no duplicates, the newest first, fair, with backoff.
+"""The queue of accounts to reconcile: no duplicates, newest first, fair, with backoff.
 
-Newest first, so that what a person just applied isn't behind the backlog of a start; but an account
-with more changes than its fair share steps back, so that it isn't behind a flood elsewhere either
-(weighted fair queueing; Demers, Keshav and Shenker 1989). A worker that takes only what is within its
-fair share is free for it while all others are at large accounts. An account that failed comes back
-later, each time later than the time before, and alone: no other waits.
+Newest first, so that what a user just applied doesn't wait behind the backlog after a start. But an
+account with more changes than its fair share moves back, so that a flood of changes in one account
+doesn't delay the others (weighted fair queueing; Demers, Keshav and Shenker 1989). One worker takes only
+accounts within their fair share, so it stays available while all others work on large accounts. An
+account that failed is retried with exponential backoff, which delays no other account.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from heapq import heappop, heappush
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 60.0
-#: Changes over its fair share that don't set a name back.
+#: Changes beyond its fair share that don't move a name back.
 _FREE_CHANGES = 3
 
 
 class WorkQueue:
-    """Names, without doubles; `get` gives each to one worker at a time."""
+    """Names without duplicates; `get` hands each to one worker at a time."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, float] = {}
-        # By place, then the newest first. A name is in it once for each change; its last ticket counts.
+        # Ordered by place, then newest first. A name is in it once for each change; only its last ticket counts.
         self._row: list[tuple[float, int, str]] = []
         self._tickets: dict[str, int] = {}
         self._last_ticket = 0
-        # Counted in changes: what waits, what each name had since all was quiet, what would be its share.
+        # Counted in changes: those waiting, those of each name since the queue was last empty, and the fair share.
         self._changes: Counter[str] = Counter()
         self._had: dict[str, float] = {}
         self._share = 0.0
@@ -43,26 +43,26 @@ class WorkQueue:
         return len(self._waiting)
 
     def add(self, names: Iterable[str]) -> None:
-        """Put names in the row. One that is being worked on comes again after that."""
+        """Enqueue names. One that is being worked on is enqueued again afterwards."""
         now = asyncio.get_running_loop().time()
         for name in names:
             self._changes[name] += 1
             if name in self._working:
                 self._again.setdefault(name, now)
             else:
-                self._wait(name, self._waiting.get(name, now))  # it has waited since it came first
+                self._wait(name, self._waiting.get(name, now))  # it has been waiting since it was first added
         if self._waiting:
             self._wake.set()
 
     async def get(self, *, small: bool = False) -> tuple[str, float]:
-        """Take the first name, waiting for one; and how long it had waited, in seconds.
+        """Wait for the first name and take it; return it and how long it waited, in seconds.
 
-        With `small`, only one that is within its fair share.
+        With `small`, take only a name within its fair share.
         """
         wake = self._wake_for_small if small else self._wake
         while not (self._waiting and (not small or self._first_is_small())):
             if not self._waiting:
-                # Whatever each had, nobody missed it.
+                # The queue is empty, so no name was held back by another.
                 self._row.clear()
                 self._had.clear()
                 self._share = 0.0
@@ -82,12 +82,12 @@ class WorkQueue:
         return name, self._moved - since
 
     def done(self, name: str) -> None:
-        """Tell that the work on a name went well."""
+        """Record that the work on a name succeeded."""
         self._failures.pop(name, None)
         self._release(name)
 
     def failed(self, name: str) -> float:
-        """Tell that it didn't, so that it comes again later; give when, in seconds."""
+        """Record that the work on a name failed, so that it is retried; return the delay in seconds."""
         count = self._failures[name] = self._failures.get(name, 0) + 1
         delay: float = min(_FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), _LONGEST_DELAY_SECONDS)
         loop = asyncio.get_running_loop()
@@ -96,11 +96,11 @@ class WorkQueue:
         return delay
 
     def failures(self, name: str) -> int:
-        """How often in a row the work on a name has failed."""
+        """Return how often in a row the work on a name has failed."""
         return self._failures.get(name, 0)
 
     def stuck_seconds(self) -> float:
-        """How long nothing has been taken though something waits."""
+        """Return for how long no name has been taken although some are waiting."""
         if not self._waiting:
             return 0.0
         oldest = min(self._waiting.values())

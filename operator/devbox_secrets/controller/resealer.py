@@ -1,6 +1,6 @@
-"""Seals values of the gateway again with the newest key: nobody else has a copy to do so.
+"""Reseals the gateway's values with the newest key, since nobody else has a copy of them.
 
-A batch is short and one request after the other, so that what people change needn't wait for it.
+Batches are small and requests are sequential, so that users' changes needn't wait.
 """
 
 import logging
@@ -18,13 +18,13 @@ from devbox_secrets.crypto.envelope import Keyring
 from devbox_secrets.errors import APIError, Conflict, NotFound, NotLeader, ServerError, Unreachable
 
 LOG = logging.getLogger(__name__)
-#: Values of one batch.
+#: Values per batch.
 BATCH_SIZE = 50
 _LONGEST_DELAY_SECONDS = 3600.0
 
 
 class Resealer:
-    """Moves values on from older keys, so that those can be removed; the values stay what they are."""
+    """Reseals values that use older keys, so that those keys can be removed; the values stay the same."""
 
     def __init__(
         self,
@@ -42,27 +42,27 @@ class Resealer:
         self._value = value
         self._first_delay = first_delay
         self._clock = clock
-        # By uid, of those that failed: the present delay, and until when they wait.
+        # By uid, for those that failed: the current delay, and until when they wait.
         self._waiting: dict[str, tuple[float, float]] = {}
 
     async def reseal_batch(self) -> set[str]:
-        """Reseal some values, if there are any; give their accounts, whose statuses follow."""
+        """Reseal some values, if there are any; return their accounts, whose statuses must be updated."""
         changed: list[str] = []
         failures: list[APIError] = []
         keyring = self._keyring()
-        # A list, since the cache changes while requests are on their way.
+        # A list, since the cache changes while requests are in flight.
         for secret in list(self._waiting_for(older_keys(keyring))):
             if len(changed) == BATCH_SIZE:
                 break
             try:
                 value = await self._value(secret)
-                if value is None:  # it doesn't open, and stays as it is
+                if value is None:  # it can't be opened and stays unchanged
                     self._put_off(secret)
                     continue
                 sealed = keyring.newest.public.seal(value, account=secret.namespace, name=secret.spec.name)
                 body = await self._writer.write_sealed(secret.namespace, secret.name, sealed, secret.resource_version)
             except (Conflict, NotFound):
-                # Someone changed or deleted it meanwhile: theirs stays, and its event is on the way.
+                # Someone changed or deleted it meanwhile: their change stays, and its event will follow.
                 self._put_off(secret)
                 metrics.RESEALS.labels("conflict").inc()
             except APIError as error:
@@ -70,25 +70,25 @@ class Resealer:
                 metrics.RESEALS.labels("failed").inc()
                 failures.append(error)
                 if isinstance(error, Unreachable | ServerError | NotLeader):
-                    break  # the next would fail in the same way
+                    break  # the next one would fail in the same way
             else:
                 metrics.RESEALS.labels("resealed").inc()
                 self._waiting.pop(secret.uid, None)
                 self._cache.upsert_account_secret(body)
                 changed.append(secret.namespace)
         if changed:
-            LOG.info("values resealed with the newest key: %d", len(changed))
+            LOG.info("resealed values with the newest key: %d", len(changed))
         if failures:
-            LOG.warning("values that can't be resealed now: %d; the first: %s", len(failures), failures[0])
+            LOG.warning("failed to reseal values: %d; first error: %s", len(failures), failures[0])
         return set(changed)
 
     def forget(self) -> None:
-        """Drop what is known of AccountSecrets that are gone."""
+        """Forget AccountSecrets that no longer exist."""
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._waiting = {uid: waits for uid, waits in self._waiting.items() if uid in alive}
 
     def _waiting_for(self, older: Collection[str]) -> Iterator[AccountSecret]:
-        """Give the AccountSecrets whose values have to move on from older keys, and may be tried now."""
+        """Yield the AccountSecrets whose values use older keys and may be tried now."""
         now = self._clock()
         for secret in self._cache.all_account_secrets():
             if older and secret.without_copy and not secret.deleting and needs_reseal(secret.spec.sealed, older):

@@ -10,21 +10,21 @@ from devbox_secrets.serving.settings import DurationOrNever, ServerSettings
 
 
 class ControllerSettings(ServerSettings):
-    """What the chart decides for the operator's process."""
+    """The operator's settings, which the chart sets."""
 
     namespace: str = OPERATOR_NAMESPACE
-    """The operator's own namespace, where the sealing keys are."""
+    """The operator's namespace, which contains the sealing keys."""
     reserved_names: tuple[str, ...] = RESERVED_NAMES
-    """Variables that no AccountSecret may have; `*` stands for anything, `(?i)` in front ignores case."""
+    """Names that no variable may have; `*` matches anything, and a leading `(?i)` ignores case."""
     resync_seconds: float = Field(default=300, gt=0)
-    """How often everything is listed again, for what a watch may have missed."""
+    """How often everything is listed again, in case a watch missed something."""
     keys_refresh_seconds: float = Field(default=15, gt=0)
-    """How often the sealing keys are read again: one request each time."""
+    """How often the sealing keys are read again, with one request."""
     rotate_keys: DurationOrNever = timedelta(days=90)
-    """How old the newest sealing key becomes before the next is made, such as 90d; `never` switches that off."""
+    """The age of the newest sealing key at which the next one is created, such as 90d; `never` turns this off."""
     reseal_gateway_values: bool = False
-    """Whether the gateway's values are sealed with each new key, which needs the right to patch AccountSecrets."""
+    """Whether to reseal the gateway's values with each new key; needs permission to patch AccountSecrets."""
     rescan_seconds: float = Field(default=15, gt=0)
-    """How often the cache is searched for what no change announces, such as a rotation that falls due."""
+    """How often to scan the cache for what no change announces, such as a rotation that becomes due."""
     workers: int = Field(default=4, ge=1)
-    """How many accounts are worked on at once, beside one with few changes."""
+    """How many accounts are reconciled at once, besides one with few changes."""

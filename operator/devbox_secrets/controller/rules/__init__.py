@@ -1,1 +1,1 @@
-"""What the operator decides. Pure: no clock, no I/O, no Kubernetes client; each rule has its table of cases."""
+"""The operator's decisions. Pure: no clock, no I/O, no Kubernetes client; each rule has a table of test cases."""

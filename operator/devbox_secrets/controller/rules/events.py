@@ -1,6 +1,6 @@
-"""Decides which changes are worth an Event; an AccountSecret's Event has the message of its condition.
+"""Decides which changes get an Event; an AccountSecret's Event has the message of its condition.
 
-A first success is none: its status says so, and ten thousand of them would be ten thousand writes.
+The first success gets none: the status shows it, and ten thousand AccountSecrets would need ten thousand writes.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from devbox_secrets.controller.rules.plan import ExistingSecret
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An Event's content: `reason` is one word, `message` a sentence without any value."""
+    """An Event's content: `reason` is one word, and `message` never contains a value."""
 
     reason: str
     message: str
@@ -24,15 +24,14 @@ class Event:
 
 KEYS_LOST = Event(
     "SealingKeysLost",
-    "AccountSecrets are sealed with keys, but there is no sealing key any more, so no value can be opened; restore the"
-    " keys: devbox-secrets keys restore FILE; without a backup, start over with a new key: devbox-secrets keys rotate,"
-    " and seal every value again",
+    "all sealing keys are lost, so no AccountSecret can be opened; restore them from a backup: devbox-secrets keys"
+    " restore FILE. Without a backup, create a new key (devbox-secrets keys rotate) and seal every value again",
 )
-"""On the Secret of the sealing keys."""
+"""Recorded on the Secret of the sealing keys."""
 
 
 def status_events(before: AccountSecretStatus, after: AccountSecretStatus) -> list[Event]:
-    """Give what a new status has to tell that the one before didn't."""
+    """Return the Events for what is new in a status."""
     events = []
     was, now = before.ready, after.ready
     if now is not None and now.reason != (was.reason if was else Reason.SYNCED):
@@ -44,33 +43,33 @@ def status_events(before: AccountSecretStatus, after: AccountSecretStatus) -> li
 
 
 def namespace_event(namespace: str, account: str, home_account: str | None) -> Event | None:
-    """Say what is wrong with the account that a namespace's label names, if anything is.
+    """Return an Event if something is wrong with the account that a namespace's label names.
 
-    `home_account` is the account of that account's home, None where there is no such namespace.
+    `home_account` is the account that the home belongs to, or None if there is no such namespace.
     """
     if home_account is None:
         return Event(
             "HomeNotFound",
-            f"the label {ACCOUNT_LABEL} names the account {account}, but there is no namespace {account}, so devboxes"
-            " here get nothing; correct the label, or create that namespace and the account's secrets in it",
+            f"the label {ACCOUNT_LABEL} names the account {account}, but the namespace {account} doesn't exist, so"
+            " devboxes here get no secrets; correct the label, or create the namespace with the account's secrets",
         )
     if not is_home(account, home_account):
         return Event(
             "InvalidHome",
-            f"the label {ACCOUNT_LABEL} names the account {account}, but the namespace {account} itself belongs to the"
-            f" account {home_account}, so devboxes here get nothing; label {namespace} with {home_account} instead",
+            f"the label {ACCOUNT_LABEL} names the account {account}, but the namespace {account} belongs to the account"
+            f" {home_account}, so devboxes here get no secrets; set the label of {namespace} to {home_account} instead",
         )
     return None
 
 
 def secret_event(namespace: str, secret: ExistingSecret) -> Event | None:
-    """Say what is wrong with a namespace's account Secret, if people have to do something about it."""
+    """Return an Event if someone has to act on a namespace's account Secret."""
     if not secret.owned:
         return Event(
             "NotOwned",
-            f"the Secret {ACCOUNT_SECRET} in the namespace {namespace} wasn't written by the operator: it's a copy, or"
-            " restored from a backup. It is left as it is, and devboxes here get what it holds. Unless that is what you"
-            f" want, delete it: kubectl delete secret {ACCOUNT_SECRET} -n {namespace}",
+            f"the operator didn't write the Secret {ACCOUNT_SECRET} in the namespace {namespace} (a copy, or restored"
+            " from a backup), so it leaves it unchanged, and devboxes here get its values. Unless you want that, delete"
+            f" it: kubectl delete secret {ACCOUNT_SECRET} -n {namespace}",
         )
     if secret.deleting and secret.must_recreate and secret.data:
         return Event(Reason.NOT_WRITTEN, held({namespace: secret.finalizers}).message)

@@ -1,4 +1,4 @@
-"""Stands for a value where only its size matters, and whether it is the same as another."""
+"""Represents a value where only its size and its equality with other values matter."""
 
 import hashlib
 import secrets
@@ -8,26 +8,26 @@ from functools import lru_cache
 
 from pydantic import SecretBytes
 
-#: Of this process alone: from a digest nobody else can guess a value.
+#: Known to this process only, so nobody else can guess a value from its digest.
 _KEY = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A value's size in bytes and its digest, which tells it from any other."""
+    """A value's size in bytes and its digest, which differs for every other value."""
 
     size: int
     digest: bytes = field(repr=False)
 
     @classmethod
     def of(cls, value: SecretBytes) -> "Fingerprint":
-        """Give a value's fingerprint."""
+        """Return a value's fingerprint."""
         raw = value.get_secret_value()
         return cls(len(raw), hashlib.blake2b(raw, digest_size=16, key=_KEY).digest())
 
 
 def shared(fingerprints: Iterable[tuple[str, Fingerprint]]) -> Mapping[str, Fingerprint]:
-    """Give the same object for the same fingerprints by name: every namespace of an account has them."""
+    """Return the same object for equal mappings, since every namespace of an account has the same one."""
     return _shared(tuple(sorted(fingerprints, key=lambda item: item[0])))
 
 

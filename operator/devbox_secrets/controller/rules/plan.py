@@ -1,6 +1,6 @@
 """Plans an account: which AccountSecret owns a variable, which values devboxes get, what to do in each namespace.
 
-Values are known by their fingerprints alone: a plan is made often, and a value is needed only where it's written.
+A plan has only the fingerprints of values: plans are made often, and a value is needed only to write it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Entry:
     account: str
     name: str
     variable: str
-    """Empty where it can't be read."""
+    """Empty if it can't be read."""
     created: str
     """RFC 3339, UTC, to the second, as Kubernetes writes it: sorts as text."""
     generation: int
@@ -40,23 +40,23 @@ class Entry:
     """A number of days, hours or minutes, such as 90d."""
     status: AccountSecretStatus = field(default_factory=AccountSecretStatus)
     current: Fingerprint | None = None
-    """The value that devboxes have now, as far as it's known to be ours."""
+    """The value that devboxes have now, if it's known to be ours."""
     before: Fingerprint | None = None
-    """The value that devboxes had when the status was written last."""
+    """The value that devboxes had when the status was last written."""
     changed: bool = False
-    """Whether they had another value since."""
+    """Whether they have had another value since."""
     deleting: bool = False
-    """Whether it was deleted and only a finalizer still holds it."""
+    """Whether it was deleted but has a finalizer."""
 
     @property
     def is_reported(self) -> bool:
-        """Whether the status says of the current generation that devboxes have its value."""
+        """Whether the status says that devboxes have the value of the current generation."""
         return self.status.is_synced(self.generation)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A namespace of the account, and its account Secret as it is now."""
+    """A namespace of the account, and its current account Secret."""
 
     namespace: str
     labeled: bool
@@ -67,49 +67,49 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ExistingSecret:
-    """A Secret of the account Secret's name, found in a namespace."""
+    """A Secret in a namespace that has the account Secret's name."""
 
     resource_version: str
     data: Mapping[str, Fingerprint] = field(default_factory=dict)
     owned: bool = True
     """Whether we wrote it."""
     labeled: bool = True
-    """Whether it bears our label, as what we write does."""
+    """Whether it has our label, as every Secret that we write."""
     account: str = ""
-    """The account whose values it holds by its label; empty where there is none."""
+    """The account whose values it contains, from its label; empty without a label."""
     unchanged: Mapping[str, Fingerprint] = field(default_factory=dict)
-    """Of `data`, the valid values that we wrote for that account, and that nobody changed since."""
+    """The valid values in `data` that we wrote for that account and nobody has changed since."""
     must_recreate: bool = False
-    """Whether it can't become ours by a write: someone made it immutable, or gave it another type."""
+    """Whether it must be recreated because someone made it immutable or changed its type."""
     uid: str = ""
     created: str = ""
     """RFC 3339, UTC."""
     deleting: bool = False
-    """Whether it was deleted and only its finalizers still hold it."""
+    """Whether it was deleted but has finalizers."""
     finalizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """An account as it was observed."""
+    """The observed state of an account."""
 
     account: str
     home_account: str
-    """The account of the home's own namespace: itself, unless a label gives it to another."""
+    """The account that the home belongs to: itself, unless a label names another."""
     home_exists: bool
     entries: Sequence[Entry]
     members: Sequence[Member]
 
 
 def current_values(account: str, members: Sequence[Member]) -> Mapping[str, Fingerprint]:
-    """Give what the account's Secrets hold that we wrote for it and nobody changed since; the home's come first.
+    """Return the values in the account's Secrets that we wrote and nobody has changed since; the home's come first.
 
-    What a namespace brought along from another account is none of it.
+    Values that a namespace brought along from another account don't count.
     """
     found: dict[str, Fingerprint] = {}
     for member in sorted(members, key=lambda member: member.namespace != account):
         secret = member.secret
-        # Of an older version's, without the account's label, the home's own can be told.
+        # A Secret of an older version has no account label; only the home's is known to be the account's.
         if secret and secret.owned and (secret.account or member.namespace) == account:
             found = {**secret.unchanged, **found}
     return found
@@ -122,11 +122,11 @@ class Action(Enum):
     APPLY = "apply"
     DELETE = "delete"
     REPLACE = "replace"
-    """Delete it and write it again: it can't be changed."""
+    """Delete it and create it again, since it can't be changed."""
     EMPTY = "empty"
-    """Take its values away first, then delete it: a finalizer may hold it."""
+    """Remove its values, then delete it, since a finalizer may keep it."""
     WAIT = "wait"
-    """It can't be changed, and was deleted; a finalizer still holds it."""
+    """It can't be changed and was deleted, but a finalizer keeps it."""
     SKIP_FOREIGN = "skip-foreign"
     """It belongs to someone else."""
 
@@ -138,7 +138,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AccountPlan:
-    """What an account's devboxes should have, why something is missing there, and what to do about it."""
+    """Which values an account's devboxes should have, which AccountSecrets aren't ready, and what to do."""
 
     values: Mapping[str, Fingerprint]
     not_ready: Mapping[str, NotReady]
@@ -150,10 +150,10 @@ class AccountPlan:
 
 
 def plan_account(state: AccountState, reserved: Sequence[str] = RESERVED_NAMES) -> AccountPlan:
-    """Decide what an account's devboxes have, and what to write for that.
+    """Decide which values an account's devboxes get, and what to write.
 
-    A value that can't be had (its key is gone, it doesn't open, it became too large) leaves the one
-    that was synced before in its place: devboxes go on starting while a person mends it.
+    If a value isn't available (its key is lost, it can't be opened, it is too large), the last synced value
+    stays, so that devboxes can still start while someone fixes it.
     """
     owners, not_ready = _owners(state, reserved)
     kept = {
@@ -168,15 +168,15 @@ def plan_account(state: AccountState, reserved: Sequence[str] = RESERVED_NAMES) 
 
 
 def _owners(state: AccountState, reserved: Sequence[str]) -> tuple[dict[str, Entry], dict[str, NotReady]]:
-    """Decide which AccountSecret each variable belongs to: of two, to the older one. The others aren't ready."""
+    """Decide which AccountSecret owns each variable: the oldest one. The others aren't ready."""
     owners: dict[str, Entry] = {}
     not_ready: dict[str, NotReady] = {}
     for entry in sorted(state.entries, key=lambda entry: precedence(entry.created, entry.uid)):
         if entry.deleting:
-            # Its name is free: whoever deleted it may have created its successor already.
+            # Its variable is free: its successor may already exist.
             not_ready[entry.uid] = being_deleted(entry.name)
         elif not entry.variable and isinstance(entry.opened, NotReady):
-            not_ready[entry.uid] = entry.opened  # it can't be read, and so isn't any variable's
+            not_ready[entry.uid] = entry.opened  # its variable can't be read
         elif entry.account != state.home_account:
             not_ready[entry.uid] = wrong_namespace(entry.account, state.home_account)
         elif is_reserved(entry.variable, reserved):
@@ -191,8 +191,8 @@ def _owners(state: AccountState, reserved: Sequence[str]) -> tuple[dict[str, Ent
 def _action(want: Mapping[str, Fingerprint], account: str, member: Member) -> Action:
     """Decide what to do with a member namespace's account Secret.
 
-    A labeled namespace keeps an empty one: its devboxes refer to it as required, so that none
-    starts before its secrets are there.
+    A labeled namespace keeps an empty one: its devboxes require the Secret, so that none starts before
+    its secrets are available.
     """
     found = member.secret
     wanted = bool(want) or member.labeled
@@ -202,7 +202,7 @@ def _action(want: Mapping[str, Fingerprint], account: str, member: Member) -> Ac
         return Action.SKIP_FOREIGN
     if not wanted and not found.deleting:
         return Action.EMPTY if found.finalizers and found.data and not found.must_recreate else Action.DELETE
-    # One that is being deleted is kept right for as long as a finalizer holds it: devboxes still read it.
+    # One that is being deleted is kept up to date while a finalizer keeps it, since devboxes still read it.
     if found.data == want and (not wanted or (found.labeled and found.account == account)):
         return Action.NONE
     if not found.must_recreate:
@@ -213,14 +213,14 @@ def _action(want: Mapping[str, Fingerprint], account: str, member: Member) -> Ac
 def _fill(
     owners: Mapping[str, Entry], kept: Mapping[str, Fingerprint]
 ) -> tuple[dict[str, Fingerprint], dict[str, NotReady]]:
-    """Put each owner's value in the place of the kept one, as far as a Secret holds them."""
+    """Replace each kept value with the owner's new one, as long as they fit into a Secret."""
 
     def grows(owner: Entry) -> bool:
         return not isinstance(owner.opened, NotReady) and owner.opened.size > _size(kept.get(owner.variable))
 
     values, not_ready = dict(kept), {}
     size, names = sum(map(_size, values.values())), sum(map(_name_bytes, values))
-    # What shrinks comes first: its room is there for the others, and the next plan is the same.
+    # Values that shrink come first, to make room for the others, and so that the next plan is the same.
     for owner in sorted(owners.values(), key=grows):
         variable = owner.variable
         if isinstance(owner.opened, NotReady):
@@ -248,5 +248,5 @@ def _size(value: Fingerprint | None) -> int:
 
 
 def _name_bytes(variable: str) -> int:
-    """Weigh a name in the stored Secret: once as a key, once in managedFields, and what is around both."""
+    """Return the bytes that a name takes in the stored Secret: as a key and in managedFields, with overhead."""
     return 2 * len(variable) + 16

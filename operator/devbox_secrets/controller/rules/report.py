@@ -1,4 +1,4 @@
-"""Decides which statuses and Events to write once a plan was carried out, and when a failure is reported."""
+"""Decides which statuses and Events to write after a plan was carried out, and when to report a failure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from devbox_secrets.controller.rules.status import next_status
 from devbox_secrets.errors import APIError
 
 Outcomes = Mapping[str, Exception | None]
-"""By namespace: what failed there, None where all was done."""
-#: Failures in a row, six seconds of them, after which they are reported: one namespace that can't be
-#: written must not leave an account without statuses.
+"""By namespace: the error, or None if everything succeeded."""
+#: Consecutive failures (about six seconds) until they are reported: one namespace that can't be written
+#: must not leave an account without statuses.
 _FAILURES_UNTIL_REPORTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class StatusWrite:
-    """An AccountSecret's next status, and the Events to record once it's written."""
+    """An AccountSecret's next status, and the Events to record after writing it."""
 
     uid: str
     status: AccountSecretStatus
@@ -30,14 +30,14 @@ def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures:
     """Decide which statuses to write.
 
     Args:
-        state: the account as it was observed.
-        plan: what was to be done.
-        outcomes: what came of it.
-        failures: how often in a row the account failed before: what a retry may solve isn't reported at once.
+        state: the observed state of the account.
+        plan: what was planned.
+        outcomes: what succeeded and what failed.
+        failures: how often in a row the account has failed; failures that a retry may solve aren't reported at once.
         now: RFC 3339, UTC.
     """
     if not state.home_exists:
-        return []  # not seen yet, or being deleted: nothing was written there that could be reported
+        return []  # not seen yet or being deleted, so there is nothing to report
     if any(failure and not _is_reported(failure, failures) for failure in outcomes.values()):
         return []
     unreached = _unreached(state, plan, outcomes)
@@ -50,15 +50,15 @@ def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures:
 
 
 def _is_reported(failure: Exception, failures: int) -> bool:
-    """Tell whether people should hear of a failed write now, rather than that it's tried once more.
+    """Return whether to report a failed write now rather than only retry it.
 
-    A refusal comes of itself where a namespace is being deleted and its event isn't here yet.
+    A refusal is normal while a namespace is being deleted and its event hasn't arrived yet.
     """
     return isinstance(failure, APIError) and failures >= (1 if failure.is_permanent else _FAILURES_UNTIL_REPORTED)
 
 
 def _unreached(state: AccountState, plan: AccountPlan, outcomes: Outcomes) -> NotReady | None:
-    """Say which namespaces an account's variables can't reach, if there are any."""
+    """Return why an account's variables can't reach some namespaces, or None."""
     foreign = [namespace for namespace, action in plan.actions.items() if action is Action.SKIP_FOREIGN]
     if foreign:
         return not_owned(foreign)

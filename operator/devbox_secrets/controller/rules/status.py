@@ -1,4 +1,4 @@
-"""Computes an AccountSecret's next status: Ready, RotationDue and their times."""
+"""Computes an AccountSecret's next status: the conditions Ready and RotationDue, and their times."""
 
 from datetime import UTC, datetime
 
@@ -10,16 +10,16 @@ from devbox_secrets.errors import InvalidDuration
 
 
 def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSecretStatus:
-    """Give an AccountSecret's status once the account Secret holds what was planned.
+    """Return an AccountSecret's status after its plan was carried out.
 
-    `now` is RFC 3339, UTC. The status equals the current one where there is nothing to report.
+    `now` is RFC 3339, UTC. The status equals the current one if there is nothing to report.
     """
     changed_at = _changed_at(entry, not_ready, now)
     ready = Condition(
         type="Ready",
         status="False" if not_ready else "True",
         reason=not_ready.reason if not_ready else Reason.SYNCED,
-        message=not_ready.message if not_ready else "every new devbox of the account has the variable",
+        message=not_ready.message if not_ready else "new devboxes of the account get the variable",
         last_transition_time=now,
         observed_generation=entry.generation,
     )
@@ -37,13 +37,13 @@ def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSe
 
 
 def timestamp(moment: datetime) -> str:
-    """Write a time as Kubernetes does: RFC 3339, UTC, to the second, which sorts as text."""
-    # Not strftime, which writes years before 1000 without their zeros.
+    """Format a time as Kubernetes does: RFC 3339, UTC, in seconds, which sorts as text."""
+    # Not strftime, which omits the leading zeros of years before 1000.
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def falls_due(status: AccountSecretStatus, rotate_after: str | None, now: str) -> bool:
-    """Tell whether a value is older than `rotate_after` by `now`, and its status doesn't say so yet."""
+    """Return whether a value is older than `rotate_after` at `now` and its status doesn't say so yet."""
     due = _due_at(status.changed_at, rotate_after)
     return due is not None and due <= now and not status.overdue
 
@@ -57,38 +57,38 @@ def _rotation_due(entry: Entry, changed_at: str | None, now: str) -> Condition |
         type="RotationDue",
         status="True" if over else "False",
         reason="Overdue" if over else "NotDue",
-        message=f"the value is of {changed_at} and was to be changed by {due} (rotateAfter: {entry.rotate_after});"
-        f" get a new one at its source and seal it: devbox-secrets seal {entry.variable}"
+        message=f"the value was last changed at {changed_at} and was due for rotation at {due} (rotateAfter:"
+        f" {entry.rotate_after}); get a new value from its issuer and seal it: devbox-secrets seal {entry.variable}"
         if over
-        else f"the value is to be changed by {due}",
+        else f"the value is due for rotation at {due}",
         last_transition_time=now,
         observed_generation=entry.generation,
     )
 
 
 def _due_at(changed_at: str | None, rotate_after: str | None) -> str | None:
-    """Say until when a value should be changed: RFC 3339, UTC, which sorts as text."""
+    """Return when a value is due for rotation: RFC 3339, UTC, which sorts as text."""
     if changed_at is None or rotate_after is None:
         return None
     try:
         return timestamp(datetime.fromisoformat(changed_at) + parse_duration(rotate_after))
-    except (ValueError, OverflowError, InvalidDuration):  # nothing that we wrote, or later than the year 9999
+    except (ValueError, OverflowError, InvalidDuration):  # not written by us, or later than the year 9999
         return None
 
 
 def _dated(condition: Condition, old: Condition | None) -> Condition:
-    """Keep the time of the last transition where the status is the same."""
+    """Keep the time of the last transition if the status is the same."""
     if old is None or old.status != condition.status:
         return condition
     return condition.model_copy(update={"last_transition_time": old.last_transition_time})
 
 
 def _changed_at(entry: Entry, not_ready: NotReady | None, now: str) -> str | None:
-    """When the value last changed: not when a change by hand was undone, nor when it was re-sealed.
+    """Return when the value last changed, ignoring reverted manual changes and resealing.
 
-    Both leave the value that the AccountSecret stands for the same; only one that wasn't reported yet
-    and differs from the one before is a change. It's also one where devboxes had another value since, or a
-    namespace was out of reach.
+    Neither of them changes the AccountSecret's value. A change is a value that wasn't reported yet and differs
+    from the one before. It also counts as a change if devboxes have had another value since, or if a namespace
+    couldn't be reached.
     """
     synced = entry.status.changed_at
     if not_ready is not None or (synced is not None and entry.is_reported):
