@@ -20,7 +20,7 @@ from support import BenchmarkError, Client, Request, Server, arguments, ground, 
 
 _PATH = "/api/v1/namespaces/default/pods?dryRun=All"
 _ENV, _MOUNT = "devbox-secrets.dev/env", "devbox-secrets.dev/mount"
-_TOO_LARGE = "a devbox may have 100 containers"
+_TOO_LARGE = "a devbox can have at most 100 containers"
 _WARM_UP = 3
 
 

@@ -88,6 +88,6 @@ def test_in_a_labelled_namespace_a_devbox_waits_for_the_variable_that_it_names(a
 
 def test_a_pod_with_a_wrong_annotation_is_refused_and_told_how_to_write_it(account: Account) -> None:
     spec = account.spec(account.container("main"))
-    sentence = f"annotation devbox-secrets.dev/envs is unknown: there are {INJECT}, {ENV} and {MOUNT}"
+    sentence = f"unknown annotation devbox-secrets.dev/envs; supported are {INJECT}, {ENV} and {MOUNT}"
     with pytest.raises(ClusterError, match=re.escape(sentence)):
         devbox(account, "box", spec, {"devbox-secrets.dev/envs": "DB"})

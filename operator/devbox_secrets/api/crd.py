@@ -1,6 +1,6 @@
 """Generates the CustomResourceDefinition from the models: `python -m devbox_secrets.api.crd`.
 
-Run by `make generate` alone: nothing reads the CRD at run time.
+Used only by `make generate`; nothing reads the CRD at run time.
 """
 
 import sys
@@ -16,17 +16,17 @@ _READY = '.status.conditions[?(@.type=="Ready")]'
 _COLUMNS = (
     ("Variable", "string", ".spec.name", "The environment variable"),
     ("Ready", "string", f"{_READY}.status", "Whether devboxes get the variable"),
-    ("Reason", "string", f"{_READY}.reason", "Why"),
-    ("Key", "string", ".status.keyId", "The sealing key that the value needs"),
+    ("Reason", "string", f"{_READY}.reason", "The reason for Ready"),
+    ("Key", "string", ".status.keyId", "The ID of the key that the value is sealed with"),
     ("Rotation Due", "string", '.status.conditions[?(@.type=="RotationDue")].status', "Whether the value is too old"),
-    ("Age", "date", ".metadata.creationTimestamp", "When the AccountSecret was made"),
+    ("Age", "date", ".metadata.creationTimestamp", "When the AccountSecret was created"),
 )
-#: Shown by kubectl get -o wide alone: the rest has 80 columns.
+#: Shown only by kubectl get -o wide: the others take 80 columns.
 _WIDE = frozenset({"Rotation Due"})
 
 
 def crd() -> Schema:
-    """Give the CustomResourceDefinition of AccountSecret."""
+    """Return the CustomResourceDefinition of AccountSecret."""
     columns: list[Schema] = [
         dict(zip(("name", "type", "jsonPath", "description"), column, strict=True))
         | ({"priority": 1} if column[0] in _WIDE else {})
@@ -42,15 +42,16 @@ def crd() -> Schema:
         "schema": {
             "openAPIV3Schema": {
                 "type": "object",
-                "description": "One environment variable of every devbox of an account: the namespace it is in.",
+                "description": "An environment variable for every devbox of an account. The AccountSecret's namespace"
+                " is the account.",
                 "required": ["spec"],
                 "properties": {
-                    # These two are Kubernetes' own in every kind.
+                    # Every kind has these; Kubernetes defines them.
                     "apiVersion": {"type": "string"},
                     "kind": {"type": "string"},
                     "metadata": {"type": "object"},
                     "spec": _structural(AccountSecretSpec.model_json_schema()),
-                    # So that its fields have their defaults from the first moment on.
+                    # So that its fields have their defaults from the start.
                     "status": {**_structural(AccountSecretStatus.model_json_schema()), "default": {}},
                 },
             }
@@ -76,7 +77,7 @@ def crd() -> Schema:
 
 
 def _structural(schema: Schema, definitions: Schema | None = None) -> Schema:
-    """Make pydantic's JSON schema a structural one: no $ref, no title, no null.
+    """Convert pydantic's JSON schema into a structural schema: no $ref, no title, no null.
 
     https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
     """

@@ -1,4 +1,4 @@
-"""Builds an AccountSecret's manifest, and derives its object's name from the variable's."""
+"""Builds an AccountSecret's manifest, and derives its object name from the variable's name."""
 
 import hashlib
 import re
@@ -11,7 +11,7 @@ _NAME_MAX_LENGTH = 253
 
 
 def manifest(account: str, spec: AccountSecretSpec, name: str | None = None) -> dict[str, Any]:
-    """Give the manifest of one AccountSecret in its account's home."""
+    """Return the manifest of an AccountSecret in its account's home."""
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -21,10 +21,10 @@ def manifest(account: str, spec: AccountSecretSpec, name: str | None = None) -> 
 
 
 def object_name(variable: str) -> str:
-    """Derive an object's name (RFC 1123 subdomain) from a variable's: GITHUB_TOKEN, github-token.
+    """Derive an object name (RFC 1123 subdomain) from a variable's name: GITHUB_TOKEN becomes github-token.
 
-    Names that differ give names that differ: what isn't plain capitals ends in -- and a piece of its
-    hash, and no plain one has two dashes in a row.
+    Different variables get different names: a variable that isn't plain uppercase gets a suffix of -- and
+    part of its hash, and no other name has two dashes in a row.
     """
     if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*", variable):
         return _plain(variable)
@@ -32,7 +32,7 @@ def object_name(variable: str) -> str:
 
 
 def object_names(variable: str) -> list[str]:
-    """Give the names to try in turn, where someone may have the first for another variable."""
+    """Return the names to try in turn, since the first may be taken by another variable."""
     return list(dict.fromkeys([object_name(variable), _with_digest(variable)]))
 
 

@@ -1,6 +1,6 @@
 """The AccountSecret's models: spec, status, conditions, and the reasons of the condition Ready.
 
-The CRD is generated from these models (crd.py), so what they say is what the API server enforces.
+The CRD is generated from these models (crd.py), so the API server enforces them.
 """
 
 import re
@@ -27,7 +27,7 @@ from devbox_secrets.api.validation import (
 
 
 class Reason(StrEnum):
-    """Why an AccountSecret is Ready, or isn't."""
+    """The reasons of the condition Ready."""
 
     SYNCED = "Synced"
     NAME_CONFLICT = "NameConflict"
@@ -42,17 +42,17 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     DELETING = "Deleting"
     PENDING = "Pending"
-    """The operator hasn't looked yet: the CRD's default."""
+    """The operator hasn't processed the AccountSecret yet: the CRD's default."""
 
 
 def _check_time(time: str) -> str:
-    """Refuse what only looks like a time: a month 13, or the year 0."""
+    """Reject what only looks like a time, such as month 13 or year 0."""
     datetime.fromisoformat(time)
     return time
 
 
-#: RFC 3339, UTC, to the second, as Kubernetes writes it: sorts as text. Not the format `date-time`, with which the API
-#: server accepts arrays as well.
+#: RFC 3339, UTC, in seconds, as Kubernetes writes it; sorts as text. Not the format `date-time`, since the API server
+#: would also accept arrays.
 Time = Annotated[
     str,
     Field(max_length=20, pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
@@ -65,10 +65,10 @@ class _Model(BaseModel):
 
 
 class AccountSecretSpec(_Model):
-    """One environment variable of every devbox of the account."""
+    """The environment variable and its sealed value."""
 
-    # Each rule stands on the spec, not on its field: the API server repeats a field's own value
-    # in the error, and what was pasted there may be a plain-text secret.
+    # Each rule is on the spec, not on its field: the API server repeats a field's value in the error,
+    # and someone may have pasted a plain-text secret there.
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
@@ -81,14 +81,14 @@ class AccountSecretSpec(_Model):
                 {
                     "rule": "self.name == oldSelf.name",
                     "fieldPath": ".name",
-                    "message": "can't be changed: delete this AccountSecret and create another with the new name",
+                    "message": "is immutable; delete this AccountSecret and create one with the new name",
                 },
                 {
                     "rule": f"size(self.sealed) >= {SEALED_MIN_LENGTH} && self.sealed.matches('{SEALED_PATTERN}')",
                     "fieldPath": ".sealed",
                     "message": "is not a sealed value; seal it first: devbox-secrets seal NAME",
                     "messageExpression": "self.sealed.trim().startsWith('dbs1.') && self.sealed.matches('[[:space:]]')"
-                    " ? 'has white space or a line break in it; write it as one line without white space'"
+                    " ? 'contains whitespace or a line break; write it on one line without whitespace'"
                     " : 'is not a sealed value; seal it first: devbox-secrets seal ' + self.name",
                 },
                 {
@@ -104,7 +104,7 @@ class AccountSecretSpec(_Model):
         str,
         Field(
             max_length=VARIABLE_MAX_LENGTH,
-            description="The environment variable's name, unique in the account. It can't be changed.",
+            description="The name of the environment variable. Unique in the account and immutable.",
         ),
     ]
     sealed: Annotated[
@@ -112,8 +112,8 @@ class AccountSecretSpec(_Model):
         Field(
             max_length=SEALED_MAX_LENGTH,
             repr=False,
-            description="The sealed value, as `devbox-secrets seal` prints it. It opens for this"
-            " account and name alone.",
+            description="The sealed value, as printed by `devbox-secrets seal`. It can be opened only for this"
+            " account and name.",
         ),
     ]
     description: Annotated[
@@ -123,74 +123,75 @@ class AccountSecretSpec(_Model):
         str | None,
         Field(
             max_length=6,
-            description="How old the value may become before it should be changed, such as 90d, 12h or 30m:"
-            " then the condition RotationDue is True.",
+            description="The maximum age of the value, such as 90d, 12h or 30m. When the value is older, the"
+            " condition RotationDue is True.",
         ),
     ] = None
 
 
 class Condition(_Model):
-    """A condition as Kubernetes' API conventions have it (metav1.Condition)."""
+    """A condition of the AccountSecret, as defined by metav1.Condition."""
 
-    type: Annotated[str, Field(max_length=316, description="What the condition is about.")]
+    type: Annotated[str, Field(max_length=316, description="The type of the condition: Ready or RotationDue.")]
     status: Annotated[
         str,
         Field(
-            description="Whether it holds.",
+            description="The status of the condition: True, False or Unknown.",
             json_schema_extra={"enum": ["True", "False", "Unknown"]},
         ),
     ]
-    reason: Annotated[str, Field(max_length=1024, description="Why, in one word.")]
-    message: Annotated[str, Field(max_length=32768, description="Why, in a sentence, and what to do about it.")]
+    reason: Annotated[str, Field(max_length=1024, description="The reason for the status, in one word.")]
+    message: Annotated[str, Field(max_length=32768, description="An explanation of the status, and what to do.")]
     last_transition_time: Annotated[Time, Field(description="When the status last changed.")]
     observed_generation: Annotated[
         int | None,
         Field(
-            description="The generation of the object that the condition was set for.",
+            description="The generation of the AccountSecret that the condition refers to.",
             json_schema_extra={"format": "int64"},
         ),
     ] = None
 
     @property
     def holds(self) -> bool:
-        """Whether it holds."""
+        """Whether the status is True."""
         return self.status == "True"
 
 
-#: The condition Ready before the operator has looked.
+#: The condition Ready before the operator has processed an AccountSecret.
 PENDING = Condition(
     type="Ready",
     status="Unknown",
     reason=Reason.PENDING,
-    message="the operator hasn't looked at it yet",
+    message="the operator hasn't processed the AccountSecret yet",
     last_transition_time="1970-01-01T00:00:00Z",
     observed_generation=-1,
 )
 
 
 class AccountSecretStatus(_Model):
-    """What the operator made of the AccountSecret."""
+    """The observed state of the AccountSecret."""
 
     observed_generation: Annotated[
         int,
         Field(
-            description="The generation of the object that this status is about; -1 before the operator has looked.",
+            description="The generation of the AccountSecret that the status refers to; -1 until the operator has"
+            " processed it.",
             json_schema_extra={"format": "int64"},
         ),
     ] = -1
     key_id: Annotated[
         str | None,
-        Field(max_length=16, description="The sealing key that the sealed value needs."),
+        Field(max_length=16, description="The ID of the key that the value is sealed with."),
     ] = None
     changed_at: Annotated[
         Time | None,
-        Field(description="When the value last changed: a devbox started later has the current one."),
+        Field(description="When the value last changed. Devboxes that started later have the current value."),
     ] = None
     conditions: Annotated[
         tuple[Condition, ...],
         Field(
-            description="Ready says whether devboxes get the variable; RotationDue, whether the value is older"
-            " than rotateAfter allows.",
+            description="Ready: whether devboxes get the variable. RotationDue: whether the value is older than"
+            " rotateAfter allows.",
             json_schema_extra={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
@@ -200,30 +201,30 @@ class AccountSecretStatus(_Model):
 
     @property
     def ready(self) -> Condition | None:
-        """The condition Ready, once the operator has looked."""
+        """The condition Ready, or None before the operator has processed the AccountSecret."""
         ready = self._condition("Ready")
         return None if ready is None or ready.reason == Reason.PENDING else ready
 
     @property
     def rotation_due(self) -> Condition | None:
-        """The condition RotationDue, where the spec has a `rotateAfter`."""
+        """The condition RotationDue, or None if the spec has no `rotateAfter`."""
         return self._condition("RotationDue")
 
     @property
     def overdue(self) -> bool:
-        """Whether it says that the value is older than `rotateAfter` allows."""
+        """Whether the value is older than `rotateAfter` allows, according to the status."""
         return self.rotation_due is not None and self.rotation_due.holds
 
     def is_synced(self, generation: int) -> bool:
-        """Tell whether it says of this generation that devboxes have its value."""
+        """Return whether the status says that devboxes have the value of this generation."""
         return self.observed_generation == generation and self.ready is not None and self.ready.holds
 
     def decided(self, generation: int) -> Condition | None:
-        """The condition Ready, once it speaks of this generation or a later one and time alone doesn't change it."""
+        """Return the condition Ready if it is final for this generation or a later one, else None."""
         ready = self.ready
         if ready is None or self.observed_generation < generation:
             return None
-        return None if ready.reason == Reason.NOT_WRITTEN else ready  # that is tried again and again
+        return None if ready.reason == Reason.NOT_WRITTEN else ready  # the operator keeps retrying
 
     def _condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)
@@ -231,38 +232,38 @@ class AccountSecretStatus(_Model):
 
 @dataclass(frozen=True, slots=True)
 class AccountSecret:
-    """An AccountSecret as the API server has it, as far as anything depends on it."""
+    """An AccountSecret from the API server, reduced to the fields that are used."""
 
     uid: str
     namespace: str
     name: str
     created: str
-    """RFC 3339, UTC, to the second, as Kubernetes writes it: sorts as text."""
+    """RFC 3339, UTC, in seconds, as Kubernetes writes it; sorts as text."""
     generation: int
     resource_version: str
     spec: AccountSecretSpec
     status: AccountSecretStatus
     without_copy: bool
-    """Whether its sealed value is nowhere else, such as in Git."""
+    """Whether its sealed value exists nowhere else, for example in Git."""
     deleting: bool = False
-    """Whether it was deleted and only a finalizer still holds it."""
+    """Whether it was deleted but has a finalizer."""
     damaged: tuple[str, ...] = ()
-    """The fields that can't be read, such as `spec.name`; each is read as if it weren't set."""
+    """The invalid fields, such as `spec.name`; each is read as if it weren't set."""
 
     @property
     def invalid_spec(self) -> str | None:
-        """Say what is wrong where a field of the spec can't be read; a damaged status is only written again."""
+        """What is wrong with invalid fields of the spec, or None; an invalid status is simply written again."""
         fields = [field for field in self.damaged if field.startswith("spec")]
         if not fields:
             return None
         return (
-            f"{', '.join(fields)} can't be read: an older or edited CRD accepted it. Correct it (kubectl explain"
-            " accountsecret.spec), or delete this AccountSecret and create it again"
+            f"invalid {', '.join(fields)}, accepted by an older or modified CRD; correct it (see kubectl explain"
+            " accountsecret.spec), or delete and recreate the AccountSecret"
         )
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> "AccountSecret":
-        """Read the API server's JSON, whatever an older or edited CRD let into spec and status."""
+        """Parse the API server's JSON, whatever spec and status an older or modified CRD accepted."""
         metadata = body["metadata"]
         spec, damaged_spec = _read_spec(body.get("spec"))
         status, damaged_status = read_status(body.get("status"))
@@ -282,7 +283,7 @@ class AccountSecret:
 
 
 def read_status(raw: object) -> tuple[AccountSecretStatus, tuple[str, ...]]:
-    """Read a status; one that is damaged says nothing. Give also which of its fields can't be read."""
+    """Parse a status; return it with its invalid fields. An invalid status is read as an empty one."""
     try:
         return AccountSecretStatus.model_validate(raw or {}), ()
     except ValidationError as error:
@@ -290,7 +291,7 @@ def read_status(raw: object) -> tuple[AccountSecretStatus, tuple[str, ...]]:
 
 
 def _read_spec(raw: object) -> tuple[AccountSecretSpec, tuple[str, ...]]:
-    """Read those fields of a spec that can be read, and give the others' names."""
+    """Parse the valid fields of a spec; return it with the names of the invalid ones."""
     damaged: tuple[str, ...] = ()
     try:
         spec = AccountSecretSpec.model_validate(raw)
@@ -299,7 +300,7 @@ def _read_spec(raw: object) -> tuple[AccountSecretSpec, tuple[str, ...]]:
         readable = raw.items() if isinstance(raw, Mapping) else ()
         fields = {name: value for name, value in readable if f"spec.{name}" not in damaged}
         spec = AccountSecretSpec.model_validate({"name": "", "sealed": "", **fields})
-    # What stands in the CRD as rules of the spec.
+    # These are rules of the spec in the CRD.
     if not re.fullmatch(VARIABLE_PATTERN, spec.name, re.ASCII):
         spec, damaged = spec.model_copy(update={"name": ""}), (*damaged, "spec.name")
     if spec.rotate_after is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, spec.rotate_after, re.ASCII):
@@ -308,7 +309,7 @@ def _read_spec(raw: object) -> tuple[AccountSecretSpec, tuple[str, ...]]:
 
 
 def _damaged(where: str, error: ValidationError) -> tuple[str, ...]:
-    """Name the fields that an error is about; never what is in them."""
+    """Return the names of the fields in an error, never their contents."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     fields = {f"{where}.{each['loc'][0]}" for each in found if each["loc"]}
     return tuple(sorted(fields)) or (where,)
@@ -316,5 +317,5 @@ def _damaged(where: str, error: ValidationError) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1024)
 def _shared(status: AccountSecretStatus) -> AccountSecretStatus:
-    """Give the same object for equal statuses: most are, and each would take 2 KB."""
+    """Return the same object for equal statuses: most are equal, and each would take 2 KB."""
     return status

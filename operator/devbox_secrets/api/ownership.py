@@ -1,4 +1,4 @@
-"""Who owns what: a variable, `spec.sealed`, and an account Secret. Field managers tell who wrote something."""
+"""Ownership of variables, of `spec.sealed` and of account Secrets, based on field managers."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from typing import Any
 
 from devbox_secrets.api.names import CREATE_FIELD_MANAGER, FIELD_MANAGER, GATEWAY_FIELD_MANAGER
 
-#: How far the clocks of two API servers may be apart.
+#: Maximum skew between the clocks of two API servers.
 _CLOCK_SKEW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program that puts back what it manages."""
+    """A program that restores what it manages."""
 
     name: str
     source: str
-    """Where a person changes what it manages."""
+    """Where users change what it manages."""
     field_managers: tuple[str, ...]
-    """What its field managers' names begin with."""
+    """The prefixes of its field managers' names."""
     marks: tuple[str, ...] = ()
-    """The labels and annotations that it puts on its objects: some versions write under kubectl's names."""
+    """The labels and annotations on its objects, since some versions use kubectl's field managers."""
 
 
 _TOOLS = (
@@ -38,31 +38,30 @@ _TOOLS = (
 
 
 def precedence(created: str, uid: str) -> tuple[str, str]:
-    """Give what sorts AccountSecrets of one variable: the first owns it, which is the oldest.
+    """Return the sort key for the AccountSecrets of one variable: the first one, the oldest, owns the variable.
 
-    `created` is RFC 3339, UTC, to the second, as Kubernetes writes it. Of two of the same second it's always the
-    same one.
+    `created` is RFC 3339, UTC, in seconds, as Kubernetes writes it. The uid decides between two of the same second.
     """
     return created, uid
 
 
 def owners_of_sealed(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Give those entries of an AccountSecret's managedFields that hold `spec.sealed`."""
+    """Yield the entries of an AccountSecret's managedFields that own `spec.sealed`."""
     for entry in metadata.get("managedFields") or ():
         if "f:sealed" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}):
             yield entry
 
 
 def is_without_copy(owners: Collection[str | None]) -> bool:
-    """Tell by the field managers that own a sealed value whether nobody else has it and would put it back.
+    """Return whether nobody has a copy of a sealed value, judging by the field managers that own it.
 
-    The gateway keeps none; what the operator owns it has resealed. Anyone else may have it in a file.
+    The gateway keeps no copy, and the operator owns only values that it has resealed. Others may have it in a file.
     """
     return bool(owners) and set(owners) <= {GATEWAY_FIELD_MANAGER, FIELD_MANAGER}
 
 
 def managing_tool(metadata: Mapping[str, Any], managers: Collection[str]) -> Tool | None:
-    """Give the tool that manages an object and would put back what these field managers own."""
+    """Return the tool that manages an object and would restore what these field managers own, or None."""
     marks = {*(metadata.get("labels") or {}), *(metadata.get("annotations") or {})}
     for tool in _TOOLS:
         if not marks.isdisjoint(tool.marks) or any(manager.startswith(tool.field_managers) for manager in managers):
@@ -71,15 +70,16 @@ def managing_tool(metadata: Mapping[str, Any], managers: Collection[str]) -> Too
 
 
 def is_given_up(manager: str) -> bool:
-    """Tell whether a field manager gives up its fields to whoever changes the value at the command line.
+    """Return whether a field manager's fields may be taken over when someone changes the value at the command line.
 
-    kubectl's own are a person's as well. The gateway, and the operator that sealed its values again, put nothing back.
+    kubectl's fields were set by a person as well. The gateway, and the operator that resealed its values, restore
+    nothing.
     """
     return manager in {GATEWAY_FIELD_MANAGER, FIELD_MANAGER, "kubectl"} or manager.startswith("kubectl-")
 
 
 def owned_fields(metadata: Mapping[str, Any], fields: Collection[str]) -> dict[str, list[str]]:
-    """Name the field managers that own any of these fields of the spec, each with those that it owns."""
+    """Return the field managers that own any of these fields of the spec, each with the fields that it owns."""
     owned: dict[str, list[str]] = {}
     for entry in metadata.get("managedFields") or ():
         spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
@@ -90,10 +90,10 @@ def owned_fields(metadata: Mapping[str, Any], fields: Collection[str]) -> dict[s
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether the operator wrote this account Secret: it applied it, or created it and nobody else wrote.
+    """Return whether the operator wrote this account Secret: it applied it, or created it and nobody else wrote.
 
-    A copy isn't ours, whatever labels it carries. Backup tools restore managedFields, too; what these tell of then
-    was written before the Secret was created.
+    A copy isn't ours, whatever labels it has. Backup tools restore managedFields too, but then their times are before
+    the Secret's creation.
     """
     entries = metadata.get("managedFields") or []
     writers = {(entry.get("manager"), entry.get("operation")) for entry in entries}
@@ -108,7 +108,7 @@ def is_ours(metadata: Mapping[str, Any]) -> bool:
 
 
 def unchanged_fields(metadata: Mapping[str, Any], *path: str) -> frozenset[str]:
-    """Name the fields below a path, such as `data`, that the operator applied and nobody else wrote since."""
+    """Return the fields below a path, such as `data`, that the operator applied and nobody else has written since."""
     ours: set[str] = set()
     others: set[str] = set()
     for entry in metadata.get("managedFields") or ():
@@ -121,8 +121,8 @@ def unchanged_fields(metadata: Mapping[str, Any], *path: str) -> frozenset[str]:
 
 
 def _is_before(time: str, created: str) -> bool:
-    """Compare times in RFC 3339, UTC, to the second; one that can't be read is before."""
-    if time >= created:  # as text: so it nearly always is
+    """Compare two times (RFC 3339, UTC, in seconds); an invalid one counts as before."""
+    if time >= created:  # compared as text, which is nearly always enough
         return False
     try:
         return datetime.fromisoformat(time) < datetime.fromisoformat(created) - _CLOCK_SKEW

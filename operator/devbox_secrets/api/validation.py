@@ -1,6 +1,6 @@
-"""Validates names, values, accounts, descriptions and durations; has the reserved names.
+"""Validates names, values, accounts, descriptions and durations; defines the reserved names.
 
-Each check raises an error that says what to do. None repeats what was given where it could be a value.
+Each check raises an error that says what to do. No error repeats the input if it could be a value.
 """
 
 import re
@@ -20,35 +20,35 @@ from devbox_secrets.errors import (
     ValueTooLarge,
 )
 
-if TYPE_CHECKING:  # the command line checks a name before it imports what takes long
+if TYPE_CHECKING:  # the command line checks names before its slow imports
     from pydantic import SecretBytes
 
 VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
 VARIABLE_MAX_LENGTH = 253  # a Secret's key can't be longer
 SEALED_PATTERN = "^dbs1[.][0-9a-f]{16}[.][A-Za-z0-9_-]+$"
-#: An empty value's: the prefix (22 characters) and base64url of an encapsulated key (1,120 bytes)
-#: with AES-GCM's tag (16 bytes).
+#: The length for an empty value: the prefix (22 characters) and base64url of an encapsulated key
+#: (1,120 bytes) with AES-GCM's tag (16 bytes).
 SEALED_MIN_LENGTH = 22 + 1515
 DESCRIPTION_MAX_LENGTH = 1024
-#: What names most objects (RFC 1123's subdomain, and a little more); it becomes a part of a URL.
+#: The name of most objects (RFC 1123 subdomain, slightly relaxed); it becomes part of a URL.
 OBJECT_NAME_PATTERN = "^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-#: What names a namespace (RFC 1123's label).
+#: The name of a namespace (RFC 1123 label).
 ACCOUNT_PATTERN = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 ROTATE_AFTER_PATTERN = "^[1-9][0-9]{0,4}[dhm]$"
 
-#: Bytes of NAME=value with the NUL at its end that Linux takes (MAX_ARG_STRLEN, execve(2)).
+#: Linux's maximum for NAME=value with the final NUL, in bytes (MAX_ARG_STRLEN, execve(2)).
 VARIABLE_MAX_BYTES = 131_072
-#: Bytes of all of a Secret's values (MaxSecretSize, Kubernetes' core/v1 types).
+#: Maximum size of all of a Secret's values, in bytes (MaxSecretSize, Kubernetes' core/v1 types).
 SECRET_MAX_BYTES = 1_048_576
-#: Bytes that its variables' names may take beside them: etcd refuses an object of more than
-#: 1,572,864 bytes (its --max-request-bytes), and some are for the rest of it.
+#: Maximum size of the variables' names besides the values, in bytes: etcd rejects objects of more than
+#: 1,572,864 bytes (its --max-request-bytes), and the rest of the object needs some.
 SECRET_NAMES_MAX_BYTES = 500_000
-#: base64url of the largest value, sealed.
+#: The length for the largest value, sealed and in base64url.
 SEALED_MAX_LENGTH = 22 + -(-(1120 + VARIABLE_MAX_BYTES + 16) * 4 // 3)
 
-#: Variables by which a value becomes code, or a devbox stops being itself: the loader's and the
-#: shell's, the start-up hooks of runtimes, what decides which programs, modules and certificates are
-#: used. Not what tools take credentials from, such as NPM_TOKEN, COMPOSER_AUTH or CARGO_REGISTRY_TOKEN.
+#: Variables whose value could run code or break a devbox: those of the loader and of shells, start-up
+#: hooks of runtimes, and those that choose programs, modules or certificates. Variables with tools'
+#: credentials are allowed, such as NPM_TOKEN, COMPOSER_AUTH or CARGO_REGISTRY_TOKEN.
 RESERVED_NAMES = (
     # The system, the loader, the C library.
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "HOSTNAME", "TMPDIR", "XDG_*", "KUBERNETES_*",
@@ -98,9 +98,9 @@ RESERVED_NAMES = (
 
 
 def is_reserved(variable: str, reserved: Sequence[str]) -> bool:
-    """Tell whether a variable is reserved.
+    """Return whether a variable's name is reserved.
 
-    `*` at a pattern's end stands for anything; `(?i)` at its beginning, as in a regular expression, ignores case.
+    `*` at the end of a pattern matches anything; `(?i)` at the beginning ignores case, as in regular expressions.
     """
     return _any_of(tuple(reserved)).match(variable) is not None
 
@@ -113,44 +113,44 @@ def _any_of(reserved: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def reserved_name(variable: str) -> ReservedName:
-    """Give the error for a reserved name."""
+    """Return the error for a reserved name."""
     return ReservedName(
-        f"{variable} is reserved, since it could run code in every devbox or break it;"
-        " choose another name, and map it inside the devbox if a program needs this one"
+        f"{variable} is reserved because it could run code in every devbox or break it;"
+        " choose another name, and set this one inside the devbox if a program needs it"
     )
 
 
 def check_variable(name: str) -> None:
-    """Refuse a name that no environment variable can have.
+    """Reject an invalid name of an environment variable.
 
     Raises:
         InvalidName: it isn't letters, digits and `_`, starts with a digit, or is longer than 253.
     """
     if not re.fullmatch(VARIABLE_PATTERN, name, re.ASCII):
-        # What was given in the name's place may be a value: it isn't repeated.
+        # The input isn't repeated, since it may be a value.
         raise InvalidName(
-            "that can't be the name of an environment variable: use letters, digits and _,"
+            "invalid name of an environment variable: use letters, digits and _,"
             " not starting with a digit, such as GITHUB_TOKEN"
         )
     if len(name) > VARIABLE_MAX_LENGTH:
-        raise InvalidName(f"the name has {len(name)} characters; {VARIABLE_MAX_LENGTH} is the most")
+        raise InvalidName(f"the name has {len(name)} characters; the maximum is {VARIABLE_MAX_LENGTH}")
 
 
 def check_account(name: str) -> None:
-    """Refuse an account that no namespace can be: a value sealed for it would open nowhere.
+    """Reject an account that isn't a valid namespace name: a value sealed for it could be opened nowhere.
 
     Raises:
         InvalidAccount: it isn't lowercase letters, digits and `-`, or is longer than 63.
     """
     if not re.fullmatch(ACCOUNT_PATTERN, name, re.ASCII):
         raise InvalidAccount(
-            f"{name!r} can't be an account, which is a namespace: use up to 63 small letters, digits"
+            f"{name!r} isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits"
             " and -, such as team-a"
         )
 
 
 def check_description(text: str | None) -> None:
-    """Refuse a description that `spec.description` can't have.
+    """Reject an invalid `spec.description`.
 
     Raises:
         InvalidDescription: it isn't UTF-8, or is longer than 1,024 characters.
@@ -161,12 +161,12 @@ def check_description(text: str | None) -> None:
         raise InvalidDescription("the description isn't UTF-8 text")
     if len(text) > DESCRIPTION_MAX_LENGTH:
         raise InvalidDescription(
-            f"the description has {len(text):,} characters; {DESCRIPTION_MAX_LENGTH:,} is the most"
+            f"the description has {len(text):,} characters; the maximum is {DESCRIPTION_MAX_LENGTH:,}"
         )
 
 
 def check_rotate_after(duration: str | None) -> None:
-    """Refuse a duration that `spec.rotateAfter` can't have.
+    """Reject an invalid `spec.rotateAfter`.
 
     Raises:
         InvalidDuration: it isn't a number of days, hours or minutes.
@@ -176,7 +176,7 @@ def check_rotate_after(duration: str | None) -> None:
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a duration as `spec.rotateAfter` has it: 90d, 12h, 30m.
+    """Parse a duration as in `spec.rotateAfter`, such as 90d, 12h or 30m.
 
     Raises:
         InvalidDuration: it isn't a number of days, hours or minutes.
@@ -187,27 +187,25 @@ def parse_duration(text: str) -> timedelta:
 
 
 def check_value(name: str, value: "SecretBytes") -> None:
-    """Refuse a value that the environment variable `name` can't have.
+    """Reject an invalid value for the environment variable `name`.
 
     Raises:
-        InvalidValue: it isn't UTF-8, or holds a NUL.
-        ValueTooLarge: `NAME=value` and its NUL are over 131,072 bytes.
+        InvalidValue: it isn't UTF-8, or contains a NUL.
+        ValueTooLarge: `NAME=value` and its NUL take more than 131,072 bytes.
     """
     raw = value.get_secret_value()
     if b"\0" in raw:
         raise InvalidValue(
-            f"the value of {name} holds a NUL byte, which ends an environment variable;"
-            " encode binary data first, for instance with base64"
+            f"the value of {name} contains a NUL byte, which environment variables can't contain;"
+            " encode binary data first, for example with base64"
         )
     try:
         raw.decode()
     except UnicodeDecodeError:
-        # From None: the exception in hand carries the value.
+        # From None: the original exception contains the value.
         raise InvalidValue(
-            f"the value of {name} isn't UTF-8 text; encode binary data first, for instance with base64"
+            f"the value of {name} isn't UTF-8 text; encode binary data first, for example with base64"
         ) from None
     size = len(name) + 1 + len(raw) + 1
     if size > VARIABLE_MAX_BYTES:
-        raise ValueTooLarge(
-            f"{name} and its value take {size:,} bytes; an environment variable can have {VARIABLE_MAX_BYTES:,}"
-        )
+        raise ValueTooLarge(f"{name} and its value take {size:,} bytes; the maximum is {VARIABLE_MAX_BYTES:,}")

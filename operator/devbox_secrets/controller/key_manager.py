@@ -109,7 +109,7 @@ class KeyManager:
         self._added = self._added or bool(added)
         if lost:
             LOG.warning(
-                "sealing keys are missing in the Secret %s: %s; using the copies in memory",
+                "the Secret %s has lost sealing keys: %s; using the copies in memory",
                 KEYS_SECRET,
                 _listed(lost),
             )

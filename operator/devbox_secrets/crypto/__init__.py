@@ -1,1 +1,1 @@
-"""Sealing, opening, and the backup of the sealing keys. Pure, except for random numbers."""
+"""Sealing and opening values, and the backup of the sealing keys. Pure, except for random numbers."""

@@ -1,9 +1,9 @@
-"""The backup of the sealing keys: JSON that a passphrase opens.
+"""The backup of the sealing keys: JSON, encrypted with a passphrase.
 
-Argon2id (RFC 9106) makes a key of the passphrase, AES-256-GCM encrypts the sealing keys with it, and
-whatever else the file says is the associated data: a file in which that was changed doesn't open.
+Argon2id (RFC 9106) derives a key from the passphrase, and AES-256-GCM encrypts the sealing keys with it.
+Everything else in the file is associated data, so a modified file can't be opened.
 
-tests/vectors is the format's specification.
+tests/vectors is the specification of the format.
 """
 
 import base64
@@ -23,9 +23,9 @@ from pydantic.alias_generators import to_camel
 from devbox_secrets.crypto.envelope import KeyPair
 from devbox_secrets.errors import BackupLocked, InvalidBackup, InvalidKey, InvalidPassphrase
 
-#: Who has the file may try as many passphrases as they like.
+#: Anyone who has the file can try any number of passphrases.
 PASSPHRASE_MIN_LENGTH = 12
-#: More than the Secret of the keys can hold, as a backup has it.
+#: More than a backup of all keys that a Secret can hold.
 MAX_BYTES = 4 << 20
 _KEY_BYTES = 32
 
@@ -42,9 +42,9 @@ class _Model(BaseModel):
 
 
 class Kdf(_Model):
-    """How a passphrase becomes a key.
+    """How a key is derived from a passphrase.
 
-    What a file may ask for is bounded: it's done before anything shows that the file is one of ours.
+    The parameters are limited, since the derivation runs before anything proves that the file is genuine.
     """
 
     name: Literal["argon2id"]
@@ -54,7 +54,7 @@ class Kdf(_Model):
     memory_kib: Annotated[int, Field(ge=8 * 16, le=1 << 18)]
 
     def key(self, passphrase: SecretBytes) -> bytes:
-        """Derive the key: at the bounds in four seconds and 256 MiB."""
+        """Derive the key; with the maximum parameters this takes four seconds and 256 MiB."""
         return Argon2id(
             salt=bytes.fromhex(self.salt),
             length=_KEY_BYTES,
@@ -65,23 +65,23 @@ class Kdf(_Model):
 
 
 class Header(_Model):
-    """What a backup tells without its passphrase. Each field has one text alone for what it says."""
+    """What a backup shows without its passphrase. Each field has exactly one representation."""
 
     format: Literal["devbox-secrets-backup-1"]
     created: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
     keys: Annotated[tuple[Annotated[str, Field(pattern="^[0-9a-f]{16}$")], ...], Field(min_length=1)]
-    """The ids of the keys that are in it, in their order."""
+    """The ids of the keys in the backup, in order."""
     kdf: Kdf
     cipher: Literal["AES-256-GCM"]
     nonce: Annotated[str, Field(pattern="^[0-9a-f]{24}$")]
 
     def associated(self) -> bytes:
-        """Give what the encryption binds: the header as JSON, names in order, without space."""
+        """Return the associated data: the header as JSON with sorted names and without spaces."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":")).encode()
 
 
 class Backup(_Model):
-    """A backup as it is in its file."""
+    """The content of a backup file."""
 
     header: Header
     ciphertext: Annotated[
@@ -90,14 +90,14 @@ class Backup(_Model):
 
     @classmethod
     def parse(cls, raw: bytes) -> "Backup":
-        """Read a backup's file, without opening it.
+        """Parse a backup file without decrypting it.
 
         Raises:
-            InvalidBackup: it isn't one, or asks for more time or memory than is reasonable.
+            InvalidBackup: it isn't a backup, or needs more time or memory than is reasonable.
         """
         try:
             if len(raw) > MAX_BYTES:
-                raise ValueError("too large")  # noqa: TRY301 - as anything else that is no backup
+                raise ValueError("too large")  # noqa: TRY301 - handled like any other invalid file
             return cls.model_validate_json(raw)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
@@ -105,18 +105,18 @@ class Backup(_Model):
             where = ""
         raise InvalidBackup(
             "the file isn't a backup that this version of devbox-secrets can read"
-            + (f" (its {where})" if where else "")
-            + "; give one that `devbox-secrets keys backup` wrote"
+            + (f" (invalid field: {where})" if where else "")
+            + "; use one created by `devbox-secrets keys backup`"
         )
 
     @classmethod
     def encrypt(cls, keys: Sequence[KeyPair], passphrase: SecretBytes, created: datetime) -> "Backup":
-        """Make the backup of some sealing keys, of which there must be one."""
+        """Create a backup of at least one sealing key."""
         header = Header(
             format="devbox-secrets-backup-1",
             created=created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             keys=tuple(key.public.id for key in keys),
-            # RFC 9106, section 4: what suits everywhere, in 64 MiB of memory.
+            # RFC 9106, section 4: the second recommended option, with 64 MiB of memory.
             kdf=Kdf(name="argon2id", salt=secrets.token_hex(16), iterations=3, lanes=4, memory_kib=1 << 16),
             cipher="AES-256-GCM",
             nonce=secrets.token_hex(12),
@@ -127,14 +127,14 @@ class Backup(_Model):
         return cls(header=header, ciphertext=base64.b64encode(ciphertext).decode())
 
     def dump(self) -> str:
-        """The backup as its file holds it."""
+        """Return the content of the backup file."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
 
     def decrypt(self, passphrase: SecretBytes) -> list[KeyPair]:
-        """Open the backup.
+        """Decrypt the backup.
 
         Raises:
-            BackupLocked: the passphrase is another one, or the file was changed.
+            BackupLocked: the passphrase is wrong, or the file was changed.
         """
         header = self.header
         try:
@@ -142,16 +142,14 @@ class Backup(_Model):
             plain = aead.decrypt(bytes.fromhex(header.nonce), base64.b64decode(self.ciphertext), header.associated())
             keys = [KeyPair.load(line) for line in plain.split(b"\n")]
             if tuple(key.public.id for key in keys) != header.keys:
-                raise InvalidKey("other keys than the file says")  # noqa: TRY301 - as any other damage
+                raise InvalidKey("the keys don't match the header")  # noqa: TRY301 - handled like any other damage
         except (InvalidTag, InvalidKey):
-            raise BackupLocked(
-                "the backup doesn't open: the passphrase is another one, or the file was damaged"
-            ) from None
+            raise BackupLocked("cannot open the backup: the passphrase is wrong, or the file is damaged") from None
         return keys
 
 
 def passphrase_from(text: str) -> SecretBytes:
-    """Make one passphrase of every way in which a keyboard may write it (Unicode's NFC, UTF-8).
+    """Normalize a passphrase (Unicode NFC, UTF-8), so that it doesn't depend on the keyboard.
 
     Raises:
         InvalidPassphrase: it isn't text.
@@ -159,18 +157,18 @@ def passphrase_from(text: str) -> SecretBytes:
     try:
         return SecretBytes(unicodedata.normalize("NFC", text).encode())
     except UnicodeEncodeError:
-        # From None: the exception in hand carries it.
+        # From None: the original exception contains it.
         raise InvalidPassphrase("the passphrase isn't UTF-8 text") from None
 
 
 def check_new(passphrase: SecretBytes) -> None:
-    """Refuse a new passphrase that is soon found by trying.
+    """Reject a new passphrase that is easy to guess.
 
     Raises:
         InvalidPassphrase: it's too short.
     """
     if len(passphrase.get_secret_value().decode()) < PASSPHRASE_MIN_LENGTH:
         raise InvalidPassphrase(
-            f"the passphrase has under {PASSPHRASE_MIN_LENGTH} characters: who has the file could find it by trying;"
-            " five or six words chosen by chance do well"
+            f"the passphrase has fewer than {PASSPHRASE_MIN_LENGTH} characters, so anyone with the file could guess"
+            " it; use five or six random words"
         )

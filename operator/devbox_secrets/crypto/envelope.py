@@ -2,9 +2,9 @@
 
 HPKE (RFC 9180) in base mode: KEM X-Wing (MLKEM768-X25519, draft-connolly-cfrg-xwing-kem), KDF
 HKDF-SHA256, AEAD AES-256-GCM. `info` binds the version, the account and the variable's name, so a
-sealed value that is copied to another account or name doesn't open.
+sealed value that is copied to another account or name can't be opened.
 
-tests/vectors is the format's specification.
+tests/vectors is the specification of the format.
 """
 
 import base64
@@ -41,7 +41,7 @@ _PUBLIC_BYTES = _MLKEM_PUBLIC_BYTES + 32
 _SEED_BYTES = 32
 _ENVELOPE = re.compile(rf"{VERSION}\.([0-9a-f]{{16}})\.([A-Za-z0-9_-]+)", re.ASCII)
 _PUBLIC = re.compile(rf"{VERSION}-public\.([0-9a-f]{{16}})\.([A-Za-z0-9_-]+)", re.ASCII)
-_ONE_LINE = "has white space or a line break in it; write it as one line without white space"
+_ONE_LINE = "contains whitespace or a line break; write it on one line without whitespace"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PublicKey:
 
     @cached_property
     def hpke(self) -> MLKEM768X25519PublicKey:
-        """The key as `cryptography` takes it."""
+        """The key in `cryptography`'s type."""
         mlkem, x25519 = self.raw[:_MLKEM_PUBLIC_BYTES], self.raw[_MLKEM_PUBLIC_BYTES:]
         return MLKEM768X25519PublicKey(
             MLKEM768PublicKey.from_public_bytes(mlkem), X25519PublicKey.from_public_bytes(x25519)
@@ -73,35 +73,35 @@ class PublicKey:
 
     @classmethod
     def parse(cls, text: str) -> "PublicKey":
-        """Read a public key from its text; white space around it is ignored.
+        """Parse a public key; surrounding whitespace is ignored.
 
         Raises:
-            InvalidKey: nothing can be sealed with it.
+            InvalidKey: the key is invalid.
         """
         text = text.strip()
         match = _PUBLIC.fullmatch(text)
         if match is None and _has_white_space(text, f"{VERSION}-public."):
             raise InvalidKey(f"the public sealing key {_ONE_LINE}")
         if match is None:
-            raise InvalidKey(f"not a public sealing key: it starts with {VERSION}-public.")
+            raise InvalidKey(f"not a public sealing key: it doesn't start with {VERSION}-public.")
         try:
             key = cls(_decode(match[2]))
         except ValueError:
             raise InvalidKey("the public sealing key is damaged: not base64url") from None
         if key.id != match[1]:
-            raise InvalidKey("the public sealing key is damaged: its id isn't that of its bytes")
+            raise InvalidKey("the public sealing key is damaged: its id doesn't match its bytes")
         try:
-            # Some X25519 keys, those of small order, fail only when something is sealed.
+            # X25519 keys of small order fail only when something is sealed.
             _SUITE.encrypt(b"", key.hpke, b"")
         except ValueError:
             raise InvalidKey("the public sealing key is invalid: its ML-KEM-768 or X25519 half can't be used") from None
         return key
 
     def seal(self, value: SecretBytes, *, account: str, name: str) -> str:
-        """Seal a value for one account's variable; two calls never give the same text.
+        """Seal a value for an account and a variable; two calls never return the same text.
 
         Raises:
-            InvalidName, InvalidValue, ValueTooLarge: no environment variable can be that.
+            InvalidName, InvalidValue, ValueTooLarge: the name or the value is invalid for an environment variable.
         """
         check_variable(name)
         check_value(name, value)
@@ -111,7 +111,7 @@ class PublicKey:
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A sealing key with its private half: X-Wing's 32-byte seed, and when it was made (UTC)."""
+    """A sealing key with its private half: X-Wing's 32-byte seed, and its creation time (UTC)."""
 
     seed: SecretBytes
     created: datetime
@@ -122,7 +122,7 @@ class KeyPair:
 
     @classmethod
     def generate(cls, created: datetime) -> "KeyPair":
-        """Make a new key from the system's random numbers."""
+        """Generate a new key with the system's random numbers."""
         return cls(SecretBytes(secrets.token_bytes(_SEED_BYTES)), created)
 
     @cached_property
@@ -141,38 +141,38 @@ class KeyPair:
         return PublicKey(mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw())
 
     def decrypt(self, payload: bytes, info: bytes) -> SecretBytes:
-        """Undo HPKE alone; `Keyring.open` is what knows the envelope.
+        """Decrypt an HPKE payload; `Keyring.open` handles the envelope.
 
         Raises:
-            InvalidTag, ValueError: it was encrypted to another key or info, or was changed.
+            InvalidTag, ValueError: it was encrypted with another key or info, or was changed.
         """
         return SecretBytes(_SUITE.decrypt(payload, MLKEM768X25519PrivateKey(*self._halves), info))
 
     def dump(self) -> bytes:
-        """The key as its Secret holds it: JSON, for the eyes of the key Secret alone."""
+        """Return the key as JSON, to be stored only in the keys' Secret."""
         seed = _encode(self.seed.get_secret_value())
         return json.dumps({"created": self.created.isoformat(), "seed": seed}).encode()
 
     @classmethod
     def load(cls, raw: bytes) -> "KeyPair":
-        """Read what `dump` wrote.
+        """Parse the output of `dump`.
 
         Raises:
-            InvalidKey: it wrote no such thing.
+            InvalidKey: it isn't the output of `dump`.
         """
         try:
             fields = json.loads(raw)
             created = datetime.fromisoformat(fields["created"])
             if created.tzinfo is None:
-                raise ValueError("a time without its zone")  # noqa: TRY301 - as any other damage
+                raise ValueError("no time zone")  # noqa: TRY301 - handled like any other damage
             return cls(SecretBytes(_decode(fields["seed"])), created)
         except (ValueError, TypeError, KeyError, RecursionError):
-            # From None: the exception in hand may carry the seed.
-            raise InvalidKey("the text isn't a sealing key that devbox-secrets wrote") from None
+            # From None: the original exception may contain the seed.
+            raise InvalidKey("not a sealing key written by devbox-secrets") from None
 
 
 class Keyring(Mapping[str, KeyPair]):
-    """Every sealing key at hand, by its id."""
+    """The available sealing keys by id."""
 
     def __init__(self, keys: Iterable[KeyPair]) -> None:
         self._keys = {key.public.id: key for key in keys}
@@ -188,22 +188,22 @@ class Keyring(Mapping[str, KeyPair]):
 
     @property
     def newest(self) -> KeyPair:
-        """The key to seal with: the one made last."""
+        """The newest key, which is used to seal."""
         return self.newest_first()[0]
 
     def newest_first(self) -> list[KeyPair]:
-        """Give the keys in the order in which they were made, the last one first."""
+        """Return the keys, newest first."""
         order = sorted(((key.created, key_id) for key_id, key in self._keys.items()), reverse=True)
         return [self._keys[key_id] for _, key_id in order]
 
     def open(self, sealed: str, *, account: str, name: str) -> SecretBytes:
-        """Open what `PublicKey.seal` gave, with the key that it names: no other is tried.
+        """Open a sealed value with the key that it names; no other key is tried.
 
         Raises:
             NotSealed: the text isn't an envelope of this version.
-            UnknownKey: its key isn't here.
+            UnknownKey: its key isn't available.
             CannotOpen: it was sealed for another account or name, or was changed.
-            InvalidValue, ValueTooLarge: it opens, to what no environment variable can be.
+            InvalidValue, ValueTooLarge: it can be opened, but the value is invalid for an environment variable.
         """
         key_id, payload = _parse(sealed)
         if key_id not in self._keys:
@@ -215,16 +215,16 @@ class Keyring(Mapping[str, KeyPair]):
             value = self._keys[key_id].decrypt(payload, _info(account, name))
         except (InvalidTag, ValueError):
             raise CannotOpen(
-                f"the sealed value doesn't open for the account {account} and the name {name}: it"
-                " was sealed for another account or name, or was changed on its way; seal it"
-                f" again: devbox-secrets seal {name} --account {account}"
+                f"cannot open the sealed value for the account {account} and the name {name}: it was sealed for"
+                " another account or name, or it is damaged; seal it again:"
+                f" devbox-secrets seal {name} --account {account}"
             ) from None
         check_value(name, value)
         return value
 
 
 def key_id_of(sealed: str) -> str:
-    """The id of the key that a sealed value needs.
+    """Return the id of the key that a sealed value needs.
 
     Raises:
         NotSealed: the text isn't an envelope of this version.
@@ -237,7 +237,7 @@ def _parse(sealed: str) -> tuple[str, bytes]:
     if match is None and _has_white_space(sealed, f"{VERSION}."):
         raise NotSealed(f"the sealed value {_ONE_LINE}")
     if match is None:
-        raise NotSealed(f"not a sealed value: it starts with {VERSION}. and its key's id")
+        raise NotSealed(f"not a sealed value: it doesn't start with {VERSION}. and a key id")
     try:
         return match[1], _decode(match[2])
     except ValueError:
@@ -249,7 +249,7 @@ def _has_white_space(text: str, prefix: str) -> bool:
 
 
 def _info(account: str, name: str) -> bytes:
-    # Neither a namespace nor a variable can hold a NUL, so no two pairs give the same bytes.
+    # Neither a namespace nor a variable can contain a NUL, so no two pairs result in the same bytes.
     return b"\0".join([VERSION.encode(), account.encode(), name.encode()])
 
 
@@ -258,7 +258,7 @@ def _encode(raw: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """Base64url without padding (RFC 4648, section 5); one text alone for each byte string."""
+    """Decode base64url without padding (RFC 4648, section 5); only the canonical text is accepted."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except binascii.Error:

@@ -1,1 +1,1 @@
-"""Access to the API server for the operator and the command line, and the stored sealing keys."""
+"""Access to the API server for the operator and the command line, and the store of the sealing keys."""

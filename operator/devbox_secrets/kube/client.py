@@ -1,7 +1,7 @@
-"""Requests to the API server: one at a time or a list page by page, and a typed error for what fails.
+"""Requests to the API server: single ones, and lists page by page, with typed errors.
 
-Bodies are plain dictionaries: the client's model objects cost more CPU than the requests do.
-An error names the request and the server's reason, never a body.
+Bodies are plain dictionaries: model objects would cost more CPU than the requests.
+An error contains the request and the server's reason, never a body.
 """
 
 import json
@@ -24,36 +24,36 @@ T = TypeVar("T")
 _JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
-#: Of an object, its metadata alone.
+#: Only the objects' metadata.
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE_SIZE = 500
-#: Bytes of a list's page: a page several times as large is given up and asked for again, with fewer objects.
+#: Target size of a page in bytes; a page several times as large is aborted and requested again with fewer objects.
 _PAGE_BYTES = 4 * 1024 * 1024
 _PAGE_BYTES_MAX = 3 * _PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response of the API server: the HTTP status and the body."""
+    """A response from the API server: the HTTP status and the body."""
 
     status: int
     body: Body = field(repr=False)
     size: int = field(default=0, compare=False)
-    """Of the body, in bytes."""
+    """The size of the body in bytes."""
 
 
 class _PageTooLarge(Exception):
-    """A list's page has more bytes than it may have."""
+    """A page of a list is too large."""
 
 
 class Client:
-    """Connections to one API server, with the rights of whoever they were opened for."""
+    """Connections to one API server, with one user's permissions."""
 
     def __init__(self, connection: Connection, may_write: Callable[[], bool] = lambda: True) -> None:
         self._connection = connection
         self._may_write = may_write
         self.fewest_objects = _PAGE_SIZE
-        """How many of the largest objects that were listed so far fit into a page."""
+        """How many of the largest objects listed so far fit into a page."""
 
     @classmethod
     @asynccontextmanager
@@ -61,32 +61,32 @@ class Client:
         """Connect as kubectl would.
 
         Raises:
-            ConfigError: it isn't known which cluster to connect to, or how.
+            ConfigError: the cluster or the credentials are unknown or invalid.
         """
         async with Connection.open((config or ClientConfig()).target()) as connection:
             yield cls(connection)
 
     def fenced(self, may_write: Callable[[], bool]) -> Self:
-        """Give the same client, with which nothing is written unless it may be at that moment."""
+        """Return this client with a condition: a write is sent only if `may_write` is true at that moment."""
         return type(self)(self._connection, may_write)
 
     async def request(self, method: str, path: str, **options: Any) -> Body:  # noqa: ANN401 - as send has them
-        """Send a request as `send` does, and give the response's body."""
+        """Send a request as `send` does; return the response's body."""
         return (await self.send(method, path, **options)).body
 
     async def pages(
         self, path: str, query: Mapping[str, str], limit: int = _PAGE_SIZE, *, metadata_only: bool = False
     ) -> AsyncIterator[Body]:
-        """Read a list page by page: of up to `limit` objects, and of fewer where they are large.
+        """Read a list in pages of up to `limit` objects, or fewer if they are large.
 
-        No page is kept while the next is read. With `metadata_only`, nothing else of the objects is sent.
+        No page is kept while the next one is read. With `metadata_only`, only the objects' metadata is sent.
         """
         accept = _METADATA_ONLY if metadata_only else _JSON
         asked, fits = dict(query), limit
         while True:
             asked["limit"] = str(fits)
             try:
-                # However large it is, one object has to be read.
+                # A single object must be read, however large it is.
                 most = _PAGE_BYTES_MAX if fits > 1 else None
                 response = await self.send("GET", path, query=asked, accept=accept, max_bytes=most)
             except _PageTooLarge:
@@ -104,7 +104,7 @@ class Client:
                 return
 
     async def list_all(self, path: str, read: Callable[[Body], T], field_selector: str = "") -> tuple[list[T], int]:
-        """Read every object of a list; give them and the list's resourceVersion."""
+        """Read all objects of a list; return them with the list's resourceVersion."""
         items: list[T] = []
         version = 0
         async for page in self.pages(path, {"fieldSelector": field_selector}):
@@ -112,7 +112,7 @@ class Client:
             version = int(page["metadata"]["resourceVersion"])
         return items, version
 
-    async def send(  # noqa: PLR0913 - what a request and the reading of its response may need
+    async def send(  # noqa: PLR0913 - the options of a request and of reading its response
         self,
         method: str,
         path: str,
@@ -126,12 +126,12 @@ class Client:
     ) -> Response:
         """Send one request.
 
-        With `quote`, an error repeats the server's own words also for a write: for one that holds no value.
+        With `quote`, an error contains the server's message even for a write; only for writes without a value.
         With `max_bytes`, a larger response isn't read.
 
         Raises:
-            APIError: there was no response, or a refusal; or it was a write that may not be sent now.
-            ConfigError: there is nothing that says who sends it.
+            APIError: there was no response, or it was an error; or it is a write that may not be sent now.
+            ConfigError: there are no credentials.
         """
         request = f"{method} {path}"
         headers = {"Accept": accept, "Content-Type": media_type}
@@ -139,9 +139,9 @@ class Client:
             path += "?" + urlencode(given)
         data = None if body is None else json.dumps(body).encode()
         login = await self._connection.login()
-        # Checked at the last moment: whatever was awaited until here may have taken long.
+        # Checked at the last moment, since what was awaited before may have taken long.
         if method != "GET" and not self._may_write():
-            raise NotLeader(f"{request}: not sent, since another replica may be writing now")
+            raise NotLeader(f"{request}: not sent, since another replica may be the leader now")
         async with self._connection.request(login, method, path, headers, data) as response:
             raw = await _read(response, max_bytes)
         if response.status >= HTTPStatus.BAD_REQUEST:
@@ -149,12 +149,12 @@ class Client:
         try:
             return Response(response.status, json.loads(raw), len(raw))
         except ValueError:
-            # From None: what a proxy's page says may be anything.
-            raise ServerError(f"{request}: the answer isn't an API server's, but a proxy's perhaps") from None
+            # From None: a proxy's page may contain anything.
+            raise ServerError(f"{request}: the response isn't from an API server, but perhaps from a proxy") from None
 
 
 def _fitting(objects: int, size: int, limit: int) -> int:
-    """Say how many objects such as those of a page make one of the right size."""
+    """Return how many objects like those of a page fit into a page of the right size."""
     return max(min(_PAGE_BYTES * objects // size, limit), 1) if objects and size else limit
 
 
@@ -171,7 +171,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int | None) -> byte
 
 
 def _refusal(request: str, status: int, raw: bytes, *, quote: bool) -> APIError:
-    """Give the error for a refusal: in the server's words, or, as those may repeat what was written, in one word."""
+    """Return the error for a response: with the server's message, or only its reason if the message may be secret."""
     try:
         answer = json.loads(raw)
         reason = answer["message"] if quote else answer["reason"]

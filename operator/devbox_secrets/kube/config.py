@@ -1,4 +1,4 @@
-"""Which API server, and who acts there: the kubeconfig and its context, else the pod's own ServiceAccount."""
+"""Decides on the API server and the user: from the kubeconfig and its context, or else the pod's ServiceAccount."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """What kubectl's options of the same names say; the files are read once."""
+    """The values of kubectl's options of the same names; the files are read once."""
 
     kubeconfig: Path | None = None
     context: str | None = None
@@ -30,10 +30,10 @@ class ClientConfig:
         return Kubeconfig.read(self.kubeconfig)
 
     def target(self) -> Target:
-        """Give the API server and who acts there.
+        """Return the API server and the user.
 
         Raises:
-            ConfigError: nothing says which, or what does is damaged, contradicts itself or isn't supported.
+            ConfigError: the configuration is missing, invalid, contradictory or unsupported.
         """
         chosen = self._files.choose(self.context)
         if chosen:
@@ -47,10 +47,10 @@ class ClientConfig:
         return Target(target.name, target.cluster, self._impersonating(target.user))
 
     def namespace(self) -> str:
-        """Give the namespace that kubectl would use: the context's, the pod's, or `default`.
+        """Return the namespace that kubectl would use: the context's, the pod's, or `default`.
 
         Raises:
-            ConfigError: there is no such context, or no kubeconfig.
+            ConfigError: the context or the kubeconfig doesn't exist.
         """
         chosen = self._files.choose(self.context)
         if chosen and chosen[1].namespace:
@@ -69,19 +69,19 @@ class ClientConfig:
         return f"{files.looked_for} has no current-context"
 
     def _impersonating(self, user: User) -> User:
-        """Add what the options say; as with kubectl, what they don't say is the kubeconfig's."""
+        """Apply the options; as with kubectl, the kubeconfig applies where an option isn't set."""
         given = {"as_": self.as_user, "as_groups": self.as_groups, "as_uid": self.as_uid}
         changed = user.model_copy(update={name: value for name, value in given.items() if value})
         if (changed.as_uid or changed.as_groups) and not changed.as_:
-            raise ConfigError("--as-group and --as-uid need --as")
+            raise ConfigError("--as-group and --as-uid require --as")
         return changed
 
 
 async def session(trace_configs: list[aiohttp.TraceConfig]) -> tuple[str, aiohttp.ClientSession]:
-    """Give the API server's URL, and a session with today's credentials: for what sends requests of its own.
+    """Return the API server's URL and a session with the current credentials, for a library that sends requests itself.
 
     Raises:
-        ConfigError: it isn't known which cluster to connect to, or how.
+        ConfigError: the cluster or the credentials are unknown or invalid.
     """
     target = ClientConfig().target()
     if target.cluster.tls_server_name:

@@ -1,4 +1,4 @@
-"""Connections to one API server as one caller: TLS, credentials that may change, proxies, failures as sentences."""
+"""Connections to one API server as one user: TLS, credentials that may change, proxies, and error messages."""
 
 import asyncio
 import base64
@@ -25,16 +25,16 @@ from devbox_secrets.kube.tls import read_certificate, tls_context
 
 _CONNECTIONS = 32
 _TIMEOUT_SECONDS = 30
-#: A token in a file is read again as often: a ServiceAccount's changes now and then.
+#: How often a token file is read again, since a ServiceAccount's token changes.
 _TOKEN_SECONDS = 60
-#: What HTTP allows in a header's name; the rest is percent-encoded, and so is the percent sign.
+#: Characters that HTTP allows in a header name; all others are percent-encoded, as is the percent sign.
 _NAME_SAFE = "!#$&'*+-.^_`|~"
 
-#: The API server names a field manager after it where a request names none.
+#: The API server derives the field manager from it if a request names none.
 USER_AGENT = {"User-Agent": "devbox-secrets"}
 
-#: What no header's value may have. A surrogate stands for a byte that isn't text in the caller's locale; aiohttp would
-#: leave it out, and someone else would act.
+#: Characters that no header value may contain. A surrogate stands for a byte that isn't text in the caller's locale;
+#: aiohttp would drop it, and the request would be sent as another user.
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 Headers = list[tuple[str, str]]
@@ -42,14 +42,14 @@ Headers = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Login:
-    """What a request shows to say who sends it."""
+    """The credentials for a request."""
 
     headers: Headers = field(repr=False)
     tls: ssl.SSLContext
 
 
 class Credentials:
-    """Who sends the requests; a token in a file and what an exec plugin gives change as time goes by."""
+    """A user's credentials; those from a token file or an exec plugin change over time."""
 
     def __init__(self, target: Target) -> None:
         """Read the certificates.
@@ -62,7 +62,7 @@ class Credentials:
         certificate, key = read_certificate(user)
         self._tls = tls_context(target.cluster, certificate, key)
         self._impersonation = _impersonation(user)
-        # As with kubectl, whoever has other credentials needs no plugin.
+        # As with kubectl, the plugin isn't used if there are other credentials.
         self._plugin = None if certificate or user.token or user.token_file or user.username else user.exec
         self._issued: exec_plugin.Credential | None = None
         self._lock = asyncio.Lock()
@@ -70,10 +70,10 @@ class Credentials:
         self._read_again = 0.0
 
     async def login(self) -> Login:
-        """Give what the next request has to show.
+        """Return the credentials for the next request.
 
         Raises:
-            ConfigError: there is no token, or a plugin gives no credentials.
+            ConfigError: there is no token, or a plugin returns no credentials.
         """
         async with self._lock:
             if self._plugin and self._is_due():
@@ -81,7 +81,7 @@ class Credentials:
         headers = self._authorization() + self._impersonation
         if unfit := next((name for name, value in headers if _UNFIT.search(value)), None):
             what = "the token or password" if unfit == "Authorization" else "the name to impersonate"
-            raise ConfigError(f"{what} of the {self._target.name} has a line break or what isn't text")
+            raise ConfigError(f"{what} of the {self._target.name} contains a line break or isn't text")
         return Login(headers, self._tls)
 
     def _is_due(self) -> bool:
@@ -122,7 +122,7 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def open(cls, target: Target) -> AsyncIterator[Self]:
-        """Open a session and log in; a connection is made when the first request needs one.
+        """Open a session and log in; the first request opens a connection.
 
         Raises:
             ConfigError: the credentials, the certificates or the proxy can't be used.
@@ -135,18 +135,18 @@ class Connection:
             yield it
 
     async def login(self) -> Login:
-        """Give what the next request has to show, as `Credentials` do."""
+        """Return the credentials for the next request."""
         return await self._credentials.login()
 
     @asynccontextmanager
     async def request(
         self, login: Login, method: str, path: str, headers: dict[str, str], data: bytes | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; the body of the response is to be read inside.
+        """Send a request; the response's body must be read inside the context.
 
         Raises:
-            Unreachable: there was no response, or it broke.
-            ConfigError: the server's URL isn't one.
+            Unreachable: there was no response, or it was incomplete.
+            ConfigError: the server's URL is invalid.
         """
         try:
             async with self._session.request(
@@ -156,9 +156,9 @@ class Connection:
             ) as response:  # fmt: skip
                 yield response
         except TimeoutError as error:  # aiohttp's are of this class as well
-            raise RequestTimeout(f"{self._failure}: no answer within {_TIMEOUT_SECONDS} seconds") from error
+            raise RequestTimeout(f"{self._failure}: no response within {_TIMEOUT_SECONDS} seconds") from error
         except aiohttp.InvalidURL:
-            raise ConfigError(f"{self._failure}: it isn't a valid URL") from None
+            raise ConfigError(f"{self._failure}: invalid URL") from None
         except aiohttp.ClientError as error:
             raise Unreachable(f"{self._failure}: {_reason(error)}") from error
 
@@ -168,7 +168,7 @@ class Connection:
 
 
 def proxy_to(target: Target) -> str | None:
-    """Give the URL of the proxy between, if there is one.
+    """Return the URL of the proxy, or None.
 
     Raises:
         ConfigError: a proxy of that kind isn't supported.
@@ -188,43 +188,43 @@ def _impersonation(user: User) -> Headers:
 
 
 def _read_token(file: str, current: str) -> str:
-    """Read a token; while the file can't be read, the current one is used."""
+    """Read a token from a file; if that fails, keep using the current one."""
     try:
         read = Path(file).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it isn't text"
+        reason = error.strerror if isinstance(error, OSError) else "not text"
     else:
         if read:
             return read
-        reason = "it's empty"
+        reason = "the file is empty"
     if current:
         return current
-    raise ConfigError(f"there is no token in {file}: {reason}")
+    raise ConfigError(f"cannot read a token from {file}: {reason}")
 
 
 def _reason(error: aiohttp.ClientError) -> str:
-    """Say why there was no response, and what to look at where that isn't plain."""
+    """Describe why there was no response, and what to check if that isn't obvious."""
     match error:
         case aiohttp.ClientConnectorDNSError():
-            return f"no address is known for the host {error.host}"
+            return f"no address found for the host {error.host}"
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as problem):
             return (
-                f"its certificate isn't accepted: {problem.verify_message.rstrip('.')}; check server,"
+                f"its certificate isn't trusted: {problem.verify_message.rstrip('.')}; check server,"
                 " certificate-authority and tls-server-name in the kubeconfig"
             )
         case aiohttp.ClientConnectorError(os_error=ssl.SSLError(reason=str() as reason)):
-            return f"no TLS connection: {reason.replace('_', ' ').lower()}"
+            return f"TLS handshake failed: {reason.replace('_', ' ').lower()}"
         case aiohttp.ClientHttpProxyError():
-            return f"the proxy answers {error.status} {error.message}"
+            return f"the proxy responded with {error.status} {error.message}"
         case aiohttp.ClientConnectorError(os_error=os_error):
             by_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
             where = f"the proxy {error.host}:{error.port}: " if by_proxy else ""
             return where + (os.strerror(os_error.errno).lower() if os_error.errno else "no connection")
         case _:
-            return f"the connection broke ({type(error).__name__})"
+            return f"the connection failed ({type(error).__name__})"
 
 
 def shown(server: str) -> str:
-    """Give a URL without what may be a password."""
+    """Return a URL without what may be a password."""
     url = urlsplit(server)
     return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()

@@ -1,6 +1,6 @@
-"""Runs an exec plugin of a kubeconfig: a program that gives credentials (client.authentication.k8s.io).
+"""Runs a kubeconfig's exec plugin: a program that returns credentials (client.authentication.k8s.io).
 
-Its standard error is the user's, as with kubectl: it may say there how to log in. What it prints is never shown.
+As with kubectl, the user sees its standard error, where it may say how to log in. Its standard output is never shown.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _KIND = "ExecCredential"
 
 
 class Credential(Fields, alias_generator=to_camel):
-    """What a plugin gave."""
+    """The credentials that a plugin returned."""
 
     token: str = Field(default="", repr=False)
     client_certificate_data: str = ""
@@ -41,10 +41,10 @@ class _Output(Fields, alias_generator=to_camel):
 
 
 async def run(target: Target, plugin: ExecPlugin) -> Credential:
-    """Run the plugin, which may ask the user for something if there is a terminal.
+    """Run the plugin, which may ask the user for input if there is a terminal.
 
     Raises:
-        ConfigError: it isn't installed, fails, or gives no credentials.
+        ConfigError: it isn't installed, fails, or returns no credentials.
     """
     name = Path(plugin.command).name
     program = shutil.which(plugin.command)
@@ -55,7 +55,7 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
         raise ConfigError(f"{sentence}; {hint}" if hint else sentence)
     interactive = plugin.interactive_mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
     if plugin.interactive_mode == "Always" and not interactive:
-        raise ConfigError(f"the exec plugin {name} of the {target.name} needs a terminal as standard input")
+        raise ConfigError(f"the exec plugin {name} of the {target.name} needs a terminal on standard input")
     env = os.environ | {each.name: each.value for each in plugin.env}
     env["KUBERNETES_EXEC_INFO"] = json.dumps(_exec_info(target, plugin, interactive=interactive), default=str)
     try:
@@ -64,23 +64,23 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
             stdin=None if interactive else asyncio.subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "an argument or a variable has a NUL"
-        raise ConfigError(f"the exec plugin {name} of the {target.name} can't be run: {reason}") from None
+        reason = error.strerror if isinstance(error, OSError) else "an argument or a variable contains a NUL"
+        raise ConfigError(f"cannot run the exec plugin {name} of the {target.name}: {reason}") from None
     try:
         output, _ = await process.communicate()
     finally:
-        if process.returncode is None:  # nobody waits for it any longer
+        if process.returncode is None:  # nobody is waiting for it anymore
             process.kill()
     if process.returncode:
         how = f"failed with exit code {process.returncode}"
         if process.returncode < 0:
-            how = f"was ended by signal {-process.returncode} ({signal.strsignal(-process.returncode)})"
+            how = f"was terminated by signal {-process.returncode} ({signal.strsignal(-process.returncode)})"
         raise ConfigError(f"the exec plugin {name} of the {target.name} {how}")
     credential = _parse(output, plugin.api_version)
     if credential is None:
         raise ConfigError(
-            f"the exec plugin {name} of the {target.name} gave no {_KIND} of {plugin.api_version} with a token,"
-            " or a client certificate and its key"
+            f"the exec plugin {name} of the {target.name} returned no {_KIND} of {plugin.api_version} with a token"
+            " or a client certificate and key"
         )
     return credential
 

@@ -1,6 +1,6 @@
-"""Stores the sealing keys: their Secret, which operator and command line write, and the ConfigMap of the public ones.
+"""Stores the sealing keys: the Secret, which the operator and the command line write, and the public keys' ConfigMap.
 
-No write undoes another one: it is compare-and-set, or names the one field that it means.
+No write reverts another one: each is a compare-and-set, or sets a single field.
 """
 
 import base64
@@ -30,23 +30,23 @@ _AS_FIELD_MANAGER = {"fieldManager": FIELD_MANAGER}
 
 @dataclass(frozen=True, slots=True)
 class StoredKeys:
-    """The Secret of the sealing keys: what each is stored as, by its id, and what was asked of the operator."""
+    """The Secret of the sealing keys: the stored keys by id, and requests to the operator."""
 
     entries: Mapping[str, SecretBytes]
     resource_version: str
-    """Empty where there is no such Secret."""
+    """Empty if the Secret doesn't exist."""
     rotate: str | None = None
-    """The annotation's text: the newest key must not be older than that."""
+    """The text of the annotation: the newest key must not be older than that."""
     pruned: frozenset[str] = frozenset()
     """The ids of the keys that were removed on purpose."""
 
     def keyring(self) -> Keyring:
-        """Give the keys that can be used."""
+        """Return the usable keys."""
         return Keyring(usable_keys(self.entries))
 
 
 class KeyStore:
-    """Both objects, in the operator's namespace."""
+    """Reads and writes both objects in the operator's namespace."""
 
     def __init__(self, client: Client, namespace: str) -> None:
         self._client = client
@@ -54,7 +54,7 @@ class KeyStore:
         self._configmap = f"{NAMESPACES_PATH}/{namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
 
     async def read(self) -> StoredKeys:
-        """Read the Secret; where there is none, there are no keys."""
+        """Read the Secret; if it doesn't exist, there are no keys."""
         try:
             return _stored(await self._client.request("GET", self._secret))
         except NotFound:
@@ -63,12 +63,12 @@ class KeyStore:
     async def write(
         self, stored: StoredKeys, entries: Mapping[str, SecretBytes | None], *, answered: bool = False
     ) -> None:
-        """Add sealing keys, and remove those that are None, if the Secret is still in that state.
+        """Add sealing keys, and remove those that are None, if the Secret hasn't changed since.
 
-        `answered` takes the request for a new key away.
+        `answered` removes the request for a new key.
 
         Raises:
-            Conflict: it's in another state by now.
+            Conflict: the Secret was changed.
         """
         removed = {name for name, key in entries.items() if key is None}
         pruned = (stored.pruned | removed) - (entries.keys() - removed)
@@ -82,10 +82,10 @@ class KeyStore:
         try:
             await self._patch({"metadata": metadata, "data": data})
         except NotFound:
-            raise Conflict(f"the Secret {KEYS_SECRET} was deleted just now") from None
+            raise Conflict(f"the Secret {KEYS_SECRET} was deleted meanwhile") from None
 
     async def request_rotation(self, since: str) -> None:
-        """Ask the leader for a sealing key that isn't older than an RFC 3339 time."""
+        """Request a sealing key from the leader that isn't older than an RFC 3339 time."""
         body: Body = {"metadata": {"annotations": {ROTATE_ANNOTATION: since}}}
         try:
             await self._patch(body)
@@ -94,30 +94,30 @@ class KeyStore:
             await self._patch(body)
 
     async def _create(self) -> str:
-        """Create the Secret, still empty, and give its resourceVersion.
+        """Create the empty Secret; return its resourceVersion.
 
-        By server-side apply, since the right to do that can be limited to one name. If someone else creates it at
-        the same time, this takes nothing away: it names the type alone, as a field manager of its own.
+        With server-side apply, since that permission can be limited to one name. If someone else creates the Secret
+        at the same time, this removes nothing: it applies only the type, with a separate field manager.
 
         Raises:
-            Conflict: someone else did, and there are keys in it.
+            Conflict: someone else created it, with keys in it.
         """
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYS_SECRET}, "type": SECRET_TYPE}
         query = {"fieldManager": CREATE_FIELD_MANAGER}
         created = _stored(await self._client.request("PATCH", self._secret, query=query, body=body, media_type=APPLY))
         if created.entries:
-            raise Conflict(f"the Secret {KEYS_SECRET} was created by someone else just now")
+            raise Conflict(f"the Secret {KEYS_SECRET} was created by someone else meanwhile")
         return created.resource_version
 
     async def _patch(self, body: Body) -> None:
         await self._client.request("PATCH", self._secret, query=_AS_FIELD_MANAGER, body=body, media_type=MERGE)
 
     async def read_public(self) -> dict[str, str]:
-        """Read the ConfigMap: text by key id, and once more as `newest`."""
+        """Read the ConfigMap: the public keys by id, and the newest one again as `newest`."""
         return (await self._client.request("GET", self._configmap)).get("data") or {}
 
     async def publish(self, keys: Sequence[PublicKey]) -> None:
-        """Write the ConfigMap: these public keys and no others, the newest first; nothing where it's so already."""
+        """Write exactly these public keys, newest first, to the ConfigMap, unless it already has them."""
         want: dict[str, str] = {key.id: str(key) for key in keys}
         if keys:
             want["newest"] = str(keys[0])
@@ -131,18 +131,18 @@ class KeyStore:
 
 
 def usable_keys(entries: Mapping[str, SecretBytes]) -> list[KeyPair]:
-    """Leave out what is damaged: the values sealed with it say UnknownKey, and no other suffers."""
+    """Leave out damaged keys: values sealed with them get the reason UnknownKey, all others work."""
     keys = []
     for name, raw in entries.items():
         try:
             key = KeyPair.load(raw.get_secret_value())
         except InvalidKey as error:
-            LOG.error("the sealing key %s can't be read: %s", name, error)
+            LOG.error("cannot read the sealing key %s: %s", name, error)
             continue
         if key.public.id == name:
             keys.append(key)
         else:
-            LOG.error("the sealing key %s is another one, %s: left out", name, key.public.id)
+            LOG.error("ignoring the sealing key %s: its content is the key %s", name, key.public.id)
     return keys
 
 

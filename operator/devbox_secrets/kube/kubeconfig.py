@@ -1,4 +1,4 @@
-"""The kubeconfigs, merged as kubectl does: which files, what a context chooses, and what is refused."""
+"""Kubeconfigs, merged as kubectl does: which files are read, what a context selects, and what is rejected."""
 
 import os
 import re
@@ -18,20 +18,20 @@ _IMPERSONATION = ("as_", "as_uid", "as_groups", "as_user_extra")
 
 @dataclass(frozen=True)
 class Target:
-    """One API server, and who acts there; paths are absolute."""
+    """An API server and a user; paths are absolute."""
 
     name: str
-    """Where this comes from, for messages: `context dev`."""
+    """The source, for messages: `context dev`."""
     cluster: Cluster
     user: User
 
 
 @dataclass(frozen=True)
 class Kubeconfig:
-    """The files, merged."""
+    """The merged files."""
 
     files: tuple[Path, ...]
-    """Those that exist."""
+    """The files that exist."""
     looked_for: str
     """Where files were looked for, for messages."""
     current_context: str
@@ -41,18 +41,18 @@ class Kubeconfig:
 
     @classmethod
     def read(cls, file: Path | None = None) -> Self:
-        """Read the file, or those that the variable KUBECONFIG names, or ~/.kube/config; missing ones have nothing.
+        """Read the file, or those in the variable KUBECONFIG, or ~/.kube/config; missing ones are ignored.
 
-        Of several entries with one name, the first file's counts.
+        Of several entries with the same name, the first file's is used.
 
         Raises:
-            ConfigError: a file can't be read, or is damaged.
+            ConfigError: a file can't be read or is invalid.
         """
         named = os.environ.get(_VARIABLE, "")
         paths = [Path(each) for each in named.split(os.pathsep) if each] or [_home() / ".kube" / "config"]
         found = [(path, read_file(path)) for path in ([file] if file else paths)]
         if file and found[0][1] is None:
-            raise ConfigError(f"there is no kubeconfig {file}")
+            raise ConfigError(f"the kubeconfig {file} doesn't exist")
         read = {path: content for path, content in found if content is not None}
         where = ", ".join(map(str, paths)) + (f" ({_VARIABLE})" if named else "")
         backwards = list(reversed(read.items()))  # what comes later replaces what came before
@@ -68,7 +68,7 @@ class Kubeconfig:
         )
 
     def choose(self, context: str | None) -> tuple[str, Context] | None:
-        """Give the context of that name, or the current one; None if neither is given.
+        """Return the context with that name, or the current one; None if there is neither.
 
         Raises:
             ConfigError: there is no such context.
@@ -77,20 +77,20 @@ class Kubeconfig:
         if not name:
             return None
         if name not in self.contexts:
-            known = f"choose one with --context: {', '.join(sorted(self.contexts))}" if self.contexts else "it has none"
+            known = f"pass --context, one of: {', '.join(sorted(self.contexts))}" if self.contexts else "it has none"
             raise ConfigError(f"there is no context {name} in {self._where}; {known}")
         return name, self.contexts[name]
 
     def target(self, name: str, context: Context) -> Target:
-        """Give the context's API server and user.
+        """Return the context's API server and user.
 
         Raises:
-            ConfigError: one of them isn't there, or its fields contradict each other, or aren't supported.
+            ConfigError: one of them is missing, or its fields are contradictory or unsupported.
         """
         cluster = self._entry(name, "cluster", context.cluster, self.clusters)
         if problem := _cluster_problem(cluster):
             raise ConfigError(f"the cluster {context.cluster} in {self._where} {problem}")
-        # Nobody's credentials are sent in cleartext; what listens there, such as kubectl proxy, has its own.
+        # Credentials are never sent in cleartext; a server such as kubectl proxy has its own.
         is_secure = cluster.server.lower().startswith("https:")
         if is_secure:
             user = self._entry(name, "user", context.user, self.users)
@@ -117,7 +117,7 @@ class Kubeconfig:
 def _home() -> Path:
     try:
         return Path.home()
-    except RuntimeError:  # neither HOME is set, nor has the user an entry in /etc/passwd, as in a container
+    except RuntimeError:  # no HOME and no entry in /etc/passwd, as in a container
         return Path("~")
 
 
@@ -133,7 +133,7 @@ def _located_user(user: User, file: Path) -> User:
 
 
 def _absolute(file: Path, fields: Fields, *names: str) -> dict[str, str]:
-    """Resolve relative paths against the folder of the file that has them."""
+    """Resolve relative paths against the directory of the file that contains them."""
     folder = file.absolute().parent
     return {name: os.path.normpath(folder / path) for name in names if (path := getattr(fields, name))}
 
@@ -143,7 +143,7 @@ def _cluster_problem(cluster: Cluster) -> str | None:
     return _first(
         (
             not is_http_url(cluster.server) or bool(set("?#@") & set(cluster.server)),
-            "has no server such as https://example.com:6443",
+            "has no valid server URL, such as https://example.com:6443",
         ),
         (
             bool(cluster.proxy_url) and not is_http_url(cluster.proxy_url),
@@ -165,7 +165,7 @@ def _user_problem(user: User, *, is_secure: bool) -> str | None:
     token, password = user.token or user.token_file, user.username or user.password
     impersonates = user.as_uid or user.as_groups or user.as_user_extra
     return _first(
-        (user.auth_provider is not None, "logs in by an auth-provider, which isn't supported; use an exec plugin"),
+        (user.auth_provider is not None, "uses an auth-provider, which isn't supported; use an exec plugin"),
         (bool(token and password), "has both a token and a password"),
         (all(certificate) or all(key), "has a client certificate or key both as a file and as data"),
         (any(certificate) and not any(key), "has a client certificate without its key"),
@@ -181,12 +181,12 @@ def _exec_problems(plugin: ExecPlugin) -> tuple[tuple[bool, str], ...]:
         (not plugin.command, "has an exec plugin without a command"),
         (
             version not in {"v1", "v1beta1"} or version == plugin.api_version,
-            "needs an exec plugin with the apiVersion client.authentication.k8s.io/v1 or v1beta1",
+            "has an exec plugin whose apiVersion isn't client.authentication.k8s.io/v1 or v1beta1",
         ),
         (version == "v1" and not plugin.interactive_mode, "has an exec plugin without interactiveMode"),
         (
             not all(re.fullmatch(r"[^=\0]+", each.name) for each in plugin.env),
-            "has an exec plugin with an invalid name of an environment variable",
+            "has an exec plugin with an invalid environment variable name",
         ),
     )
 

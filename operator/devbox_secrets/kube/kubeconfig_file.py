@@ -1,6 +1,6 @@
-"""One kubeconfig: how the file is read, and its fields that say which API server and who acts there.
+"""One kubeconfig: reading the file, and its fields about API servers and users.
 
-Fields that kubectl ignores are ignored. No message repeats what a file holds, except names of its entries.
+Fields that kubectl ignores are ignored. No message repeats a file's content, except names of its entries.
 """
 
 import base64
@@ -17,7 +17,7 @@ from devbox_secrets.errors import ConfigError
 
 def _decode(text: object) -> bytes:
     if isinstance(text, bytes):
-        return text  # not of a file
+        return text  # not from a file
     try:
         return base64.b64decode("".join(str(text).split()), validate=True)
     except ValueError:
@@ -28,7 +28,7 @@ Data = Annotated[bytes, BeforeValidator(_decode)]
 
 
 class Fields(BaseModel):
-    """Fields of a file; one that is null is one that isn't there."""
+    """Fields of a file; null means that a field isn't set."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -39,7 +39,7 @@ class Fields(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, fields: Any) -> Any:  # noqa: ANN401 - whatever the file has there
+    def _without_nulls(cls, fields: Any) -> Any:  # noqa: ANN401 - whatever the file contains
         return {key: each for key, each in fields.items() if each is not None} if isinstance(fields, dict) else fields
 
 
@@ -49,7 +49,7 @@ class _Variable(Fields):
 
 
 class ExecPlugin(Fields):
-    """A program that gives the credentials."""
+    """A program that returns credentials."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
@@ -72,7 +72,7 @@ class _Extension(Fields):
 
 
 class Cluster(Fields):
-    """Where the API server is, and how it's recognized."""
+    """The API server's address, and how to verify its identity."""
 
     server: str = ""
     tls_server_name: str = ""
@@ -85,7 +85,7 @@ class Cluster(Fields):
 
 
 class User(Fields):
-    """Who acts there, and how they prove it."""
+    """The user and their credentials."""
 
     client_certificate: str = ""
     client_certificate_data: Data = b""
@@ -127,7 +127,7 @@ class _NamedContext(Fields):
 
 
 class KubeconfigFile(Fields):
-    """What one file holds."""
+    """The content of one file."""
 
     api_version: Literal["", "v1"] = Field(default="", validation_alias="apiVersion")
     kind: Literal["", "Config"] = ""
@@ -138,32 +138,32 @@ class KubeconfigFile(Fields):
 
 
 def read_file(path: Path) -> KubeconfigFile | None:
-    """Read a file; None if there is none.
+    """Read a file; None if it doesn't exist.
 
     Raises:
-        ConfigError: it can't be read, or is damaged; the message says where.
+        ConfigError: it can't be read or is invalid; the message says where.
     """
     try:
         with path.open("rb") as file:
-            # As kubectl does, of several documents the first.
+            # Like kubectl, only the first of several documents.
             content = next(iter(yaml.safe_load_all(file)), None)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"the kubeconfig {path} can't be read: {error.strerror}") from None
+        raise ConfigError(f"cannot read the kubeconfig {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "it"
-        raise ConfigError(f"the kubeconfig {path} is damaged: {where} isn't valid YAML") from None
+        raise ConfigError(f"the kubeconfig {path} is invalid: {where} isn't valid YAML") from None
     if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"the kubeconfig {path} is damaged: it isn't a mapping")
+        raise ConfigError(f"the kubeconfig {path} is invalid: it isn't a mapping")
     try:
         found = KubeconfigFile.model_validate(content or {})
     except ValidationError as error:
-        raise ConfigError(f"the kubeconfig {path} is damaged: {_first_problem(error)}") from None
+        raise ConfigError(f"the kubeconfig {path} is invalid: {_first_problem(error)}") from None
     for kind, entries in (("clusters", found.clusters), ("users", found.users), ("contexts", found.contexts)):
         if (name := _first_twice(each.name for each in entries)) is not None:
-            raise ConfigError(f"the kubeconfig {path} is damaged: two of its {kind} have the name {name or '(empty)'}")
+            raise ConfigError(f"the kubeconfig {path} is invalid: two of its {kind} have the name {name or '(empty)'}")
     return found
 
 

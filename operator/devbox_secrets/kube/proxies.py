@@ -1,4 +1,4 @@
-"""Which proxy a server is reached by, from the environment, as Go's net/http and kubectl decide it."""
+"""Chooses the proxy for a server from the environment, as Go's net/http and kubectl do."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _Address = IPv4Address | IPv6Address
 
 
 def proxy_for(server: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Give the proxy's URL; None where the server is reached directly, as one on this machine always is.
+    """Return the proxy's URL, or None for a direct connection, which local servers always get.
 
     Raises:
         ConfigError: a proxy of that kind isn't supported.
@@ -33,7 +33,7 @@ def proxy_for(server: str, environ: Mapping[str, str] = os.environ) -> str | Non
 
 
 def is_http_url(text: str) -> bool:
-    """Say whether it's a URL of HTTP that one can connect to."""
+    """Return whether a text is an http or https URL that one can connect to."""
     try:
         url = urlsplit(text)
         return url.scheme in _PORTS and bool(url.hostname) and url.port != 0
@@ -46,12 +46,12 @@ def _read(environ: Mapping[str, str], name: str) -> str:
 
 
 def _matches(pattern: str, host: str, address: _Address | None, port: str) -> bool:
-    """Match an entry of NO_PROXY: `*`, an address, a CIDR, a domain or `.subdomains`; all but CIDRs with a port."""
+    """Match an entry of NO_PROXY: `*`, an address, a CIDR, a domain or `.subdomains`; all but CIDRs may have a port."""
     if not pattern or pattern == "*":
         return bool(pattern)
     if "/" in pattern:
         return address is not None and _in_network(address, pattern)
-    if _address(pattern) is None:  # or ::1 would be a host with a port
+    if _address(pattern) is None:  # otherwise ::1 would be a host with a port
         pattern, _, wanted = pattern.rpartition(":") if ":" in pattern else (pattern, "", "")
         if wanted and wanted != port:
             return False

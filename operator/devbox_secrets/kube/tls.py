@@ -1,4 +1,4 @@
-"""TLS to the API server: which certificates are trusted, and the client's own."""
+"""TLS to the API server: the trusted certificates and the client's own."""
 
 import ssl
 import tempfile
@@ -9,19 +9,19 @@ from devbox_secrets.kube.kubeconfig_file import Cluster, User
 
 
 def tls_context(cluster: Cluster, certificate: bytes, key: bytes) -> ssl.SSLContext:
-    """Give the settings of connections to the cluster; without a certificate the client sends none.
+    """Return the TLS settings for connections to the cluster; the client's certificate is optional.
 
     Raises:
         ConfigError: the certificates or the key can't be used.
     """
     authority = read_authority(cluster).decode("ascii", "ignore")
     if not authority and (cluster.certificate_authority or cluster.certificate_authority_data):
-        authority = "nothing"  # or those that the machine trusts would do
+        authority = "nothing"  # otherwise the system's certificates would be trusted
     try:
         context = ssl.create_default_context(cadata=authority or None)
     except ssl.SSLError:
-        raise ConfigError(f"the certificate authority of the cluster {cluster.server} holds no certificate") from None
-    # As Go does, and as clusters' certificates need: any given certificate is trusted, with or without a key's id.
+        raise ConfigError(f"the certificate authority of the cluster {cluster.server} has no certificate") from None
+    # Like Go, and as clusters' certificates need: trust any given certificate, with or without a key identifier.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if cluster.insecure_skip_tls_verify:
@@ -32,7 +32,7 @@ def tls_context(cluster: Cluster, certificate: bytes, key: bytes) -> ssl.SSLCont
 
 
 def read_authority(cluster: Cluster) -> bytes:
-    """Give the certificates in PEM by which the API server is recognized; empty if the cluster has none.
+    """Return the CA certificates for the API server in PEM; empty if the cluster has none.
 
     Raises:
         ConfigError: their file can't be read.
@@ -41,7 +41,7 @@ def read_authority(cluster: Cluster) -> bytes:
 
 
 def read_certificate(user: User) -> tuple[bytes, bytes]:
-    """Give the user's certificate and key in PEM; empty if there is none.
+    """Return the user's certificate and key in PEM; empty if there is none.
 
     Raises:
         ConfigError: their files can't be read.
@@ -54,19 +54,19 @@ def _read(file: str) -> bytes:
     try:
         return Path(file).read_bytes() if file else b""
     except OSError as error:
-        raise ConfigError(f"{file}, which the kubeconfig names, can't be read: {error.strerror}") from None
+        raise ConfigError(f"cannot read {file}, which the kubeconfig names: {error.strerror}") from None
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    # OpenSSL reads them from a file alone: only its owner can read this one, and it's deleted at once.
+    # OpenSSL reads them only from a file; this one is readable only by its owner and deleted at once.
     with tempfile.NamedTemporaryFile(prefix="devbox-secrets-") as file:
         file.write(certificate + b"\n" + key)
         file.flush()
         try:
             context.load_cert_chain(file.name, password=_refuse_password)
         except (ssl.SSLError, ConfigError) as error:
-            reason = "the key is encrypted" if isinstance(error, ConfigError) else "not PEM, or not a pair"
-            raise ConfigError(f"the client certificate and its key can't be used: {reason}") from None
+            reason = "the key is encrypted" if isinstance(error, ConfigError) else "not PEM, or they don't match"
+            raise ConfigError(f"cannot use the client certificate and its key: {reason}") from None
 
 
 def _refuse_password() -> str:

@@ -1,1 +1,1 @@
-"""What operator, gateway and webhook share: probes, TLS, logs and settings."""
+"""What the operator, the gateway and the webhook share: probes, TLS, logs and settings."""

@@ -6,11 +6,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 Probe = Callable[[], Awaitable[str | None]]
-"""Says what is wrong, if something is."""
+"""Returns what is wrong, or None."""
 
 
 async def serve(port: int, *, unready: Probe, unhealthy: Probe, measure: Callable[[], bytes]) -> web.AppRunner:
-    """Answer until the runner is cleaned up: 200, or 503 with what is wrong."""
+    """Serve until the runner is cleaned up; a probe gets 200, or 503 with what is wrong."""
 
     def respond(probe: Probe) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
-#: At DEBUG these log bodies or headers.
+#: At DEBUG, these log bodies or headers.
 _LIBRARIES = ("aiohttp", "asyncio", "kopf")
 
 LogFormat = Literal["text", "json"]
@@ -30,12 +30,12 @@ class JSONFormatter(logging.Formatter):
 
 
 def configure(level: str, log_format: LogFormat = "text", libraries: Mapping[str, int] | None = None) -> None:
-    """Log to standard error at a level, and libraries at INFO at the most.
+    """Log to standard error at a level, but libraries never below INFO.
 
     Args:
         level: the level's name.
         log_format: `text`, or `json` for one JSON object per line.
-        libraries: further loggers, each with its own level.
+        libraries: other loggers, each with its own level.
     """
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -48,7 +48,7 @@ def configure(level: str, log_format: LogFormat = "text", libraries: Mapping[str
 
 
 def records(name: str) -> logging.Logger:
-    """Give a logger whose messages are lines of standard output as they are, at every level of the log itself."""
+    """Return a logger that writes its messages unchanged to standard output, whatever the log level is."""
     logger = logging.getLogger(name)
     logger.handlers = [logging.StreamHandler(sys.stdout)]
     logger.propagate = False

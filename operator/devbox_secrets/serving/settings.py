@@ -1,4 +1,4 @@
-"""What every server's settings share: read from environment variables DEVBOX_SECRETS_*."""
+"""What all servers' settings share; they are read from environment variables DEVBOX_SECRETS_*."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -18,7 +18,7 @@ def _duration_or_never(text: object) -> object:
     try:
         return parse_duration(text) if isinstance(text, str) else text
     except InvalidDuration as error:
-        raise ValueError(f"{error}; or never") from None
+        raise ValueError(f"{error}, or `never`") from None
 
 
 DurationOrNever = Annotated[timedelta | None, BeforeValidator(_duration_or_never)]
@@ -35,16 +35,16 @@ class ServerSettings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat = "text"
-    """How the log on standard error is written: lines of text, or one JSON object per line."""
+    """The format of the log on standard error: lines of text, or one JSON object per line."""
     port: int = Field(default=8080, ge=1, le=65535)
-    """Where /healthz, /readyz and, but for the gateway, /metrics are served."""
+    """The port of /healthz, /readyz and (except for the gateway) /metrics."""
 
     @classmethod
     def read(cls) -> Self:
         """Read the settings from the environment.
 
         Raises:
-            ConfigError: a variable can't be used; the message names it, and doesn't repeat what it holds.
+            ConfigError: a variable is invalid; the message names it, but doesn't repeat its value.
         """
         try:
             return cls()

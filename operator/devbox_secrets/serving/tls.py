@@ -1,4 +1,4 @@
-"""Certificates and CA bundles in files, loaded again when the files change."""
+"""Certificates and CA bundles in files, reloaded when the files change."""
 
 import logging
 import ssl
@@ -12,18 +12,18 @@ LOG = logging.getLogger(__name__)
 
 
 class _Watched(ABC):
-    """Files, and what was made of them."""
+    """Files, and what was loaded from them."""
 
     _messages: tuple[str, str]
-    """What to say of files that can't be used, and of new ones."""
+    """The log messages for files that can't be used, and for new ones."""
 
     def __init__(self, *files: Path) -> None:
         self._files = files
-        self._state = self._fingerprint()  # before: what changes meanwhile is seen the next time
+        self._state = self._fingerprint()  # before loading, so that `refresh` sees what changes meanwhile
         self._load()
 
     def refresh(self) -> bool:
-        """Take what is in the files now, and tell whether it's new; what can't be used doesn't replace what can."""
+        """Reload changed files; return whether that succeeded. If they can't be used, the old content stays."""
         try:
             if (state := self._fingerprint()) == self._state:
                 return False
@@ -37,24 +37,24 @@ class _Watched(ABC):
 
     @abstractmethod
     def _load(self) -> None:
-        """Make of the files what is to be made of them."""
+        """Load the files."""
 
     def _fingerprint(self) -> object:
-        """Say what differs when the files do; no key is kept in memory for it."""
+        """Return what changes with the files; no key is kept in memory for it."""
         return [(it.st_ino, it.st_mtime_ns, it.st_size) for it in (file.stat() for file in self._files)]
 
 
 class Certificate(_Watched):
-    """A certificate and its key in a folder, as a Secret is mounted: each new connection gets the present one.
+    """A certificate and its key in a directory, as in a mounted Secret; each new connection gets the current one.
 
-    `on_expiration` hears when it ends, in seconds since 1970.
+    `on_expiration` is called with the expiration time, in seconds since 1970.
 
     Raises:
-        OSError, ValueError: the files can't be read, or don't belong together.
+        OSError, ValueError: the files can't be read, or don't match.
     """
 
     _messages = (
-        "the new certificate can't be used, so the former one stays",
+        "cannot use the new certificate; keeping the old one",
         "new connections get the new certificate",
     )
 
@@ -66,7 +66,7 @@ class Certificate(_Watched):
         self.context.sni_callback = self._choose
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
-        # Called for each handshake, also for one that names no server.
+        # Called for each handshake, even if the client names no server.
         connection.context = self._current
 
     def _load(self) -> None:
@@ -78,15 +78,15 @@ class Certificate(_Watched):
 
 
 class Authority(_Watched):
-    """The certificates of a CA, and a context for connections to servers that it vouches for.
+    """The certificates of a CA, and a TLS context that trusts them.
 
     Raises:
-        OSError: they can't be read.
+        OSError: the certificates can't be read.
     """
 
     _messages = (
-        "the new certificates of the API server's CA can't be used, so the former ones stay",
-        "new connections to the API server trust the CA's new certificates",
+        "cannot use the API server's new CA certificates; keeping the old ones",
+        "new connections to the API server trust the new CA certificates",
     )
 
     def __init__(self, file: Path) -> None:

@@ -1,1 +1,1 @@
-"""The mutating webhook: injects secrets where the API server has no injection policy."""
+"""The mutating webhook: injects secrets in clusters whose API server doesn't support the injection policy."""

@@ -1,7 +1,7 @@
-"""Computes the JSON patch that makes a devbox of a pod, as the chart's injection policy does. Pure.
+"""Computes the JSON patch that injects secrets into a devbox's pod. Pure.
 
-The rules are those of the chart's injection policy: one table of cases is run through both. What an annotation says
-wrongly is refused by the policy devbox-secrets-annotations; here it only adds nothing.
+The rules are those of the chart's injection policy: the tests run the same table of cases through both. The policy
+devbox-secrets-annotations rejects invalid annotations; here they only add nothing.
 """
 
 import re
@@ -22,11 +22,11 @@ from devbox_secrets.api.names import (
 Operation = dict[str, Any]
 """One operation of a JSON patch (RFC 6902); all of ours are `add`."""
 
-# White space is CEL's, of which Python's \s has more.
+# CEL's whitespace; Python's \s matches more.
 _SPACE = r"[\t\n\f\r ]*"
 _NAME = rf"{_SPACE}[A-Za-z_][A-Za-z0-9_]{{0,252}}{_SPACE}"
 _ENTRIES = re.compile(rf"{_NAME}(={_NAME})?(,{_NAME}(={_NAME})?)*")
-# The policy's bounds, which the chart's helpers give the reason for.
+# The policy's limits; the chart's helpers explain them.
 _MOST_ENTRIES = 100
 _MOST_CHARACTERS = 60_000
 _MOST_ADDED = 300
@@ -35,12 +35,12 @@ _MOST_CONTAINERS = 100
 _MOST_ANNOTATIONS = 1_000
 _MOST_ITEMS = 500
 _PATH = re.compile(r"(/[^/: \x00-\x1f\x7f]+)+")
-#: Devboxes run as users of all kinds, and without an fsGroup files are root's: so all of the pod may read them.
+#: Devboxes run as any user, and without an fsGroup files belong to root, so every user in the pod may read them.
 _FILE_MODE = 0o444
 
 
 class _Part(BaseModel):
-    # What isn't named here, a variable's value above all, isn't even kept.
+    # Fields that aren't declared, above all variables' values, aren't kept.
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, hide_input_in_errors=True)
 
 
@@ -73,7 +73,7 @@ class _Spec(_Part):
 
 
 class Pod(_Part):
-    """A pod, as much of it as the rules look at."""
+    """The fields of a pod that the rules use."""
 
     metadata: _Metadata
     spec: _Spec
@@ -87,12 +87,12 @@ class Pod(_Part):
 
 
 def patch(pod: Pod, *, optional: bool, as_files: bool) -> list[Operation]:
-    """Give what makes a devbox of a pod.
+    """Return the operations that inject secrets into a pod.
 
-    `optional` says whether it starts without its secrets, `as_files` whether it gets files instead of all variables,
+    With `optional`, the pod also starts without its secrets. With `as_files`, it gets files instead of all variables,
     unless its annotations say otherwise.
 
-    Nothing is added twice: a container may have it by its own wish, or because another selector matched before.
+    Nothing is added twice: a container may already have it, because its author added it or another selector matched.
     """
     annotations = pod.metadata.annotations
     as_files = as_files and ENV_ANNOTATION not in annotations
@@ -113,7 +113,7 @@ def patch(pod: Pod, *, optional: bool, as_files: bool) -> list[Operation]:
 
 
 def _fits(pod: Pod, *, has_files: bool) -> bool:
-    """Tell whether a pod has no more than a devbox may have; otherwise it's refused."""
+    """Return whether a pod is within the limits of a devbox; otherwise it is rejected."""
     annotations, containers = pod.metadata.annotations, [own for _, own in pod.containers]
     lists: list[Sequence[object] | None] = [
         own.env if ENV_ANNOTATION in annotations else own.env_from for own in containers
@@ -128,14 +128,14 @@ def _fits(pod: Pod, *, has_files: bool) -> bool:
 
 
 def _all(path: str, own: _Container, *, optional: bool) -> Iterator[Operation]:
-    """Add every variable: first of envFrom, so that the pod's own envFrom and env win."""
+    """Add all variables, at the start of envFrom, so that the pod's own envFrom and env take precedence."""
     if all(each.secret_ref.name != ACCOUNT_SECRET for each in own.env_from or ()):
         entry = {"secretRef": {"name": ACCOUNT_SECRET, "optional": optional}}
         yield _into(f"{path}/envFrom", own.env_from, entry, "0")
 
 
 def _entries(text: str, *, optional: bool) -> list[dict[str, Any]]:
-    """Give the entries of env that an annotation asks for; none for a malformed one."""
+    """Return the entries of env that an annotation requests; none if it is malformed."""
     if len(text) > _MOST_CHARACTERS or not _ENTRIES.fullmatch(text):
         return []
     parts = [[part.strip() for part in entry.split("=")] for entry in text.split(",")]
@@ -152,7 +152,7 @@ def _entries(text: str, *, optional: bool) -> list[dict[str, Any]]:
 
 
 def _chosen(path: str, own: _Container, entries: list[dict[str, Any]]) -> Iterator[Operation]:
-    """Add some variables: first of env, so that the container's own may refer to them; what it has itself stays."""
+    """Add some variables, at the start of env, so that the container's own can refer to them and take precedence."""
     names = {each.name for each in own.env or ()}
     new = [entry for entry in entries if entry["name"] not in names]
     if own.env is None and new:
@@ -162,7 +162,7 @@ def _chosen(path: str, own: _Container, entries: list[dict[str, Any]]) -> Iterat
 
 
 def _files(pod: Pod, mount_path: str, *, optional: bool) -> Iterator[Operation]:
-    """Add the files to every container that has nothing at that path."""
+    """Add the files to every container that has no mount at that path."""
     mount = {"name": ACCOUNT_SECRET, "mountPath": mount_path, "readOnly": True}
     for path, own in pod.containers:
         if all(each.mount_path != mount_path for each in own.volume_mounts or ()):
@@ -173,7 +173,7 @@ def _files(pod: Pod, mount_path: str, *, optional: bool) -> Iterator[Operation]:
 
 
 def _into(path: str, present: Sequence[object] | None, entry: object, place: str) -> Operation:
-    """Add to a list, which isn't there when nothing is in it."""
+    """Add an entry to a list, which must be created if it doesn't exist."""
     return _add(path, [entry]) if present is None else _add(f"{path}/{place}", entry)
 
 

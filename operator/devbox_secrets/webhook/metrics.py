@@ -11,9 +11,9 @@ ADMISSION_REVIEWS = Counter(
     registry=REGISTRY,
 )
 for _result in ("patched", "unchanged", "rejected"):
-    ADMISSION_REVIEWS.labels(_result)  # a rate needs the series from before the first one
+    ADMISSION_REVIEWS.labels(_result)  # initialized, so that a rate includes the first increment
 CERTIFICATE_EXPIRATION = Gauge(
     "devbox_secrets_certificate_expiration_timestamp_seconds",
-    "When the server's certificate expires, in seconds since 1970",
+    "Expiration time of the server's certificate, in seconds since 1970",
     registry=REGISTRY,
 )

@@ -1,6 +1,7 @@
-"""The webhook's process: serves AdmissionReviews of pods.
+"""The webhook's process: serves AdmissionReviews for pods.
 
-It has no rights and needs no connection to the API server. A pod's body may hold values: nothing of one is logged.
+It has no permissions and needs no connection to the API server. Nothing from a pod is logged, since it may contain
+values.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from devbox_secrets.webhook.settings import WebhookSettings
 
 LOG = logging.getLogger(__name__)
 _PATHS = ("optional", "optional/files", "required", "required/files")
-#: The API server takes 3 MiB of a pod and adds managed fields; what aiohttp takes unasked is 1 MiB.
+#: The API server accepts pods of 3 MiB and adds managed fields; aiohttp's default is 1 MiB.
 _MOST_BYTES = 8 << 20
 _HANDSHAKE_SECONDS = 2
 
@@ -46,19 +47,19 @@ class _Review(BaseModel):
 
 
 def review(body: object, path: str) -> dict[str, Any]:
-    """Answer an AdmissionReview of a pod; the path says whether its secrets are required, and whether it gets files.
+    """Answer an AdmissionReview for a pod; the path says whether its secrets are required and whether it gets files.
 
     Raises:
-        HTTPNotFound: there is no such path.
-        HTTPBadRequest: it's something else.
+        HTTPNotFound: the path is unknown.
+        HTTPBadRequest: the body isn't an AdmissionReview for a pod.
     """
     if path not in _PATHS:
         raise web.HTTPNotFound
     try:
         asked = _Review.model_validate(body).request
     except ValidationError:
-        # From None, and without a word of it: it may hold values.
-        raise web.HTTPBadRequest(text="not an AdmissionReview (admission.k8s.io/v1) of a pod") from None
+        # From None, and without its text: it may contain values.
+        raise web.HTTPBadRequest(text="not an AdmissionReview (admission.k8s.io/v1) for a pod") from None
     answer: dict[str, object] = {"uid": asked.uid, "allowed": True}
     when, _, files = path.partition("/")
     operations = patch(asked.object, optional=when == "optional", as_files=bool(files))
@@ -69,7 +70,7 @@ def review(body: object, path: str) -> dict[str, Any]:
 
 
 class Webhook:
-    """Answers reviews on a port, over TLS."""
+    """Serves reviews on a port, with TLS."""
 
     def __init__(self, port: int, certificate: Certificate) -> None:
         self.port = port
@@ -78,7 +79,7 @@ class Webhook:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Listen, and at the end let the requests that are in progress end.
+        """Listen; at the end, wait until the requests in progress have finished.
 
         Raises:
             OSError: the port is taken.
@@ -99,9 +100,9 @@ class Webhook:
         except web.HTTPException:
             metrics.ADMISSION_REVIEWS.labels("rejected").inc()
             raise
-        except Exception as error:  # noqa: BLE001 - no text of its charset, lists without end, whatever is sent
-            # The type alone: a text or a traceback might carry what was being read.
-            LOG.warning("a request can't be read: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - an invalid charset, endless lists, whatever is sent
+            # Only the type: a text or a traceback might contain what was being read.
+            LOG.warning("cannot read a request: %s", type(error).__name__)
             metrics.ADMISSION_REVIEWS.labels("rejected").inc()
             raise web.HTTPBadRequest from None
         if self.draining:
@@ -109,11 +110,11 @@ class Webhook:
         return response
 
     async def unready(self) -> str | None:
-        """Say why no request should be sent here."""
-        return "stopping" if self.draining else await self.unhealthy()
+        """Return why no request should be sent to this replica, or None."""
+        return "shutting down" if self.draining else await self.unhealthy()
 
     async def unhealthy(self) -> str | None:
-        """Say why the process should be restarted: nobody can connect to it."""
+        """Return why the process should be restarted, or None: it checks that clients can connect."""
         itself = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         itself.check_hostname = False
         itself.verify_mode = ssl.CERT_NONE
@@ -123,19 +124,19 @@ class Webhook:
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:  # TimeoutError is one
-            return f"no connection to the webhook's port: {type(error).__name__}"
+            return f"cannot connect to the webhook's port: {type(error).__name__}"
         return None
 
 
 def run(settings: WebhookSettings) -> None:
-    """Run the webhook until it's told to stop.
+    """Run the webhook until it receives SIGTERM.
 
     Raises:
         OSError: the certificate can't be used, or the port is taken.
     """
-    # aiohttp.server writes what it couldn't read.
+    # aiohttp.server logs input that it can't read.
     logs.configure(settings.log_level, settings.log_format, {"aiohttp.server": logging.CRITICAL})
-    disable_created_metrics()  # a second series for each counter, which nobody asks for
+    disable_created_metrics()  # each would add a series to a counter, and nobody uses them
     asyncio.run(_run(settings))
 
 
@@ -156,8 +157,8 @@ async def _run(settings: WebhookSettings) -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), settings.certificate_refresh_seconds)
             certificate.refresh()
-        # Until every API server has heard that this replica goes, requests still come here.
+        # Requests still arrive until every API server knows that this replica is shutting down.
         webhook.draining = True
-        LOG.info("told to stop: requests are answered for another %.0f s", settings.drain_seconds)
+        LOG.info("shutting down; serving for another %.0fs", settings.drain_seconds)
         await asyncio.sleep(settings.drain_seconds)
     await runner.cleanup()

@@ -8,13 +8,13 @@ from devbox_secrets.serving.settings import ServerSettings
 
 
 class WebhookSettings(ServerSettings):
-    """What the chart decides for the webhook's process."""
+    """The webhook's settings, which the chart sets."""
 
     tls_port: int = Field(default=9443, ge=1, le=65535)
-    """Where the API server asks, over TLS."""
+    """The port for the API server's requests, with TLS."""
     certificate_dir: Path = Path("/etc/devbox-secrets/certificate")
-    """The folder of tls.crt and tls.key."""
+    """The directory with tls.crt and tls.key."""
     certificate_refresh_seconds: float = Field(default=10, gt=0)
     """How often these files are checked for changes."""
     drain_seconds: float = Field(default=10, ge=0)
-    """How long requests are still answered after SIGTERM."""
+    """How long requests are still served after SIGTERM."""

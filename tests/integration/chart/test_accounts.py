@@ -276,8 +276,8 @@ def test_a_name_that_no_namespace_can_have_is_refused_to_everyone(
     account: str, stranger: Person, sharer: Person, box: str
 ) -> None:
     told = (
-        f'label {ACCOUNT}: no namespace can have the name "{account}": write the account\'s home as kubectl get'
-        ' namespaces shows it, in small letters, digits and "-"'
+        f"label {ACCOUNT}: \"{account}\" isn't a valid namespace name; use the name of the account's home namespace:"
+        ' lowercase letters, digits and "-"'
     )
     assert [sentence(person.labels(box, account)) for person in (stranger, sharer)] == [told, told]
 

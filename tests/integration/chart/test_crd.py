@@ -18,7 +18,7 @@ SEALED = KEY.seal(SecretBytes(b"value"), account="a", name="TOKEN")
 LARGEST = KEY.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - 7)), account="a", name="TOKEN")
 CANARY = "canary-plain-text-value"
 SEAL_IT = "spec.sealed: Invalid value: is not a sealed value; seal it first: devbox-secrets seal TOKEN"
-ONE_LINE = "spec.sealed: Invalid value: has white space or a line break in it; write it as one line without white space"
+ONE_LINE = "spec.sealed: Invalid value: contains whitespace or a line break; write it on one line without whitespace"
 RENAME = (
     "spec.name: Invalid value: must be the name of an environment variable: letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
@@ -119,7 +119,7 @@ def test_the_name_cannot_be_changed_and_the_value_can(controlplane: ControlPlane
     renamed = controlplane.kubectl(*apply, input=json.dumps(account_secret(name="OTHER")), check=False)
     assert renamed.returncode == 1
     assert (
-        "spec.name: Invalid value: can't be changed: delete this AccountSecret and create another with the new name"
+        "spec.name: Invalid value: is immutable; delete this AccountSecret and create one with the new name"
         in renamed.stderr
     )
     controlplane.kubectl(*apply, input=json.dumps(account_secret(sealed=LARGEST[:-1] + "A")))

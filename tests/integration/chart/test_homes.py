@@ -78,7 +78,7 @@ def test_what_was_there_before_the_label_stays_and_can_be_changed(account: Accou
     name = box.put("TOKEN", b"v")
     box.is_ready(name)
     box.join(account.name)
-    assert f"create this in {account.name}" in box.is_ready(name, "WrongNamespace")["message"]
+    assert f"in the namespace {account.name}" in box.is_ready(name, "WrongNamespace")["message"]
     until("the policy holds there", lambda: is_refused(box))
     box.put("TOKEN", b"w")
     generation = get(box.controlplane, "accountsecret", name, "-n", box.name)["metadata"]["generation"]
@@ -102,7 +102,10 @@ def test_without_the_policy_it_is_made_and_not_ready() -> None:
         with operator(it):
             box = Account.of(it, "box")
             until("the policy is gone", lambda: not is_refused(box))
-            assert "create this in team-a" in box.is_ready(box.put("TOKEN", b"v"), "WrongNamespace")["message"]
+            assert (
+                "create the AccountSecret in the namespace"
+                in box.is_ready(box.put("TOKEN", b"v"), "WrongNamespace")["message"]
+            )
 
 
 def test_the_policy_is_bound_to_every_account_secret_and_fails_closed(running: Operator, account: Account) -> None:
@@ -180,7 +183,7 @@ def imitated(controlplane: ControlPlane, rest: Gateway) -> Iterator[str]:
     """An account in which another policy refuses AccountSecrets, with words that are nearly ours."""
     name = new_account(controlplane)
     rule = {"apiGroups": ["devbox-secrets.dev"], "apiVersions": ["*"], "resources": ["accountsecrets"]}
-    told = "the namespace canary belongs to the account canary by its label devbox-secrets.dev/account"
+    told = "the namespace canary belongs to the account canary (label devbox-secrets.dev/account)"
     policy = {
         "matchConstraints": {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},

@@ -64,11 +64,11 @@ def desk(controlplane: ControlPlane, namespace: str, running: Operator, tmp_path
 
 
 RESERVED = (
-    "PATH is reserved, since it could run code in every devbox or break it; choose another name, and map it inside the"
-    " devbox if a program needs this one, or pass --allow-reserved if this cluster's operator allows it"
+    "PATH is reserved because it could run code in every devbox or break it; choose another name, and set this one"
+    " inside the devbox if a program needs it, or pass --allow-reserved if this cluster's operator allows it"
 )
 NO_NAME = (
-    "that can't be the name of an environment variable: use letters, digits and _, not starting with a digit, such as"
+    "invalid name of an environment variable: use letters, digits and _, not starting with a digit, such as"
     " GITHUB_TOKEN"
 )
 HEADS = ["LINE", "VARIABLE", "WHAT", "NAME, OR WHY"]

@@ -95,7 +95,7 @@ def test_keys_are_listed_the_newest_first_with_their_use(controlplane: ControlPl
     put_sealed(account, gone, "THREE", b"x")
     done = keys(controlplane, "list", "--output=json")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
-    assert f"the sealing key {damaged.public.id} can't be read" in done.stderr
+    assert f"cannot read the sealing key {damaged.public.id}" in done.stderr
     rows = json.loads(done.stdout)
     assert rows[:2] == [
         {"id": new.public.id, "state": "newest", "created": _second(new.created), "accountSecrets": 0},
@@ -206,7 +206,7 @@ def test_a_backup_needs_a_passphrase_and_a_good_one(controlplane: ControlPlane, 
     weak.write_text("password")
     done = keys(controlplane, "backup", str(path), f"--passphrase-file={weak}")
     assert done.returncode == 1
-    assert "under 12 characters" in done.stderr
+    assert "fewer than 12 characters" in done.stderr
     assert not path.exists()
 
 
@@ -286,9 +286,7 @@ def test_a_backup_that_does_not_open_is_no_harm(controlplane: ControlPlane, pass
     other.write_text("another passphrase")
     done = keys(controlplane, "restore", str(path), f"--passphrase-file={other}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "devbox-secrets: the backup doesn't open: the passphrase is another one, or the file was damaged\n"
-    )
+    assert done.stderr == ("devbox-secrets: cannot open the backup: the passphrase is wrong, or the file is damaged\n")
     path.write_text("{}")
     done = keys(controlplane, "restore", str(path), passphrase)
     assert done.returncode == 1
@@ -411,7 +409,7 @@ def test_a_cluster_that_was_lost_comes_back_from_its_backup_and_its_manifests(pa
             run(new, "list")
             log = it.log
 
-    assert log.count("made the first sealing key") == 1
+    assert log.count("created the first sealing key") == 1
     texts = [log, backup.read_text(), *said]
     assert all(key_id in text for key_id in before for text in texts[:2])
     assert [form for key in before.values() for form in forms(key) if any(form in text for text in texts)] == []

@@ -37,7 +37,7 @@ from integration.support.kubeconfigs import (
 from integration.support.processes import command
 
 CANARY = "canary-of-a-plugin"
-NOTHING = f"gave no ExecCredential of {V1} with a token, or a client certificate and its key"
+NOTHING = f"returned no ExecCredential of {V1} with a token or a client certificate and key"
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 

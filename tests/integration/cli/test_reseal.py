@@ -130,11 +130,11 @@ def test_what_can_not_be_resealed_is_told_and_holds_back_no_other(controlplane: 
     told = {row[0]: tuple(row[-2:]) for row in table}
     assert told.pop("deep/secrets.yaml:6")[0] == "resealed"
     assert told.pop("lost.yaml:4")[1].startswith(f"the value is sealed with the key {LOST.public.id}, which this clus")
-    assert told.pop("moved.yaml:4")[1].startswith("the sealed value doesn't open for the account team and the name T")
+    assert told.pop("moved.yaml:4")[1].startswith("cannot open the sealed value for the account team and the name T")
     refused = {
-        "plain.yaml:4": "not a sealed value: it starts with dbs1. and its key's id",
+        "plain.yaml:4": "not a sealed value: it doesn't start with dbs1. and a key id",
         "broken.yaml:4": (
-            "the sealed value has white space or a line break in it; write it as one line without white space"
+            "the sealed value contains whitespace or a line break; write it on one line without whitespace"
         ),
         "twice.yaml": "lines 1 and 5 set the same key of a mapping; separate manifests with a line ---",
         "template.tpl:5": "line 4 isn't YAML, as in a template; seal the value again",

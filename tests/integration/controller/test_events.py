@@ -109,7 +109,7 @@ def test_a_value_that_becomes_too_old_is_told_without_any_change_of_it(account: 
     account.controlplane.kubectl(*patch)
     due = until("it is due", lambda: found if (found := condition(account, name)).get("status") == "True" else {})
     assert due["reason"] == "Overdue"
-    assert f"the value is of {FAR}" in due["message"]
+    assert f"the value was last changed at {FAR}" in due["message"]
     tells(account, name, ("Warning", "RotationDue"))
     assert running.metric("devbox_secrets_rotation_due") == 1
     assert account.data() == {"TOKEN": b"x"}
@@ -137,7 +137,7 @@ def test_a_namespace_whose_account_has_no_home_is_told_until_it_has(account: Acc
     lost = account.member(**{ACCOUNT: home})
     tells(lost, lost.name, ("Warning", "HomeNotFound"))
     shown = account.controlplane.kubectl("get", "events", "-n", lost.name).stdout
-    assert f"there is no namespace {home}" in shown
+    assert f"the namespace {home} doesn't exist" in shown
     assert running.metric("devbox_secrets_namespaces_without_home") == before + 1
     account.controlplane.kubectl("create", "namespace", home)
     until("it isn't lost any more", lambda: running.metric("devbox_secrets_namespaces_without_home") == before)

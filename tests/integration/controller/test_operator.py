@@ -85,7 +85,7 @@ def test_an_update_that_cannot_be_opened_leaves_the_value_that_was_there(account
     name = account.put("TOKEN", b"before")
     account.is_ready(name)
     account.apply(account.manifest("TOKEN", b"x", name, sealed_for="another-account"))
-    assert "Devboxes keep the value of" in account.is_ready(name, "CannotOpen")["message"]
+    assert "devboxes keep the value of" in account.is_ready(name, "CannotOpen")["message"]
     assert account.data() == {"TOKEN": b"before"}
 
 
@@ -234,7 +234,7 @@ def test_secrets_in_a_namespace_of_another_account_say_where_to_put_them(account
     account.is_ready(account.put("TOKEN", b"x"))
     lost = guest.put("OTHER", b"y")  # once the label is there, the API server refuses it
     guest.join(account.name)
-    assert f"create this in {account.name}" in guest.is_ready(lost, "WrongNamespace")["message"]
+    assert f"in the namespace {account.name}" in guest.is_ready(lost, "WrongNamespace")["message"]
     guest.holds({"TOKEN": b"x"})
 
 
@@ -389,9 +389,9 @@ def test_a_damaged_key_is_told_once_and_harms_no_other(
 ) -> None:
     patch = json.dumps({"data": {"0123456789abcdef": base64.b64encode(b"canary-damaged-key").decode()}})
     controlplane.kubectl("patch", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge", "-p", patch)
-    until("it's told", lambda: "the sealing key 0123456789abcdef can't be read" in running.log)
+    until("it's told", lambda: "cannot read the sealing key 0123456789abcdef" in running.log)
     account.is_ready(account.put("TOKEN", b"x"))
-    assert running.log.count("the sealing key 0123456789abcdef can't be read") == 1
+    assert running.log.count("cannot read the sealing key 0123456789abcdef") == 1
     assert "canary-damaged-key" not in running.log
     patch = json.dumps({"data": {"0123456789abcdef": None}})
     controlplane.kubectl("patch", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge", "-p", patch)

@@ -267,7 +267,7 @@ def test_a_policy_that_refuses_one_account_holds_back_no_other_and_is_told(
         key_id = rotate(controlplane)
         moves(account, key_id)
         until("it's counted", lambda: running.metric(FAILED) >= 1)
-        until("it's told", lambda: "can't be resealed now: 1; the first: PATCH" in running.log)
+        until("it's told", lambda: "failed to reseal values: 1; first error: PATCH" in running.log)
         assert "nothing changes here" in running.log
         closed.is_ready("token")
         closed.holds({"TOKEN": b"y"})

@@ -141,7 +141,7 @@ def test_a_namespace_that_is_no_home_any_more_is_told_in_the_same_way(
     account.join(home.name)
     account.is_ready("token", "WrongNamespace")
     answer = api.post("/v1/secrets/TOKEN", params=WAIT, json={"value": "w"})
-    assert f"create this in {home.name}" in error_message(answer, 422, "UnprocessableEntity")
+    assert f"create the AccountSecret in the namespace {home.name}" in error_message(answer, 422, "UnprocessableEntity")
 
 
 def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(

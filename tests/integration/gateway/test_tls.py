@@ -125,7 +125,7 @@ def test_a_certificate_that_is_broken_leaves_the_one_before(
 ) -> None:
     before = served(secure)
     mount(folder, KeyPair(renewed(authority).certificate, renewed(authority).key))
-    until("it says so", lambda: "the former one stays" in secure.log)
+    until("it says so", lambda: "keeping the old one" in secure.log)
     assert served(secure) == before
 
 
@@ -162,7 +162,7 @@ def test_a_new_ca_of_the_cluster_is_trusted_and_the_former_is_not_without_a_rest
         write(controlplane.authority.pem)
         until("it is trusted", lambda: api.get("/v1/secrets").status_code == 200)
         write(b"no certificate")
-        until("it says so", lambda: "the former ones stay" in it.log)
+        until("it says so", lambda: "keeping the old ones" in it.log)
         assert api.get("/v1/secrets").status_code == 200
         write(authority.pem)
         until("it is trusted no more", lambda: api.get("/v1/secrets").status_code == 503)

@@ -10,9 +10,9 @@ from integration.support.pod_cases import ENV, FILES_BY_HAND, INJECT, MOUNT, PAT
 
 LATE = {"late": "true"}
 SENTENCE = (
-    "the pod has no secrets, since another policy or webhook added the label that makes it a devbox: set the label"
-    " where the pod is written, in a workload in its pod template; or write the annotation devbox-secrets.dev/inject:"
-    ' "false" for nothing'
+    "the pod has no secrets, because another policy or webhook added the label that makes it a devbox; set the label"
+    " in the pod's own manifest (in the pod template of a workload), or set the annotation devbox-secrets.dev/inject:"
+    ' "false" to get no secrets'
 )
 
 

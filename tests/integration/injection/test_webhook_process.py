@@ -104,7 +104,7 @@ def test_one_that_cannot_be_used_does_not_replace_the_one_that_can(
         "nothing": {},
     }
     mount(alone.certificate, wrong[broken])
-    until("it says so", lambda: "the new certificate can't be used, so the former one stays" in alone.log)
+    until("it says so", lambda: "cannot use the new certificate; keeping the old one" in alone.log)
     assert alone.served() == before
     assert alone.get("/healthz") == "ok"
     mount(alone.certificate, files(one))

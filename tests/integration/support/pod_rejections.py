@@ -43,27 +43,27 @@ class Refusal:
         return {"containers": self.containers, "initContainers": self.init, "volumes": self.volumes}
 
 
-_INJECT = f'annotation {INJECT} must be "true", which is the default, or "false"'
+_INJECT = f'annotation {INJECT} must be "true" (the default) or "false"'
 _EMPTY = (
-    f'annotation {ENV} is empty: list variables, such as "GITHUB_TOKEN, DB=PROD_DATABASE_URL";'
-    f' or write {INJECT}: "false" for nothing, or add {MOUNT} for files alone'
+    f'annotation {ENV} is empty; list variables, such as "GITHUB_TOKEN, DB=PROD_DATABASE_URL",'
+    f' or set {INJECT}: "false" to get no secrets, or add {MOUNT} to get only files'
 )
 _PATH = (
     f"annotation {MOUNT} must be an absolute path, such as {PATH},"
-    ' without "." or ".." as a part, ":", spaces, or a "/" at its end'
+    ' without "." or ".." segments, ":", spaces or a trailing "/"'
 )
 
-_VOLUME = f"the pod has a volume with the name {SECRET} that isn't the Secret of that name; give it another name"
-_MANY = f"annotation {ENV} has more than 100 entries; leave it out to have every variable of the account"
-_LONG = f"annotation {ENV} has more than 60000 characters; leave it out to have every variable of the account"
+_VOLUME = f"the pod has a volume named {SECRET} that isn't the Secret of that name; rename the volume"
+_MANY = f"annotation {ENV} has more than 100 entries; remove it to get all variables of the account"
+_LONG = f"annotation {ENV} has more than 60000 characters; remove it to get all variables of the account"
 _LARGE = (
-    "a devbox may have 100 containers, 1000 annotations, and in all 500 entries of envFrom (with the annotation env:"
-    " of env) and, where files are added, of volumeMounts and volumes; this pod has more: give it fewer, or write"
-    f' the annotation {INJECT}: "false" for nothing'
+    "a devbox can have at most 100 containers, 1000 annotations, and in total 500 entries in envFrom (in env, with the"
+    f" annotation {ENV}) and, if files are added, in volumeMounts and volumes; reduce them, or set the annotation"
+    f' {INJECT}: "false" to get no secrets'
 )
 _ADDED = (
-    f"annotation {ENV}: 100 entries for each of {{}} containers are more than 300: list fewer, or leave it out to have"
-    " every variable of the account"
+    f"annotation {ENV}: 100 entries for each of {{}} containers are more than 300; list fewer, or remove the"
+    " annotation to get all variables of the account"
 )
 
 
@@ -77,28 +77,29 @@ def sentence(said: str) -> str:
 
 
 def _unknown(name: str) -> str:
-    return f"annotation {name} is unknown: there are {INJECT}, {ENV} and {MOUNT}"
+    return f"unknown annotation {name}; supported are {INJECT}, {ENV} and {MOUNT}"
 
 
 def _blank(place: int) -> str:
     return (
-        f"annotation {ENV}: entry {place} is empty: write one comma between two entries, and none before or after them"
+        f"annotation {ENV}: entry {place} is empty; separate entries with one comma, without a leading or trailing"
+        " comma"
     )
 
 
 def _malformed(place: int) -> str:
     return (
-        f"annotation {ENV}: entry {place} is neither VARIABLE nor NAME=VARIABLE, such as GITHUB_TOKEN or"
-        " DB=PROD_DATABASE_URL: letters, digits and _, no digit first"
+        f"annotation {ENV}: entry {place} is malformed; write VARIABLE or NAME=VARIABLE, such as GITHUB_TOKEN or"
+        " DB=PROD_DATABASE_URL, with letters, digits and _, not starting with a digit"
     )
 
 
 def _twice(name: str) -> str:
-    return f"annotation {ENV}: {name} is there twice: keep one, or give one another name, as in NAME=VARIABLE"
+    return f"annotation {ENV} contains the name {name} twice; remove one, or rename one with NAME=VARIABLE"
 
 
 def _taken(name: str, path: str) -> str:
-    return f'annotation {MOUNT}: container "{name}" has a mount of its own at {path} or below it: choose another path'
+    return f'annotation {MOUNT}: container "{name}" already has a mount at {path} or below it; choose another path'
 
 
 REFUSED = [

@@ -105,8 +105,8 @@ def may(controlplane: ControlPlane, user: str, **attributes: str) -> None:
 def denied(user: str, home: str) -> str:
     """Return what someone reads who may not share an account."""
     return (
-        f"joining the account {home} needs the right to share its secrets: have an admin of the namespace {home}"
-        f' bind the ClusterRole {SHARE} to "{user}" there'
+        f"joining the account {home} requires permission to share its secrets; ask an admin of the namespace {home}"
+        f' to bind the ClusterRole {SHARE} to "{user}" there'
     )
 
 

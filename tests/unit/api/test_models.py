@@ -214,7 +214,7 @@ def test_a_damaged_spec_is_read_as_far_as_it_can_be(
     assert secret.spec == AccountSecretSpec.model_validate({**GOOD, **read})
     assert secret.damaged == (*damaged, "status.changedAt")
     assert secret.invalid_spec
-    assert secret.invalid_spec.startswith(f"{', '.join(damaged)} can't be read: ")
+    assert secret.invalid_spec.startswith(f"invalid {', '.join(damaged)}, accepted by ")
     assert "canary" not in secret.invalid_spec
 
 

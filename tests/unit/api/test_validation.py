@@ -29,17 +29,17 @@ from devbox_secrets.errors import (
 )
 
 NAME_RULE = (
-    "that can't be the name of an environment variable: use letters, digits and _,"
+    "invalid name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
 BAD_NAMES = ["", "1A", "A-B", "A.B", "A B", " A", "A\n", "A=b", "É", "A٣", "A\0", "\udcff"]
 BAD_DURATIONS = [
     "", "0d", "090d", "90", "d", "2w", "90s", "1.5d", "-1d", "90 d", "90d ", "90d\n", "1d12h", "100000d", "٣d",
 ]  # fmt: skip
-ENCODE_IT = "encode binary data first, for instance with base64"
-NUL = f"the value of TOKEN holds a NUL byte, which ends an environment variable; {ENCODE_IT}"
+ENCODE_IT = "encode binary data first, for example with base64"
+NUL = f"the value of TOKEN contains a NUL byte, which environment variables can't contain; {ENCODE_IT}"
 BINARY = f"the value of TOKEN isn't UTF-8 text; {ENCODE_IT}"
-LARGE = "TOKEN and its value take 131,073 bytes; an environment variable can have 131,072"
+LARGE = "TOKEN and its value take 131,073 bytes; the maximum is 131,072"
 LARGEST = VARIABLE_MAX_BYTES - len("TOKEN=\0")
 
 
@@ -52,7 +52,7 @@ def test_a_variable_is_letters_digits_and_underscores(name: str) -> None:
     ("name", "message"),
     [
         *((name, NAME_RULE) for name in BAD_NAMES),
-        ("A" * 254, "the name has 254 characters; 253 is the most"),
+        ("A" * 254, "the name has 254 characters; the maximum is 253"),
     ],
 )
 def test_any_other_name_is_refused_and_not_repeated(name: str, message: str) -> None:
@@ -71,7 +71,8 @@ def test_what_can_be_no_namespace_can_be_no_account(name: str) -> None:
     with pytest.raises(InvalidAccount) as caught:
         check_account(name)
     assert str(caught.value) == (
-        f"{name!r} can't be an account, which is a namespace: use up to 63 small letters, digits and -, such as team-a"
+        f"{name!r} isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits and -,"
+        " such as team-a"
     )
 
 
@@ -83,7 +84,7 @@ def test_a_description_is_a_short_text(text: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x" * 1025, "the description has 1,025 characters; 1,024 is the most"),
+        ("x" * 1025, "the description has 1,025 characters; the maximum is 1,024"),
         ("caf\udce9", "the description isn't UTF-8 text"),
     ],
 )
@@ -215,6 +216,6 @@ def test_the_error_for_a_reserved_name_says_what_to_do() -> None:
     error = reserved_name("PATH")
     assert isinstance(error, ReservedName)
     assert str(error) == (
-        "PATH is reserved, since it could run code in every devbox or break it;"
-        " choose another name, and map it inside the devbox if a program needs this one"
+        "PATH is reserved because it could run code in every devbox or break it;"
+        " choose another name, and set this one inside the devbox if a program needs it"
     )

@@ -74,7 +74,7 @@ async def test_an_event_that_can_not_be_created_is_a_line_in_the_log(
     scans.writer.fail_once("event team/a", Forbidden("POST …: 403 quota"))
     before = written()
     await scans.recorder.record(AccountSecret.parse(at(7, account_secret("A", "dbs1.…"))), EVENT)
-    assert caplog.messages == ["an Event couldn't be created: POST …: 403 quota"]
+    assert caplog.messages == ["cannot create an Event: POST …: 403 quota"]
     assert written() == before
 
 

@@ -135,9 +135,9 @@ async def test_the_log_names_keys_that_come_and_go_by_their_ids(caplog: pytest.L
     await keys.manager.refresh(write=False)
     old, new = OLD_KEY.public.id, KEY.public.id
     assert caplog.messages == [
-        f"sealing keys: 1, the newest {old}; added: {old}; removed: none",
-        f"sealing keys: 2, the newest {new}; added: {new}; removed: none",
-        f"sealing keys: 1, the newest {new}; added: none; removed: {old}",
+        f"sealing keys: 1 (newest: {old}); added: {old}; removed: none",
+        f"sealing keys: 2 (newest: {new}); added: {new}; removed: none",
+        f"sealing keys: 1 (newest: {new}); added: none; removed: {old}",
     ]
 
 
@@ -176,7 +176,7 @@ async def test_a_request_that_can_not_be_met_is_logged_once(caplog: pytest.LogCa
         await keys.manager.refresh(write=True)
     (line,) = caplog.messages
     assert "devbox-secrets.dev/rotate" in line
-    assert "a time with its zone" in line
+    assert "a time with a time zone" in line
     assert keys.stored == [KEY]
     keys.put(KEY, rotate="another day")
     await keys.manager.refresh(write=True)
@@ -188,7 +188,7 @@ async def test_a_secret_in_which_no_key_can_be_read_gets_no_other_by_itself(capl
     keys.put(damaged=KEY)
     assert await keys.writes() == []
     assert "newest" not in keys.public
-    assert f"the sealing key {KEY.public.id} can't be read" in caplog.text
+    assert f"cannot read the sealing key {KEY.public.id}" in caplog.text
     assert "canary" not in caplog.text
 
 
@@ -227,7 +227,7 @@ async def test_keys_that_the_secret_lost_stay_in_use_and_are_written_back(
     assert keys.public.keys() == {"newest", *keys.manager.keyring}
     lost, back = (line for line in caplog.messages if "lost" in line)
     assert f"the Secret {KEYS_SECRET} has lost sealing keys" in lost
-    assert "wrote lost sealing keys back from memory" in back
+    assert "wrote back lost sealing keys from memory" in back
     assert SECRET not in await keys.writes()
 
 
@@ -352,7 +352,7 @@ async def test_who_writes_the_keys_at_the_same_time_wins_and_is_read(caplog: pyt
     assert await keys.manager.refresh(write=True)
     assert keys.stored == [KEY]
     assert set(keys.manager.keyring) == {KEY.public.id}
-    assert "someone else changed the sealing keys just now; looking again" in caplog.messages
+    assert "the sealing keys were changed meanwhile; reading them again" in caplog.messages
 
 
 async def test_keys_that_can_not_be_read_leave_those_in_memory_in_use() -> None:

@@ -264,7 +264,7 @@ async def test_a_lease_that_changed_since_it_was_read_is_not_taken(caplog: pytes
     replica.writer.pause = pause
     assert not await replica.tries()
     assert lease.holder == "faster"
-    assert caplog.messages == ["the Lease: PATCH …: 409 Conflict"]
+    assert caplog.messages == ["conflict on the Lease: PATCH …: 409 Conflict"]
 
 
 @in_virtual_time
@@ -274,11 +274,11 @@ async def test_what_can_not_be_read_is_logged_and_tried_again(caplog: pytest.Log
     replica.writer.error = Forbidden("GET …: 403 no right")
     assert not await replica.tries()
     assert not await replica.tries()
-    assert replica.elector.problem == "the Lease can't be read or renewed: GET …: 403 no right"
+    assert replica.elector.problem == "cannot read or renew the Lease: GET …: 403 no right"
     replica.writer.error = None
     assert await replica.tries()
     assert replica.elector.problem is None
-    assert caplog.messages == ["the Lease can't be read or renewed: GET …: 403 no right", "acquired the lease"]
+    assert caplog.messages == ["cannot read or renew the Lease: GET …: 403 no right", "acquired the lease"]
 
 
 @in_virtual_time
@@ -296,7 +296,7 @@ async def test_a_request_without_a_response_is_logged_as_such(caplog: pytest.Log
     replica = Replica(Lease())
     replica.writer.pause = lambda: asyncio.sleep(1000)
     await replica.tries()
-    assert caplog.messages == ["the Lease can't be read or renewed: no answer within 3.4 s"]
+    assert caplog.messages == ["cannot read or renew the Lease: no response within 3.4s"]
 
 
 @in_virtual_time
@@ -358,7 +358,7 @@ async def test_a_lease_that_can_not_be_released_is_logged_and_not_led_by(caplog:
     replica.writer.error = Unreachable("GET …: no")
     await replica.elector.release()
     assert not replica.elector.is_leader()
-    assert caplog.messages[-1] == "the Lease can't be released: GET …: no"
+    assert caplog.messages[-1] == "cannot release the Lease: GET …: no"
 
 
 @in_virtual_time
@@ -406,7 +406,7 @@ async def test_what_fails_to_prepare_is_logged_and_tried_again(caplog: pytest.Lo
     async with running(replica.elector.run(), replica.elector.lead(prepare)):
         assert not replica.elector.leading.is_set()
         await replica.elector.leading.wait()
-    assert caplog.messages == ["not ready to write yet: GET …: no", "not ready to write yet: GET …: still no"]
+    assert caplog.messages == ["cannot start leading yet: GET …: no", "cannot start leading yet: GET …: still no"]
 
 
 @in_virtual_time

@@ -174,4 +174,4 @@ async def test_what_is_damaged_is_not_opened(texts: Texts) -> None:
         assert found == key_id
         assert isinstance(refused, NotReady)
         assert refused.reason == "InvalidSpec"
-        assert refused.message.startswith("spec.description can't be read:")
+        assert refused.message.startswith("invalid spec.description, accepted by")

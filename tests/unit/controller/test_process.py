@@ -125,7 +125,7 @@ class Cluster:
 @in_virtual_time
 async def test_it_is_not_ready_before_it_has_read_everything() -> None:
     cluster = Cluster()
-    assert await cluster.controller.unready() == "reading the cluster's state; the Lease was not read yet"
+    assert await cluster.controller.unready() == "reading the cluster's state; the Lease has not been read yet"
     await cluster.controller.sync()
     assert await cluster.controller.unready() is None
 
@@ -136,7 +136,7 @@ async def test_it_is_not_ready_before_it_knows_who_leads() -> None:
     cluster.api.fail("GET", LEASE, Forbidden("GET …: 403"))
     await cluster.controller.sync()
     assert cluster.controller.has_synced
-    assert await cluster.controller.unready() == "the Lease can't be read or renewed: GET …: 403"
+    assert await cluster.controller.unready() == "cannot read or renew the Lease: GET …: 403"
     await cluster.controller.elector.acquire_or_renew()
     assert await cluster.controller.unready() is None
 
@@ -260,7 +260,7 @@ async def test_who_can_not_list_in_its_term_is_not_leading_yet(caplog: pytest.Lo
         await asyncio.sleep(1.5)
         assert controller.elector.is_leader()
         assert not controller.elector.leading.is_set()
-        assert "not ready to write yet: GET …: no" in caplog.messages
+        assert "cannot start leading yet: GET …: no" in caplog.messages
         await asyncio.sleep(1)
         assert controller.elector.leading.is_set()
 
@@ -707,7 +707,7 @@ async def test_a_relist_and_a_start_that_fail_unexpectedly_are_tried_again(caplo
         await asyncio.sleep(3)
         assert cluster.values() == {"A": "1"}
     assert "cannot list namespaces: ValueError; retrying" in caplog.messages
-    assert "not ready to write yet: ValueError" in caplog.messages
+    assert "cannot start leading yet: ValueError" in caplog.messages
     assert "canary" not in caplog.text
 
 
@@ -765,8 +765,8 @@ async def test_a_damaged_spec_is_told_and_holds_nothing_back(caplog: pytest.LogC
         assert cluster.values() == {"A": "1", "B": "2"}
         assert cluster.reason(A) == "InvalidSpec"
         condition = cluster.api.objects[A]["status"]["conditions"][0]
-        assert condition["message"].startswith("spec.description can't be read")
-        assert "Devboxes keep the value of" in condition["message"]
+        assert condition["message"].startswith("invalid spec.description, accepted by")
+        assert "devboxes keep the value of" in condition["message"]
     assert "AccountSecret team/a: invalid fields: spec.description" in caplog.messages
     assert "canary" not in caplog.text
 

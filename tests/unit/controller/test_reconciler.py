@@ -426,7 +426,7 @@ async def test_a_value_that_does_not_open_leaves_the_former_in_its_place(cluster
     assert await cluster.calls() == ["status team/a"]
     assert cluster.writer.values("team") == {"A": "1"}
     assert cluster.reason("a") == "CannotOpen"
-    assert "Devboxes keep the value of 2026-01-01T00:00:00Z" in cluster.message("a")
+    assert "devboxes keep the value of 2026-01-01T00:00:00Z" in cluster.message("a")
 
 
 LOST = {
@@ -453,7 +453,7 @@ async def test_the_last_good_value_stays_whatever_becomes_of_the_home_s_secret(
     await cluster.reconcile()
     assert cluster.writer.values("box") == {"A": "1"}
     assert cluster.writer.values("team") in ({"A": "1"}, {"THEIRS": "x"})
-    assert "Devboxes keep the value of" in cluster.message("a")
+    assert "devboxes keep the value of" in cluster.message("a")
 
 
 async def test_the_last_good_value_is_in_memory_when_every_secret_is_gone(cluster: Cluster) -> None:

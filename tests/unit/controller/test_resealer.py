@@ -93,7 +93,7 @@ async def test_a_value_that_was_resealed_is_known_to_be_and_left_alone(
     caplog.set_level("INFO")
     values.have("A", old("A"))
     await values.resealer.reseal_batch()
-    assert caplog.messages == ["values resealed with the newest key: 1"]
+    assert caplog.messages == ["resealed values with the newest key: 1"]
     caplog.clear()
     assert await values.calls() == []
     assert caplog.messages == []
@@ -163,7 +163,7 @@ async def test_what_is_refused_is_told_once_for_the_batch_and_holds_back_no_othe
     values.writer.fail_once("sealed team/c", Forbidden("PATCH c: 403 policy"))
     before = outcomes()
     assert len(await values.calls()) == 3
-    assert caplog.messages == ["values that can't be resealed now: 2; the first: PATCH a: 403 policy"]
+    assert caplog.messages == ["failed to reseal values: 2; first error: PATCH a: 403 policy"]
     assert outcomes() == {**before, "failed": before["failed"] + 2, "resealed": before["resealed"] + 1}
 
 

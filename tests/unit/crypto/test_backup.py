@@ -52,7 +52,7 @@ def test_a_wrong_passphrase_and_a_damaged_file_read_the_same() -> None:
             with pytest.raises(BackupLocked) as caught:
                 parsed(vector).decrypt(passphrase_from(vector["passphrase"]))
             messages.add(str(caught.value))
-    assert messages == {"the backup doesn't open: the passphrase is another one, or the file was damaged"}
+    assert messages == {"cannot open the backup: the passphrase is wrong, or the file is damaged"}
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_passphrase_that_is_no_text_is_refused_and_not_shown() -> None:
 
 @pytest.mark.parametrize("text", ["", "short", "elf letters", "\u00fc" * 11])
 def test_a_new_passphrase_that_is_soon_found_is_refused(text: str) -> None:
-    with pytest.raises(InvalidPassphrase, match="under 12 characters"):
+    with pytest.raises(InvalidPassphrase, match="fewer than 12 characters"):
         check_new(passphrase_from(text))
 
 

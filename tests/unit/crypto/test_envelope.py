@@ -30,7 +30,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = KeyPair(SecretBytes(bytes.fromhex(VECTORS["key"]["seed"])), NOW)
 RING = Keyring([KEY])
 SEALED = KEY.public.seal(SecretBytes(b"value"), account="a", name="B")
-ONE_LINE = "has white space or a line break in it; write it as one line without white space"
+ONE_LINE = "contains whitespace or a line break; write it on one line without whitespace"
 STAGES: dict[str, type[DevboxSecretsError]] = {
     "format": NotSealed,
     "key": UnknownKey,

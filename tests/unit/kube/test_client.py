@@ -150,7 +150,7 @@ async def test_a_proxy_s_page_is_an_error_that_repeats_nothing_of_it(api: ApiSer
     api.responses.append(web.Response(text=f"<html>{CANARY}</html>", content_type="text/html"))
     with pytest.raises(ServerError) as caught:
         await client.request("GET", "/x")
-    assert str(caught.value) == "GET /x: the answer isn't an API server's, but a proxy's perhaps"
+    assert str(caught.value) == "GET /x: the response isn't from an API server, but perhaps from a proxy"
     assert caught.value.__suppress_context__
 
 
@@ -163,7 +163,7 @@ async def test_a_response_that_does_not_come_in_time_is_a_timeout(
     with pytest.raises(RequestTimeout) as caught:
         await client.request("GET", "/x")
     api.gate.set()
-    assert str(caught.value) == f"cannot reach {server[1]} (context dev): no answer within 0.05 seconds"
+    assert str(caught.value) == f"cannot reach {server[1]} (context dev): no response within 0.05 seconds"
 
 
 async def test_a_connection_that_breaks_is_unreachable(
@@ -178,7 +178,7 @@ async def test_a_connection_that_breaks_is_unreachable(
     with pytest.raises(Unreachable) as caught:
         await client.request("POST", "/x", body={})
     assert str(caught.value) == (
-        f"cannot reach {server[1]} (context dev): the connection broke (ServerDisconnectedError)"
+        f"cannot reach {server[1]} (context dev): the connection failed (ServerDisconnectedError)"
     )
 
 
@@ -312,7 +312,7 @@ async def test_a_client_connects_by_a_kubeconfig(api: ApiServer, server: tuple[A
 
 async def test_a_redirect_is_not_followed(api: ApiServer, client: Client) -> None:
     api.responses.append(web.Response(status=302, headers={"Location": "https://login.example"}))
-    with pytest.raises(ServerError, match="a proxy's perhaps"):
+    with pytest.raises(ServerError, match="perhaps from a proxy"):
         await client.request("GET", "/x")
 
 

@@ -99,7 +99,7 @@ def test_who_is_impersonated_is_said_by_options_before_the_kubeconfig(
 def test_a_group_or_uid_without_a_user_is_a_mistake(home: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
         ClientConfig(write(home), **options).target()  # type: ignore[arg-type]  # a table
-    assert str(caught.value) == "--as-group and --as-uid need --as"
+    assert str(caught.value) == "--as-group and --as-uid require --as"
 
 
 @pytest.mark.parametrize(

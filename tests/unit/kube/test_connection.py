@@ -72,11 +72,11 @@ async def test_headers_say_who_sends_a_request(user: User, want: Headers) -> Non
 async def test_what_no_header_can_have_is_a_sentence(user: User, what: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await headers(user)
-    assert str(caught.value) == f"{what} of the context dev has a line break or what isn't text"
+    assert str(caught.value) == f"{what} of the context dev contains a line break or isn't text"
 
 
 async def test_a_url_that_can_not_be_one_is_a_sentence() -> None:
-    sentence = "cannot reach https://ä..b (context dev): it isn't a valid URL"
+    sentence = "cannot reach https://ä..b (context dev): invalid URL"
     assert await failure(target(server="https://ä..b"), ConfigError) == sentence
 
 
@@ -108,7 +108,7 @@ async def test_a_token_in_a_file_is_read_again_now_and_then(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file or directory"), (b" \n", "it's empty"), (b"\xff", "it isn't text")]
+    ("content", "reason"), [(None, "No such file or directory"), (b" \n", "the file is empty"), (b"\xff", "not text")]
 )
 async def test_without_a_token_there_is_a_sentence(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "token"
@@ -116,7 +116,7 @@ async def test_without_a_token_there_is_a_sentence(tmp_path: Path, content: byte
         file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         await headers(User(token_file=str(file)))
-    assert str(caught.value) == f"there is no token in {file}: {reason}"
+    assert str(caught.value) == f"cannot read a token from {file}: {reason}"
 
 
 class Plugin:
@@ -202,7 +202,7 @@ async def test_a_server_is_recognized_by_the_name_that_the_kubeconfig_gives(tmp_
     async with server(tmp_path, "two.example") as url:
         assert (await get(target(server=url, tls_server_name="two.example"))).startswith("/x gzip")
         assert await failure(target(server=url)) == (
-            f"cannot reach {url} (context dev): its certificate isn't accepted: IP address mismatch, certificate is not"
+            f"cannot reach {url} (context dev): its certificate isn't trusted: IP address mismatch, certificate is not"
             " valid for '127.0.0.1'; check server, certificate-authority and tls-server-name in the kubeconfig"
         )
 
@@ -210,7 +210,7 @@ async def test_a_server_is_recognized_by_the_name_that_the_kubeconfig_gives(tmp_
 async def test_a_server_of_another_authority_is_not_accepted(tmp_path: Path) -> None:
     async with server(tmp_path, "one.example") as url:
         other = target(server=url, certificate_authority_data=Authority.create("other").pem)
-        assert (await failure(other)).startswith(f"cannot reach {url} (context dev): its certificate isn't accepted: ")
+        assert (await failure(other)).startswith(f"cannot reach {url} (context dev): its certificate isn't trusted: ")
         unchecked = target(
             server=f"{url}/base/",
             certificate_authority_data=b"",
@@ -222,7 +222,9 @@ async def test_a_server_of_another_authority_is_not_accepted(tmp_path: Path) -> 
 
 async def test_a_server_without_tls_is_a_sentence(tmp_path: Path) -> None:
     async with server(tmp_path, "one.example", is_tls=False) as url:
-        assert (await failure(target(server=url))).startswith(f"cannot reach {url} (context dev): no TLS connection: ")
+        assert (await failure(target(server=url))).startswith(
+            f"cannot reach {url} (context dev): TLS handshake failed: "
+        )
 
 
 @pytest.fixture
@@ -244,7 +246,7 @@ async def test_a_host_without_an_address_is_a_sentence(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
     assert await failure(target()) == (
-        "cannot reach https://one.example (context dev): no address is known for the host one.example"
+        "cannot reach https://one.example (context dev): no address found for the host one.example"
     )
 
 
@@ -252,7 +254,7 @@ async def test_a_server_that_does_not_answer_in_time_is_a_sentence(monkeypatch: 
     monkeypatch.setattr(connection, "_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        wanted = f"cannot reach {url} (context dev): no answer within 0.1 seconds"
+        wanted = f"cannot reach {url} (context dev): no response within 0.1 seconds"
         assert await failure(target(server=url), RequestTimeout) == wanted
 
 
@@ -278,13 +280,13 @@ async def test_a_proxy_that_refuses_is_a_sentence() -> None:
     async with await asyncio.start_server(refuse, "127.0.0.1") as proxy:
         url = "http://{}:{}".format(*proxy.sockets[0].getsockname())
         assert await failure(target(proxy_url=url)) == (
-            "cannot reach https://one.example (context dev): the proxy answers 407 Proxy Authentication Required"
+            "cannot reach https://one.example (context dev): the proxy responded with 407 Proxy Authentication Required"
         )
 
 
 async def test_whoever_can_not_be_shown_to_be_anyone_sends_nothing(tmp_path: Path) -> None:
     user = User(client_certificate=str(tmp_path / "gone"), client_key="key")
-    for each, reason in ((user, "can't be read"), (User(token_file="/gone"), "there is no token")):  # noqa: S106 - a file's
+    for each, reason in ((user, "cannot read"), (User(token_file="/gone"), "cannot read a token")):  # noqa: S106 - a file's
         with pytest.raises(ConfigError, match=reason):
             async with Connection.open(target(each)):
                 pytest.fail("connected as nobody")

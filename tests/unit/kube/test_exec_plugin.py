@@ -18,7 +18,7 @@ from devbox_secrets.kube.kubeconfig_file import Cluster, ExecPlugin, User
 
 CANARY = "canary-7d21"
 V1 = "client.authentication.k8s.io/v1"
-NOTHING = f"gave no ExecCredential of {V1} with a token, or a client certificate and its key"
+NOTHING = f"returned no ExecCredential of {V1} with a token or a client certificate and key"
 
 
 def credential(**status: object) -> dict[str, Any]:
@@ -131,7 +131,7 @@ async def test_one_that_fails_is_named_with_its_exit_code(program: Path) -> None
 
 async def test_one_that_was_killed_is_named_with_its_signal(program: Path) -> None:
     replace(program, "kill -9 $$")
-    assert await failure(program) == "the exec plugin login of the context dev was ended by signal 9 (Killed)"
+    assert await failure(program) == "the exec plugin login of the context dev was terminated by signal 9 (Killed)"
 
 
 async def test_one_that_nobody_waits_for_any_longer_is_ended(program: Path) -> None:
@@ -158,7 +158,7 @@ def until(reached: Callable[[], bool]) -> None:
 
 
 async def test_one_that_needs_a_terminal_says_so(program: Path) -> None:
-    wanted = "the exec plugin login of the context dev needs a terminal as standard input"
+    wanted = "the exec plugin login of the context dev needs a terminal on standard input"
     assert await failure(program, interactiveMode="Always") == wanted
     assert not program.with_name("info").exists()
 
@@ -176,10 +176,10 @@ async def test_one_that_is_missing_comes_with_its_install_hint(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"args": ["a\0b"]}, "an argument or a variable has a NUL"),
-        ({"env": [{"name": "A", "value": "\0"}]}, "an argument or a variable has a NUL"),
+        ({"args": ["a\0b"]}, "an argument or a variable contains a NUL"),
+        ({"env": [{"name": "A", "value": "\0"}]}, "an argument or a variable contains a NUL"),
         ({"args": ["x" * 3_000_000]}, "Argument list too long"),
     ],
 )
 async def test_one_that_can_not_be_run_is_a_sentence(program: Path, fields: dict[str, object], reason: str) -> None:
-    assert await failure(program, **fields) == f"the exec plugin login of the context dev can't be run: {reason}"
+    assert await failure(program, **fields) == f"cannot run the exec plugin login of the context dev: {reason}"

@@ -39,7 +39,7 @@ def test_a_damaged_key_is_left_out_alone_and_its_log_line_shows_nothing_of_it(
     assert usable_keys(entries) == [TWO]
     (line,) = caplog.messages
     assert ONE.public.id in line
-    assert "can't be read" in line
+    assert "cannot read" in line
     assert "canary" not in caplog.text
     assert ONE.dump().decode()[-30:-10] not in caplog.text
 

@@ -94,7 +94,7 @@ CERTIFICATE = {"client-certificate-data": "YQ==", "client-key-data": "YQ=="}
         ({"password": CANARY}, "has no credentials"),
         (
             {"auth-provider": {"name": "oidc", "config": {"id-token": CANARY}}},
-            "logs in by an auth-provider, which isn't supported; use an exec plugin",
+            "uses an auth-provider, which isn't supported; use an exec plugin",
         ),
         ({"token": CANARY, "username": "me"}, "has both a token and a password"),
         ({"tokenFile": "t", "password": CANARY}, "has both a token and a password"),
@@ -106,11 +106,11 @@ CERTIFICATE = {"client-certificate-data": "YQ==", "client-key-data": "YQ=="}
         ({"exec": {**PLUGIN, "interactiveMode": None}}, "has an exec plugin without interactiveMode"),
         (
             {"exec": {**PLUGIN, "apiVersion": "v1"}},
-            "needs an exec plugin with the apiVersion client.authentication.k8s.io/v1 or v1beta1",
+            "has an exec plugin whose apiVersion isn't client.authentication.k8s.io/v1 or v1beta1",
         ),
         (
             {"exec": {**PLUGIN, "env": [{"value": CANARY}]}},
-            "has an exec plugin with an invalid name of an environment variable",
+            "has an exec plugin with an invalid environment variable name",
         ),
     ],
 )
@@ -124,12 +124,12 @@ def test_a_user_that_can_not_be_used_is_a_sentence(tmp_path: Path, user: Json, p
 @pytest.mark.parametrize(
     ("cluster", "problem"),
     [
-        ({"server": ""}, "has no server such as https://example.com:6443"),
-        ({"server": "one.example:6443"}, "has no server such as https://example.com:6443"),
-        ({"server": "https://[one"}, "has no server such as https://example.com:6443"),
-        ({"server": "https://one:99999"}, "has no server such as https://example.com:6443"),
-        ({"server": f"https://me:{CANARY}@one"}, "has no server such as https://example.com:6443"),
-        ({"server": "https://one/a?b=c"}, "has no server such as https://example.com:6443"),
+        ({"server": ""}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": "one.example:6443"}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": "https://[one"}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": "https://one:99999"}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": f"https://me:{CANARY}@one"}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": "https://one/a?b=c"}, "has no valid server URL, such as https://example.com:6443"),
         (
             {"proxy-url": f"ftp://me:{CANARY}@proxy"},
             "has a proxy-url that isn't supported; only http:// and https:// are",
@@ -155,7 +155,7 @@ def test_a_cluster_that_can_not_be_used_is_a_sentence(tmp_path: Path, cluster: J
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"current-context": "gone"}, "there is no context gone in {file}; choose one with --context: dev"),
+        ({"current-context": "gone"}, "there is no context gone in {file}; pass --context, one of: dev"),
         ({"contexts": []}, "there is no context dev in {file}; it has none"),
         ({"clusters": []}, "the context dev names the cluster c, which isn't in {file}"),
         ({"users": None}, "the context dev names the user u, which isn't in {file}"),
@@ -184,7 +184,7 @@ def test_without_a_current_context_nothing_is_chosen(tmp_path: Path) -> None:
 def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Kubeconfig.read(tmp_path / "gone")
-    assert str(caught.value) == f"there is no kubeconfig {tmp_path / 'gone'}"
+    assert str(caught.value) == f"the kubeconfig {tmp_path / 'gone'} doesn't exist"
 
 
 def test_no_credential_is_printed(tmp_path: Path) -> None:

@@ -71,11 +71,11 @@ def test_a_damaged_file_is_named_with_the_place_and_nothing_of_it(tmp_path: Path
     (file := tmp_path / "config").write_text(content)
     with pytest.raises(ConfigError) as caught:
         read_file(file)
-    assert str(caught.value) == f"the kubeconfig {file} is damaged: {problem}"
+    assert str(caught.value) == f"the kubeconfig {file} is invalid: {problem}"
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_file(tmp_path)
-    assert str(caught.value) == f"the kubeconfig {tmp_path} can't be read: Is a directory"
+    assert str(caught.value) == f"cannot read the kubeconfig {tmp_path}: Is a directory"

@@ -49,12 +49,12 @@ def test_nothing_is_checked_where_the_kubeconfig_says_so() -> None:
 def test_an_authority_without_a_certificate_is_a_sentence(authority: bytes) -> None:
     with pytest.raises(ConfigError) as caught:
         tls_context(CLUSTER.model_copy(update={"certificate_authority_data": authority}), b"", b"")
-    assert str(caught.value) == "the certificate authority of the cluster https://one.example holds no certificate"
+    assert str(caught.value) == "the certificate authority of the cluster https://one.example has no certificate"
 
 
 def test_an_authority_in_an_empty_file_is_none(tmp_path: Path) -> None:
     (file := tmp_path / "ca").touch()
-    with pytest.raises(ConfigError, match="holds no certificate"):
+    with pytest.raises(ConfigError, match="has no certificate"):
         tls_context(Cluster(server="https://x", certificate_authority=str(file)), b"", b"")
 
 
@@ -85,16 +85,16 @@ def encrypted(key: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("certificate", "key", "reason"),
     [
-        (PAIR.certificate, AUTHORITY.client("joe").key, "not PEM, or not a pair"),
-        (PAIR.certificate, b"x", "not PEM, or not a pair"),
-        (b"x", PAIR.key, "not PEM, or not a pair"),
+        (PAIR.certificate, AUTHORITY.client("joe").key, "not PEM, or they don't match"),
+        (PAIR.certificate, b"x", "not PEM, or they don't match"),
+        (b"x", PAIR.key, "not PEM, or they don't match"),
         (PAIR.certificate, encrypted(PAIR.key), "the key is encrypted"),
     ],
 )
 def test_a_pair_that_can_not_be_used_is_a_sentence(certificate: bytes, key: bytes, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         tls_context(CLUSTER, certificate, key)
-    assert str(caught.value) == f"the client certificate and its key can't be used: {reason}"
+    assert str(caught.value) == f"cannot use the client certificate and its key: {reason}"
     assert caught.value.__suppress_context__
 
 
@@ -106,4 +106,4 @@ def test_files_are_read_where_there_is_no_data(tmp_path: Path) -> None:
     assert read_certificate(User(client_key=name)) == (b"", b"")
     with pytest.raises(ConfigError) as caught:
         read_authority(Cluster(certificate_authority=str(tmp_path / "gone")))
-    assert str(caught.value) == f"{tmp_path}/gone, which the kubeconfig names, can't be read: No such file or directory"
+    assert str(caught.value) == f"cannot read {tmp_path}/gone, which the kubeconfig names: No such file or directory"

@@ -102,7 +102,7 @@ def test_a_broken_certificate_leaves_the_former(
     assert not certificate.refresh()
     assert served(certificate) == serial(pair)
     (line,) = caplog.messages
-    assert line.startswith("the new certificate can't be used, so the former one stays: ")
+    assert line.startswith("cannot use the new certificate; keeping the old one: ")
     assert "canary" not in line
 
 
@@ -195,7 +195,7 @@ def test_broken_certificates_of_an_authority_leave_the_former(tmp_path: Path, ca
     renew(tmp_path)
     assert connects(authority, tmp_path)
     assert [line.partition(":")[0] for line in caplog.messages] == [
-        "the new certificates of the API server's CA can't be used, so the former ones stay"
+        "cannot use the API server's new CA certificates; keeping the old ones"
     ]
 
 

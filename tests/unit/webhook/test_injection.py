@@ -67,7 +67,7 @@ NOTHING_FOR = [
     (case, as_files)
     for as_files, cases in ((False, REFUSED), (True, FILES_REFUSED))
     for case in cases
-    if case.annotations.keys() == {ENV} or case.sentence.startswith("a devbox may have")
+    if case.annotations.keys() == {ENV} or case.sentence.startswith("a devbox can have at most")
 ]
 NO_PATHS = [
     "",

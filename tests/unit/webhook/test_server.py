@@ -27,7 +27,7 @@ from unit.serving.ports import free_port
 
 CANARY = "canary-7d21"
 CA = pki.Authority.create("ours")
-NOT_A_REVIEW = "not an AdmissionReview (admission.k8s.io/v1) of a pod"
+NOT_A_REVIEW = "not an AdmissionReview (admission.k8s.io/v1) for a pod"
 
 
 def admission_review(**pod: object) -> dict[str, Any]:
@@ -206,7 +206,7 @@ async def test_a_server_that_drains_is_not_ready_but_answers_and_sends_the_next_
     webhook: Webhook, caller: Caller
 ) -> None:
     webhook.draining = True
-    assert await webhook.unready() == "stopping"
+    assert await webhook.unready() == "shutting down"
     assert await webhook.unhealthy() is None
     status, _, stays = await caller.post("optional", json.dumps(admission_review()).encode())
     assert (status, stays) == (200, False)
@@ -215,7 +215,7 @@ async def test_a_server_that_drains_is_not_ready_but_answers_and_sends_the_next_
 async def test_a_server_that_does_not_listen_is_unhealthy(tmp_path: Path) -> None:
     renew(tmp_path)
     webhook = Webhook(free_port(), Certificate(tmp_path))
-    assert await webhook.unhealthy() == "no connection to the webhook's port: ConnectionRefusedError"
+    assert await webhook.unhealthy() == "cannot connect to the webhook's port: ConnectionRefusedError"
     assert await webhook.unready() == await webhook.unhealthy()
 
 
@@ -224,7 +224,7 @@ async def test_a_server_that_does_not_shake_hands_is_unhealthy(tmp_path: Path, m
     renew(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         webhook = Webhook(silent.getsockname()[1], Certificate(tmp_path))
-        assert await webhook.unhealthy() == "no connection to the webhook's port: TimeoutError"
+        assert await webhook.unhealthy() == "cannot connect to the webhook's port: TimeoutError"
 
 
 async def test_a_process_that_is_told_to_stop_drains_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

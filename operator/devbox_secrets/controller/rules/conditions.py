@@ -101,7 +101,7 @@ def not_owned(namespaces: Iterable[str]) -> NotReady:
     where = _some(sorted(namespaces), ", ")
     return NotReady(
         Reason.NOT_OWNED,
-        f"the operator didn't write the Secret {ACCOUNT_SECRET} in the namespace {where}, so it leaves it unchanged;"
+        f"the Secret {ACCOUNT_SECRET} in the namespace {where} wasn't written by the operator and is left unchanged;"
         " copy what you need from that Secret and delete it",
     )
 

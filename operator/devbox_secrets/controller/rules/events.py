@@ -67,9 +67,9 @@ def secret_event(namespace: str, secret: ExistingSecret) -> Event | None:
     if not secret.owned:
         return Event(
             "NotOwned",
-            f"the operator didn't write the Secret {ACCOUNT_SECRET} in the namespace {namespace} (a copy, or restored"
-            " from a backup), so it leaves it unchanged, and devboxes here get its values. Unless you want that, delete"
-            f" it: kubectl delete secret {ACCOUNT_SECRET} -n {namespace}",
+            f"the Secret {ACCOUNT_SECRET} in the namespace {namespace} wasn't written by the operator (it is a copy, or"
+            " restored from a backup) and is left unchanged; devboxes here get its values. If you don't want that,"
+            f" delete it: kubectl delete secret {ACCOUNT_SECRET} -n {namespace}",
         )
     if secret.deleting and secret.must_recreate and secret.data:
         return Event(Reason.NOT_WRITTEN, held({namespace: secret.finalizers}).message)

@@ -46,7 +46,7 @@ def test_a_wrong_passphrase_is_told_before_any_cluster_is_asked(backup: Path) ->
     code, stdout = terminal.end()
     terminal.close()
     assert (code, stdout) == (1, b"")
-    assert b"the passphrase is another one, or the file was damaged\r\n" in terminal.shown
+    assert b"the passphrase is wrong, or the file is damaged\r\n" in terminal.shown
     assert b"canary" not in terminal.shown
     assert b"Traceback" not in terminal.shown
 

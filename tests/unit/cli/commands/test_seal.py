@@ -23,15 +23,13 @@ KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
 CANARY = b"canary-value"
 NOTE = "devbox-secrets: left out the newline at the end (--keep-newline keeps it)\n"
 RENAME = (
-    "that can't be the name of an environment variable: use letters, digits and _,"
+    "invalid name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
-NO_ACCOUNT = (
-    "'Team A' can't be an account, which is a namespace: use up to 63 small letters, digits and -, such as team-a"
-)
+NO_ACCOUNT = "'Team A' isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits and -, such as team-a"
 UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
 ALLOW_EMPTY = "if that is what you mean, pass --allow-empty"
-ENCODE_IT = "encode binary data first, for instance with base64"
+ENCODE_IT = "encode binary data first, for example with base64"
 NO_ARGUMENTS = (
     "only NAME and the options that -h lists can be given; a value never, since the shell's history and every list"
     " of processes show it: use standard input, --from-file or the prompt"
@@ -204,7 +202,7 @@ def test_a_key_file_that_is_no_text_is_named(content: bytes, trouble: str) -> No
 def test_a_reserved_name_is_rejected_before_the_value_is_read_unless_it_is_allowed() -> None:
     result = seal("PATH", "--account", "team", given=b"\0")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("devbox-secrets: PATH is reserved, ")
+    assert result.stderr.startswith("devbox-secrets: PATH is reserved ")
     assert opened(seal("PATH", "--account", "team", "--allow-reserved", given=CANARY), name="PATH") == CANARY
 
 
@@ -265,7 +263,7 @@ def test_any_description_survives_the_manifest(form: str, text: str) -> None:
         (["A-B", "-n", "team"], CANARY, RENAME),
         (["", "-n", "team"], CANARY, RENAME),
         (["TOKEN=canary-value", "-n", "team"], CANARY, RENAME),
-        (["A" * 254, "-n", "team"], CANARY, "the name has 254 characters; 253 is the most"),
+        (["A" * 254, "-n", "team"], CANARY, "the name has 254 characters; the maximum is 253"),
         (
             ["TOKEN", "-n", "Team A"],
             CANARY,
@@ -275,7 +273,7 @@ def test_any_description_survives_the_manifest(form: str, text: str) -> None:
         (
             ["TOKEN", "-n", "team", "--description", "x" * 1025],
             CANARY,
-            "the description has 1,025 characters; 1,024 is the most",
+            "the description has 1,025 characters; the maximum is 1,024",
         ),
         (
             ["TOKEN", "-n", "team", "--rotate-after", "2w"],
@@ -290,12 +288,12 @@ def test_any_description_survives_the_manifest(form: str, text: str) -> None:
         (
             ["TOKEN", "-n", "team"],
             CANARY + b"\0",
-            f"the value of TOKEN holds a NUL byte, which ends an environment variable; {ENCODE_IT}",
+            f"the value of TOKEN contains a NUL byte, which environment variables can't contain; {ENCODE_IT}",
         ),
         (
             ["TOKEN", "-n", "team"],
             CANARY * 10_923,
-            "TOKEN and its value take 131,083 bytes; an environment variable can have 131,072",
+            "TOKEN and its value take 131,083 bytes; the maximum is 131,072",
         ),
     ],
 )
@@ -365,17 +363,17 @@ def test_a_wrong_call_says_what_is_wrong_and_where_help_is(args: list[str], sent
 @pytest.mark.parametrize(
     ("content", "trouble"),
     [
-        (b"", "not a public sealing key: it starts with dbs1-public."),
-        (b"canary", "not a public sealing key: it starts with dbs1-public."),
+        (b"", "not a public sealing key: it doesn't start with dbs1-public."),
+        (b"canary", "not a public sealing key: it doesn't start with dbs1-public."),
         (str(KEY.public).encode()[:-2], "a public sealing key has 1216 bytes, not 1215"),
         (str(KEY.public).encode()[:-1], "the public sealing key is damaged: not base64url"),
         (
             str(KEY.public).replace(KEY.public.id, "0" * 16).encode(),
-            "the public sealing key is damaged: its id isn't that of its bytes",
+            "the public sealing key is damaged: its id doesn't match its bytes",
         ),
         (
             str(KEY.public).replace(".", ". ").encode(),
-            "the public sealing key has white space or a line break in it; write it as one line without white space",
+            "the public sealing key contains whitespace or a line break; write it on one line without whitespace",
         ),
         (
             str(PublicKey(KEY.public.raw[:1184] + bytes(32))).encode(),
@@ -413,7 +411,7 @@ def test_a_context_that_is_not_there_is_named() -> None:
     result = seal("TOKEN", "--kubeconfig", "kubeconfig", "--context", "three", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "devbox-secrets: there is no context three in kubeconfig; choose one with --context: one, plain, two\n"
+        "devbox-secrets: there is no context three in kubeconfig; pass --context, one of: one, plain, two\n"
     )
 
 
@@ -451,7 +449,7 @@ def test_an_answer_that_is_a_proxy_s_page_is_told_without_quoting_it() -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "devbox-secrets: GET /apis/devbox-secrets.dev/v1beta1/namespaces/team-one/accountsecrets:"
-        " the answer isn't an API server's, but a proxy's perhaps\n"
+        " the response isn't from an API server, but perhaps from a proxy\n"
     )
 
 

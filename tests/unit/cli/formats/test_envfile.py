@@ -8,12 +8,12 @@ from devbox_secrets.api.validation import VARIABLE_MAX_BYTES
 from devbox_secrets.cli.formats.envfile import Line, read
 
 NO_NAME = (
-    "that can't be the name of an environment variable: use letters, digits and _,"
+    "invalid name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
 NO_LINE = "it isn't NAME=value; a value in quotes needs both of them"
 NUL = (
-    "the value of A holds a NUL byte, which ends an environment variable; encode binary data first, for instance"
+    "the value of A contains a NUL byte, which environment variables can't contain; encode binary data first, for instance"
     " with base64"
 )
 EMPTY = "it's empty: give it a value, remove the line, or pass --allow-empty"
@@ -70,7 +70,7 @@ def test_a_line_is_read_as_python_dotenv_reads_it(text: str, place: str, value: 
         (
             "A=" + "x" * VARIABLE_MAX_BYTES,
             "A",
-            "A and its value take 131,075 bytes; an environment variable can have 131,072",
+            "A and its value take 131,075 bytes; the maximum is 131,072",
             False,
         ),
     ],

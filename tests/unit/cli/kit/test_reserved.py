@@ -11,8 +11,8 @@ def test_a_reserved_name_is_rejected(variable: str) -> None:
     with pytest.raises(ReservedName) as caught:
         check_not_reserved(variable, allow=False)
     assert str(caught.value) == (
-        f"{variable} is reserved, since it could run code in every devbox or break it; choose another name, and map"
-        " it inside the devbox if a program needs this one, or pass --allow-reserved if this cluster's operator"
+        f"{variable} is reserved because it could run code in every devbox or break it; choose another name, and set"
+        " this one inside the devbox if a program needs it, or pass --allow-reserved if this cluster's operator"
         " allows it"
     )
 

@@ -27,12 +27,16 @@ NOW = "2026-02-02T00:00:00Z"
         (
             wrong_namespace("box", "team"),
             Reason.WRONG_NAMESPACE,
-            ["namespace box", "account team", "create this in team"],
+            ["namespace box", "account team", "in the namespace team"],
         ),
         (reserved_name("PATH"), Reason.RESERVED_NAME, ["PATH is reserved", "choose another name"]),
-        (name_conflict("A", "a-1"), Reason.NAME_CONFLICT, ["A already belongs", "AccountSecret a-1", "delete it"]),
-        (too_large("A", 1_048_577), Reason.TOO_LARGE, ["with A", "1,048,577 bytes", "1,048,576", "shorten it"]),
-        (too_many("A", 1234), Reason.TOO_LARGE, ["1,234 variables", "the name of A", "shorter names"]),
+        (name_conflict("A", "a-1"), Reason.NAME_CONFLICT, ["AccountSecret a-1 already defines A", "delete it"]),
+        (
+            too_large("A", 1_048_577),
+            Reason.TOO_LARGE,
+            ["with A", "1,048,577 bytes", "1,048,576", "shorten their values"],
+        ),
+        (too_many("A", 1234), Reason.TOO_LARGE, ["1,234 variables", "the name A", "shorter names"]),
     ],
 )
 def test_each_says_what_is_wrong_and_what_to_do(not_ready: NotReady, reason: Reason, words: list[str]) -> None:
@@ -62,10 +66,10 @@ def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
 
 
 def test_a_few_namespaces_are_all_named() -> None:
-    assert "in the namespace a, b, c the Secret" in not_owned(["c", "a", "b"]).message
+    assert "in the namespace a, b, c wasn't" in not_owned(["c", "a", "b"]).message
     assert "more" not in not_owned(map(str, range(10))).message
 
 
 def test_a_value_that_is_kept_is_told_beside_the_reason() -> None:
     kept = NotReady(Reason.CANNOT_OPEN, "it doesn't open").keeping(NOW)
-    assert kept == NotReady(Reason.CANNOT_OPEN, f"it doesn't open. Devboxes keep the value of {NOW} until then")
+    assert kept == NotReady(Reason.CANNOT_OPEN, f"it doesn't open. Until then, devboxes keep the value of {NOW}")

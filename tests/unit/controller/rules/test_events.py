@@ -51,8 +51,8 @@ def test_an_event_is_worth_posting_when_something_became_different(
     ("home_account", "reason", "words"),
     [
         ("team", None, ""),
-        (None, "HomeNotFound", "there is no namespace team"),
-        ("other", "InvalidHome", "the namespace team itself belongs to the account other"),
+        (None, "HomeNotFound", "the namespace team doesn't exist"),
+        ("other", "InvalidHome", "the namespace team belongs to the account other"),
     ],
 )
 def test_a_label_that_names_no_home_is_told(home_account: str | None, reason: str | None, words: str) -> None:

@@ -77,13 +77,13 @@ def test_a_request_names_a_time(text: str | None, since: datetime | None) -> Non
 )
 def test_a_request_that_is_no_time_is_refused_with_an_example(text: str) -> None:
     request = read_rotation_request(text, NOW)
-    assert request == RotationRequest(rejection="it isn't a time with its zone, such as 2026-01-31T12:00:00Z")
+    assert request == RotationRequest(rejection="it isn't a time with a time zone, such as 2026-01-31T12:00:00Z")
 
 
 def test_a_request_for_a_time_to_come_is_refused_until_then() -> None:
     text = "2026-06-01T12:05:01Z"
     assert read_rotation_request(text, NOW) == RotationRequest(
-        rejection="it lies ahead: by the operator's clock it is 2026-06-01T12:00:00Z"
+        rejection="it is in the future; the operator's clock says 2026-06-01T12:00:00Z"
     )
     assert read_rotation_request(text, NOW + SECOND).since == NOW + CLOCK_SKEW + SECOND
 

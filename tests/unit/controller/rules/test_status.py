@@ -77,16 +77,16 @@ def ready(status: str, reason: str) -> tuple[Condition, ...]:
     [
         (THEN, None, None, ""),
         (None, "1m", None, ""),
-        (THEN, "90d", "False", "the value is to be changed by 2026-04-01T00:00:00Z"),
-        (THEN, "32d", "True", f"the value is of {THEN} and was to be changed by {NOW} (rotateAfter: 32d); get"),
-        (THEN, "31d", "True", "get a new one at its source and seal it: devbox-secrets seal A"),
-        (THEN, "769h", "False", "the value is to be changed by 2026-02-02T01:00:00Z"),
+        (THEN, "90d", "False", "the value is due for rotation at 2026-04-01T00:00:00Z"),
+        (THEN, "32d", "True", f"last changed at {THEN} and was due for rotation at {NOW} (rotateAfter: 32d); get"),
+        (THEN, "31d", "True", "get a new value from its issuer and seal it: devbox-secrets seal A"),
+        (THEN, "769h", "False", "the value is due for rotation at 2026-02-02T01:00:00Z"),
         (THEN, "768h", "True", ""),
         (THEN, "46080m", "True", ""),
         ("9999-12-31T00:00:00Z", "90d", None, ""),
         (THEN, "soon", None, ""),
-        ("0001-01-01T00:00:00Z", "1d", "True", "by 0001-01-02T00:00:00Z"),
-        (THEN, "99999d", "False", "the value is to be changed by 2299-10-16T00:00:00Z"),
+        ("0001-01-01T00:00:00Z", "1d", "True", "at 0001-01-02T00:00:00Z"),
+        (THEN, "99999d", "False", "the value is due for rotation at 2299-10-16T00:00:00Z"),
     ],
 )  # fmt: skip
 def test_a_value_is_due_when_it_is_older_than_rotate_after_says(
