@@ -18,7 +18,12 @@ _COLUMNS = (
     ("Ready", "string", f"{_READY}.status", "Whether devboxes get the variable"),
     ("Reason", "string", f"{_READY}.reason", "The reason for Ready"),
     ("Key", "string", ".status.keyId", "The ID of the key that the value is sealed with"),
-    ("Rotation Due", "string", '.status.conditions[?(@.type=="RotationDue")].status', "Whether the value is too old"),
+    (
+        "Rotation Due",
+        "string",
+        '.status.conditions[?(@.type=="RotationDue")].status',
+        "Whether the value is older than rotateAfter",
+    ),
     ("Age", "date", ".metadata.creationTimestamp", "When the AccountSecret was created"),
 )
 #: Shown only by kubectl get -o wide: the others take 80 columns.

@@ -26,7 +26,10 @@ RENAME = (
     "invalid name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
-NO_ACCOUNT = "'Team A' isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits and -, such as team-a"
+NO_ACCOUNT = (
+    "'Team A' isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits and -,"
+    " such as team-a"
+)
 UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
 ALLOW_EMPTY = "if that is what you mean, pass --allow-empty"
 ENCODE_IT = "encode binary data first, for example with base64"

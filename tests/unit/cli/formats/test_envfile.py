@@ -13,8 +13,8 @@ NO_NAME = (
 )
 NO_LINE = "it isn't NAME=value; a value in quotes needs both of them"
 NUL = (
-    "the value of A contains a NUL byte, which environment variables can't contain; encode binary data first, for instance"
-    " with base64"
+    "the value of A contains a NUL byte, which environment variables can't contain; encode binary data first, for"
+    " example with base64"
 )
 EMPTY = "it's empty: give it a value, remove the line, or pass --allow-empty"
 REFERS = "it refers to another variable with ${…}: write it out, or pass --literal"

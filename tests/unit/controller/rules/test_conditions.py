@@ -34,7 +34,7 @@ NOW = "2026-02-02T00:00:00Z"
         (
             too_large("A", 1_048_577),
             Reason.TOO_LARGE,
-            ["with A", "1,048,577 bytes", "1,048,576", "shorten their values"],
+            ["with A", "1,048,577 bytes", "1,048,576", "shorten"],
         ),
         (too_many("A", 1234), Reason.TOO_LARGE, ["1,234 variables", "the name A", "shorter names"]),
     ],
