@@ -365,7 +365,7 @@ class Controller:
                 self._synced_in_term = term
 
     async def _read(self, kinds: Collection[str]) -> dict[str, tuple[list[Any], int]]:
-        # In the order of the table: namespaces come first, since they decide whose a Secret is.
+        # In the table's order: namespaces first, since they decide which account a Secret belongs to.
         return {
             kind: await self._client.list_all(each.path, each.read, each.field_selector)
             for kind, each in self._kinds.items()

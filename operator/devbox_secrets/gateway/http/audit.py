@@ -1,6 +1,6 @@
 """The audit log line and the metrics of each request.
 
-They contain nothing as it was sent, since a name or a path may be a value in the wrong place. The path is the
+Neither repeats text from a request, since a name or a path may be a value in the wrong place. The path is the
 endpoint's template, x-request-id is hashed, and a secret, or an account other than the token's own, is named only if
 it exists.
 """
