@@ -424,7 +424,7 @@ def test_a_damaged_kubeconfig_is_told_without_quoting_it(content: bytes, options
     Path("broken").write_bytes(content)
     result = run("seal", "TOKEN", "--kubeconfig", "broken", *options, given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("devbox-secrets: the kubeconfig broken is damaged: ")
+    assert result.stderr.startswith("devbox-secrets: the kubeconfig broken is invalid: ")
     assert "token" not in result.stderr
 
 
