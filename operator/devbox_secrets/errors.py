@@ -1,7 +1,7 @@
-"""The errors: one class for each thing that a caller can act on.
+"""The errors: one class for each condition that a caller can act on.
 
-A message says what is wrong, where, and what to do next. It never holds a secret's value, nor
-text that might be one: a plain-text value pasted in the place of a sealed one, for instance.
+A message says what is wrong, where, and what to do next. It never contains a secret's value, nor
+text that might be one, such as a plain-text value pasted in place of a sealed value.
 """
 
 from collections.abc import Mapping
@@ -9,27 +9,27 @@ from typing import Any, ClassVar
 
 
 class DevboxSecretsError(Exception):
-    """Any error of this package; its text is meant for the person who caused it."""
+    """Base class of this package's errors; the message is for the person who caused the error."""
 
 
 class MissingExtra(DevboxSecretsError):
-    """The packages that a server needs, an extra of this one, aren't installed."""
+    """The packages that a server needs aren't installed; they are an extra of this package."""
 
 
 class InvalidName(DevboxSecretsError):
-    """The name can't be an environment variable's."""
+    """The name isn't a valid environment variable name."""
 
 
 class ReservedName(InvalidName):
-    """The name is one by which a value could become code, or break a devbox."""
+    """The name is reserved: a value under it could run code in devboxes or break them."""
 
 
 class InvalidAccount(DevboxSecretsError):
-    """The text can't be an account: no namespace has such a name."""
+    """The account isn't a valid namespace name."""
 
 
 class InvalidDescription(DevboxSecretsError):
-    """The text can't be an AccountSecret's description."""
+    """The text isn't a valid description of an AccountSecret."""
 
 
 class InvalidDuration(DevboxSecretsError):
@@ -37,7 +37,7 @@ class InvalidDuration(DevboxSecretsError):
 
 
 class InvalidValue(DevboxSecretsError):
-    """The value can't be an environment variable's: not UTF-8, or with a NUL."""
+    """The value can't be stored in an environment variable: it isn't UTF-8, or it contains a NUL."""
 
 
 class InvalidText(DevboxSecretsError):
@@ -45,15 +45,15 @@ class InvalidText(DevboxSecretsError):
 
 
 class ValueTooLarge(DevboxSecretsError):
-    """The value is larger than the kernel takes in one environment variable."""
+    """The value is larger than the kernel's limit for one environment variable."""
 
 
 class InvalidKey(DevboxSecretsError):
-    """The text isn't a sealing key of this format."""
+    """The text isn't a sealing key in this format."""
 
 
 class InvalidPassphrase(DevboxSecretsError):
-    """The text can't be a backup's passphrase."""
+    """The text isn't a valid passphrase for a backup."""
 
 
 class InvalidBackup(DevboxSecretsError):
@@ -61,54 +61,54 @@ class InvalidBackup(DevboxSecretsError):
 
 
 class BackupLocked(DevboxSecretsError):
-    """The backup doesn't open: a wrong passphrase or a damaged file, which nobody can tell apart."""
+    """The backup can't be decrypted: the passphrase is wrong or the file is damaged, which look the same."""
 
 
 class KeyInUse(DevboxSecretsError):
-    """The sealing key can't be removed: values need it, or the next value will."""
+    """The sealing key can't be removed: it is needed to open values, or to seal new ones."""
 
 
 class NotConfirmed(DevboxSecretsError):
-    """What can't be undone needs a yes, and there was nobody to ask."""
+    """An action that can't be undone wasn't confirmed, and there is no terminal to ask at."""
 
 
 class KeyTooWide(DevboxSecretsError):
-    """An API key would allow more than was asked for."""
+    """An API key would have more permissions than requested."""
 
 
 class NotOurs(DevboxSecretsError):
-    """What is there was made by someone else, for something else, and is left as it is."""
+    """The existing object or file wasn't created by devbox-secrets, so it isn't changed."""
 
 
 class NotSealed(DevboxSecretsError):
-    """The text isn't a sealed value: another version, or no envelope at all."""
+    """The text isn't a sealed value, or one of an unsupported version."""
 
 
 class UnknownKey(DevboxSecretsError):
-    """The value is sealed with a key that isn't here."""
+    """The value is sealed with a key that isn't available."""
 
 
 class CannotOpen(DevboxSecretsError):
-    """The sealed value doesn't open. There is one error for every way that this can happen."""
+    """The sealed value can't be opened. Every cause raises the same error."""
 
 
 class AmbiguousName(DevboxSecretsError):
-    """Several AccountSecrets have that name."""
+    """Several AccountSecrets set the variable."""
 
 
 class ConfigError(DevboxSecretsError):
-    """It isn't known which cluster to connect to, or how: no kubeconfig, no such context, a damaged file."""
+    """The cluster's configuration can't be determined: no kubeconfig, no such context, or a damaged file."""
 
 
 class APIError(DevboxSecretsError):
-    """A request to the API server failed. A subclass says how.
+    """A request to the API server failed; each subclass is one kind of failure.
 
-    `details` is the `details` field of the server's Status (metav1.StatusDetails): `kind` and `name` of the
-    object that it's about, and `causes`.
+    `details` is the `details` field of the server's Status (metav1.StatusDetails): the `kind` and `name` of the
+    object, and the `causes`.
     """
 
     status: ClassVar[int] = 0
-    """The HTTP status code that stands for this error; 0 where there was no response."""
+    """The HTTP status code of this error; 0 if there was no response."""
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -116,7 +116,7 @@ class APIError(DevboxSecretsError):
 
     @property
     def is_permanent(self) -> bool:
-        """Whether the server understood and said no, so that a retry alone doesn't help."""
+        """Whether the server understood and rejected the request, so that a retry can't succeed."""
         return self.status in {400, 403, 413, 422}
 
 
@@ -127,72 +127,72 @@ class BadRequest(APIError):
 
 
 class Unauthorized(APIError):
-    """The API server doesn't know who asks."""
+    """The API server can't authenticate the caller."""
 
     status = 401
 
 
 class Forbidden(APIError):
-    """The caller lacks the right, or a policy or quota says no."""
+    """The caller lacks the permission, or a policy or quota rejected the request."""
 
     status = 403
 
 
 class NotFound(APIError):
-    """There is no such object, or the cluster doesn't know its kind."""
+    """The object or its kind doesn't exist."""
 
     status = 404
 
 
 class Conflict(APIError):
-    """The object is in another state by now, already exists, or other field managers own what would change."""
+    """The object has changed or already exists, or other field managers own the fields to change."""
 
     status = 409
 
 
 class Expired(APIError):
-    """The resource version or the list's continuation is too old."""
+    """The resource version or the list's continue token has expired."""
 
     status = 410
 
 
 class TooLarge(APIError):
-    """The request is larger than the API server takes."""
+    """The request is larger than the API server's limit."""
 
     status = 413
 
 
 class Invalid(APIError):
-    """The object breaks a rule of its kind or of a policy."""
+    """The object violates its schema or a policy."""
 
     status = 422
 
 
 class TooManyRequests(APIError):
-    """The API server has too many requests."""
+    """The API server is limiting requests."""
 
     status = 429
 
     def __init__(self, message: str, *, retry_after: float = 1, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, details=details)
         self.retry_after = retry_after
-        """Seconds until a retry makes sense."""
+        """Seconds to wait before the next attempt."""
 
 
 class ServerError(APIError):
-    """The API server failed, or the response isn't an API server's."""
+    """The API server failed, or the response didn't come from an API server."""
 
     status = 500
 
 
 class NotReady(APIError):
-    """The API server has only just started and refuses everyone, since it hasn't read yet who may do what."""
+    """The API server has just started and rejects every request until its authorizer is ready."""
 
     status = 503
 
 
 class Unreachable(APIError):
-    """There was no response: no connection, or it broke."""
+    """There was no response: the connection failed or was lost."""
 
 
 class RequestTimeout(Unreachable):
@@ -200,7 +200,7 @@ class RequestTimeout(Unreachable):
 
 
 class NotLeader(APIError):
-    """A write wasn't sent: this replica doesn't hold the Lease any more."""
+    """A write wasn't sent because this replica no longer holds the Lease."""
 
 
 _BY_STATUS: Mapping[int, type[APIError]] = {
@@ -213,5 +213,5 @@ _BY_STATUS: Mapping[int, type[APIError]] = {
 
 
 def api_error(status: int, message: str, details: Mapping[str, Any] | None = None) -> APIError:
-    """Give the error for an HTTP status code of the API server's."""
+    """Return the error for an HTTP status code from the API server."""
     return _BY_STATUS.get(status, ServerError)(message, details=details)

@@ -1,7 +1,7 @@
-"""The command line: registers the commands of each family, in the order of the help.
+"""The CLI: registers the commands of each family, in the order that the help lists them.
 
-To add a family, write a module with `commands = Commands()` in `commands/` and name it below. Import what a command
-needs beyond its options inside the command, so that each one starts at once.
+To add a family, write a module with `commands = Commands()` in `commands/` and add it below. Put imports that only
+the command's body needs inside the command, so that every command starts quickly.
 """
 
 from devbox_secrets.cli.commands import about, apikey, check, import_, keys, manage, reseal, seal, status, usage

@@ -1,1 +1,1 @@
-"""The commands, one module for each family; no family imports another."""
+"""The commands, one module per family; families don't import each other."""

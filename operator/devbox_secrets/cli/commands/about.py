@@ -1,4 +1,4 @@
-"""`version`, `completion`, `help`: about the program itself."""
+"""`version`, `completion`, `help`: commands about the program itself."""
 
 import os
 from enum import StrEnum
@@ -13,12 +13,12 @@ from devbox_secrets.cli.kit.output import Format, Output, note, print_table, sho
 from devbox_secrets.errors import DevboxSecretsError
 
 commands = Commands("About")
-#: Whoever asks for a version doesn't wait for a cluster that is down.
+#: If the cluster is down, don't delay the version for long.
 _SECONDS = 5
 
 
 class Shell(StrEnum):
-    """The shells that can complete."""
+    """The shells with completion."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -28,10 +28,10 @@ class Shell(StrEnum):
 @commands.command()
 async def version(
     at: ClusterOptions,
-    client: Annotated[bool, typer.Option("--client", help="Only the command's own; asks no cluster.")] = False,
+    client: Annotated[bool, typer.Option("--client", help="Show only the client version; contact no cluster.")] = False,
     output: Output = Format.TEXT,
 ) -> None:
-    """Show the versions of this command and of the operator."""
+    """Show the versions of the client and the operator."""
     data: dict[str, str | None] = {"client": client_version()}
     if not client:
         data["operator"] = await _operator_version(at)
@@ -40,12 +40,12 @@ async def version(
 
 
 async def _operator_version(at: ClusterOptions) -> str | None:
-    """Give the version of the installation; None, after a note, where it can't be read."""
+    """Return the operator's version, or None after a message if it can't be read."""
     import asyncio
 
     from devbox_secrets.api.names import NAMESPACES_PATH, PUBLIC_KEYS_CONFIGMAP
 
-    # Everyone can read that one.
+    # Every authenticated user can read this ConfigMap.
     path = f"{NAMESPACES_PATH}/{at.operator_namespace}/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
     try:
         async with at.connect() as client, asyncio.timeout(_SECONDS):
@@ -60,10 +60,10 @@ async def _operator_version(at: ClusterOptions) -> str | None:
 
 
 @commands.command()
-def completion(shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", help="Your shell.")]) -> None:
-    """Print the script by which a shell completes commands, options and names.
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+    """Print the shell's completion script.
 
-    After `kubectl devbox-secrets`, kubectl's own completion does the same without it.
+    It completes commands, options and names. For `kubectl devbox-secrets`, kubectl's own completion is enough.
 
     Example: source <(devbox-secrets completion bash)
 
@@ -71,7 +71,7 @@ def completion(shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", h
 
     Example: devbox-secrets completion fish > ~/.config/fish/completions/devbox-secrets.fish
     """
-    # The scripts are typer's, which prints them when it is asked so; they depend on the program's name alone.
+    # Typer prints its completion script if this variable is set; the script depends only on the program's name.
     scripts = typer.Typer(add_completion=True)
     scripts.command()(lambda: None)
     os.environ[COMPLETE_VARIABLE] = f"source_{shell}"
@@ -84,7 +84,9 @@ def completion(shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", h
 @commands.command("help")
 def help_(
     ctx: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Such as seal, or keys rotate.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="The command, such as seal or keys rotate.")
+    ] = None,
 ) -> None:
     """Show the help of a command."""
     root = ctx.find_root()

@@ -1,4 +1,4 @@
-"""`apikey`: creates, lists and revokes API keys for the gateway, which are tokens of a ServiceAccount."""
+"""`apikey`: creates, lists and revokes API keys for the gateway, which are ServiceAccount tokens."""
 
 import sys
 from datetime import UTC, datetime, timedelta
@@ -15,12 +15,12 @@ from devbox_secrets.cli.resources.service_accounts import Key, Role, ServiceAcco
 from devbox_secrets.errors import Forbidden, InvalidDuration, NotFound
 
 commands = Commands("Administration", name="apikey", help="Manage API keys for the gateway.", no_args_is_help=True)
-#: The shortest that the API server takes (TokenRequest, authentication.k8s.io/v1).
+#: The API server's minimum (TokenRequest, authentication.k8s.io/v1).
 _MIN_DURATION = timedelta(minutes=10)
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", help="The ServiceAccount whose keys they are, such as ci.",
+        metavar="NAME", help="The ServiceAccount of the keys, such as ci.",
         autocompletion=complete_service_accounts,
     ),
 ]  # fmt: skip
@@ -32,19 +32,19 @@ async def create(
     name: Name,
     role: Annotated[
         Role | None,
-        typer.Option(
-            help="What it may do with the account's secrets: edit them, or only view; edit, if it has none yet."
-        ),
+        typer.Option(help="Permissions on the account's secrets; defaults to the existing role, or edit."),
     ] = None,
     duration: Annotated[
-        str, typer.Option(metavar="DURATION", help="How long the key is valid, such as 90d, 12h or 30m.")
+        str, typer.Option(metavar="DURATION", help="Lifetime of the key, such as 90d, 12h or 30m.")
     ] = "24h",
     output: Output = Format.TEXT,
 ) -> None:
-    """Create an API key: a ServiceAccount's token for this account, which expires.
+    """Create an API key for the gateway.
 
-    The ServiceAccount and its role are created where they don't exist; this needs an admin's rights. For
-    later keys Kubernetes' role edit is enough. The key alone is printed on standard output.
+    The key is an expiring token of a ServiceAccount in the account's namespace. The first key creates the
+    ServiceAccount and its RoleBinding, which needs the ClusterRole admin in the namespace. Later keys need only edit.
+
+    Only the key is printed on standard output.
 
     Example: export RUNLOOP_API_KEY=$(devbox-secrets apikey create ci)
     """
@@ -52,13 +52,16 @@ async def create(
     async with at.connect() as client:
         service_account = ServiceAccount(client, account, name)
         if home := await service_account.other_home():
-            note(f"a label gives {account} to the account {home}: create keys there, or name it with each request")
+            note(
+                f"the namespace {account} belongs to the account {home}; create keys in {home}, or name the account in"
+                " each request"
+            )
         key = await _issue(service_account, role, seconds)
         url = await base_url(client, at.operator_namespace)
-    shorter = ", which is the longest that the API server gives" if key.seconds < seconds else ""
-    note(f"a key of {account}/{name}, until {key.expires}{shorter}")
+    shorter = " (the API server's maximum)" if key.seconds < seconds else ""
+    note(f"created an API key for {account}/{name}; it expires at {key.expires}{shorter}")
     if sys.stdout.isatty():
-        note("it stays on this screen; better give it to a variable at once: export RUNLOOP_API_KEY=$(…)")
+        note("the key is visible in this terminal; store it in a variable instead: export RUNLOOP_API_KEY=$(…)")
     data = {
         "account": account,
         "serviceAccount": name,
@@ -70,10 +73,10 @@ async def create(
 
 
 async def _issue(service_account: ServiceAccount, role: Role | None, seconds: int) -> Key:
-    """Create what is missing, then a key; callers who may not read roles get a key of an existing ServiceAccount."""
+    """Create missing objects, then a key. A caller who can't read RoleBindings needs an existing ServiceAccount."""
     try:
-        for sentence in await service_account.create(role):
-            note(sentence)
+        for message in await service_account.create(role):
+            note(message)
     except Forbidden as forbidden:
         if role:
             raise
@@ -88,8 +91,8 @@ async def _issue(service_account: ServiceAccount, role: Role | None, seconds: in
 async def list_(at: AccountOptions, output: Output = Format.TEXT) -> None:
     """List the ServiceAccounts that `apikey create` created.
 
-    Kubernetes doesn't store their keys: each one is valid until it expires, or until all of its
-    ServiceAccount's are revoked.
+    Kubernetes doesn't store the keys themselves. A key is valid until it expires or `apikey revoke` deletes its
+    ServiceAccount.
     """
     account = at.home()
     async with at.connect() as client:
@@ -103,7 +106,9 @@ async def list_(at: AccountOptions, output: Output = Format.TEXT) -> None:
             ]
             print_table(["NAME", "ROLE", "AGE"], rows)
         else:
-            typer.echo(f"The account {account} has no API keys yet: devbox-secrets apikey create NAME -n {account}")
+            typer.echo(
+                f"The account {account} has no API keys. Create one: devbox-secrets apikey create NAME -n {account}"
+            )
 
     data = [{"serviceAccount": each.name, "role": each.role, "created": each.created} for each in found]
     show(output, data, text)
@@ -111,22 +116,25 @@ async def list_(at: AccountOptions, output: Output = Format.TEXT) -> None:
 
 @commands.command()
 async def revoke(at: AccountOptions, name: Name, yes: Yes = False) -> None:
-    """Revoke all API keys of a ServiceAccount: delete what `apikey create` created."""
+    """Revoke all API keys of a ServiceAccount.
+
+    This deletes the ServiceAccount and the RoleBindings that `apikey create` created.
+    """
     account = at.home()
     async with at.connect() as client:
         service_account = ServiceAccount(client, account, name)
         uid = await service_account.find()
         confirm(
-            f"Delete the ServiceAccount {name} of the account {account}, and so revoke all of its keys?",
+            f"Delete the ServiceAccount {name} in the account {account} and revoke all its keys?",
             yes=yes,
             unasked=f"pass --yes to revoke the keys of {name}",
         )
         await service_account.delete(uid)
-    note(f"the keys of {account}/{name} are revoked")
+    note(f"revoked all keys of {account}/{name}")
 
 
 def _seconds(text: str) -> int:
     duration = parse_duration(text)
     if duration < _MIN_DURATION:
-        raise InvalidDuration(f"{text} is too short: a key is valid for at least 10m")
+        raise InvalidDuration(f"{text} is too short; the minimum is 10m")
     return int(duration.total_seconds())

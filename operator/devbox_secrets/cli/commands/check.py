@@ -1,4 +1,4 @@
-"""`check`: whether an installation is healthy and safe, line by line."""
+"""`check`: checks whether an installation is healthy and secure."""
 
 from typing import Annotated
 
@@ -16,17 +16,17 @@ async def check(
     at: AccountOptions,
     output: Output = Format.TEXT,
     tenants: Annotated[
-        bool, typer.Option("--tenants", help="Let AccountSecrets that aren't Ready count as errors.")
+        bool, typer.Option("--tenants", help="Report AccountSecrets that aren't Ready as errors.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Let a warning count as an error does.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 on warnings, too.")] = False,
 ) -> None:
-    """Check whether the installation is healthy and safe; each line is ok, warning or error.
+    """Check whether the installation is healthy and secure.
 
-    It reads, with your own rights; what those don't show is a warning. AccountSecrets and devboxes
-    are those of the whole cluster, or of the --account. An AccountSecret that isn't Ready is most
-    likely a mistake of its team, and a warning; with --tenants it's an error.
+    The command only reads, with your own permissions; a check that they don't cover is a warning. It checks the
+    AccountSecrets and devboxes of the whole cluster, or of --account. An AccountSecret that isn't Ready is a warning,
+    because its team usually has to fix it; with --tenants it is an error.
 
-    Exit codes: 0, no line is an error; 3, one is, or with --strict a warning.
+    Exit codes: 0 if there are no errors; 3 if there are errors, or with --strict, warnings.
     """
     import asyncio
     from dataclasses import replace
@@ -44,6 +44,6 @@ async def check(
         found = [replace(each, level=Level.ERROR) if each.is_tenants else each for each in found]
     data = [{"level": each.level.value, "check": each.check, "text": each.text} for each in found]
     rows = [[each.level.value, each.check, each.text] for each in found]
-    show(output, data, lambda: print_table(["LEVEL", "CHECK", "FOUND"], rows))
+    show(output, data, lambda: print_table(["LEVEL", "CHECK", "DETAILS"], rows))
     if any(each.level == "error" or (strict and each.level == "warning") for each in found):
         raise typer.Exit(Exit.UNHEALTHY)

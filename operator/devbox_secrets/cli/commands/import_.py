@@ -1,4 +1,4 @@
-"""`import`: seals every line of a .env file."""
+"""`import`: seals every variable of a .env file."""
 
 import sys
 from collections import Counter
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 commands = Commands("Secrets")
 _CONCURRENT_REQUESTS = 8
-#: What would be done, and what was.
+#: Each planned result, and the result once it is done.
 _DONE = {"create": "created", "change": "changed", "write": "written", "overwrite": "overwritten"}
-_REFUSED = {"refused", "damaged"}
-_NOTHING_CHANGED = "Nothing was changed: pass --apply, --output-dir DIR or -o yaml."
+_FAILED = {"rejected", "damaged"}
+_NOTHING_CHANGED = "Nothing was changed. To import, pass --apply, --output-dir DIR or -o yaml."
 
 
 class Manifests(StrEnum):
-    """How manifests are printed."""
+    """Output formats of manifests."""
 
     YAML = "yaml"
     JSON = "json"
@@ -40,23 +40,23 @@ class Manifests(StrEnum):
 
 @dataclass(frozen=True)
 class _Step:
-    """A line, and what becomes of it."""
+    """A line and its planned or actual result."""
 
     line: "Line"
-    what: str
-    why: str = ""
+    result: str
+    details: str = ""
     body: dict[str, Any] | None = None
-    """The manifest, where there is something to do."""
+    """The manifest, if there is one to write or apply."""
     name: str = ""
     """The object's name."""
     before: "AccountSecret | None" = None
-    """What the manifest was made from."""
+    """The stored AccountSecret that the manifest is based on."""
 
-    def refused(self, why: object) -> "_Step":
-        return replace(self, what="refused", why=" ".join(str(why).split()), body=None)
+    def rejected(self, reason: object) -> "_Step":
+        return replace(self, result="rejected", details=" ".join(str(reason).split()), body=None)
 
     def done(self) -> "_Step":
-        return replace(self, what=_DONE[self.what])
+        return replace(self, result=_DONE[self.result])
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Sealer:
     allow_reserved: bool
 
     def step(self, line: "Line", existing: "list[AccountSecret]") -> _Step:
-        """Seal a line; `existing` are the AccountSecrets of its variable."""
+        """Seal a line; `existing` are the variable's AccountSecrets."""
         from devbox_secrets.api.manifest import manifest, object_name
         from devbox_secrets.api.models import AccountSecretSpec
 
@@ -77,11 +77,11 @@ class _Sealer:
         step = _Step(line, "create")
         if len(existing) > 1:
             names = ", ".join(secret.name for secret in existing)
-            return step.refused(f"it has {len(existing)} AccountSecrets: {names}")
+            return step.rejected(f"the variable has {len(existing)} AccountSecrets: {names}")
         try:
             self._check_not_reserved(line.variable, existing)
         except ReservedName as error:
-            return step.refused(error)
+            return step.rejected(error)
         sealed = self.key.seal(line.value, account=self.account, name=line.variable)
         if existing:
             (before,) = existing
@@ -103,7 +103,7 @@ class _Sealer:
 def _unsealed(line: "Line") -> _Step:
     if not line.refusal:
         return _Step(line, "skipped", "other lines are damaged")
-    return _Step(line, "damaged" if line.damaged else "refused", line.refusal)
+    return _Step(line, "damaged" if line.damaged else "rejected", line.refusal)
 
 
 @commands.command("import")
@@ -111,48 +111,49 @@ async def import_(
     at: AccountOptions,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="The file; - is standard input."),
+        typer.Argument(metavar="FILE", help="The .env file; - is standard input."),
     ] = Path(".env"),
-    apply: Annotated[bool, typer.Option("--apply", help="Apply what is sealed, with your own rights.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Create or update the AccountSecrets in the cluster.")] = False,
     output_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write a manifest for each into this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Write one manifest per variable to this folder."),
     ] = None,
     output: Annotated[
         Manifests | None,
         typer.Option("--output", "-o", help="Print the manifests; the table goes to standard error."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; show what --apply or --output-dir would do.")
+        bool, typer.Option("--dry-run", help="Show what --apply or --output-dir would do, without doing it.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the sealed values in the manifests that --output-dir has.")
+        bool, typer.Option("--overwrite", help="Replace the sealed values in existing manifests in --output-dir.")
     ] = False,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Import the other lines of a file in which lines are damaged.")
+        bool, typer.Option("--keep-going", help="Import the valid lines of a file with damaged lines.")
     ] = False,
     public_key: PublicKeyFile = None,
-    literal: Annotated[bool, typer.Option("--literal", help="Take ${NAME} in a value as it is.")] = False,
-    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Take variables without a value.")] = False,
+    literal: Annotated[bool, typer.Option("--literal", help="Don't treat ${NAME} in a value as a reference.")] = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept variables with an empty value.")] = False,
     allow_reserved: AllowReserved = False,
     force: ForceConflicts = False,
 ) -> None:
-    """Seal every variable of a .env file; show what is created, what is changed, and what is refused.
+    """Seal every variable of a .env file.
 
-    Without --apply, --output-dir or -o nothing is changed: the API server is asked what it would say. A secret that
-    already exists keeps its description.
+    Without --apply, --output-dir or -o, the command is a server-side dry run: it shows what would be created, changed
+    or rejected. Existing secrets keep their descriptions.
 
-    While a line is damaged, nothing is imported: it may hide others. A line that is understood but can't be sealed is
-    refused by itself, and the exit code is 3.
+    If a line is damaged, nothing is imported, because a damaged line may hide others. A valid line that can't be sealed
+    is rejected, the other lines are imported, and the exit code is 3.
 
-    A manifest that --output-dir already has is kept, since nobody can see whether its value is still the same. With
-    --overwrite, its sealed value is replaced and nothing else in it.
+    Existing manifests in --output-dir are kept, because a sealed value can't be compared with the new one. With
+    --overwrite, their sealed values are replaced and everything else in them is kept.
 
     Example: devbox-secrets import .env --apply
     """
     if sum(map(bool, (apply, output_dir, output))) > 1:
-        raise InvalidValue("choose one of --apply, --output-dir and --output")
+        raise InvalidValue("pass only one of --apply, --output-dir and --output")
     if overwrite and not output_dir:
-        raise InvalidValue("--overwrite is for --output-dir")
+        raise InvalidValue("--overwrite requires --output-dir")
     from devbox_secrets.cli.formats import envfile
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -166,8 +167,8 @@ async def import_(
     if given_key and not online:
         sealer = _Sealer(given_key, account, allow_reserved)
         steps = [sealer.step(line, []) for line in lines]
-        # Whether it would be created or changed isn't known.
-        steps = [replace(step, what="sealed") if step.body else step for step in steps]
+        # Offline, it isn't known whether the variable would be created or changed.
+        steps = [replace(step, result="sealed") if step.body else step for step in steps]
     else:
         async with at.connect() as client:
             key = given_key or await sealing_keys.newest_public(client, at.operator_namespace)
@@ -179,7 +180,7 @@ async def import_(
     _show(steps, account, output)
     if dry_run and not output:
         typer.echo("Nothing was changed." if apply or output_dir else _NOTHING_CHANGED)
-    if any(step.what in _REFUSED for step in steps):
+    if any(step.result in _FAILED for step in steps):
         raise typer.Exit(Exit.UNHEALTHY)
 
 
@@ -187,8 +188,8 @@ def _refuse_damaged(lines: "list[Line]", account: str, output: Manifests | None)
     if any(line.damaged for line in lines):
         _show([_unsealed(line) for line in lines], account, output)
         raise InvalidValue(
-            "nothing was imported, since damaged lines may hide others: correct them, or pass --keep-going to import"
-            " the rest"
+            "nothing was imported, because damaged lines may hide others; fix them, or pass --keep-going to import the"
+            " other lines"
         )
 
 
@@ -196,7 +197,7 @@ def _content(file: Path) -> str:
     if str(file) != "-":
         return read_text(file)
     if sys.stdin is None:
-        raise InvalidValue("standard input is closed: name the file instead")
+        raise InvalidValue("standard input is closed; pass a file name instead")
     return to_text(sys.stdin.buffer.read(), "standard input")
 
 
@@ -218,22 +219,22 @@ def _written(steps: list[_Step], path: Path, account: str, *, overwrite: bool, d
         variable = step.line.variable
         if file := folder.file_of(variable):
             if not overwrite:
-                return replace(step, what="kept", why=str(file), body=None)
+                return replace(step, result="kept", details=str(file), body=None)
             if not dry_run:
                 folder.replace_sealed(file, variable, body["spec"]["sealed"])
-            step = replace(step, what="overwrite", why=str(file))
+            step = replace(step, result="overwrite", details=str(file))
         else:
             file = folder.new_file(step.name)
             if not dry_run:
                 folder.write_new(file, body)
-            step = replace(step, what="write", why=str(file))
+            step = replace(step, result="write", details=str(file))
         return step if dry_run else step.done()
 
     def tried(step: _Step) -> _Step:
         try:
             return one(step, step.body) if step.body else step
         except (NotOurs, Conflict) as error:
-            return step.refused(error)
+            return step.rejected(error)
 
     return [tried(step) for step in steps]
 
@@ -253,7 +254,7 @@ async def _applied(client: "Client", steps: list[_Step], *, force: bool, dry_run
             try:
                 await send(client, step.body, before=step.before, force=force)
             except DevboxSecretsError as error:
-                return step.refused(error)
+                return step.rejected(error)
         count(1)
         return step if dry_run else step.done()
 
@@ -262,15 +263,15 @@ async def _applied(client: "Client", steps: list[_Step], *, force: bool, dry_run
 
 
 def _show(steps: list[_Step], account: str, output: Manifests | None) -> None:
-    rows = [[step.line.place, step.line.variable or "?", step.what, step.why] for step in steps]
+    rows = [[step.line.place, step.line.variable or "?", step.result, step.details] for step in steps]
     bodies = [step.body for step in steps if step.body is not None]
     if rows:
-        print_table(["LINE", "VARIABLE", "WHAT", "NAME, OR WHY"], rows, err=output is not None)
-    counts = Counter(step.what for step in steps)
-    summary = ", ".join(f"{number} {'to ' * (what in _DONE)}{what}" for what, number in counts.items())
-    typer.echo(f"\nIn the account {account}: {summary or 'nothing in the file'}.", err=output is not None)
+        print_table(["LINE", "VARIABLE", "RESULT", "DETAILS"], rows, err=output is not None)
+    counts = Counter(step.result for step in steps)
+    summary = ", ".join(f"{number} {'to ' * (result in _DONE)}{result}" for result, number in counts.items())
+    typer.echo(f"\nAccount {account}: {summary or 'no variables in the file'}.", err=output is not None)
     if counts["kept"]:
-        typer.echo("Whether a kept value is the same can't be seen: to seal it again, pass --overwrite.")
+        typer.echo("Kept manifests may have an older value. To replace their values, pass --overwrite.")
     if output is Manifests.JSON:
         typer.echo(as_text({"apiVersion": "v1", "kind": "List", "items": bodies}, output), nl=False)
     elif output:

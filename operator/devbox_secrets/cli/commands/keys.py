@@ -28,25 +28,25 @@ commands = Commands("Administration", name="keys", help="Manage the sealing keys
 
 @commands.command("list")
 async def list_keys(at: ClusterOptions, output: Output = Format.TEXT) -> None:
-    """List the sealing keys: when each was made, and how many AccountSecrets are sealed with it."""
+    """List the sealing keys and how many AccountSecrets use each."""
     from devbox_secrets.cli.resources import sealing_keys
 
     async with at.connect() as client:
         keys = await sealing_keys.visible(client, at.operator_namespace)
-    for sentence in keys.unseen:
-        note(sentence)
+    for message in keys.unseen:
+        note(message)
     show(output, [_data(row) for row in keys.rows], lambda: _print(keys.rows))
 
 
 @commands.command()
 async def rotate(
     at: ClusterOptions,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the new key is published.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the new key to be published.")] = True,
     timeout: Timeout = "60s",  # noqa: ASYNC109 - an option
 ) -> None:
-    """Have the operator make a new sealing key, and print its id.
+    """Request a new sealing key from the operator, and print its id.
 
-    Older keys stay and open what was sealed with them. Nothing has to be sealed again.
+    The older keys are kept, so values that were sealed with them don't have to be sealed again.
     """
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -57,7 +57,7 @@ async def rotate(
         typer.echo(key_id)
     elif wait:
         note(
-            f"no new key within {timeout}; the request stays. Does the operator run, and what does it say?"
+            f"no new key within {timeout}; the request remains pending. Check the operator:"
             f" kubectl logs deployment/devbox-secrets -n {at.operator_namespace}"
         )
         raise typer.Exit(Exit.TIMEOUT)
@@ -66,12 +66,13 @@ async def rotate(
 @commands.command()
 async def backup(
     at: ClusterOptions,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that isn't there yet; - is standard output.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to create; - is standard output.")],
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Write every sealing key to an encrypted file, which `keys restore` reads.
+    """Write all sealing keys to an encrypted file.
 
-    A passphrase opens it, of at least 12 characters: keep it apart from the file.
+    `keys restore` reads the file. It is encrypted with a passphrase of at least 12 characters; store the passphrase
+    separately from the file.
     """
     from devbox_secrets.cli.resources import sealing_keys
     from devbox_secrets.crypto.backup import Backup
@@ -82,20 +83,20 @@ async def backup(
     keys = keyring.newest_first()
     text = Backup.encrypt(keys, read_passphrase(passphrase_file, new=True), datetime.now(UTC)).dump()
     write_new(file, text)
-    note(f"backed up {_count(len(keys))}, the newest {keys[0].public.id}")
+    note(f"backed up {_count(len(keys))}; the newest is {keys[0].public.id}")
 
 
 @commands.command()
 async def restore(
     at: ClusterOptions,
-    # Not exists=True: with that, typer looks for a file named -.
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup; - is standard input.")],
+    # Not exists=True: typer would look for a file named -.
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup; - is standard input.")],
     passphrase_file: PassphraseFile = None,
 ) -> None:  # fmt: skip
-    """Put the sealing keys of a backup back into the cluster.
+    """Restore the sealing keys from a backup.
 
-    Those that are there stay, and the operator picks up the others by itself. In a new cluster, restore before it
-    starts: then it makes no key of its own.
+    Existing keys are kept, and the operator picks up the restored ones without a restart. In a new cluster, restore
+    before the operator starts, so that it doesn't create a key of its own.
     """
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -104,7 +105,8 @@ async def restore(
         added = await sealing_keys.restore(client, at.operator_namespace, keys)
     for key in keys:
         typer.echo(
-            f"{key.public.id} {'restored' if key.public.id in added else 'was there'}, made {_time(key.created)}"
+            f"{key.public.id} {'restored' if key.public.id in added else 'already exists'},"
+            f" created {_time(key.created)}"
         )
 
 
@@ -114,16 +116,17 @@ async def prune(
     keys: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="KEY...", help="The keys to remove; without any, all that nothing needs.",
+            metavar="KEY...", help="The keys to remove; defaults to all unused keys.",
             autocompletion=complete_older_keys,
         ),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:  # fmt: skip
-    """Remove sealing keys with which no AccountSecret is sealed. The newest stays.
+    """Remove unused sealing keys.
 
-    Values that are not in the cluster, in Git for instance, and sealed with such a key can't be opened any more.
+    A key is unused if no AccountSecret in the cluster is sealed with it. The newest key is never removed. Values
+    outside the cluster, for example in Git, that are sealed with a removed key can no longer be opened.
     """
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -131,16 +134,16 @@ async def prune(
     async with at.connect() as client:
         chosen = await sealing_keys.choose(client, namespace, keys or [])
         for key_id, created in chosen.items():
-            made = f"made {_time(created)}" if created else "which can't be read"
-            typer.echo(f"{key_id} {'would go' if dry_run else 'goes'}, {made}")
+            details = f"created {_time(created)}" if created else "damaged"
+            typer.echo(f"{key_id} {'would be' if dry_run else 'will be'} removed, {details}")
         if not chosen:
-            note("no key can go: AccountSecrets need each of them, or it's the newest")
+            note("there are no unused keys; the newest key is never removed")
         if dry_run or not chosen:
             return
         confirm(
-            f"Remove {_count(len(chosen))}? Values in Git that were sealed so can't be opened any more.",
+            f"Remove {_count(len(chosen))}? Values in Git that are sealed with them can no longer be opened.",
             yes=yes,
-            unasked="look with --dry-run, then pass --yes",
+            unasked="check with --dry-run, then pass --yes",
         )
         await sealing_keys.prune(client, namespace, list(chosen))
     note(f"removed {_count(len(chosen))}")
@@ -161,7 +164,7 @@ def _print(rows: "Sequence[KeyRow]") -> None:
         ]
         for row in rows
     ]
-    print_table(["KEY", "STATE", "MADE", "ACCOUNTSECRETS"], cells)
+    print_table(["KEY", "STATE", "CREATED", "ACCOUNTSECRETS"], cells)
 
 
 def _time(moment: datetime) -> str:

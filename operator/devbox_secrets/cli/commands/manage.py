@@ -30,11 +30,11 @@ commands = Commands("Secrets")
 async def list_(
     at: AccountOptions,
     everywhere: Annotated[
-        bool, typer.Option("--all-accounts", "--all-namespaces", "-A", help="The secrets of every account.")
+        bool, typer.Option("--all-accounts", "--all-namespaces", "-A", help="List the secrets of all accounts.")
     ] = False,
     output: ObjectOutput = ObjectFormat.TEXT,
 ) -> None:
-    """List secrets, and whether devboxes get them."""
+    """List secrets and whether devboxes get them."""
     from devbox_secrets.cli.resources import account_secrets
 
     account = None if everywhere else at.home()
@@ -45,16 +45,19 @@ async def list_(
         if secrets:
             _print_list(secrets, with_account=everywhere, wide=output is ObjectFormat.WIDE)
         elif account:
-            typer.echo(f"The account {account} has no secrets yet: devbox-secrets set NAME -n {account}")
+            typer.echo(f"The account {account} has no secrets. Create one: devbox-secrets set NAME -n {account}")
         else:
-            typer.echo("No account has secrets yet: devbox-secrets set NAME -n ACCOUNT")
+            typer.echo("No account has secrets. Create one: devbox-secrets set NAME -n ACCOUNT")
 
     _show(output, secrets, [_data(secret) for secret in secrets], text)
 
 
 @commands.command()
 async def get(at: AccountOptions, name: Name, output: ObjectOutput = ObjectFormat.TEXT) -> None:
-    """Show one secret: everything but its value, which no one can read back."""
+    """Show the details of a secret.
+
+    The value isn't shown: nobody can read it back.
+    """
     from devbox_secrets.cli.resources import account_secrets
 
     account = at.home()
@@ -76,11 +79,11 @@ async def update(
     force: ForceConflicts = False,
     allow_reserved: AllowReserved = False,
 ) -> None:
-    """Give an existing secret a new value.
+    """Change the value of an existing secret.
 
-    What else its AccountSecret says stays. The command set does the same, and creates what doesn't exist.
+    Its description and rotateAfter are kept. The command set does the same, and creates the secret if it doesn't exist.
 
-    The value is read from standard input, from --from-file, or at a hidden prompt.
+    The value is read from standard input, from --from-file, or from a hidden prompt.
 
     Example: devbox-secrets update GITHUB_TOKEN < token
     """
@@ -109,7 +112,7 @@ async def delete(
 ) -> None:
     """Delete a secret.
 
-    New devboxes don't have it then; those that run keep it until they end.
+    New devboxes don't get the variable. Running devboxes keep it in their environment until they are restarted.
     """
     from devbox_secrets.cli.resources import account_secrets
 
@@ -117,13 +120,13 @@ async def delete(
     async with at.connect() as client:
         secret = await account_secrets.find(client, account, name)
         variable = secret.spec.name
-        question = f"Delete {variable} ({secret.name}) of the account {account}?"
+        question = f"Delete {variable} ({secret.name}) from the account {account}?"
         confirm(question, yes=yes, unasked=f"pass --yes to delete {variable}")
         tool = await account_secrets.managing_tool_of(client, secret)
         await account_secrets.delete(client, secret)
     typer.echo(f"{account_secrets.full_name(secret)} deleted in {account}: {variable}")
     if tool:
-        note(f"{tool.name} manages {secret.name} and may create it again; remove it {tool.source} as well")
+        note(f"{tool.name} manages {secret.name} and may create it again; remove it {tool.source}, too")
 
 
 def _data(secret: "AccountSecret") -> dict[str, Any]:

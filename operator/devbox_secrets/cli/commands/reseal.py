@@ -1,4 +1,4 @@
-"""`reseal`: opens the sealed values in files and seals them again with the newest key; applies nothing."""
+"""`reseal`: reseals the values in files with the newest key; it doesn't apply the files."""
 
 import difflib
 import os
@@ -25,35 +25,35 @@ commands = Commands("Administration")
 
 @dataclass
 class _Results:
-    """What became of the sealed values so far."""
+    """The results for the sealed values so far."""
 
     rows: list[list[str]] = field(default_factory=list)
     current: int = 0
-    """How many have the newest key already."""
+    """How many already use the newest key."""
     failed: bool = False
 
-    def add(self, path: Path, line: int, variable: str, what: str, why: str = "") -> None:
-        self.rows.append([f"{path}:{line}" if line else str(path), variable, what, why])
-        self.failed |= what == "refused"
+    def add(self, path: Path, line: int, variable: str, result: str, details: str = "") -> None:
+        self.rows.append([f"{path}:{line}" if line else str(path), variable, result, details])
+        self.failed |= result == "failed"
 
     def unread(self, error: OSError) -> None:
-        self.add(Path(error.filename), 0, "", "refused", error.strerror or str(error))
+        self.add(Path(error.filename), 0, "", "failed", error.strerror or str(error))
 
 
 @commands.command()
 async def reseal(
     at: AccountOptions,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files or folders.")],
     dry_run: DryRun = False,
 ) -> None:
-    """Seal the values in manifests again, with the newest sealing key.
+    """Reseal the values in manifests with the newest sealing key.
 
-    In YAML and JSON the sealed strings of AccountSecrets are changed, and nothing else. What is
-    sealed with the newest key is left alone. It needs your own right to read the Secret of the
-    sealing keys, and the values are opened on this machine.
+    The command changes only the sealed values of AccountSecrets in YAML and JSON files; everything else in the files is
+    kept. Values that already use the newest key are skipped. You need permission to read the Secret with the sealing
+    keys, and the values are opened on your machine.
 
-    A manifest without a namespace is of the --account. Every other place of a value with an older
-    key, such as Helm values, patches or comments, is listed; then the exit code is 3.
+    A manifest without a namespace belongs to --account. A value with an older key that isn't in an AccountSecret, for
+    example in Helm values, patches or comments, is listed as failed, and the exit code is 3.
 
     Example: devbox-secrets reseal clusters/ --dry-run
     """
@@ -64,20 +64,20 @@ async def reseal(
     results = _Results()
     with progress("files") as count:
         for path in _files(paths, results.unread):
-            told = len(results.rows)
+            rows_before = len(results.rows)
             try:
                 _reseal(path, keyring, at, results, dry_run=dry_run)
             except (OSError, Conflict) as error:
-                del results.rows[told:]
-                results.add(path, 0, "", "refused", getattr(error, "strerror", None) or str(error))
+                del results.rows[rows_before:]
+                results.add(path, 0, "", "failed", getattr(error, "strerror", None) or str(error))
             count(1)
     if results.rows:
-        print_table(["WHERE", "VARIABLE", "WHAT", "WHY"], results.rows, err=dry_run)
+        print_table(["FILE", "VARIABLE", "RESULT", "DETAILS"], results.rows, err=dry_run)
     changed = sum(row[2] == "resealed" for row in results.rows)
     newest = keyring.newest.public.id
-    note(f"{changed} {'would be ' if dry_run else ''}resealed, {results.current} had the newest key {newest} already")
+    note(f"{changed} {'would be ' if dry_run else ''}resealed, {results.current} already used the newest key {newest}")
     if results.failed:
-        note("don't prune the older keys yet: what was refused may need them")
+        note("don't prune the older keys yet; the values that failed may need them")
         raise typer.Exit(Exit.UNHEALTHY)
 
 
@@ -86,7 +86,7 @@ def _files(paths: list[Path], unread: Callable[[OSError], None]) -> Iterator[Pat
         if not path.is_dir():
             yield path
             continue
-        # Not Path.rglob: it leaves out a folder that can't be read, and doesn't tell.
+        # Not Path.rglob: it silently skips folders that can't be read.
         for folder, folders, names in os.walk(path, onerror=unread):
             folders[:] = sorted({*folders} - {".git"})
             yield from filter(_is_file, (Path(folder, name) for name in sorted(names)))
@@ -96,24 +96,24 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        return True  # to read it fails as well, and that is told
+        return True  # reading it fails, too, and that error is reported
 
 
 def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Results, *, dry_run: bool) -> None:
     from devbox_secrets.cli.formats import text, yaml_edit
 
     raw = path.read_bytes()
-    # Without what stands between characters in UTF-16, and at the end of a line in quotes.
-    ascii_alone = raw.translate(None, b"\0\\").decode("latin-1")
-    key_ids = yaml_edit.key_ids(ascii_alone)
-    if not key_ids and KIND not in ascii_alone:
+    # Without the NULs of UTF-16, and without the backslashes that continue lines in quoted strings.
+    bare = raw.translate(None, b"\0\\").decode("latin-1")
+    key_ids = yaml_edit.key_ids(bare)
+    if not key_ids and KIND not in bare:
         return
     try:
         before = text.decode(raw)
         sealed_values = yaml_edit.find(before.text)
     except InvalidText as error:
         if key_ids:
-            results.add(path, 0, "", "refused", str(error))
+            results.add(path, 0, "", "failed", str(error))
         return
     changes = {}
     for each in sealed_values:
@@ -129,7 +129,7 @@ def _reseal(path: Path, keyring: "Keyring", at: AccountOptions, results: _Result
 
 
 def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptions, results: _Results) -> str:
-    """Seal a value again, and give the new text; empty where nothing changes."""
+    """Reseal a value and return the new text; empty if nothing changes."""
     newest = keyring.newest.public
     if before.key_ids == {newest.id}:
         results.current += 1
@@ -141,7 +141,7 @@ def _resealed(path: Path, before: "Sealed", keyring: "Keyring", at: AccountOptio
         value = keyring.open(before.sealed, account=account, name=before.variable)
         new = newest.seal(value, account=account, name=before.variable)
     except DevboxSecretsError as error:
-        results.add(path, before.line, before.variable, "refused", str(error))
+        results.add(path, before.line, before.variable, "failed", str(error))
         return ""
     results.add(path, before.line, before.variable, "resealed", f"{', '.join(before.key_ids)} → {newest.id}")
     return new

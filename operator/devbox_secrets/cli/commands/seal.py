@@ -27,14 +27,17 @@ if TYPE_CHECKING:
     from devbox_secrets.crypto.envelope import PublicKey
 
 commands = Commands("Secrets")
-Description = Annotated[str | None, typer.Option(metavar="TEXT", help="What the secret is for; '' removes it.")]
+Description = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Description of the secret; '' removes an existing one.")
+]
 RotateAfter = Annotated[
-    str | None, typer.Option(metavar="DURATION", help="How old the value may become, such as 90d; '' removes it.")
+    str | None,
+    typer.Option(metavar="DURATION", help="Age at which the value is due for rotation, such as 90d; '' removes it."),
 ]
 
 
 class Output(StrEnum):
-    """How a sealed value is printed."""
+    """Output formats of a sealed value."""
 
     YAML = "yaml"
     JSON = "json"
@@ -43,7 +46,7 @@ class Output(StrEnum):
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked to be sealed."""
+    """The arguments and options of `seal` and `set`."""
 
     account: str
     variable: str
@@ -51,12 +54,12 @@ class _Request:
     keep_newline: bool
     allow_empty: bool
     description: str | None
-    """None keeps the one that there is; an empty one removes it. So does the next."""
+    """None keeps the existing description; an empty one removes it. The same applies to `rotate_after`."""
     rotate_after: str | None
     allow_reserved: bool
 
     def check(self) -> None:
-        """Refuse what the AccountSecret can't have, before the value is asked for."""
+        """Validate everything but the value, before the value is read."""
         from devbox_secrets.api.validation import check_description, check_rotate_after, check_variable
 
         check_variable(self.variable)
@@ -64,7 +67,7 @@ class _Request:
         check_rotate_after(self.rotate_after or None)
 
     def manifest(self, key: "PublicKey", before: "AccountSecret | None" = None) -> dict[str, Any]:
-        """Read the value, seal it, and give the manifest; what isn't given stays as it was `before`."""
+        """Read the value, seal it, and return the manifest; fields without a new value are taken from `before`."""
         from devbox_secrets.api.manifest import manifest
         from devbox_secrets.api.models import AccountSecretSpec
 
@@ -90,33 +93,32 @@ def seal(
         Output | None,
         typer.Option(
             "--output", "-o",
-            help="A manifest, or the sealed value alone; YAML, unless --apply tells what changed.",
+            help="Output format; raw prints only the sealed value. Defaults to yaml without --apply.",
         ),
     ] = None,
     description: Description = None,
     rotate_after: RotateAfter = None,
     keep_newline: KeepNewline = False,
     allow_empty: AllowEmpty = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Apply it with your own rights, as the command set does.")]
-    = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply the manifest, as the command set does.")] = False,
     force: ForceConflicts = False,
     allow_reserved: AllowReserved = False,
 ) -> None:  # fmt: skip
     """Seal a value and print the manifest for kubectl or Git.
 
-    The value is read from standard input, from --from-file, or at a hidden prompt.
+    The value is read from standard input, from --from-file, or from a hidden prompt.
 
     Example: devbox-secrets seal GITHUB_TOKEN < token | kubectl apply -f -
     """
     refuse_more_arguments(ctx)
     request = _Request(at.home(), name, from_file, keep_newline, allow_empty, description, rotate_after, allow_reserved)
     request.check()
-    # Not a coroutine function: to import asyncio takes as long as to seal offline.
+    # Not a coroutine function: importing asyncio takes as long as sealing offline.
     if apply:
         run(_apply(at, request, public_key, output, force=force))
     else:
         check_not_reserved(name, allow=allow_reserved)
-        # The key comes before the value: an error of the cluster is shown before the value is asked for.
+        # Read the key before the value, so that an error from the cluster appears before the prompt.
         key = read_public_key(public_key, at.operator_namespace) if public_key else run(_newest_key(at))
         _print(request.manifest(key), output)
 
@@ -136,10 +138,10 @@ async def set_(
     force: ForceConflicts = False,
     allow_reserved: AllowReserved = False,
 ) -> None:
-    """Create a secret, or give it a new value.
+    """Create a secret or change its value.
 
-    The value is read from standard input, from --from-file, or at a hidden prompt. It's sealed on this
-    machine and applied with your own rights. A description and a rotateAfter that aren't given stay.
+    The value is read from standard input, from --from-file, or from a hidden prompt. It is sealed on your machine and
+    applied with your own permissions. An existing description and rotateAfter are kept unless you pass new ones.
 
     Example: devbox-secrets set GITHUB_TOKEN < token
     """
@@ -174,7 +176,7 @@ async def _apply(
         body = request.manifest(key, before)
         if dry_run:
             stored = await account_secrets.dry_run(client, body, before=before, force=force)
-            # What isn't stored has no version.
+            # A dry run returns no resource version for a new object.
             after = AccountSecret.parse({**stored, "metadata": {"resourceVersion": "", **stored["metadata"]}})
         else:
             after = await account_secrets.apply(client, body, before=before, force=force)

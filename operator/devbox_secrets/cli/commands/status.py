@@ -1,6 +1,6 @@
-"""`status`: whether secrets are synced, and which devboxes run an older value.
+"""`status`: shows whether secrets are synced, and which devboxes have an older value.
 
-It only reads, with the caller's own rights; what those don't show is noted.
+It only reads, with the caller's own permissions, and prints a message about what they don't cover.
 """
 
 import time
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 commands = Commands("Devboxes")
 _POLL_SECONDS = 0.5
-#: The order in which devboxes are counted in words.
+#: The order of the counts in the text output.
 _ORDER = ("starting", "current", "older", "none")
 
 
 @dataclass
 class _Tally:
-    """A secret, and how many devboxes have which value of it."""
+    """A secret, and the number of devboxes by the value that they have."""
 
     secret: "AccountSecret"
     delivery: "Delivery | None"
     devboxes: Counter[str] = field(default_factory=Counter)
     behind: "list[tuple[Devbox, Has]]" = field(default_factory=list)
-    """Those without the current value, where only one secret was asked about."""
+    """The devboxes without the current value, if only one secret is shown."""
 
     def count(self, devbox: "Devbox", *, detailed: bool) -> None:
         if has := devbox.has(self.delivery):
@@ -52,22 +52,22 @@ async def status(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="The variable, or the AccountSecret's own name; else all.",
+            help="The variable or the AccountSecret's name; defaults to all secrets.",
             autocompletion=complete_names,
         ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until the operator has decided about the current values.")
+        bool, typer.Option("--wait", help="Wait until the operator has processed the current values.")
     ] = False,
     timeout: Timeout = "60s",  # noqa: ASYNC109 - an option
     output: Output = Format.TEXT,
 ) -> None:
-    """Show whether secrets are synced, and which devboxes still run an older value.
+    """Show whether secrets are synced and which devboxes have older values.
 
-    A container has the value of the moment in which it started; files follow.
+    Environment variables keep the value from the container's start. Files are updated.
 
-    Exit codes: 0, all that is shown is synced; 3, something isn't, and NAME or the table says why; 4, the
-    operator hasn't decided in time.
+    Exit codes: 0 if all shown secrets are synced; 3 if one is not, with the reason in the output; 4 if the operator
+    hasn't processed the values within the timeout.
     """
     from devbox_secrets.cli.resources.account_secrets import is_synced
 
@@ -79,14 +79,17 @@ async def status(
     data = [_data(tally, detailed=bool(name)) for tally in tallies]
     show(output, data[0] if name else data, lambda: _print_one(tallies[0]) if name else _print_all(account, tallies))
     if wait and any(not _is_decided(tally.secret) for tally in tallies):
-        note(f"the operator hasn't decided within {timeout}: kubectl get pods -n {at.operator_namespace}")
+        note(
+            f"the operator hasn't processed the values within {timeout}; check its pods:"
+            f" kubectl get pods -n {at.operator_namespace}"
+        )
         raise typer.Exit(Exit.TIMEOUT)
     if any(not is_synced(tally.secret) for tally in tallies):
         raise typer.Exit(Exit.UNHEALTHY)
 
 
 async def _decided(client: "Client", account: str, name: str | None, seconds: float) -> "list[AccountSecret]":
-    """Read the secrets until the operator has decided about all of them or time is up."""
+    """Poll the secrets until the operator has processed all of them or the timeout expires."""
     import asyncio
 
     from devbox_secrets.cli.resources import account_secrets
@@ -168,7 +171,7 @@ def _print_all(account: str, tallies: list[_Tally]) -> None:
         for tally in tallies
     ]
     print_table(["VARIABLE", "SYNCED", "CHANGED", "CURRENT", "OLDER", "NONE"], rows)
-    typer.echo("\nHow many devboxes have which value. Which devboxes: devbox-secrets status NAME")
+    typer.echo("\nCURRENT, OLDER and NONE count devboxes. To list them: devbox-secrets status NAME")
 
 
 def _print_one(tally: _Tally) -> None:
@@ -181,8 +184,8 @@ def _print_one(tally: _Tally) -> None:
         ["variable", secret.spec.name],
         ["AccountSecret", f"{secret.namespace}/{secret.name}"],
         ["synced", f"{synced_text(secret)}, {data['message']}"],
-        ["changed", f"{age(secret.status.changed_at, now)} ago" if secret.status.changed_at else "never yet"],
-        ["devboxes", counts or "none has it"],
+        ["changed", f"{age(secret.status.changed_at, now)} ago" if secret.status.changed_at else "never"],
+        ["devboxes", counts or "no devbox has it"],
     ]
     print_table(["", ""], facts)
     if tally.behind:
@@ -196,4 +199,4 @@ def _print_one(tally: _Tally) -> None:
             for devbox, has in tally.behind
         ]
         print_table(["DEVBOX", "VALUE", "RUNNING FOR"], rows)
-        typer.echo("\nA devbox has the current value once its containers are started again.")
+        typer.echo("\nRestart a devbox's containers to give it the current value.")

@@ -1,4 +1,4 @@
-"""`usage`: which devboxes have which secrets, and which secrets no devbox has."""
+"""`usage`: shows which devboxes have which secrets, and which secrets no devbox has."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ commands = Commands("Devboxes")
 async def usage(at: AccountOptions, output: Output = Format.TEXT) -> None:
     """Show which devboxes have which secrets.
 
-    And which secrets no running devbox has.
+    It also lists the secrets that no running devbox has.
     """
     from devbox_secrets.cli.resources import account_secrets, devboxes
 
@@ -48,15 +48,15 @@ async def usage(at: AccountOptions, output: Output = Format.TEXT) -> None:
             ]
             print_table(["DEVBOX", "SECRETS", "WHICH"], rows)
         else:
-            typer.echo(f"No devbox of the account {account} runs.")
+            typer.echo(f"The account {account} has no running devboxes.")
         if unused:
-            typer.echo(f"\nNo running devbox has: {', '.join(unused)}")
+            typer.echo(f"\nSecrets that no running devbox has: {', '.join(unused)}")
 
     show(output, data, text)
 
 
 async def _devboxes(client: "Client", account: str, deliveries: "list[Delivery]") -> "list[tuple[Devbox, list[str]]]":
-    """Read the account's devboxes, by name, each with the variables that it has."""
+    """Read the account's devboxes and the variables of each, sorted by name."""
     from devbox_secrets.cli.resources import devboxes
 
     having = {devboxes.Has.CURRENT, devboxes.Has.OLDER}
@@ -72,7 +72,7 @@ async def _devboxes(client: "Client", account: str, deliveries: "list[Delivery]"
 
 
 def _which(devbox: "Devbox", variables: list[str], delivered: list[str]) -> str:
-    """Name the variables that a devbox has, or those that it lacks where that is shorter."""
+    """Return the variables that a devbox has, or those that it lacks if that is shorter."""
     lacking = [variable for variable in delivered if variable not in set(variables)]
     other_names = {variable: name for name, variable in devbox.names.items()}
     if not variables:

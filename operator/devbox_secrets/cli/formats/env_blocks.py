@@ -1,9 +1,9 @@
-"""Divides a .env file into blocks: each sets one variable, or is damaged.
+"""Divides a .env file into blocks; each sets one variable or is damaged.
 
-The grammar is python-dotenv's, which reads damaged files, too: it goes on with the next line. So of a value over
-several lines without quotes it takes the first line, and the others may look like variables. Where a quote is missing,
-a value extends to the next quote, over the variables in between. Here such lines are one damaged block, and no name is
-taken from within it.
+The grammar is python-dotenv's, which skips lines that it can't parse. Of an unquoted value that spans several lines, it
+takes the first line, and the other lines may look like variables. If a closing quote is missing, the value extends to
+the next quote and swallows the variables in between. Here, such lines form one damaged block, and no names are read
+from it.
 """
 
 import io
@@ -13,22 +13,22 @@ from dataclasses import dataclass, field, replace
 
 from dotenv.parser import Binding, parse_stream
 
-_PUT_IN_QUOTES = "put a value of several lines in quotes"
-_NOT_ASSIGNMENT = "it isn't NAME=value; a value in quotes needs both of them"
-_NO_EQUALS = "it has no =, so no value"
-_NO_NAME = "what is before the = can't be a name"
-_STRAY_QUOTE = "it ends with a quote that nothing opens: put the whole value in quotes"
-_ENDS_IN_COMMENT = "its closing quote is in a comment, so a quote may be missing"
-_BEGIN_WITHOUT_END = f"it has BEGIN without END: {_PUT_IN_QUOTES}"
-_BEGIN_IN_QUOTES = "it has BEGIN without END"
-_END_WITHOUT_BEGIN = "it has END without BEGIN"
-_OPEN_BRACKET = f"a bracket isn't closed in the same line: {_PUT_IN_QUOTES}"
-_BASE64_END = f"it looks like the last line of a base64 text: {_PUT_IN_QUOTES}"
-_AFTER_DAMAGE = "it has no value, and may belong to the damaged lines above it"
+_PUT_IN_QUOTES = "put multi-line values in quotes"
+_NOT_ASSIGNMENT = "not NAME=value, or a quote is missing"
+_NO_EQUALS = "no = and no value"
+_NO_NAME = "invalid name before the ="
+_STRAY_QUOTE = "the value ends with a quote but doesn't start with one; put the whole value in quotes"
+_ENDS_IN_COMMENT = "the closing quote is in a comment, so a quote may be missing"
+_BEGIN_WITHOUT_END = f"BEGIN without END; {_PUT_IN_QUOTES}"
+_BEGIN_IN_QUOTES = "BEGIN without END"
+_END_WITHOUT_BEGIN = "END without BEGIN"
+_OPEN_BRACKET = f"a bracket isn't closed on the same line; {_PUT_IN_QUOTES}"
+_BASE64_END = f"looks like the last line of base64 text; {_PUT_IN_QUOTES}"
+_AFTER_DAMAGE = "no value; it may belong to the damaged lines above"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 _ASSIGNMENT = re.compile(r"(?:export[^\S\n]+)?(?P<name>'[^']+'|[^=#\s]+)[^\S\n]*=[^\S\n]*(?P<rest>.*)", re.DOTALL)
-#: In a value of several lines: a line that sets another variable, or did before someone made it a comment.
+#: In a multi-line value: a line that sets another variable, or a commented-out one.
 _ANOTHER = re.compile(rf"\s*(?:#\s*)?(?:export\s+)?'?{_NAME.pattern}'?\s*=", re.ASCII)
 #: RFC 7468, OpenPGP (RFC 9580) and SSH2 (RFC 4716).
 _MARKER = re.compile(r"-{4,5} ?(BEGIN|END) ([A-Z0-9][A-Z0-9 ]*?) ?-{4,5}", re.ASCII)
@@ -42,36 +42,36 @@ _WRAPPED = 60
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some lines of a file, from the first to the last, counted from 1."""
+    """A range of lines, counted from 1."""
 
     first: int
     last: int
     name: str
-    """Empty where there is none that could be meant as one."""
+    """Empty if there is no usable name."""
     value: str = field(repr=False)
     rest: str = field(repr=False)
-    """What is behind the =, as it stands there."""
+    """The raw text after the =."""
     damage: str = ""
-    """Why nothing can be taken from it."""
+    """Why the block can't be read."""
 
     @property
     def is_quoted(self) -> bool:
-        """Whether its value starts with a quote, so that it can have several lines."""
+        """Whether the value starts with a quote, so that it can span several lines."""
         return self.rest.startswith(_QUOTES)
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it may be the rest of a value rather than an assignment."""
+        """Whether the block may be the rest of a value rather than an assignment."""
         return not self.name or self.rest == ""
 
 
 def blocks(text: str) -> list[Block]:
-    """Divide a text whose lines end with a line feed only. Each line is in a block, except empty ones and comments."""
+    """Divide a text whose lines end with LF. Every line except empty ones and comments is in a block."""
     return list(_joined(_each(re.findall(r"[^\n]*\n|[^\n]+", text))))
 
 
 def _each(lines: Sequence[str]) -> Iterator[Block]:
-    """Read each block by itself."""
+    """Read each block separately."""
     start = 0
     while start < len(lines):
         for binding in parse_stream(io.StringIO("".join(lines[start:]))):
@@ -110,7 +110,7 @@ def _block(first: int, raw: str, binding: Binding) -> Block:
 
 
 def _damage(value: str, rest: str, raw: str, first: int) -> str:
-    """Say what is wrong with the value of an assignment."""
+    """Return what is wrong with the value of an assignment."""
     quoted, unpaired = rest.startswith(_QUOTES), _unpaired(value)
     if unpaired == "BEGIN":
         return _BEGIN_IN_QUOTES if quoted else _BEGIN_WITHOUT_END
@@ -129,8 +129,8 @@ def _damage_in_quotes(raw: str, first: int) -> str:
     for number, line in enumerate(lines, first):
         if number > first and _ANOTHER.match(line) and not (inside_markers and _BASE64.fullmatch(line.strip())):
             return (
-                f"line {number}, inside its quotes, looks like another variable, so a quote may be missing; if not,"
-                " write its line breaks as \\n in double quotes, or seal it by itself with seal --from-file"
+                f"line {number}, inside the quotes, looks like another variable, so a quote may be missing; otherwise"
+                " write the line breaks as \\n in double quotes, or seal the value with seal --from-file"
             )
         for marker in _MARKER.finditer(line):
             inside_markers = marker[1] == "BEGIN"
@@ -138,7 +138,7 @@ def _damage_in_quotes(raw: str, first: int) -> str:
 
 
 def _unpaired(text: str) -> str:
-    """Give the first marker without its other, BEGIN or END; empty where each has it."""
+    """Return the first unpaired marker, BEGIN or END; empty if all are paired."""
     opened = ""
     for kind, label in _MARKER.findall(text):
         if kind == "END" and label != opened:
@@ -155,13 +155,13 @@ def _ends_with_stray_quote(text: str) -> bool:
 
 
 def _depth(line: str) -> int:
-    """Count how many more brackets a line opens than it closes."""
+    """Return how many more brackets a line opens than it closes."""
     bare = _STRING.sub("", line)
     return sum(map(bare.count, "{[")) - sum(map(bare.count, "}]"))
 
 
 def _last(block: Block, lines: Sequence[str]) -> int:
-    """Find a block's last line: that which closes what it leaves open, else the file's last."""
+    """Return the line that closes what the block leaves open, or the file's last line."""
     after = enumerate(lines[block.last :], block.last + 1)
     if block.damage == _BEGIN_WITHOUT_END:
         return next((number for number, line in after if "END" in dict(_MARKER.findall(line))), len(lines))
@@ -176,13 +176,13 @@ def _last(block: Block, lines: Sequence[str]) -> int:
 
 
 def _joined(found: Iterable[Block]) -> Iterator[Block]:
-    """Make one block of those that belong to one damage."""
+    """Join the blocks that belong to the same damage."""
     before: Block | None = None
     for block in found:
         joined = before and _continued(before, block)
         if before and not joined:
             yield before
-            if before.damage and block.is_doubtful:  # no name is taken from what may be the rest of a value
+            if before.damage and block.is_doubtful:  # the name may be the rest of a value
                 block = replace(block, name="", damage=block.damage or _AFTER_DAMAGE)  # noqa: PLW2901
         before = joined or block
     if before:
@@ -190,24 +190,24 @@ def _joined(found: Iterable[Block]) -> Iterator[Block]:
 
 
 def _continued(before: Block, block: Block) -> Block | None:
-    """Give both as one, if the second may be the rest of the first one's value."""
+    """Join two blocks if the second may be the rest of the first one's value."""
     if before.damage:
         adjacent = block.first == before.last + 1
         return replace(before, last=block.last) if adjacent and block.is_doubtful else None
     if before.is_quoted or not block.is_doubtful:
         return None
     if block.damage:
-        damage = f"line {block.first} isn't NAME=value, and may be the rest of its value: {_PUT_IN_QUOTES}"
+        damage = f"line {block.first} isn't NAME=value and may be the rest of the value; {_PUT_IN_QUOTES}"
     elif _ends_base64(before, block):
-        end = f"line {block.first} may be the end of its value, in base64"
-        damage = f'{end}: {_PUT_IN_QUOTES}; write NAME="" for an empty one'
+        end = f"line {block.first} may be the end of the value, in base64"
+        damage = f'{end}; {_PUT_IN_QUOTES}, or write NAME="" for an empty value'
     else:
         return None
     return replace(before, last=block.last, damage=damage)
 
 
 def _ends_base64(before: Block, block: Block) -> bool:
-    """Tell whether `NAME=` is rather the last line of a base64 text."""
+    """Return whether `NAME=` is probably the last line of base64 text."""
     end = f"{block.name}="
     return bool(
         block.first == before.last + 1

@@ -1,6 +1,6 @@
-"""A .env file's lines: what each sets, or why it can't be sealed.
+"""The lines of a .env file: the variable that each sets, or why it can't be sealed.
 
-No message repeats what a line holds: neither its value, nor the text in the place of its name, which may be one.
+Messages never repeat a line's value, nor the text in place of its name, which may be part of a value.
 """
 
 import re
@@ -15,21 +15,21 @@ from devbox_secrets.errors import DevboxSecretsError, InvalidName, InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One assignment, or damage; either may span several lines. Empty lines and comments are left out."""
+    """One assignment or damaged block, which may span several lines. Empty lines and comments are skipped."""
 
     first: int
     last: int
     variable: str
-    """Empty where the text can't be a name."""
+    """Empty if the text isn't a valid name."""
     value: SecretBytes
     refusal: str = ""
     """Why it can't be sealed."""
     damaged: bool = False
-    """Whether it can't be told what is meant, so that other lines may be misread as well."""
+    """Whether the line can't be parsed, so that other lines may be misread, too."""
 
     @property
     def place(self) -> str:
-        """Say which lines they are: 3, or 3-7."""
+        """Return the line numbers: 3, or 3-7."""
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
@@ -38,9 +38,9 @@ def read(text: str, *, literal: bool, allow_empty: bool) -> list[Line]:
 
     Args:
         text: the file's content.
-        literal: take `${NAME}` in a value as it is; otherwise it's refused, since most readers of such a
-            file put another variable's value there.
-        allow_empty: take variables without a value.
+        literal: accept `${NAME}` in values; otherwise it is rejected, because most programs would expand it to
+            another variable's value.
+        allow_empty: accept empty values.
     """
     # As Python reads text files, python-dotenv included.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -67,13 +67,13 @@ def _line(block: Block, *, literal: bool, allow_empty: bool) -> Line:
 
 def _refusal(value: str, *, literal: bool, allow_empty: bool) -> str:
     if not (value.strip() or allow_empty):
-        return "it's empty: give it a value, remove the line, or pass --allow-empty"
+        return "the value is empty; set a value, remove the line, or pass --allow-empty"
     if not literal and re.search(r"\$\{[^}]*\}", value):
-        return "it refers to another variable with ${…}: write it out, or pass --literal"
+        return "the value refers to another variable with ${…}; expand it, or pass --literal"
     return ""
 
 
 def _once(line: Line, last: Line) -> Line:
     if not line.variable or line.refusal or line is last:
         return line
-    return replace(line, refusal=f"line {last.first} sets it again, and counts")
+    return replace(line, refusal=f"overridden by line {last.first}")

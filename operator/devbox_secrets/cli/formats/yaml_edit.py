@@ -1,6 +1,6 @@
-"""Finds and replaces the sealed values in a YAML text.
+"""Finds and replaces sealed values in YAML text.
 
-Only those strings change: comments, order and style of everything else stay as they are.
+Only the sealed values change; comments, order and formatting are kept.
 """
 
 import re
@@ -12,22 +12,22 @@ import yaml
 from devbox_secrets.api.names import GROUP, KIND
 from devbox_secrets.errors import InvalidText
 
-#: libyaml is much faster; pyyaml may be built without it.
+#: libyaml is much faster, but pyyaml may be built without it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: How deep a text may be nested: libyaml's composer calls itself.
+#: The maximum nesting depth, because libyaml's composer is recursive.
 _DEPTH_MAX = 200
 _KEY_ID = re.compile(r"dbs1\.([0-9a-f]{16})\.")
-#: What another program puts a sealed value in the place of: Helm, envsubst, Kustomize's and Flux's variables.
+#: Placeholders that another program replaces with a sealed value: Helm, envsubst, Kustomize and Flux.
 _PLACEHOLDER = re.compile(r"\{\{|\$\{|\$\(")
 _ELSEWHERE = (
-    "it isn't in an AccountSecret beside its spec.name, so what it was sealed for isn't known; seal the value again"
+    "the value isn't in an AccountSecret with a spec.name, so its account and variable are unknown; seal it again"
 )
-_COMMENT = "it's in a comment; remove it, or seal the value again"
+_COMMENT = "the value is in a comment; remove it, or seal it again"
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed value in a text, or what stands in the place of one."""
+    """A sealed value in a text, or other text in its place."""
 
     sealed: str
     line: int
@@ -36,42 +36,42 @@ class Sealed:
     end: int
     variable: str = ""
     account: str | None = None
-    """None where the manifest names no namespace."""
+    """None if the manifest has no namespace."""
     problem: str = ""
     """Why it can't be replaced."""
 
     @property
     def key_ids(self) -> set[str]:
-        """The sealing keys that it names."""
+        """The ids of the sealing keys in the text."""
         return key_ids(self.sealed)
 
 
 def key_ids(text: str) -> set[str]:
-    """Give the sealing keys of all sealed values in a text, wherever its lines are broken."""
+    """Return the key ids of all sealed values in a text, even if they are wrapped over several lines."""
     return set(_KEY_ID.findall("".join(text.split())))
 
 
 def find(text: str) -> list[Sealed]:
-    """Find every sealed value in a text, and whatever is the `spec.sealed` of an AccountSecret, in their order.
+    """Find all sealed values in a text, and every `spec.sealed` of an AccountSecret, in order.
 
     Raises:
-        InvalidText: a key is set twice in one mapping, so it isn't known what the text means.
+        InvalidText: a mapping has a duplicate key, so its meaning is ambiguous.
     """
     content = text.lstrip("\ufeff")  # libyaml doesn't count it
     offset = len(text) - len(content)
     try:
         documents = _documents(content)
     except yaml.YAMLError as error:
-        # A template, perhaps. What the parser quotes isn't repeated: it may be anything.
+        # It may be a template. Don't repeat the parser's message: it quotes the text.
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"
-        return list(_outside(text, [], f"{where} isn't YAML, as in a template; seal the value again"))
+        return list(_outside(text, [], f"{where} isn't YAML, possibly a template; seal the value again"))
     found = sorted((each for document in documents for each in _in(document, text, offset)), key=_start)
     return sorted([*found, *_outside(text, found, _COMMENT)], key=_start)
 
 
 def replaced(text: str, changes: Mapping[int, tuple[Sealed, str]]) -> str:
-    """Give the text with other sealed strings in the places where each starts."""
+    """Return the text with sealed values replaced; `changes` is keyed by their start positions."""
     pieces, position = [], 0
     for start in sorted(changes):
         sealed, new = changes[start]
@@ -88,7 +88,7 @@ def _documents(text: str) -> list[yaml.Node]:
     try:
         return _composed(text, _LOADER)
     except yaml.YAMLError:
-        # JSON may have characters that are written as surrogates, which libyaml refuses, and tabs between its tokens.
+        # libyaml rejects two features of JSON: surrogate escapes, and tabs between tokens.
         return _composed(text.replace("\t", " "), yaml.SafeLoader)
 
 
@@ -121,7 +121,7 @@ def _in(document: yaml.Node, text: str, offset: int) -> list[Sealed]:
 
 
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    """Give every node of a document once."""
+    """Yield every node of a document once."""
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
@@ -136,7 +136,7 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _manifest(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, tuple[str, str | None]]]:
-    """Give the sealed value of an AccountSecret, with its variable and its account."""
+    """Yield the sealed value of an AccountSecret with its variable and its account."""
     fields = _fields(node)
     version = _scalar(fields.get("apiVersion")) or ""
     if _scalar(fields.get("kind")) != KIND or version.partition("/")[0] != GROUP:
@@ -153,23 +153,23 @@ def _check_keys(mappings: list[yaml.MappingNode]) -> None:
             line = key.start_mark.line + 1
             if key.value in lines:
                 where = f"lines {lines[key.value]} and {line} set"
-                raise InvalidText(f"{where} the same key of a mapping; separate manifests with a line ---")
+                raise InvalidText(f"{where} the same key in one mapping; separate manifests with a line ---")
             lines[key.value] = line
 
 
 def _span(text: str, node: yaml.ScalarNode, offset: int, value: str) -> tuple[int, int]:
-    """Say where a scalar's own text is: its node has its quotes, an anchor or a block's head as well."""
+    """Return the position of a scalar's text, without its quotes, anchor or block header."""
     first, last = node.start_mark.index + offset, node.end_mark.index + offset
     start = text.find(value, first, last)
     if start >= 0:
         return start, start + len(value)
-    if node.style == '"':  # with a line that ends in a backslash, or escapes
+    if node.style == '"':  # it has escapes, or a line that ends with a backslash
         return text.index('"', first) + 1, last - 1
     return first, last
 
 
 def _outside(text: str, found: list[Sealed], problem: str) -> Iterator[Sealed]:
-    """Find what isn't in any of those that were found, which are in their order."""
+    """Find the key ids outside the values that were already found, which are sorted."""
     position = 0
     for start, end in [*((each.start, each.end) for each in found), (len(text), len(text))]:
         for match in _KEY_ID.finditer(text, position, start):

@@ -29,79 +29,79 @@ from devbox_secrets.errors import APIError, Forbidden, InvalidKey
 from devbox_secrets.kube.client import Body
 
 _OLDEST_MINOR = 30
-#: The chart's own, for callers who may not read the bindings.
+#: The chart's default selectors, for callers who can't read the bindings.
 _SELECTORS = (f"{GROUP}/devbox,{GROUP}/devbox notin (false)", "agents.x-k8s.io/sandbox-name-hash")
-#: A holder renews every second; the rest allows for clock skew.
+#: The leader renews the Lease every second; the rest allows for clock skew.
 _STALE_SECONDS = 60
 
 
 async def api_server(probe: Probe) -> list[Finding]:
-    """The API server is new enough, and knows AccountSecrets."""
+    """The API server is new enough and serves AccountSecrets."""
     body = await probe.get("/version") or {}
-    version = f"Kubernetes {body.get('gitVersion', 'of no known version')}"
+    version = f"Kubernetes {body.get('gitVersion', 'of an unknown version')}"
     found = [Finding(Level.OK, "API server", version)]
     if int(re.sub(r"\D", "", body.get("minor", "")) or _OLDEST_MINOR) < _OLDEST_MINOR:
-        found = [Finding(Level.ERROR, "API server", f"{version} is too old: upgrade to 1.{_OLDEST_MINOR} or newer")]
+        found = [Finding(Level.ERROR, "API server", f"{version} is too old; upgrade to 1.{_OLDEST_MINOR} or newer")]
     if await probe.get(f"/apis/{GROUP}/{VERSION}"):
         return [*found, Finding(Level.OK, "AccountSecrets", f"served as {GROUP}/{VERSION}")]
-    return [*found, Finding(Level.ERROR, "AccountSecrets", "the cluster doesn't know the kind: install the chart")]
+    return [*found, Finding(Level.ERROR, "AccountSecrets", "the CRD isn't installed; install the chart")]
 
 
 async def injection(probe: Probe) -> list[Finding]:
-    """What puts the account Secret into devboxes exists, and is bound to some pods."""
+    """A policy or webhook that injects the account Secret exists and selects pods."""
     bound = await selectors(probe)
     if bound:
-        return [Finding(Level.OK, "injection", f"bound to pods with {' or '.join(bound)}")]
-    text = f"nothing gives devboxes their secrets: install the chart again, for its policy {NAME} and the bindings"
+        return [Finding(Level.OK, "injection", f"selects pods that match {' or '.join(bound)}")]
+    text = f"no policy {NAME} with bindings and no webhook, so devboxes get no secrets; reinstall the chart"
     return [Finding(Level.ERROR, "injection", text)]
 
 
 async def policies(probe: Probe) -> list[Finding]:
-    """The policies that refuse wrong annotations and labels exist, and are bound."""
+    """The policies that validate annotations, labels and namespaces exist and are bound."""
     found = []
     bound = {
         body["spec"]["policyName"]
         async for body in probe.each(f"{ADMISSION}/validatingadmissionpolicybindings")
         if "Deny" in body["spec"].get("validationActions", ())
     }
-    for name, refuses in (
-        ("annotations", "wrong annotations"),
-        ("accounts", "labels that join someone else's account"),
-        ("homes", "AccountSecrets outside of their account's home"),
+    for name, rejected in (
+        ("annotations", "invalid annotations"),
+        ("accounts", "unauthorized account labels"),
+        ("homes", "AccountSecrets outside their account's home namespace"),
     ):
         policy = f"{NAME}-{name}"
         exists = await probe.get(f"{ADMISSION}/validatingadmissionpolicies/{policy}")
         if exists and policy in bound:
-            found.append(Finding(Level.OK, name, f"{refuses} are refused"))
+            found.append(Finding(Level.OK, name, f"{rejected} are rejected"))
         else:
-            lacks = "isn't bound" if exists else "isn't there"
-            text = f"{refuses} aren't refused, since the policy {policy} {lacks}: install the chart again"
+            problem = "isn't bound" if exists else "doesn't exist"
+            text = f"{rejected} aren't rejected: the policy {policy} {problem}; reinstall the chart"
             found.append(Finding(Level.ERROR, name, text))
     return found
 
 
 async def operator(probe: Probe) -> list[Finding]:
-    """The operator's Deployment is ready, and has the version of this command."""
+    """The operator's Deployment is ready and has the same version as this client."""
     body = await probe.get(probe.own("/apis/apps/v1", "deployments"))
     if body is None:
         where = probe.operator_namespace
-        text = f"no Deployment {NAME} in {where}: install the chart, or name its --operator-namespace"
+        text = f"no Deployment {NAME} in {where}; install the chart, or pass --operator-namespace"
         return [Finding(Level.ERROR, "operator", text)]
-    found = _replicas(probe, "operator", body, "paused with 0 replicas: devboxes keep the values that there are")
+    found = _replicas(probe, "operator", body, "scaled to 0 replicas: changes don't reach devboxes")
     theirs, ours = body["metadata"].get("labels", {}).get("app.kubernetes.io/version"), package_version(NAME)
     if theirs == ours:
-        return [found, Finding(Level.OK, "versions", f"command and installation are {ours}")]
-    text = f"the installation is {theirs}, this command {ours}: upgrade the older one"
+        return [found, Finding(Level.OK, "versions", f"client and operator are {ours}")]
+    text = f"the operator is {theirs}, but this client is {ours}; upgrade the older one"
     return [found, Finding(Level.WARNING, "versions", text)]
 
 
 async def webhook_and_gateway(probe: Probe) -> list[Finding]:
-    """The Deployments of the webhook and of the gateway are ready, where they are installed."""
+    """The Deployments of the webhook and the gateway are ready, if they are installed."""
     found = []
-    for what, paused in (("webhook", "no devbox can be created"), ("gateway", "its clients get no answer")):
+    for what, paused in (("webhook", "devboxes can't be created"), ("gateway", "it doesn't serve requests")):
         body = await probe.get(probe.own("/apis/apps/v1", "deployments", f"{NAME}-{what}"))
         if body is not None:
-            found.append(_replicas(probe, what, body, f"has 0 replicas: {paused}"))
+            found.append(_replicas(probe, what, body, f"scaled to 0 replicas: {paused}"))
     return found
 
 
@@ -113,45 +113,46 @@ def _replicas(probe: Probe, what: str, deployment: Body, paused: str) -> Finding
     if available >= wanted:
         return Finding(Level.OK, what, text)
     level = Level.WARNING if available else Level.ERROR
-    return Finding(level, what, f"{text}: kubectl get pods -n {probe.operator_namespace}")
+    return Finding(level, what, f"{text}; check: kubectl get pods -n {probe.operator_namespace}")
 
 
 async def lease(probe: Probe) -> list[Finding]:
-    """One replica holds the Lease, and so writes."""
+    """A replica of the operator holds the Lease."""
     body = await probe.get(probe.own("/apis/coordination.k8s.io/v1", "leases", LEASE)) or {}
     spec = body.get("spec") or {}
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder or not renewed:
-        text = f"nobody holds the Lease {LEASE}, so nothing is written: kubectl get pods -n {probe.operator_namespace}"
+        pods = f"kubectl get pods -n {probe.operator_namespace}"
+        text = f"no replica holds the Lease {LEASE}, so changes don't reach devboxes; check: {pods}"
         return [Finding(Level.ERROR, "lease", text)]
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
-    except ValueError:  # someone wrote the year 0, which the API server accepts
+    except ValueError:  # such as year 0, which the API server accepts
         seconds = math.inf
     if seconds > _STALE_SECONDS:
         logs = f"kubectl logs {holder} -n {probe.operator_namespace}"
-        text = f"{holder} renewed the Lease {seconds:,.0f} s ago, so nothing is written: {logs}"
+        text = f"{holder} last renewed the Lease {seconds:,.0f}s ago, so changes don't reach devboxes; check: {logs}"
         return [Finding(Level.ERROR, "lease", text)]
     return [Finding(Level.OK, "lease", f"held by {holder}")]
 
 
 async def sealing_key(probe: Probe) -> list[Finding]:
-    """There is a key to seal with."""
+    """A sealing key exists."""
     body = await probe.get(probe.own("/api/v1", "configmaps", PUBLIC_KEYS_CONFIGMAP)) or {}
     keys = body.get("data") or {}
     if "newest" in keys:
         with suppress(InvalidKey):
             newest = PublicKey.parse(keys["newest"]).id
             return [Finding(Level.OK, "sealing key", f"{newest} is the newest of {len(keys) - 1}")]
-    # The operator creates the first key, and unpublishes keys that are gone; it creates none where values need others.
+    # The operator creates the first key and unpublishes lost ones. It creates none if values need a lost key.
     if await _has_account_secrets(probe):
         text = (
-            "there is none any more, so no value can be opened or sealed: devbox-secrets keys restore FILE;"
-            " without a backup, devbox-secrets keys rotate, and seal every value again"
+            "the keys are lost, so values can't be opened or sealed; restore them with devbox-secrets keys restore"
+            " FILE, or without a backup, run devbox-secrets keys rotate and seal all values again"
         )
     else:
         logs = f"kubectl logs deployment/{NAME} -n {probe.operator_namespace}"
-        text = f"none is published, so nothing can be sealed: {logs}"
+        text = f"no key is published, so values can't be sealed; check: {logs}"
     return [Finding(Level.ERROR, "sealing key", text)]
 
 
@@ -163,7 +164,7 @@ async def _has_account_secrets(probe: Probe) -> bool:
 
 
 async def encryption(probe: Probe) -> list[Finding]:
-    """The API server encrypts Secrets at rest, as far as its pod tells."""
+    """The API server encrypts Secrets at rest, as far as its pod shows."""
     path = "/api/v1/namespaces/kube-system/pods"
     pods = [pod async for pod in probe.each(path, labelSelector="component=kube-apiserver")]
     words = [
@@ -174,16 +175,22 @@ async def encryption(probe: Probe) -> list[Finding]:
     ]
     if any(word.startswith("--encryption-provider-config") for word in words):
         return [
-            Finding(Level.OK, "encryption", "kube-apiserver has --encryption-provider-config; it should name secrets")
+            Finding(
+                Level.OK,
+                "encryption",
+                "kube-apiserver has --encryption-provider-config; check that it includes secrets",
+            )
         ]
     reason = (
-        "kube-apiserver has no --encryption-provider-config" if pods else "can't be told: kube-apiserver is no pod here"
+        "kube-apiserver has no --encryption-provider-config"
+        if pods
+        else "unknown, because kube-apiserver doesn't run as a pod"
     )
-    return [Finding(Level.WARNING, "encryption", f"{reason}; see to it that Secrets are encrypted at rest")]
+    return [Finding(Level.WARNING, "encryption", f"{reason}; make sure that Secrets are encrypted at rest")]
 
 
 async def account_secrets(probe: Probe) -> list[Finding]:
-    """AccountSecrets are synced; the reasons where not."""
+    """AccountSecrets are synced; if not, for which reasons."""
     reasons: Counter[str] = Counter()
     named: list[str] = []
     due = 0
@@ -198,42 +205,42 @@ async def account_secrets(probe: Probe) -> list[Finding]:
     found = [Finding(Level.OK, "synced", f"{good:,} AccountSecrets")]
     if named:
         why = ", ".join(f"{number} {reason}" for reason, number in reasons.most_common())
-        text = f"{why}: {first_few(named)}; why: devbox-secrets status NAME -n ACCOUNT"
+        text = f"{why}: {first_few(named)}; for details: devbox-secrets status NAME -n ACCOUNT"
         is_tenants = bool(set(reasons) - {Reason.PENDING})
         found.append(Finding(Level.WARNING, "not synced", text, is_tenants=is_tenants))
     if due:
-        text = f"{due:,} AccountSecrets are older than their rotateAfter: devbox-secrets update NAME"
+        text = f"{due:,} AccountSecrets are older than their rotateAfter; change them: devbox-secrets update NAME"
         found.append(Finding(Level.WARNING, "rotation", text))
     return found
 
 
 async def namespaces(probe: Probe) -> list[Finding]:
-    """Each account that a namespace's label names has a home."""
+    """Each account that a namespace's label names exists."""
     labels = {
         body["metadata"]["name"]: body["metadata"].get("labels", {}) async for body in probe.each("/api/v1/namespaces")
     }
     homes = {name: account_of(name, of) for name, of in labels.items()}
     wrong = [f"{name} → {home}" for name, home in homes.items() if not is_home(home, homes.get(home))]
     if wrong:
-        text = f"labelled into an account that is no home: {first_few(wrong)}"
+        text = f"the label names an account that doesn't exist: {first_few(wrong)}"
         see = f"kubectl get namespaces -L {ACCOUNT_LABEL}"
-        return [Finding(Level.WARNING, "namespaces", f"{text}; see {see}")]
+        return [Finding(Level.WARNING, "namespaces", f"{text}; check: {see}")]
     labelled = sum(bool(of.get(ACCOUNT_LABEL)) for of in labels.values())
-    return [Finding(Level.OK, "namespaces", f"{labelled:,} of {len(labels):,} name an account, each one that is there")]
+    return [Finding(Level.OK, "namespaces", f"{labelled:,} of {len(labels):,} have an account label")]
 
 
 async def written_secrets(probe: Probe) -> list[Finding]:
-    """Every account Secret was written by the operator; none is a copy. Their values aren't read."""
+    """The operator wrote every account Secret; none is a copy. Their values aren't read."""
     path, query = probe.within("/api/v1", "secrets"), {"fieldSelector": f"metadata.name={ACCOUNT_SECRET}"}
     metadata = [each async for each in probe.each_metadata(path, **query)]
-    strange = [each["namespace"] for each in metadata if not is_ours(each)]
-    if strange:
+    foreign = [each["namespace"] for each in metadata if not is_ours(each)]
+    if foreign:
         text = (
-            f"not written by the operator, which leaves them as they are, in {first_few(strange)}; unless devboxes"
-            f" there should have what they hold, delete them: kubectl delete secret {ACCOUNT_SECRET} -n NAMESPACE"
+            f"not written by the operator, which doesn't change them, in {first_few(foreign)}; devboxes there get their"
+            f" contents. To delete one: kubectl delete secret {ACCOUNT_SECRET} -n NAMESPACE"
         )
         return [Finding(Level.WARNING, "account Secrets", text)]
-    return [Finding(Level.OK, "account Secrets", f"{len(metadata):,}, each written by the operator")]
+    return [Finding(Level.OK, "account Secrets", f"{len(metadata):,}, all written by the operator")]
 
 
 async def devboxes(probe: Probe) -> list[Finding]:
@@ -253,11 +260,11 @@ async def devboxes(probe: Probe) -> list[Finding]:
             if devbox_of(pod) is None:
                 annotations = pod["metadata"].get("annotations", {})
                 (opted_out if annotations.get(INJECT_ANNOTATION) == "false" else without).add(name)
-    text = f"{len(running):,} run" + (f", of which {len(opted_out):,} opted out" if opted_out else "")
+    text = f"{len(running):,} running" + (f", {len(opted_out):,} of them opted out" if opted_out else "")
     found = [Finding(Level.OK, "devboxes", text)]
     if without:
         names = first_few(sorted(without))
-        text = f"{len(without):,} have no secrets: they were made before the injection was; start them anew: {names}"
+        text = f"{len(without):,} have no secrets because they are older than the installation; recreate them: {names}"
         found.append(Finding(Level.WARNING, "devboxes", text))
     return found
 

@@ -1,7 +1,7 @@
-"""The check of who may read the Secret of the sealing keys, by RBAC.
+"""Checks which subjects RBAC allows to read the Secret with the sealing keys.
 
-Cluster administrators and Kubernetes' own controllers may: they aren't listed. Neither is anyone who could become a
-reader, by a pod in the operator's namespace for instance.
+Cluster administrators and Kubernetes' own controllers aren't listed. Neither are subjects with indirect access, for
+example those that can create pods in the operator's namespace.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _READ = {"get", "list", "watch", "*"}
 
 
 async def key_readers(probe: Probe) -> list[Finding]:
-    """Only the operator and the cluster's administrators may read the sealing keys."""
+    """Only the operator and cluster administrators can read the sealing keys."""
     here = f"{_RBAC}/namespaces/{probe.operator_namespace}"
     roles = {
         (kind, body["metadata"]["name"])
@@ -29,10 +29,10 @@ async def key_readers(probe: Probe) -> list[Finding]:
     for kind, path in (("ClusterRoleBinding", f"{_RBAC}/clusterrolebindings"), ("RoleBinding", f"{here}/rolebindings")):
         async for body in probe.each(path):
             if (body["roleRef"]["kind"], body["roleRef"]["name"]) in roles:
-                readers += (f"{who} by the {kind} {body['metadata']['name']}" for who in _subjects(body, operator))
+                readers += (f"{who} ({kind} {body['metadata']['name']})" for who in _subjects(body, operator))
     if not readers:
-        return [Finding(Level.OK, "key readers", "the operator and the cluster's administrators alone")]
-    text = f"may read {KEYS_SECRET} and so open everything: {first_few(readers)}; take that right away"
+        return [Finding(Level.OK, "key readers", "only the operator and cluster administrators")]
+    text = f"can read {KEYS_SECRET} and open all sealed values: {first_few(readers)}; revoke this permission"
     return [Finding(Level.WARNING, "key readers", text)]
 
 
@@ -47,7 +47,7 @@ def _reads_keys(rules: list[Body]) -> bool:
 
 
 async def _operators_account(probe: Probe) -> str:
-    """Name the ServiceAccount of the operator's pods, which the chart lets people choose."""
+    """Return the ServiceAccount of the operator's pods, which is a value of the chart."""
     deployment = await probe.get(probe.own("/apis/apps/v1", "deployments")) or {}
     name: str = deployment.get("spec", {}).get("template", {}).get("spec", {}).get("serviceAccountName", NAME)
     return name

@@ -1,4 +1,4 @@
-"""How the checks read the cluster: with the caller's own rights; a missing right becomes a warning."""
+"""How the checks read the cluster: with the caller's own permissions; a missing permission becomes a warning."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _PAGE = 250
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -23,30 +23,30 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of what `check` prints."""
+    """One line in the output of `check`."""
 
     level: Level
     check: str
     text: str
-    """What was found; where it isn't ok, also what to do."""
+    """The result, and unless it's ok, what to do."""
     is_tenants: bool = False
-    """Whether it's the mistake of an account's own team, which says nothing of the installation."""
+    """Whether the account's team has to fix it, so that it says nothing about the installation."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Reads with the caller's rights.
+    """Reads with the caller's permissions.
 
-    Its methods raise Forbidden with a sentence that names the missing right.
+    Its methods raise Forbidden with a message that names the missing permission.
     """
 
     client: Client
     operator_namespace: str
     account: str | None
-    """The one account to check; None for all."""
+    """The account to check; None for all."""
 
     async def get(self, path: str) -> Body | None:
-        """Read an object, None where there is none."""
+        """Read an object, or return None if it doesn't exist."""
         try:
             return await self.client.request("GET", path)
         except NotFound:
@@ -55,12 +55,12 @@ class Probe:
             raise _missing_right("get", path, error) from None
 
     async def each(self, path: str, **query: str) -> AsyncIterator[Body]:
-        """Read the objects of a list, page by page; none where the cluster doesn't know the kind."""
+        """Read the objects of a list in pages; the list is empty if the kind doesn't exist."""
         async for item in self._each(path, query, metadata_only=False):
             yield item
 
     async def each_metadata(self, path: str, **query: str) -> AsyncIterator[Body]:
-        """Read the metadata alone of the objects of a list."""
+        """Read only the metadata of the objects in a list."""
         async for item in self._each(path, query, metadata_only=True):
             yield item["metadata"]
 
@@ -75,38 +75,38 @@ class Probe:
             raise _missing_right("list", path, error) from None
 
     def own(self, group: str, plural: str, name: str = NAME) -> str:
-        """Give the path of an object in the operator's namespace."""
+        """Return the path of an object in the operator's namespace."""
         return f"{group}/namespaces/{self.operator_namespace}/{plural}/{name}"
 
     def within(self, group: str, plural: str) -> str:
-        """Give the path of a list: of the one account's namespace, or of the cluster."""
+        """Return the path of a list in the account's namespace, or in all namespaces."""
         return f"{group}/namespaces/{self.account}/{plural}" if self.account else f"{group}/{plural}"
 
 
 async def findings(probe: Probe, name: str, check: Callable[[Probe], Awaitable[list[Finding]]]) -> list[Finding]:
-    """Run one check; a missing right is a finding, too.
+    """Run one check; a missing permission is a finding, too.
 
     Raises:
-        APIError: the cluster can't be asked at all.
+        APIError: a request failed for another reason.
     """
     try:
         return await check(probe)
     except Forbidden as error:
-        return [Finding(Level.WARNING, name, f"can't be told: {error}")]
+        return [Finding(Level.WARNING, name, f"unknown: {error}")]
 
 
 def _missing_right(verb: str, path: str, error: Forbidden) -> Forbidden:
-    """Name the right that a request needs: by its verb, its namespace and what the API server calls the resource."""
+    """Name the permission that a request needs: the verb, the resource and the scope."""
     if not (kind := error.details.get("kind")):
-        return Forbidden(f"you may not {verb} {path}")
+        return Forbidden(f"you don't have permission to {verb} {path}")
     resource = ".".join(filter(None, (kind, error.details.get("group"))))
     namespace = path.partition("/namespaces/")[2].partition("/")[0]
     scope = f"in the namespace {namespace}" if namespace else "at the cluster scope"
-    return Forbidden(f"you may not {verb} {resource} {scope}")
+    return Forbidden(f"you don't have permission to {verb} {resource} {scope}")
 
 
 async def selectors(probe: Probe) -> list[str]:
-    """Give the label selectors of the pods that get secrets, by policy or by webhook."""
+    """Return the label selectors of the pods that get secrets from the policy or the webhook."""
     bound = [
         selector_text(body["spec"].get("matchResources", {}).get("objectSelector", {}))
         async for body in probe.each(f"{ADMISSION}/mutatingadmissionpolicybindings")
@@ -124,7 +124,7 @@ async def selectors(probe: Probe) -> list[str]:
 
 
 def selector_text(selector: Body) -> str:
-    """Write a label selector as the query of a request has it."""
+    """Format a label selector for the query of a request."""
     operators = {
         "Exists": "{key}",
         "DoesNotExist": "!{key}",
@@ -140,6 +140,6 @@ def selector_text(selector: Body) -> str:
 
 
 def first_few(names: list[str]) -> str:
-    """Name the first few of many."""
+    """Return the first few names and the number of the others."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,6 +1,6 @@
-"""The program: how a command is defined and run, exit codes, and errors as sentences.
+"""The program: how commands are defined and run, exit codes, and error messages.
 
-`Commands` is the one way to define a command.
+Every command is defined with `Commands`.
 """
 
 import errno
@@ -25,7 +25,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Exit(IntEnum):
-    """How a command ended; the same for every command."""
+    """The exit codes; every command uses the same ones."""
 
     OK = 0
     ERROR = 1
@@ -35,29 +35,29 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "Done; or, where a command only looks: all is as it should be.",
-    Exit.ERROR: "What was asked for couldn't be done; a sentence on standard error says why, and what to do.",
-    Exit.USAGE: "No such command, option or argument; nothing was done.",
-    Exit.UNHEALTHY: "It was looked at, or done as far as it could be, and not all is as it should be.",
-    Exit.TIMEOUT: "What was waited for hasn't come.",
+    Exit.OK: "Success.",
+    Exit.ERROR: "Failed. A message on standard error gives the cause and the remedy.",
+    Exit.USAGE: "Invalid command, option or argument. Nothing was done.",
+    Exit.UNHEALTHY: "Completed, with problems: the output lists them.",
+    Exit.TIMEOUT: "Timed out while waiting.",
 }
 
 
 class Commands(typer.Typer):
     """A family of commands.
 
-    A command is a function or a coroutine function. An error ends it with the error's text, not with a traceback,
-    which could show a value. A parameter of the type `ClusterOptions`, or `AccountOptions`, becomes those options.
+    A command is a function or a coroutine function. If it fails, only the error's message is printed, because a
+    traceback could show a value. A parameter of type `ClusterOptions` or `AccountOptions` becomes those options.
     """
 
     def __init__(self, section: str = "Commands", **settings: Any) -> None:  # noqa: ANN401 - typer's own
-        """Make a family; `section` is where the help lists it."""
+        """Create a family; the help lists it under `section`."""
         super().__init__(cls=Group, pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
         self.section = section
         self._panel = None if "name" in settings else section
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
-        """Make a function a command; the paragraphs of its docstring are its help, as wide as the terminal."""
+        """Register a function as a command; its docstring is the help text, wrapped to the terminal's width."""
 
         def decorate(function: _Command) -> _Command:
             paragraphs = (inspect.getdoc(function) or "").split("\n\n")
@@ -65,13 +65,13 @@ class Commands(typer.Typer):
             register = super(Commands, self).command(
                 name, **{"cls": Command, "help": text, "rich_help_panel": self._panel, **settings}
             )
-            register(_with_options(_errors_are_sentences(_synchronous(function))))
+            register(_with_options(_with_error_messages(_synchronous(function))))
             return function
 
         return decorate
 
     def callback(self, **settings: Any) -> Callable[[_Command], _Command]:  # noqa: ANN401 - typer's own
-        """Make a function what runs before each command; its options are the program's own."""
+        """Register a function to run before each command; its options are the program's own."""
 
         def decorate(function: _Command) -> _Command:
             super(Commands, self).callback(**settings)(_with_options(function))
@@ -91,35 +91,35 @@ def _synchronous(command: Callable[..., Any]) -> Callable[..., None]:
     return wrapped
 
 
-def _errors_are_sentences(command: Callable[..., None]) -> Callable[..., None]:
+def _with_error_messages(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(*args: object, **kwargs: object) -> None:
         try:
             command(*args, **kwargs)
         except BrokenPipeError:
-            raise  # typer ends quietly
+            raise  # typer exits quietly
         except (DevboxSecretsError, OSError) as error:
-            note(_sentence(error))
+            note(_message(error))
             raise typer.Exit(Exit.ERROR) from None
 
     return wrapped
 
 
-def _sentence(error: Exception) -> str:
-    """Say what is wrong; and what to do next where the error, which servers raise as well, doesn't."""
+def _message(error: Exception) -> str:
+    """Return the message to print, with the next step if the error itself has none because servers raise it, too."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError):
         reason = error.strerror or str(error)
         is_output = error.errno == errno.ENOSPC  # standard output has no name
-        return f"can't write the output: {reason}; what was changed before stays changed" if is_output else reason
+        return f"can't write the output: {reason}; earlier changes are kept" if is_output else reason
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
     return str(error)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a parameter of the type `ClusterOptions` by its fields: typer makes an option of each."""
+    """Replace a parameter of type `ClusterOptions` with its fields; typer makes each an option."""
     signature = inspect.signature(command)
     own = list(signature.parameters.values())
     group = next((each for each in own if _is_options(each.annotation)), None)
@@ -143,7 +143,7 @@ def _is_options(annotation: object) -> bool:
 
 
 def client_version() -> str:
-    """Give this program's version."""
+    """Return this program's version."""
     from importlib.metadata import version
 
     return version(NAME)
@@ -155,15 +155,15 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-#: The variable by which a shell asks for completions, as typer's scripts for shells set it.
+#: Typer's completion scripts set this variable to request completions.
 COMPLETE_VARIABLE = "_DEVBOX_SECRETS_COMPLETE"
-#: The program by which kubectl does.
+#: kubectl runs this program to request completions.
 COMPLETE_PROGRAM = "kubectl_complete-devbox_secrets"
 app = Commands(
     name=NAME,
     help="Account-level secrets for AI-agent devboxes on Kubernetes.",
     no_args_is_help=True,
-    # It imports much; `completion` prints the scripts.
+    # Imported only when needed, because it is slow; `completion` prints the scripts.
     add_completion=COMPLETE_VARIABLE in os.environ or PurePath(sys.argv[0]).stem == COMPLETE_PROGRAM,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

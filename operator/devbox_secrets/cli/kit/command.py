@@ -1,4 +1,4 @@
-"""How a command reads its arguments and what its help looks like; typer's own help imports a Markdown renderer."""
+"""How commands parse their arguments and format their help; typer's own help imports a Markdown renderer."""
 
 import inspect
 import os
@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from devbox_secrets.cli.kit.options import AccountOptions
 
-#: The options that say where; they may also come before the command.
+#: The options that select the cluster and the account; they may also come before the command.
 _CLUSTER_OPTIONS = frozenset(inspect.signature(AccountOptions).parameters)
 #: The program's name.
 NAME = "devbox-secrets"
@@ -22,30 +22,34 @@ _NAME_WIDTH = 26
 
 
 class Command(TyperCommand):
-    """A command; the options that say where are also read before its name, as kubectl does."""
+    """A command; as with kubectl, cluster options may also come before its name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own, which has no public name
-        """Read the arguments, after those options that were given before the command."""
-        return super().parse_args(ctx, [*_given_before(ctx, self), *args])
+        """Parse the arguments, together with the options that come before the command."""
+        try:
+            return super().parse_args(ctx, [*_given_before(ctx, self), *args])
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's, where a choice doesn't exist
+            raise
 
     def collect_usage_pieces(self, _: Any) -> list[str]:  # noqa: ANN401 - as above
-        """Give what follows the command's name in its usage."""
+        """Return the words after the command's name in the usage line."""
         return usage(self)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
-        """Write the paragraphs of the docstring, and its examples in a section of their own."""
+        """Write the docstring's paragraphs, and its examples in a separate section."""
         _write_help(self, ctx, formatter)
 
     def format_options(self, _: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
-        """Write the arguments and options, those that say where at the end."""
+        """Write the arguments and options, with the cluster options last."""
         _write_options(self, formatter)
 
 
 class Group(TyperGroup):
-    """A group of commands, which its help lists in sections."""
+    """A group of commands; the help lists them in sections."""
 
     def collect_usage_pieces(self, _: Any) -> list[str]:  # noqa: ANN401 - as above
-        """Give what follows the group's name in its usage."""
+        """Return the words after the group's name in the usage line."""
         return ["COMMAND", "[OPTIONS]"]
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
@@ -53,7 +57,7 @@ class Group(TyperGroup):
         _write_help(self, ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - as above
-        """Write the commands, section by section, and then the options."""
+        """Write the commands by section, then the options."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
             command: Any = self.get_command(ctx, name)
@@ -65,18 +69,18 @@ class Group(TyperGroup):
 
 
 def summary(command: Any) -> str:  # noqa: ANN401 - as above
-    """Give the first sentence of a command's help."""
+    """Return the first sentence of a command's help."""
     return re.split(r"(?<=[.;:]) |\n", command.help or "", maxsplit=1)[0].rstrip(".;:")
 
 
 def usage(command: Any) -> list[str]:  # noqa: ANN401 - as above
-    """Give what follows a command's name: its arguments and then its options."""
+    """Return the words after a command's name: its arguments, then its options."""
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     return [*(each.metavar if each.required else f"[{each.metavar}]" for each in arguments), "[OPTIONS]"]
 
 
 def takes(option: Any) -> str:  # noqa: ANN401 - as above
-    """Name what an option takes: its choices, or a placeholder; nothing for a flag."""
+    """Return an option's choices or placeholder; empty for a flag."""
     if option.is_flag:
         return ""
     kind = option.type_descriptor.annotation
@@ -86,15 +90,15 @@ def takes(option: Any) -> str:  # noqa: ANN401 - as above
 
 
 def unless_given(option: Any) -> list[str]:  # noqa: ANN401 - as above
-    """Say where an option's value comes from if it isn't given: a variable, or a default."""
-    told = [f"${option.envvar}"] if option.envvar else []
+    """Return an option's environment variable and its default, if any."""
+    sources = [f"${option.envvar}"] if option.envvar else []
     if not option.is_flag and option.default not in {None, ""} and option.show_default is not False:
-        told.append(f"default {getattr(option.default, 'value', option.default)}")
-    return told
+        sources.append(f"default {getattr(option.default, 'value', option.default)}")
+    return sources
 
 
 def _given_before(ctx: Any, command: Any) -> Iterator[str]:  # noqa: ANN401 - as above
-    """Give those of a command's options that came before its name."""
+    """Yield a command's options that came before its name."""
     root = ctx.find_root()
     for option in command.params if root is not ctx else ():
         source = root.get_parameter_source(option.name)
@@ -117,7 +121,7 @@ def _write_help(command: Any, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         formatter.write_paragraph()
         formatter.write_heading(_bold("Example" if len(examples) == 1 else "Examples"))
     for example in examples:
-        called = re.sub(rf"(?<![\w/-]){NAME}(?= )", program, example)  # a file's name stays
+        called = re.sub(rf"(?<![\w/-]){NAME}(?= )", program, example)  # not in a file name
         formatter.write(f"  {called}\n")
 
 
@@ -133,13 +137,13 @@ def _write_options(command: Any, formatter: Any) -> None:  # noqa: ANN401 - as a
 
 def _row(option: Any) -> tuple[str, str]:  # noqa: ANN401 - as above
     names = sorted(option.opts, key=lambda name: name.startswith("--")) + option.secondary_opts
-    told = unless_given(option)
-    return f"{', '.join(names)} {takes(option)}".rstrip(), option.help + (f" ({', '.join(told)})" if told else "")
+    sources = unless_given(option)
+    return f"{', '.join(names)} {takes(option)}".rstrip(), option.help + (f" ({', '.join(sources)})" if sources else "")
 
 
 def _write_section(formatter: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:  # noqa: ANN401 - as above
     if rows:
-        # A long name gets a line of its own, and the others' column stays narrow.
+        # A long name goes on its own line, so that the column of names stays narrow.
         widest = max((len(name) for name, _ in rows if len(name) <= _NAME_WIDTH), default=_NAME_WIDTH)
         width = max(formatter.width - widest - 4, 20)
         with formatter.section(_bold(title)):
@@ -147,10 +151,10 @@ def _write_section(formatter: Any, title: str, rows: Sequence[tuple[str, str]]) 
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Break a text into lines, which the formatter leaves alone: it would break options at their hyphens."""
+    """Wrap a text here, because the formatter would break options at their hyphens."""
     return "\n".join(["\b", *textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)])
 
 
 def _bold(title: str) -> str:
-    # Where there is no terminal, typer drops it again.
+    # If the output isn't a terminal, typer removes the style.
     return title if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" else typer.style(title, bold=True)

@@ -1,4 +1,4 @@
-"""Candidates that the shell completes: from the kubeconfig or the cluster; none, quickly, where those can't be read."""
+"""Shell completion from the kubeconfig and the cluster; if they can't be read, there are no candidates."""
 
 import os
 import shlex
@@ -14,12 +14,12 @@ from devbox_secrets.cli.kit.run import run
 if TYPE_CHECKING:
     from devbox_secrets.kube.client import Client
 
-#: Nobody waits longer for a candidate.
+#: Nobody waits longer for a completion.
 _SECONDS = 2
 
 
 def complete_contexts(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the kubeconfig's contexts that begin so."""
+    """Return the kubeconfig's contexts that start with the typed text."""
     import yaml
 
     given = ctx.params.get("kubeconfig")
@@ -30,8 +30,8 @@ def complete_contexts(ctx: typer.Context, incomplete: str) -> list[str]:
             content = yaml.safe_load(Path(path).expanduser().read_bytes())
             names |= dict.fromkeys(str(each["name"]) for each in content["contexts"])
         except (OSError, RuntimeError, yaml.YAMLError, KeyError, TypeError, ValueError):
-            continue  # a file of several; what is wrong with it, a command says
-    # A name that a shell would take apart, or run, is better typed by hand.
+            continue  # there may be other files; a command reports what is wrong with this one
+    # Skip names that a shell would split or expand.
     return [name for name in names if name.startswith(incomplete) and name == shlex.quote(name)]
 
 
@@ -40,7 +40,7 @@ def from_cluster(
     incomplete: str,
     read: "Callable[[Client], Awaitable[Iterable[str]]]",
 ) -> list[str]:
-    """Give what `read` finds in a cluster, as far as it begins so."""
+    """Return the names that `read` finds in the cluster and that start with the typed text."""
     import asyncio
 
     async def found() -> Iterable[str]:
@@ -49,5 +49,5 @@ def from_cluster(
 
     try:
         return [each for each in run(found()) if each.startswith(incomplete)]
-    except Exception:  # noqa: BLE001 - whatever it is, someone is typing: the command itself will say it
+    except Exception:  # noqa: BLE001 - an error would disturb the typing; the command itself reports it
         return []

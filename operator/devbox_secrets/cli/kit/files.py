@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Writes files atomically."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from devbox_secrets.errors import Conflict
 
 
 def replace_file(path: Path, content: bytes, before: bytes) -> None:
-    """Replace a file's content in one step; its mode and owner stay, and a link stays a link.
+    """Replace a file's content atomically; its mode and owner are kept, and symbolic links are followed.
 
     Raises:
-        Conflict: it isn't as it was `before`.
+        Conflict: the content is no longer `before`.
     """
     target = path.resolve()
     with _written(target, content) as new:
@@ -22,17 +22,17 @@ def replace_file(path: Path, content: bytes, before: bytes) -> None:
                 os.chown(new, stat.st_uid, stat.st_gid)
         new.chmod(stat.st_mode & 0o7777)
         if target.read_bytes() != before:
-            raise Conflict("someone changed it meanwhile; run this again")
+            raise Conflict("the file changed in the meantime; run the command again")
         new.replace(target)
 
 
 def create_file(path: Path, content: bytes) -> None:
-    """Create a file; until it's whole it's empty.
+    """Create a file; it is empty until the whole content is written.
 
     Raises:
-        FileExistsError: something is there.
+        FileExistsError: the path already exists.
     """
-    with path.open("xb"):  # its mode follows the umask
+    with path.open("xb"):  # the umask sets the mode
         pass
     try:
         replace_file(path, content, before=b"")
@@ -43,7 +43,7 @@ def create_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _written(target: Path, content: bytes) -> Iterator[Path]:
-    """Give a file beside the target with the content; it's gone afterwards unless it was moved."""
+    """Write the content to a temporary file next to the target, and delete it afterwards unless it was moved."""
     import tempfile
 
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -52,7 +52,7 @@ def _written(target: Path, content: bytes) -> Iterator[Path]:
             file.write(content)
         yield Path(name)
     except OSError as error:
-        # To write names no file.
+        # A failed write doesn't name the file.
         raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         Path(name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A folder of manifests: writes new ones, and gives those that exist another sealed value."""
+"""A folder of manifests: writes new manifests, and replaces the sealed values of existing ones."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ _SUFFIXES = {".yaml", ".yml", ".json"}
 
 @dataclass(frozen=True)
 class ManifestFolder:
-    """The folder, as it was when it was first looked at."""
+    """The folder, as it was when it was first read."""
 
     path: Path
     account: str
@@ -35,31 +35,31 @@ class ManifestFolder:
         }
 
     def file_of(self, variable: str) -> Path | None:
-        """Give the file that has the account's manifest of a variable, None where none has."""
+        """Return the file with the account's manifest of a variable, or None."""
         return self._files.get(variable)
 
     def new_file(self, name: str) -> Path:
-        """Give the path of a new manifest.
+        """Return the path for a new manifest.
 
         Raises:
-            NotOurs: something else is there.
+            NotOurs: the file exists and holds something else.
         """
         path = self.path / f"{name}.yaml"
         if path.exists():
-            raise NotOurs(f"{path} already exists and isn't the variable's manifest: move it, or pass another folder")
+            raise NotOurs(f"{path} already exists and isn't the variable's manifest; move it, or use another folder")
         return path
 
     def write_new(self, path: Path, body: dict[str, Any]) -> None:
         """Write a new manifest.
 
         Raises:
-            FileExistsError: something else is there by now.
+            FileExistsError: the file was created in the meantime.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         create_file(path, as_manifest(body, "yaml").encode())
 
     def replace_sealed(self, path: Path, variable: str, sealed: str) -> None:
-        """Give a variable's manifest another sealed value; what else the file holds stays as it is."""
+        """Replace the sealed value in a variable's manifest; the rest of the file is unchanged."""
         from devbox_secrets.cli.formats import yaml_edit
 
         raw = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The options that several commands have: which cluster, which account, which installation, which key."""
+"""Options that several commands share: the cluster, the account, the installation, and the public key."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     from devbox_secrets.kube.config import ClientConfig
 
 ForceConflicts = Annotated[
-    bool, typer.Option("--force-conflicts", help="Take over also what a tool such as Argo CD or Helm manages.")
+    bool,
+    typer.Option("--force-conflicts", help="Overwrite fields that another tool, such as Argo CD or Helm, manages."),
 ]
 PublicKeyFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", exists=True, dir_okay=False, envvar="DEVBOX_SECRETS_PUBLIC_KEY",
-        help="Seal with the public key in this file, without asking the cluster.",
+        help="Seal with the public key in this file instead of the cluster's.",
     ),
 ]  # fmt: skip
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would change.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, without changing anything.")]
 
 
 def _checked_namespace(namespace: str) -> str:
@@ -37,13 +38,13 @@ def _checked_namespace(namespace: str) -> str:
         check_account(namespace)
     except InvalidAccount:
         raise typer.BadParameter(
-            f"{namespace!r} can't be a namespace: use up to 63 lowercase letters, digits and -"
+            f"{namespace!r} isn't a valid namespace name: use up to 63 lowercase letters, digits and -"
         ) from None
     return namespace
 
 
 def complete_namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the namespaces that begin so."""
+    """Return the namespaces that start with the typed text."""
 
     async def read(client: "Client") -> list[str]:
         pages = client.pages(NAMESPACES_PATH, {}, metadata_only=True)
@@ -54,35 +55,33 @@ def complete_namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """Which cluster, and which installation. Each field is an option of the commands that take these options."""
+    """The cluster and the installation. Each field becomes an option of the command."""
 
     kubeconfig: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="The kubeconfig to use."),
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Path to the kubeconfig."),
     ] = None
-    context: Annotated[
-        str | None, typer.Option(help="The kubeconfig's context to use.", autocompletion=complete_contexts)
-    ] = None
-    as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="Act as this user.")] = None
+    context: Annotated[str | None, typer.Option(help="Kubeconfig context.", autocompletion=complete_contexts)] = None
+    as_user: Annotated[str | None, typer.Option("--as", metavar="USER", help="User to impersonate.")] = None
     as_group: Annotated[
         list[str] | None,
-        typer.Option(metavar="GROUP", help="Act as a member of this group, together with --as. Repeatable."),
+        typer.Option(metavar="GROUP", help="Group to impersonate; requires --as. Can be repeated."),
     ] = None
-    as_uid: Annotated[str | None, typer.Option(metavar="UID", help="Act with this UID, together with --as.")] = None
+    as_uid: Annotated[str | None, typer.Option(metavar="UID", help="UID to impersonate; requires --as.")] = None
     operator_namespace: Annotated[
         str,
         typer.Option(
-            metavar="NAMESPACE", envvar="DEVBOX_SECRETS_OPERATOR_NAMESPACE", help="Where devbox-secrets is installed.",
+            metavar="NAMESPACE", envvar="DEVBOX_SECRETS_OPERATOR_NAMESPACE", help="The operator's namespace.",
             callback=_checked_namespace, autocompletion=complete_namespaces,
         ),
     ] = OPERATOR_NAMESPACE  # fmt: skip
 
     @asynccontextmanager
     async def connect(self) -> "AsyncIterator[Client]":
-        """Connect to the cluster with the caller's own rights. A command does so once.
+        """Connect to the cluster with the caller's own permissions. A command connects once.
 
         Raises:
-            ConfigError: there is no configuration to connect with.
+            ConfigError: there is no usable kubeconfig.
         """
         from devbox_secrets.kube.client import Client
 
@@ -99,29 +98,29 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class AccountOptions(ClusterOptions):
-    """Which cluster, and which account there."""
+    """The cluster, the installation and the account."""
 
     account: Annotated[
         str | None,
         typer.Option(
             "--account", "--namespace", "-n",
-            help="The account, a namespace; without it, the current context's.",
+            help="The account, which is a namespace; defaults to the current context's namespace.",
             autocompletion=complete_namespaces,
         ),
     ] = None  # fmt: skip
 
     @classmethod
     def typed(cls, ctx: typer.Context) -> Self:
-        """Give the options that were typed already, while the shell completes a word."""
+        """Return the options that precede the word to complete."""
         given = {each.name: ctx.params.get(each.name) for each in fields(cls)}
         return cls(**{name: value for name, value in given.items() if value})
 
     def home(self) -> str:
-        """Give the account's namespace: the one asked for, else the one that kubectl would use.
+        """Return the account's namespace: the option's, or the one that kubectl would use.
 
         Raises:
-            InvalidAccount: no namespace can have that name.
-            ConfigError: there is no kubeconfig to read it from.
+            InvalidAccount: it isn't a valid namespace name.
+            ConfigError: there is no usable kubeconfig.
         """
         account = self._config.namespace() if self.account is None else self.account
         check_account(account)
@@ -132,7 +131,7 @@ def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":
     """Read the public key in a file.
 
     Raises:
-        InvalidKey: the file holds none; the message says how to get one from the operator's namespace.
+        InvalidKey: the file doesn't contain one; the message says how to get it from the operator's namespace.
         InvalidText: the file isn't UTF-8 text.
     """
     from devbox_secrets.cli.kit.text_input import read_text
@@ -142,6 +141,6 @@ def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":
         return PublicKey.parse(read_text(file))
     except InvalidKey as error:
         raise InvalidKey(
-            f"{file}: {error}; get it with: kubectl get configmap devbox-secrets-public-keys"
+            f"{file}: {error}; get the key with: kubectl get configmap devbox-secrets-public-keys"
             f" -n {operator_namespace} -o jsonpath='{{.data.newest}}'"
         ) from None

@@ -1,4 +1,4 @@
-"""What a command prints: a table for people, YAML or JSON for programs, and a question to confirm."""
+"""Output of commands: tables for people, YAML or JSON for programs, messages and prompts."""
 
 import json
 import shutil
@@ -14,25 +14,25 @@ import typer
 
 from devbox_secrets.errors import NotConfirmed
 
-#: In cells of these columns, the first word has a color.
-_STYLED = {"LEVEL", "READY", "SYNCED", "VALUE", "WHAT"}
+#: The first word of a cell is colored in these columns.
+_STYLED = {"LEVEL", "READY", "RESULT", "SYNCED", "VALUE"}
 _STYLES = {
     **dict.fromkeys(("yes", "ok", "create", "created", "change", "changed", "resealed"), "green"),
     **dict.fromkeys(("write", "written", "overwrite", "overwritten"), "green"),
-    **dict.fromkeys(("no", "error", "refused", "damaged"), "red"),
+    **dict.fromkeys(("no", "error", "rejected", "failed", "damaged"), "red"),
     **dict.fromkeys(("not", "warning", "older", "none", "skipped", "kept"), "yellow"),
 }
 #: rich takes half a second for a thousand rows.
 _MOST_STYLED_ROWS = 1000
 _GAP = 3
-#: A column of text isn't wrapped up to this width, as long as the others can become narrower.
+#: A text column isn't made narrower than this while other columns can be.
 _TEXT_WIDTH = 22
-#: The narrowest that a column of names may become. Where that isn't enough, the terminal breaks whole rows.
+#: The minimum width of a column of names. If that isn't enough, the terminal wraps whole rows.
 _NAME_WIDTH = 20
 
 
 class Format(StrEnum):
-    """How a result is printed."""
+    """Output formats of a result."""
 
     TEXT = "text"
     YAML = "yaml"
@@ -40,7 +40,7 @@ class Format(StrEnum):
 
 
 class ObjectFormat(StrEnum):
-    """How objects are printed."""
+    """Output formats of objects."""
 
     TEXT = "text"
     WIDE = "wide"
@@ -49,16 +49,16 @@ class ObjectFormat(StrEnum):
     JSON = "json"
 
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="A table for people, or data for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
 ObjectOutput = Annotated[
     ObjectFormat,
-    typer.Option("--output", "-o", help="A table for people, a wider one, names alone, or data for programs."),
+    typer.Option("--output", "-o", help="Output format; wide adds columns, name prints only names."),
 ]
 
 
 def show(output: Format | ObjectFormat, data: Any, text: Callable[[], None]) -> None:  # noqa: ANN401 - JSON
-    """Print a result: its data, or call what prints it for people."""
+    """Print a result as data, or call `text` to print it for people."""
     if output in {Format.TEXT, ObjectFormat.WIDE}:
         text()
     else:
@@ -66,16 +66,16 @@ def show(output: Format | ObjectFormat, data: Any, text: Callable[[], None]) -> 
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
-    """Print a table as kubectl does: one line for each row. At a terminal, it's as wide as the terminal.
+    """Print a table as kubectl does, one line per row. In a terminal, fit it to the terminal's width.
 
-    There, text that is too wide continues in the next line of its cell. Nothing is ever left out.
+    There, long text wraps inside its cell; it is never truncated.
     """
     from rich.cells import cell_len
 
     printed = [[_printable(cell) for cell in row] for row in rows]
     columns = list(zip(headers, *printed, strict=True))
     if (sys.stderr if err else sys.stdout).isatty() and len(printed) <= _MOST_STYLED_ROWS:
-        # An empty column would take room from the others.
+        # Leave the space of empty columns to the others.
         columns = [column for column in columns if any(column[1:])] or columns
         if widths := _fitting(columns, shutil.get_terminal_size().columns):
             _print_styled(columns, widths, err=err)
@@ -87,9 +87,9 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, err: b
 
 
 def _fitting(columns: list[tuple[str, ...]], room: int) -> list[int]:
-    """Give the columns widths that fit; none if there is too little room.
+    """Return column widths that fit; an empty list if there is too little room.
 
-    Text is wrapped first, then names are broken, then also short texts are wrapped.
+    Text columns are narrowed first, then columns of names, then short texts.
     """
     from rich.cells import cell_len
 
@@ -124,30 +124,30 @@ def _print_styled(columns: list[tuple[str, ...]], widths: list[int], *, err: boo
 
 
 def note(text: str) -> None:
-    """Print a message beside the result, on standard error."""
+    """Print a message on standard error."""
     typer.echo(f"devbox-secrets: {text}", err=True)
 
 
 def confirm(question: str, *, yes: bool, unasked: str) -> None:
-    """Continue with what can't be undone only if someone says yes: by the option, or at the terminal.
+    """Ask before an action that can't be undone, unless `yes`.
 
     Raises:
-        NotConfirmed: nobody can be asked; `unasked` says which option to give.
-        Abort: they said no.
+        NotConfirmed: standard input isn't a terminal; `unasked` says which option to pass.
+        Abort: the answer was no.
     """
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        raise NotConfirmed(f"there is no terminal to ask at: {unasked}")
+        raise NotConfirmed(f"stdin is not a terminal; {unasked}")
     typer.echo(f"{question} [y/N]: ", nl=False, err=True)
-    # Not click's own prompt: it writes a space to standard output, where results are.
+    # Not click's prompt: it writes a space to standard output, which is for results.
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise typer.Abort
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int], None]]:
-    """Show at a terminal how many there were so far, after the first second."""
+    """Show a running count in a terminal, after the first second."""
     shown, total, start = None, 0, time.monotonic()
 
     def count(more: int) -> None:
@@ -170,17 +170,17 @@ def progress(what: str) -> Iterator[Callable[[int], None]]:
 
 
 def _printable(text: str) -> str:
-    """Replace control characters, which could steer the terminal: anyone can write a description."""
+    """Replace control characters, which could control the terminal: descriptions are untrusted input."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def age(when: str | None, now: datetime) -> str:
-    """Say how long ago a timestamp of Kubernetes is, as kubectl does: 3d, 5h, 12m, 4s."""
+    """Return the age of a Kubernetes timestamp as kubectl prints it: 3d, 5h, 12m, 4s."""
     if when is None:
         return ""
     try:
         seconds = max(0, int((now - datetime.fromisoformat(when)).total_seconds()))
-    except ValueError:  # such as one of the year 0, which the API server accepts in a pod's status
+    except ValueError:  # such as year 0, which the API server accepts in a pod's status
         return "<unknown>"
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
@@ -189,16 +189,16 @@ def age(when: str | None, now: datetime) -> str:
 
 
 def as_text(data: Any, output: str) -> str:  # noqa: ANN401 - JSON
-    """Give data as JSON or YAML."""
+    """Return data as JSON or YAML."""
     if output == Format.JSON:
         return json.dumps(data, indent=2) + "\n"
     import yaml
 
-    # No line is broken: a sealed value stays one word, so that it can be compared.
+    # Don't wrap lines: a sealed value stays one word, so that it can be compared.
     text: str = yaml.safe_dump(data, sort_keys=False, width=sys.maxsize)
     return text
 
 
 def as_manifest(body: dict[str, Any], output: str) -> str:
-    """Give an object as JSON or YAML, which starts with `---`, so that several can be appended to one file."""
+    """Return an object as JSON or YAML. YAML starts with `---`, so that manifests can be appended to one file."""
     return ("---\n" if output == Format.YAML else "") + as_text(body, output)

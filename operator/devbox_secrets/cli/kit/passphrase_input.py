@@ -1,4 +1,4 @@
-"""Reads and writes the file of a backup, and reads its passphrase."""
+"""Reads and writes backup files, and reads their passphrases."""
 
 import os
 import sys
@@ -19,24 +19,24 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option(
         "--passphrase-file", metavar="FILE", exists=True, dir_okay=False,
-        help="Read the backup's passphrase from this file's first line; without it, you are asked for it.",
+        help="Read the backup's passphrase from the first line of this file; without it, the command prompts.",
     ),
 ]  # fmt: skip
 _MOST_BYTES = 1 << 16
 
 
 def refuse_existing(path: Path) -> None:
-    """Refuse to write where a file already exists.
+    """Check that a file doesn't exist.
 
     Raises:
         FileExistsError: it does.
     """
     if str(path) != "-" and os.path.lexists(path):
-        raise FileExistsError(f"{path} is there already; give the backup another name, or remove that file")
+        raise FileExistsError(f"{path} already exists; remove it first, or choose another name")
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read, whole or not at all; `-` is standard output.
+    """Write a new file that only its owner can read, or none if writing fails; `-` is standard output.
 
     Raises:
         FileExistsError: it already exists.
@@ -57,10 +57,10 @@ def write_new(path: Path, text: str) -> None:
 
 
 def read_backup(path: Path) -> "Backup":
-    """Read a backup without opening it; `-` is standard input.
+    """Read a backup without decrypting it; `-` is standard input.
 
     Raises:
-        InvalidBackup: it isn't one.
+        InvalidBackup: the file isn't a backup.
     """
     from devbox_secrets.crypto.backup import MAX_BYTES, Backup
 
@@ -71,10 +71,10 @@ def read_backup(path: Path) -> "Backup":
 
 
 def read_passphrase(file: Path | None, *, new: bool) -> "SecretBytes":
-    """Read the passphrase from a file or at a hidden prompt, where a new one must be typed twice.
+    """Read the passphrase from a file or a hidden prompt, which asks twice for a new one.
 
     Raises:
-        InvalidPassphrase: there is nowhere to get it from; or it isn't text, or too short for a new one.
+        InvalidPassphrase: there is no file and no terminal, or the passphrase isn't text or is too short.
         InvalidText: the file is UTF-16.
     """
     from devbox_secrets.crypto.backup import check_new, passphrase_from
@@ -90,12 +90,12 @@ def _first_line(path: Path) -> str:
         line = file.readline(_MOST_BYTES)
     refuse_utf16(line, path)
     line = without_bom(line, path)
-    # What isn't UTF-8 is refused later, as it is when it's typed.
+    # Invalid UTF-8 is rejected later, as for a typed passphrase.
     return line.rstrip(b"\r\n").decode(errors="surrogateescape")
 
 
 def _ask(*, confirm: bool) -> str:
     if sys.stdin is None or not sys.stdin.isatty():
-        raise InvalidPassphrase("there is no terminal to ask for the passphrase: give it with --passphrase-file")
-    typed: str = typer.prompt("Passphrase of the backup", hide_input=True, confirmation_prompt=confirm, err=True)
+        raise InvalidPassphrase("stdin is not a terminal; pass the passphrase with --passphrase-file")
+    typed: str = typer.prompt("Backup passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     return typed

@@ -1,6 +1,6 @@
-"""Reserved names: they are rejected, unless the operator accepts the name or the caller says that it does.
+"""Rejects reserved names, unless the operator is known to accept the name or the caller passes --allow-reserved.
 
-The command knows the built-in list; the operator's list is configuration.
+The CLI checks the built-in list; the operator's list is configurable.
 """
 
 from typing import Annotated
@@ -11,20 +11,20 @@ from devbox_secrets.api.validation import RESERVED_NAMES, is_reserved, reserved_
 from devbox_secrets.errors import ReservedName
 
 AllowReserved = Annotated[
-    bool, typer.Option("--allow-reserved", help="Take a reserved name, which the operator's own list must allow.")
+    bool, typer.Option("--allow-reserved", help="Allow a reserved name; the operator must allow it, too.")
 ]
 
 
 def check_not_reserved(variable: str, *, allow: bool, existing_ready: bool = False) -> None:
-    """Refuse a name of the built-in list of reserved names.
+    """Reject a name in the built-in list of reserved names.
 
     Args:
         variable: the name.
-        allow: whether the caller says that the operator accepts it.
-        existing_ready: whether the account has a secret of that name that is Ready, so that the operator accepts it.
+        allow: whether the caller passed --allow-reserved.
+        existing_ready: whether the account has a Ready secret of that name, which shows that the operator accepts it.
 
     Raises:
-        ReservedName: it's reserved.
+        ReservedName: the name is reserved.
     """
     if not (allow or existing_ready) and is_reserved(variable, RESERVED_NAMES):
         raise ReservedName(f"{reserved_name(variable)}, or pass --allow-reserved if this cluster's operator allows it")

@@ -1,4 +1,4 @@
-"""Reads text from files and standard input, and tells what it leaves out."""
+"""Reads text from files and standard input, and reports what it removes."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ def read_text(path: Path) -> str:
     """Read a file as text, without its byte order mark.
 
     Raises:
-        InvalidText: it isn't UTF-8.
+        InvalidText: the file isn't UTF-8.
     """
     return to_text(path.read_bytes(), path)
 
 
 def to_text(raw: bytes, source: object) -> str:
-    """Read bytes as text, without its byte order mark; `source` says where they are from.
+    """Decode bytes as text, without the byte order mark; `source` names their origin.
 
     Raises:
         InvalidText: they aren't UTF-8.
@@ -31,18 +31,18 @@ def to_text(raw: bytes, source: object) -> str:
     return read.text
 
 
-def without_bom(raw: bytes, source: object, unless: str = "") -> bytes:
-    """Leave out a byte order mark; `unless` says which option keeps it."""
+def without_bom(raw: bytes, source: object, hint: str = "") -> bytes:
+    """Remove the byte order mark; `hint` says how to keep it."""
     if raw.startswith(text.BOM):
-        _note(source, unless)
+        _note(source, hint)
     return raw.removeprefix(text.BOM)
 
 
 def refuse_utf16(raw: bytes, source: object) -> None:
-    """Refuse what is surely UTF-16; `source` says where it is from.
+    """Reject UTF-16; `source` names the origin.
 
     Raises:
-        InvalidText: it's UTF-16.
+        InvalidText: the bytes are UTF-16.
     """
     try:
         text.refuse_utf16(raw)
@@ -50,5 +50,5 @@ def refuse_utf16(raw: bytes, source: object) -> None:
         raise InvalidText(f"{source}: {error}") from None
 
 
-def _note(source: object, unless: str = "") -> None:
-    note(f"left out the byte order mark at the beginning of {source}" + (f" ({unless})" if unless else ""))
+def _note(source: object, hint: str = "") -> None:
+    note(f"removed the byte order mark from the start of {source}" + (f" ({hint})" if hint else ""))

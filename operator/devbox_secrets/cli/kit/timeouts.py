@@ -12,11 +12,11 @@ _DURATION = rf"{_NUMBER}|(?:{_NUMBER}[smh])+"
 
 
 def timeout_seconds(text: str) -> float:
-    """Read a time to wait; a number without a unit is seconds.
+    """Parse a timeout; a number without a unit is seconds.
 
     Raises:
-        BadParameter: it isn't one.
+        BadParameter: it isn't a valid timeout.
     """
     if not re.fullmatch(_DURATION, text, re.ASCII):
-        raise typer.BadParameter(f"{text!r} isn't a time to wait, such as 90s, 5m or 1m30s", param_hint="'--timeout'")
+        raise typer.BadParameter(f"{text!r} isn't a duration such as 90s, 5m or 1m30s", param_hint="'--timeout'")
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(rf"({_NUMBER})([smh]?)", text))

@@ -1,6 +1,6 @@
-"""Reads a value from standard input, a file or a hidden prompt. Never from an argument.
+"""Reads a value from standard input, a file or a hidden prompt, but never from an argument.
 
-Arguments are in the shell's history and in every list of processes.
+Arguments end up in the shell's history and in process listings.
 """
 
 import sys
@@ -17,13 +17,14 @@ from devbox_secrets.errors import InvalidValue
 if TYPE_CHECKING:
     from pydantic import SecretBytes
 
-#: How much of a line a Linux terminal takes before its newline; it drops the rest (N_TTY_BUF_SIZE, termios(3)).
+#: A Linux terminal drops what is longer than this in a line (N_TTY_BUF_SIZE, termios(3)).
 _TERMINAL_LINE_BYTES = 4095
-#: Far more than any value, so that an error can name its true size; and a bound for a stream that never ends.
+#: Much larger than any value, so that an error can state the actual size; still a limit for an endless stream.
 _MOST_BYTES = 1 << 24
-#: How many letters may be missing or too many in an option's name.
+#: The largest difference in length between a mistyped option and the suggested one.
 _TYPO = 2
-#: The settings of a command that reads a value: typer takes extra arguments, so that its error doesn't repeat them.
+_KEEP_HINT = "use --keep-newline to keep it"
+#: Settings of commands that read a value: typer accepts extra arguments, so that its error message doesn't repeat them.
 TAKES_A_VALUE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 FromFile = Annotated[
@@ -35,20 +36,18 @@ FromFile = Annotated[
 ]  # fmt: skip
 KeepNewline = Annotated[
     bool,
-    typer.Option(
-        "--keep-newline", help="Keep every byte: the newline at the end of a one-line value, and a byte order mark."
-    ),
+    typer.Option("--keep-newline", help="Keep the trailing newline of a one-line value, and a byte order mark."),
 ]
-AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a value that is empty or only white space.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a value that is empty or only whitespace.")]
 
 
 def refuse_more_arguments(ctx: typer.Context) -> None:
-    """Refuse what isn't a command's own argument or option; it's only repeated if it's nearly an option's name.
+    """Reject extra arguments. The message repeats one only if it resembles an option's name.
 
     Anything else may be a value.
 
     Raises:
-        UsageError: there is such an argument.
+        UsageError: there are extra arguments.
     """
     known = [name for each in ctx.command.params for name in each.opts if name.startswith("--")]
     for argument in ctx.args:
@@ -57,13 +56,13 @@ def refuse_more_arguments(ctx: typer.Context) -> None:
             ctx.fail(f"No such option: {name}. Did you mean {meant}?")
     if ctx.args:
         ctx.fail(
-            "only NAME and the options that -h lists can be given; a value never, since the shell's history and"
-            " every list of processes show it: use standard input, --from-file or the prompt"
+            "unexpected arguments. If one of them is the value: pass it on standard input, with --from-file or at"
+            " the prompt, since arguments are visible in the shell's history and in process listings"
         )
 
 
 def _meant(name: str, known: list[str]) -> str:
-    """Give the option that a name is the beginning of, or but for a letter or two; else nothing."""
+    """Return the option that a name probably means, by its start or a small difference; otherwise empty."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, [each for each in known if abs(len(each) - len(name)) <= _TYPO], n=1, cutoff=0.75)
@@ -74,29 +73,27 @@ def _meant(name: str, known: list[str]) -> str:
 def read_value(name: str, from_file: Path | None, *, keep_newline: bool, allow_empty: bool) -> "SecretBytes":
     """Read the value of a variable.
 
-    Unless `keep_newline`, the newline at the end of a one-line value is left out, and a byte order mark at its
-    beginning. Everything else is kept.
+    Unless `keep_newline`, the trailing newline of a one-line value and a byte order mark are removed. Everything else
+    is kept.
 
     Raises:
-        InvalidText: it's UTF-16.
-        InvalidValue: there is nowhere to read it from, it's empty, or a terminal can't take it.
+        InvalidText: the value is UTF-16.
+        InvalidValue: there is no input, or the value is empty or too long for a terminal.
     """
     from pydantic import SecretBytes
 
     if from_file is None and sys.stdin is None:
-        raise InvalidValue(f"standard input is closed: give the value of {name} there or with --from-file")
+        raise InvalidValue(f"standard input is closed; pass the value of {name} there or with --from-file")
     if from_file is None and sys.stdin.isatty():
         source, raw = "the prompt", _ask(name, allow_empty=allow_empty)
     else:
         source, raw = _read(from_file)
         refuse_utf16(raw, source)
-        raw = raw if keep_newline else _without_newline(without_bom(raw, source, unless="--keep-newline keeps it"))
-    # A command whose output is read here fails without a trace: what it gives is empty.
+        raw = raw if keep_newline else _without_newline(without_bom(raw, source, hint=_KEEP_HINT))
+    # If a command in a pipe fails, this command only sees empty input.
     if not (allow_empty or raw.removeprefix(BOM).strip()):
-        what = "only white space" if raw else "nothing"
-        raise InvalidValue(
-            f"the value of {name} is empty: {source} gave {what}; if that is what you mean, pass --allow-empty"
-        )
+        what = "contains only whitespace" if raw else "is empty"
+        raise InvalidValue(f"the value of {name} is empty: {source} {what}; pass --allow-empty if this is intended")
     return SecretBytes(raw)
 
 
@@ -111,12 +108,12 @@ def _without_newline(raw: bytes) -> bytes:
     line, end, rest = raw.partition(b"\n")
     if not end or rest:
         return raw
-    note("left out the newline at the end (--keep-newline keeps it)")
+    note(f"removed the trailing newline ({_KEEP_HINT})")
     return line.removesuffix(b"\r")
 
 
 def _ask(name: str, *, allow_empty: bool) -> bytes:
-    # Without a default, click asks again until something is typed.
+    # Without a default, click repeats the prompt until something is typed.
     default = "" if allow_empty else None
     try:
         typed: str = typer.prompt(
@@ -124,11 +121,11 @@ def _ask(name: str, *, allow_empty: bool) -> bytes:
         )
         raw = typed.encode()
     except UnicodeError:
-        # From None: the exception in hand carries the value.
-        raise InvalidValue(f"what was typed as the value of {name} isn't UTF-8 text") from None
+        # From None: the original exception contains the value.
+        raise InvalidValue(f"the typed value of {name} isn't UTF-8 text") from None
     if len(raw) >= _TERMINAL_LINE_BYTES:
         raise InvalidValue(
-            f"a terminal cuts a line after {_TERMINAL_LINE_BYTES:,} bytes without a word: give the value of {name}"
-            " on standard input or with --from-file"
+            f"the value of {name} may be truncated: a terminal drops everything after {_TERMINAL_LINE_BYTES:,} bytes;"
+            " pass the value on standard input or with --from-file"
         )
     return raw

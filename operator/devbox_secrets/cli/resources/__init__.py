@@ -1,1 +1,1 @@
-"""What the commands do in the cluster, with the caller's own rights."""
+"""Operations of the commands in the cluster, with the caller's own permissions."""

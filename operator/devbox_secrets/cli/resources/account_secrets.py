@@ -1,4 +1,4 @@
-"""Finds, applies and deletes AccountSecrets with the caller's own rights, and describes their state."""
+"""Finds, applies and deletes AccountSecrets with the caller's own permissions, and describes their state."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,57 +11,57 @@ from devbox_secrets.crypto.envelope import key_id_of
 from devbox_secrets.errors import AmbiguousName, APIError, Conflict, NotFound, RequestTimeout, Unreachable
 from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
 
-#: The reason of a cause of a Conflict, in server-side apply (metav1.CauseTypeFieldManagerConflict).
+#: The reason of a conflict's cause in server-side apply (metav1.CauseTypeFieldManagerConflict).
 _FIELD_MANAGER_CONFLICT = "FieldManagerConflict"
-#: How often a manifest is applied again while only the status of what is stored changes.
+#: The number of attempts to apply a manifest while only the stored object's status changes.
 _ATTEMPTS = 5
 
 
 async def list_all(client: Client, account: str | None, field_selector: str = "") -> list[AccountSecret]:
-    """List an account's AccountSecrets, or without one the whole cluster's, by account and variable.
+    """List the AccountSecrets of an account, or of the whole cluster, sorted by account and variable.
 
     Raises:
-        NotFound: the cluster has no such kind.
-        APIError: they can't be read.
+        NotFound: the CRD isn't installed.
+        APIError: the request failed.
     """
     try:
         path = account_secrets_path(account) if account else ALL_ACCOUNT_SECRETS_PATH
         secrets, _ = await client.list_all(path, AccountSecret.parse, field_selector)
     except NotFound:
         raise NotFound(
-            "this cluster knows no AccountSecrets: devbox-secrets isn't installed there, or it's another one"
+            "the cluster has no AccountSecrets resource; install devbox-secrets, or select another context"
         ) from None
     return sorted(secrets, key=lambda secret: (secret.namespace, secret.spec.name, secret.name))
 
 
 async def by_variable(client: Client, account: str, variable: str) -> AccountSecret | None:
-    """Find the one AccountSecret of a variable, None where there is none.
+    """Return the AccountSecret of a variable, or None.
 
     Raises:
         AmbiguousName: there are several.
-        APIError: they can't be read.
+        APIError: the request failed.
     """
     secrets = await list_all(client, account, f"spec.name={variable}")
     if len(secrets) > 1:
         names = ", ".join(secret.name for secret in secrets)
         raise AmbiguousName(
-            f"{variable} has {len(secrets)} AccountSecrets in the account {account}: {names}; say which by that name"
+            f"{variable} has {len(secrets)} AccountSecrets in the account {account}: {names}; pass one of these names"
         )
     return secrets[0] if secrets else None
 
 
 async def find(client: Client, account: str, name: str) -> AccountSecret:
-    """Find an AccountSecret by its variable, or else by its object's name.
+    """Find an AccountSecret by its variable, or by the object's name.
 
     Raises:
         NotFound: there is none.
-        AmbiguousName: several have the variable.
-        APIError: they can't be read.
+        AmbiguousName: several AccountSecrets set the variable.
+        APIError: the request failed.
     """
     if re.fullmatch(VARIABLE_PATTERN, name, re.ASCII) and (secret := await by_variable(client, account, name)):
         return secret
     missing = NotFound(
-        f"the account {account} has no AccountSecret of that name; see those it has: devbox-secrets list -n {account}"
+        f"the account {account} has no such secret; list its secrets with: devbox-secrets list -n {account}"
     )
     if not re.fullmatch(OBJECT_NAME_PATTERN, name, re.ASCII):
         raise missing
@@ -72,19 +72,19 @@ async def find(client: Client, account: str, name: str) -> AccountSecret:
 
 
 async def apply(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> AccountSecret:
-    """Apply a manifest on the server's side, and give what is stored then.
+    """Apply a manifest with server-side apply, and return the stored object.
 
-    What a person's own kubectl or the gateway owns is taken over.
+    Fields that kubectl or the gateway manages are taken over.
 
     Args:
         client: the connection.
         manifest: the AccountSecret.
-        before: what the manifest was made from; None where it may be in any state.
-        force: take over what other field managers own as well.
+        before: the stored object that the manifest is based on; None to accept any state.
+        force: also take over fields that other field managers own.
 
     Raises:
-        Conflict: a tool or an unknown field manager owns what would change, or someone changed the spec meanwhile.
-        APIError: it's refused.
+        Conflict: a tool or an unknown field manager owns a field to change, or the spec changed in the meantime.
+        APIError: the request failed.
     """
     if before and (removed := _removed_fields(manifest, before)):
         before = await _remove(client, manifest, before, removed, force=force)
@@ -92,7 +92,7 @@ async def apply(client: Client, manifest: Body, *, before: AccountSecret | None 
 
 
 async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | None = None, force: bool) -> Body:
-    """Ask the API server what it would store; the same as `apply`, but nothing is stored."""
+    """Do the same as `apply` as a server-side dry run, which stores nothing."""
     removed = _removed_fields(manifest, before) if before else {}
     if removed:
         await _removable(client, manifest, removed, force=force)
@@ -103,13 +103,13 @@ async def dry_run(client: Client, manifest: Body, *, before: AccountSecret | Non
 
 
 def _removed_fields(manifest: Body, before: AccountSecret) -> Body:
-    """Give the fields of the spec that the manifest has no more, each as null in a patch."""
+    """Return the spec fields that the manifest no longer has, as nulls for a patch."""
     spec = before.spec.model_dump(by_alias=True, exclude_none=True)
     return dict.fromkeys(spec.keys() - manifest["spec"].keys())
 
 
 async def _removable(client: Client, manifest: Body, removed: Body, *, force: bool) -> Body:
-    """Give the stored object, whose fields may be removed.
+    """Return the stored object, after checking that the fields can be removed from it.
 
     Raises:
         Conflict: a tool or an unknown field manager owns them.
@@ -124,10 +124,10 @@ async def _removable(client: Client, manifest: Body, removed: Body, *, force: bo
 async def _remove(
     client: Client, manifest: Body, before: AccountSecret, removed: Body, *, force: bool
 ) -> AccountSecret:
-    """Remove fields; server-side apply leaves those that someone else owns as well."""
+    """Remove fields with a patch, because server-side apply keeps fields that have another owner, too."""
     current = AccountSecret.parse(await _removable(client, manifest, removed, force=force))
     if (before.uid, before.generation) != (current.uid, current.generation):
-        raise Conflict(f"someone changed {before.name} meanwhile; look at it, and run this again")
+        raise Conflict(f"{before.name} changed in the meantime; check it and run the command again")
     patch = {"metadata": {"resourceVersion": current.resource_version}, "spec": removed}
     query = {"fieldManager": CLI_FIELD_MANAGER}
     path = account_secrets_path(before.namespace, before.name)
@@ -147,28 +147,28 @@ async def _apply(client: Client, manifest: Body, before: AccountSecret | None, *
             body = await _current(client, path, name)
             current = AccountSecret.parse(body)
             if manifest["spec"].items() <= (body.get("spec") or {}).items():
-                return body  # the request was done, and not answered
+                return body  # the request succeeded, but its response was lost
             if _is_about_fields(error):
                 _check_given_up(body, manifest["spec"])
                 before, force = before or current, True
             if before is None or (before.uid, before.generation) != (current.uid, current.generation):
-                raise Conflict(f"someone changed {name} meanwhile; look at it, and run this again") from None
-            before = current  # the operator writes the status, which is no change of the spec
-    raise Conflict(f"others change {name} at the same time; run this again")
+                raise Conflict(f"{name} changed in the meantime; check it and run the command again") from None
+            before = current  # only the status changed
+    raise Conflict(f"{name} is being changed by others; run the command again")
 
 
 async def _current(client: Client, path: str, name: str) -> Body:
     try:
         return await client.request("GET", path)
     except NotFound:
-        raise Conflict(f"someone deleted {name} meanwhile; run this again to create it") from None
+        raise Conflict(f"{name} was deleted in the meantime; run the command again to create it") from None
 
 
 async def _send(client: Client, path: str, manifest: Body, query: Mapping[str, str]) -> Body:
     query = {"fieldManager": CLI_FIELD_MANAGER, "fieldValidation": "Strict", **query}
 
     async def send() -> Body:
-        # No value is in it: the server's own words can be repeated.
+        # The request contains no plain-text value, so the server's message can be repeated.
         return await client.request("PATCH", path, query=query, body=manifest, media_type=APPLY, quote=True)
 
     try:
@@ -176,7 +176,7 @@ async def _send(client: Client, path: str, manifest: Body, query: Mapping[str, s
     except RequestTimeout:
         raise
     except Unreachable:
-        return await send()  # the connection may have been closed while a person typed the value
+        return await send()  # the connection may have been closed while the user typed the value
 
 
 def _pinned(manifest: Body, before: AccountSecret) -> Body:
@@ -188,7 +188,7 @@ def _is_about_fields(error: Conflict) -> bool:
 
 
 def _check_given_up(body: Body, spec: Body) -> None:
-    """Refuse to take over fields that a tool would put back, or whose field manager isn't known."""
+    """Reject taking over fields that a tool would revert, or whose field manager is unknown."""
     metadata, current = body["metadata"], body.get("spec") or {}
     owned = owned_fields(metadata, [name for name, value in spec.items() if current.get(name) != value])
     owned.pop(CLI_FIELD_MANAGER, None)
@@ -203,7 +203,7 @@ def _check_given_up(body: Body, spec: Body) -> None:
 
 
 async def managing_tool_of(client: Client, secret: AccountSecret) -> Tool | None:
-    """Give the tool that would create a deleted AccountSecret again, such as Argo CD; None where none is known."""
+    """Return the tool that would create a deleted AccountSecret again, such as Argo CD, or None."""
     try:
         metadata = (await client.request("GET", account_secrets_path(secret.namespace, secret.name)))["metadata"]
     except APIError:
@@ -212,19 +212,19 @@ async def managing_tool_of(client: Client, secret: AccountSecret) -> Tool | None
 
 
 async def delete(client: Client, secret: AccountSecret) -> None:
-    """Delete an AccountSecret; not another one that has its name by now.
+    """Delete an AccountSecret, but not a newer one with the same name.
 
     Raises:
-        APIError: it can't be deleted, or is another one.
+        APIError: the request failed, or the object was replaced.
     """
     body = {"preconditions": {"uid": secret.uid}}
     await client.request("DELETE", account_secrets_path(secret.namespace, secret.name), body=body, quote=True)
 
 
 def ready(secret: AccountSecret) -> Condition | None:
-    """Give what the operator says of the current generation, None until it has.
+    """Return the Ready condition of the current generation, or None until the operator has set it.
 
-    Of a spec that can't be read it may be unable to say anything: the API server may refuse that object's status.
+    For an invalid spec it is computed here, because the API server may reject the operator's write to the status.
     """
     if secret.invalid_spec:
         return PENDING.model_copy(
@@ -234,23 +234,23 @@ def ready(secret: AccountSecret) -> Condition | None:
 
 
 def is_synced(secret: AccountSecret) -> bool:
-    """Tell whether new devboxes get the current value."""
+    """Return whether new devboxes get the current value."""
     return not secret.invalid_spec and secret.status.is_synced(secret.generation)
 
 
 def synced_text(secret: AccountSecret) -> str:
-    """Tell the same in words, with the reason why not."""
+    """Return the same as text, with the reason if they don't."""
     condition = ready(secret)
     return "not yet" if condition is None else "yes" if condition.holds else f"no: {condition.reason}"
 
 
 def full_name(secret: AccountSecret) -> str:
-    """Name it as kubectl does."""
+    """Return the name in kubectl's format."""
     return f"{KIND.lower()}.{GROUP}/{secret.name}"
 
 
 def changes(before: AccountSecret | None, after: AccountSecret, *, dry_run: bool = False) -> Iterator[str]:
-    """Say what became of an AccountSecret, or would become, one line each."""
+    """Yield lines that describe how an AccountSecret changed, or would change."""
     new = after.spec
     what = "created" if before is None else "changed" if before.spec != new else "unchanged"
     what = f"would be {what}" if dry_run else what
@@ -259,7 +259,7 @@ def changes(before: AccountSecret | None, after: AccountSecret, *, dry_run: bool
         return
     old = before.spec
     if old.sealed != new.sealed:
-        yield f"  sealed: a new text, with the key {key_id_of(new.sealed)} (before: {key_id_of(old.sealed)})"
+        yield f"  sealed: new value, key {key_id_of(new.sealed)} (was {key_id_of(old.sealed)})"
     if old.description != new.description:
         yield f"  description: {_quoted(old.description)} → {_quoted(new.description)}"
     if old.rotate_after != new.rotate_after:

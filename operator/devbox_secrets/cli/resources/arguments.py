@@ -1,4 +1,4 @@
-"""Arguments that name what is in the cluster, with their completion in the shell."""
+"""Arguments that name objects in the cluster, and their shell completion."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the account's variables that begin so."""
+    """Return the account's variables that start with the typed text."""
     at = AccountOptions.typed(ctx)
 
     async def read(client: "Client") -> list[str]:
@@ -24,7 +24,7 @@ def complete_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_older_keys(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the ids of the sealing keys that begin so, but for the newest."""
+    """Return the ids of the older sealing keys that start with the typed text."""
     at = AccountOptions.typed(ctx)
 
     async def read(client: "Client") -> list[str]:
@@ -39,7 +39,7 @@ def complete_older_keys(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_service_accounts(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the account's ServiceAccounts that have API keys and begin so."""
+    """Return the ServiceAccounts of the account's API keys that start with the typed text."""
     at = AccountOptions.typed(ctx)
 
     async def read(client: "Client") -> list[str]:
@@ -54,7 +54,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="The variable, such as GITHUB_TOKEN, or the AccountSecret's own name.",
+        help="The variable, such as GITHUB_TOKEN, or the AccountSecret's name.",
         autocompletion=complete_names,
     ),
 ]

@@ -1,7 +1,7 @@
 """The devboxes of an account, and which value of a secret each of them has.
 
-A devbox is a pod whose spec refers to the account Secret, whoever put that there: what counts is which pods
-have values, not which ones a selector would match today. Pods are read page by page; few fields of each are kept.
+Here, a devbox is any pod whose spec refers to the account Secret: what matters is which pods have the values, not which
+pods the selectors match now. Pods are read in pages, and only a few fields of each are kept.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from devbox_secrets.cli.resources.account_secrets import ready
 from devbox_secrets.errors import Forbidden
 from devbox_secrets.kube.client import Body, Client
 
-#: Stands for every variable of the account.
+#: Stands for all variables of the account.
 ALL = "*"
-#: Sorts behind every time: a container that hasn't started will have the current value.
+#: Sorts after every timestamp: a container that hasn't started will get the current value.
 NOT_STARTED = "later"
-#: A page of pods is megabytes, and one is in memory at a time.
+#: A page of pods takes megabytes; one is in memory at a time.
 _PAGE = 250
 _CONCURRENT_LISTS = 16
-#: For these, devboxes don't get the value of this AccountSecret, whatever it was before.
+#: With these reasons, devboxes never get the value of this AccountSecret, not even an earlier one.
 _NOT_DELIVERED = {Reason.NAME_CONFLICT, Reason.RESERVED_NAME, Reason.WRONG_NAMESPACE}
 
 
@@ -33,23 +33,23 @@ class Has(StrEnum):
     CURRENT = "current"
     OLDER = "older"
     NONE = "none"
-    """It was started before there was one."""
+    """The devbox started before the first value."""
     STARTING = "starting"
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What devboxes get of an AccountSecret: the value of which variable, and since when."""
+    """The variable that devboxes get from an AccountSecret, and since when."""
 
     variable: str
     created: str
-    """When there was a first value."""
+    """When the first value was set."""
     changed: str
     """When the value last changed."""
 
 
 def delivery_of(secret: AccountSecret) -> Delivery | None:
-    """Tell what devboxes get of an AccountSecret, None where they get nothing."""
+    """Return what devboxes get from an AccountSecret, or None."""
     condition, changed = ready(secret), secret.status.changed_at
     if not secret.spec.name or changed is None or (condition is not None and condition.reason in _NOT_DELIVERED):
         return None
@@ -63,19 +63,19 @@ class Devbox:
     namespace: str
     name: str
     env: dict[str, str]
-    """The variables in the environment of its containers: since when the oldest container has run."""
+    """The start time of the oldest running container by variable in its environment."""
     names: dict[str, str]
-    """Those that have another name there: that name, and the account's."""
+    """The account's variables by their name in the pod, for renamed variables."""
     files: frozenset[str]
-    """The variables that it has as files, which follow every change."""
+    """The variables that the pod has as files, which are updated."""
 
     def since(self, variable: str) -> str:
-        """Give when the oldest container with the variable started, empty where none has it."""
-        whole, alone = self.env.get(ALL, ""), self.env.get(variable, "")
-        return min(whole, alone) if whole and alone else whole or alone
+        """Return when the oldest container with the variable started; empty if none has it."""
+        with_all, with_one = self.env.get(ALL, ""), self.env.get(variable, "")
+        return min(with_all, with_one) if with_all and with_one else with_all or with_one
 
     def has(self, delivery: Delivery | None) -> Has | None:
-        """Tell which value it has, None where it doesn't ask for the variable, or doesn't get it."""
+        """Return which value the devbox has, or None if it doesn't have the variable."""
         if delivery is None:
             return None
         since = self.since(delivery.variable)
@@ -83,19 +83,19 @@ class Devbox:
             return Has.CURRENT if self.files and self.files & {ALL, delivery.variable} else None
         if since == NOT_STARTED:
             return Has.STARTING
-        # Times have no fractions: what started in the very second of the change may have been before it.
+        # Timestamps have whole seconds: a container that started in the same second may have started before the change.
         if since > delivery.changed:
             return Has.CURRENT
         return Has.NONE if since <= delivery.created else Has.OLDER
 
 
 async def members(client: Client, account: str, note: Callable[[str], None]) -> list[str]:
-    """Give the account's namespaces, as far as the caller may see them; what isn't seen is noted."""
+    """Return the account's namespaces; if the caller can't list namespaces, print a message."""
     try:
         query = {"labelSelector": f"{ACCOUNT_LABEL}={account}"}
         namespaces = (await client.request("GET", NAMESPACES_PATH, query=query))["items"]
     except Forbidden:
-        note(f"devboxes in other namespaces than {account} aren't shown: you may not list namespaces")
+        note(f"only devboxes in the namespace {account} are shown: you don't have permission to list namespaces")
         namespaces = []
     return sorted({account, *(each["metadata"]["name"] for each in namespaces)})
 
@@ -107,10 +107,10 @@ async def read(
     note: Callable[[str], None],
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Read the devboxes of some namespaces; what isn't seen is noted.
+    """Read the devboxes in the namespaces; print a message for each where the caller can't list pods.
 
     Raises:
-        APIError: pods can't be read for another reason than the caller's rights.
+        APIError: a request failed for another reason.
     """
     limit = asyncio.Semaphore(_CONCURRENT_LISTS)
 
@@ -128,13 +128,13 @@ async def read(
         try:
             await one(namespace)
         except Forbidden:
-            note(f"devboxes in the namespace {namespace} aren't shown: you may not list pods there")
+            note(f"devboxes in the namespace {namespace} aren't shown: you don't have permission to list pods there")
 
     await asyncio.gather(*map(one_or_note, namespaces))
 
 
 def devbox_of(pod: Body) -> Devbox | None:
-    """Read what a pod has of the account Secret, None where it refers to nothing of it."""
+    """Return what a pod uses from the account Secret, or None if it doesn't refer to it."""
     spec, status = pod["spec"], pod.get("status", {})
     states = {
         each["name"]: each.get("state", {})
@@ -146,7 +146,7 @@ def devbox_of(pod: Body) -> Devbox | None:
     for container in (*spec["containers"], *spec.get("initContainers", ())):
         state = states.get(container["name"], {})
         if "terminated" in state:
-            continue  # if it starts again, then with the current value
+            continue  # a restart gives it the current value
         since = state.get("running", {}).get("startedAt") or NOT_STARTED
         for variable, name in _variables(container):
             env[variable] = min(env.get(variable, since), since)
@@ -160,7 +160,7 @@ def devbox_of(pod: Body) -> Devbox | None:
 
 
 def _variables(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give the account's variables that a container refers to, each with its name there."""
+    """Yield the account's variables that a container refers to, each with its name in the container."""
     for source in container.get("envFrom", ()):
         if source.get("secretRef", {}).get("name") == ACCOUNT_SECRET:
             yield ALL, ALL

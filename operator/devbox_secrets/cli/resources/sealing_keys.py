@@ -1,4 +1,4 @@
-"""The sealing keys in the cluster, as an administrator manages them with their own rights."""
+"""Management of the sealing keys in the cluster, with the caller's own permissions."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ _SECRET = f"the Secret {KEYS_SECRET}"
 _CONFIGMAP = f"the ConfigMap {PUBLIC_KEYS_CONFIGMAP}"
 _POLL_SECONDS = 0.5
 _ATTEMPTS = 5
-#: How many of those that need a key are named.
+#: The number of AccountSecrets that a message names.
 _NAMED = 10
 
 
@@ -32,59 +32,59 @@ class KeyState(StrEnum):
     NEWEST = "newest"
     """New values are sealed with it."""
     OLDER = "older"
-    """It opens what was sealed with it."""
+    """It opens existing values."""
     DAMAGED = "damaged"
-    """It's stored, but can't be read."""
+    """It is stored, but can't be read."""
     MISSING = "missing"
     """AccountSecrets are sealed with it, but it isn't stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """A sealing key as people see it in a list."""
+    """A row in the list of sealing keys."""
 
     id: str
     state: KeyState
     created: datetime | None
     used_by: int | None
-    """How many AccountSecrets are sealed with it; None where that can't be seen."""
+    """How many AccountSecrets are sealed with it; None if the caller can't list them."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisibleKeys:
-    """The keys as far as the caller may see them, and sentences on what isn't seen."""
+    """The keys that the caller can see, and messages about what they can't."""
 
     rows: Sequence[KeyRow]
     unseen: Sequence[str]
 
 
 async def visible(client: Client, namespace: str) -> VisibleKeys:
-    """List the keys with what the caller may read: without the Secret, what the public keys tell."""
+    """List the keys; a caller who can't read the Secret gets the information in the public keys."""
     store = KeyStore(client, namespace)
     unseen = []
     used = await _if_allowed(_used(client))
     if used is None:
-        unseen.append("you may not list the whole cluster's AccountSecrets, so it isn't told how many need a key")
+        unseen.append("the counts are unknown: you don't have permission to list AccountSecrets in all namespaces")
     stored = await _if_allowed(_read(store, namespace))
     if stored is not None:
         keyring = stored.keyring()
         created = {key_id: key.created for key_id, key in keyring.items()}
         return VisibleKeys(overview(_newest(keyring), created, stored.entries.keys() - created.keys(), used), unseen)
     unseen.append(
-        f"you may not get {_SECRET} in {namespace}, so it isn't told when a key was made; these are"
-        f" the public keys, the newest {PUBLIC_KEYS_MAX} at most"
+        f"only the newest {PUBLIC_KEYS_MAX} keys are shown, without creation times: you don't have permission to get"
+        f" {_SECRET} in {namespace}"
     )
-    with _rights("get", namespace, _CONFIGMAP):
+    with _permission("get", namespace, _CONFIGMAP):
         public = await store.read_public()
     newest = PublicKey.parse(public["newest"]).id if "newest" in public else None
     return VisibleKeys(overview(newest, dict.fromkeys(public.keys() - {"newest"}), (), used), unseen)
 
 
 async def newest_public(client: Client, namespace: str) -> PublicKey:
-    """Read the public key to seal with.
+    """Read the newest public key.
 
     Raises:
-        InvalidKey: there is none yet.
+        InvalidKey: no key exists yet.
         APIError: the public keys can't be read.
     """
     keys = await KeyStore(client, namespace).read_public()
@@ -94,10 +94,10 @@ async def newest_public(client: Client, namespace: str) -> PublicKey:
 
 
 async def read(client: Client, namespace: str) -> Keyring:
-    """Read every key that can be used.
+    """Read all usable keys.
 
     Raises:
-        InvalidKey: there is none.
+        InvalidKey: there are none.
     """
     keyring = (await _read(KeyStore(client, namespace), namespace)).keyring()
     if not keyring:
@@ -106,11 +106,11 @@ async def read(client: Client, namespace: str) -> Keyring:
 
 
 async def rotate(client: Client, namespace: str, seconds: float | None) -> str | None:
-    """Ask the operator for a new key, and give its id; None where it doesn't come in time, or nobody waits."""
+    """Request a new key from the operator and return its id; None after a timeout, or without waiting."""
     store = KeyStore(client, namespace)
-    with _rights("get", namespace, _CONFIGMAP):
+    with _permission("get", namespace, _CONFIGMAP):
         before = (await store.read_public()).get("newest")
-    with _rights("patch", namespace):
+    with _permission("patch", namespace):
         await store.request_rotation(datetime.now(UTC).isoformat())
     if seconds is None:
         return None
@@ -122,7 +122,7 @@ async def rotate(client: Client, namespace: str, seconds: float | None) -> str |
 
 
 async def restore(client: Client, namespace: str, keys: Sequence[KeyPair]) -> list[str]:
-    """Add the keys that are missing or damaged; give their ids. None is removed."""
+    """Add missing keys, replace damaged ones, and return their ids."""
 
     async def missing(stored: StoredKeys) -> dict[str, SecretBytes | None]:
         usable = stored.keyring()
@@ -132,10 +132,10 @@ async def restore(client: Client, namespace: str, keys: Sequence[KeyPair]) -> li
 
 
 async def choose(client: Client, namespace: str, wanted: Sequence[str]) -> dict[str, datetime | None]:
-    """Choose the keys that can be removed, of those that are wanted or of all; say when each was made, if known.
+    """Return the wanted keys, or all unused ones, each with its creation time if known.
 
     Raises:
-        KeyInUse: one that is wanted must stay; the message says which and why.
+        KeyInUse: a wanted key can't be removed; the message says why.
     """
     stored = await _read(KeyStore(client, namespace), namespace)
     used = await _used(client)
@@ -146,10 +146,10 @@ async def choose(client: Client, namespace: str, wanted: Sequence[str]) -> dict[
 
 
 async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
-    """Remove keys, if they can still be removed.
+    """Remove keys that are still unused.
 
     Raises:
-        KeyInUse: one has come into use; the message says which, and it wasn't removed.
+        KeyInUse: a key is in use by now; the message names it, and it isn't removed.
     """
 
     async def removals(stored: StoredKeys) -> dict[str, SecretBytes | None]:
@@ -157,11 +157,11 @@ async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
         return dict.fromkeys(chosen)
 
     removed = await _write(client, namespace, removals)
-    # No write covers both kinds of objects, so an AccountSecret may have been created between the check and the
-    # write. Check once more after the write, while the keys are still in memory. Unpublishing a key first is not
-    # enough: anyone who has it in a file can still seal with it. Nothing is missed: what was created before the
-    # write is seen here, and what is created later has never been opened, as its status says. If this process ends
-    # too early, the operator, which also has the keys in memory, writes back those that are used.
+    # An AccountSecret may have been created between the check and the write, because no write covers both objects.
+    # So check again after the write, while the keys are still in memory. Unpublishing a key first isn't enough: anyone
+    # with a copy of the public key can still seal with it. An AccountSecret created before the write is seen here; one
+    # created later was never opened, and its status says so. If this process exits too early, the operator, which
+    # also has the keys in memory, writes back the keys in use.
     used = await _used(client)
     needed = {key_id: removed[key_id] for key_id in chosen if used.get(key_id)}
     if not needed:
@@ -172,7 +172,7 @@ async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
 
     await _write(client, namespace, back)
     reasons = [str(why_not_removable(key_id, needed, None, used)) for key_id in needed]
-    raise KeyInUse("put back, since they came into use just now: " + "\n".join(reasons))
+    raise KeyInUse("restored keys that came into use in the meantime: " + "\n".join(reasons))
 
 
 def overview(
@@ -181,9 +181,9 @@ def overview(
     damaged: Collection[str],
     used: Mapping[str, Collection[str]] | None,
 ) -> list[KeyRow]:
-    """List the keys that are stored, and those that are needed but missing; the newest first. Pure.
+    """List the stored keys and the missing ones, newest first. Pure.
 
-    `created` says when each usable key was made, None where that can't be seen.
+    `created` has the creation time of each usable key, or None if the caller can't see it.
     """
 
     def state(key_id: str) -> KeyState:
@@ -202,31 +202,31 @@ def overview(
 
 
 def removable(keyring: Keyring, used: Mapping[str, Collection[str]]) -> list[str]:
-    """Name the keys that nothing needs, the newest first. The newest of all is needed for the next value. Pure."""
+    """Return the unused keys, newest first. The newest key of all seals new values, so it is never unused. Pure."""
     return [key.public.id for key in keyring.newest_first()[1:] if not used.get(key.public.id)]
 
 
 def why_not_removable(
     key_id: str, stored: Collection[str], newest: str | None, used: Mapping[str, Sequence[str]]
 ) -> str | None:
-    """Say why a key must stay, or that it doesn't exist; None when it can be removed. Pure."""
+    """Return why a key can't be removed, or None if it can. Pure."""
     if key_id not in stored:
-        return f"there is no sealing key {key_id}; `devbox-secrets keys list` shows those that there are"
+        return f"there is no sealing key {key_id}; list the keys with: devbox-secrets keys list"
     if key_id == newest:
-        return f"{key_id} is the newest key, with which values are sealed; make the next: devbox-secrets keys rotate"
+        return f"{key_id} is the newest key, which seals new values; create another first: devbox-secrets keys rotate"
     by = sorted(used.get(key_id, ()))
     if not by:
         return None
     more = f" and {len(by) - _NAMED} more" if len(by) > _NAMED else ""
     return (
-        f"{key_id} opens {len(by)} AccountSecret{'s' * (len(by) > 1)}: {', '.join(by[:_NAMED])}{more};"
-        " seal their values again first: those in files with devbox-secrets reseal, others with"
-        " devbox-secrets update NAME; the operator does so with the gateway's"
+        f"{key_id} is in use by {len(by)} AccountSecret{'s' * (len(by) > 1)}: {', '.join(by[:_NAMED])}{more};"
+        " reseal values in files with devbox-secrets reseal, and set others again with devbox-secrets update NAME;"
+        " the operator reseals values from the gateway"
     )
 
 
 async def _used(client: Client) -> dict[str, list[str]]:
-    """Name the AccountSecrets of the whole cluster by the key that they are sealed with."""
+    """Return the names of all AccountSecrets by the id of the key that they are sealed with."""
     used: dict[str, list[str]] = {}
     pairs, _ = await client.list_all(ALL_ACCOUNT_SECRETS_PATH, _key_and_name)
     for key_id, name in pairs:
@@ -236,13 +236,13 @@ async def _used(client: Client) -> dict[str, list[str]]:
 
 
 def _key_and_name(body: Body) -> tuple[str, str]:
-    # By the text alone: a sealed value that is damaged names its key all the same; one that is no text names none.
+    # Only by the text, because a damaged sealed value names its key, too.
     _, _, rest = AccountSecret.parse(body).spec.sealed.partition(".")
     return rest.partition(".")[0], f"{body['metadata']['namespace']}/{body['metadata']['name']}"
 
 
 async def _other_than(before: str | None, store: KeyStore) -> str:
-    """Wait until another public key is the newest, and give its id."""
+    """Wait until another public key is the newest, and return its id."""
     while True:
         newest = (await store.read_public()).get("newest")
         if newest and newest != before:
@@ -273,7 +273,7 @@ async def _write(
     namespace: str,
     decide: Callable[[StoredKeys], Awaitable[Mapping[str, SecretBytes | None]]],
 ) -> dict[str, SecretBytes | None]:
-    """Change the keys' Secret in the state that was decided on; give what was changed as it was before."""
+    """Change the Secret of the keys, and return the previous contents of the changed entries."""
     store = KeyStore(client, namespace)
     for _ in range(_ATTEMPTS):
         stored = await _read(store, namespace)
@@ -281,39 +281,39 @@ async def _write(
         if not entries:
             return {}
         try:
-            with _rights("patch" if stored.resource_version else "create and patch", namespace):
+            with _permission("patch" if stored.resource_version else "create and patch", namespace):
                 await store.write(stored, entries)
         except Conflict:
             continue
         return {name: stored.entries.get(name) for name in entries}
-    raise Conflict(f"others keep changing {_SECRET} in {namespace}; try again")
+    raise Conflict(f"{_SECRET} in {namespace} is being changed by others; run the command again")
 
 
 async def _read(store: KeyStore, namespace: str) -> StoredKeys:
-    """Read the Secret, where devbox-secrets is installed: the Secret itself may not exist."""
-    with _rights("get", namespace):
+    """Read the Secret. It may not exist, so check that devbox-secrets is installed."""
+    with _permission("get", namespace):
         stored = await store.read()
     if not stored.resource_version:
-        with _rights("get", namespace, _CONFIGMAP):
+        with _permission("get", namespace, _CONFIGMAP):
             await store.read_public()
     return stored
 
 
 def _no_key_yet(namespace: str) -> InvalidKey:
     return InvalidKey(
-        f"there is no sealing key in the namespace {namespace} yet; the operator makes it when"
-        f" it starts, unless keys were lost: devbox-secrets check"
+        f"there is no sealing key in the namespace {namespace}. The operator creates one at its first start. If keys"
+        " were lost, restore them. For details: devbox-secrets check"
     )
 
 
 @contextmanager
-def _rights(verb: str, namespace: str, what: str = _SECRET) -> Iterator[None]:
-    """Say what is needed where the API server refuses."""
+def _permission(verb: str, namespace: str, what: str = _SECRET) -> Iterator[None]:
+    """Add the required permission to a Forbidden error, and the option to a NotFound error."""
     try:
         yield
     except Forbidden as error:
-        raise Forbidden(f"{error}; this needs the right to {verb} {what} in {namespace}") from None
+        raise Forbidden(f"{error}; you need permission to {verb} {what} in {namespace}") from None
     except NotFound as error:
         raise NotFound(
-            f"{error}; is devbox-secrets installed in {namespace}? --operator-namespace names another place"
+            f"{error}; if devbox-secrets isn't installed in {namespace}, pass --operator-namespace"
         ) from None

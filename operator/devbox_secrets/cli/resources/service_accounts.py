@@ -12,10 +12,10 @@ from devbox_secrets.api.names import CLI_FIELD_MANAGER, MANAGED_BY_LABEL, NAMESP
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN
 from devbox_secrets.errors import APIError, Conflict, Forbidden, InvalidName, KeyTooWide, NotFound, NotOurs
 
-if TYPE_CHECKING:  # the options of `apikey` are read from here, before anything is connected
+if TYPE_CHECKING:  # the options of `apikey` import this module, and most uses need no client
     from devbox_secrets.kube.client import Body, Client
 
-#: The label's value on a ServiceAccount or RoleBinding that we created, and may delete with the key.
+#: The label's value on ServiceAccounts and RoleBindings that `create` created and `delete` can delete.
 _MANAGED_BY = CLI_FIELD_MANAGER
 GATEWAY = "devbox-secrets-gateway"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -24,7 +24,7 @@ _PAGE = 250
 
 
 class Role(StrEnum):
-    """What a key may do with an account's secrets."""
+    """The permissions of a key on an account's secrets."""
 
     EDIT = "edit"
     VIEW = "view"
@@ -37,7 +37,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Key:
-    """A token, and until when it lasts."""
+    """A token and its expiration time."""
 
     token: str = field(repr=False)
     expires: str
@@ -46,7 +46,7 @@ class Key:
 
 @dataclass(frozen=True)
 class ServiceAccount:
-    """A ServiceAccount, by its names; it may not exist yet."""
+    """A ServiceAccount, which may not exist yet."""
 
     client: "Client" = field(repr=False)
     account: str
@@ -54,27 +54,27 @@ class ServiceAccount:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(OBJECT_NAME_PATTERN, self.name, re.ASCII):
-            # What was given in the name's place may be a token: it isn't repeated.
-            raise InvalidName("that can't be a ServiceAccount's name: use small letters, digits, - and ., such as ci")
+            # The text may be a token that was passed by mistake, so the message doesn't repeat it.
+            raise InvalidName("invalid ServiceAccount name; use lowercase letters, digits, - and ., such as ci")
 
     async def issue(self, seconds: int) -> Key:
-        """Have the API server make a token.
+        """Request a token from the API server.
 
         Raises:
-            NotFound: there is no such ServiceAccount.
-            APIError: the caller may not, or the API server refuses.
+            NotFound: the ServiceAccount doesn't exist.
+            APIError: the request failed.
         """
         body = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {"expirationSeconds": seconds},
         }
-        async with _sentences(
+        async with _messages(
             {
                 NotFound: NotFound(f"the account {self.account} has no ServiceAccount {self.name}"),
                 Forbidden: Forbidden(
-                    f"you may not make tokens of ServiceAccounts in {self.account}: have someone do it who has"
-                    " Kubernetes' role edit or admin there"
+                    f"you don't have permission to create ServiceAccount tokens in {self.account}; ask someone with the"
+                    " ClusterRole edit or admin there"
                 ),
             }
         ):
@@ -83,61 +83,61 @@ class ServiceAccount:
         return Key(status["token"], status["expirationTimestamp"], issued["spec"]["expirationSeconds"])
 
     async def create(self, role: Role | None) -> list[str]:
-        """Create it and bind its role, unless they exist; give a sentence for each thing that was done.
+        """Create the ServiceAccount and its RoleBinding unless they exist, and return a message for each.
 
-        Without a role, it keeps the one that it has, or gets `edit`.
+        Without a role, it keeps its existing role, or gets `edit`.
 
-        The binding comes first: someone who may not give the role leaves nothing behind.
+        The binding is created first, so that a caller who can't bind the role leaves nothing behind.
 
         Raises:
-            NotFound: the cluster has no such role, or no such namespace.
-            NotOurs: someone else has a RoleBinding of the name that it would have.
-            KeyTooWide: it exists, and may do more than the role.
-            APIError: the caller may not, or the API server refuses.
+            NotFound: the role or the namespace doesn't exist.
+            NotOurs: the name of the RoleBinding is already in use.
+            KeyTooWide: the ServiceAccount exists and has more permissions than the role.
+            APIError: a request failed.
         """
         bound = {each["roleRef"]["name"]: each["metadata"]["name"] for each in await self._bindings()}
         if role is Role.VIEW and (binding := bound.get(Role.EDIT.cluster_role)):
             raise KeyTooWide(
-                f"{self.name} in {self.account} may write secrets, by the RoleBinding {binding}: give a key that may"
-                " only read another name, or delete that RoleBinding"
+                f"{self.name} in {self.account} can edit secrets because of the RoleBinding {binding}; use another"
+                " name for a view-only key, or delete that RoleBinding"
             )
         done = []
         wanted = role or (None if bound else Role.EDIT)
         if wanted and wanted.cluster_role not in bound:
             await self._bind(wanted)
-            done.append(f"{self.name} has the role {wanted.cluster_role} in {self.account} now")
+            done.append(f"bound {wanted.cluster_role} to serviceaccount/{self.name} in {self.account}")
         try:
             body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": self._metadata(self.name)}
             await self.client.request("POST", self._collection, body=body, quote=True)
-            done.append(f"serviceaccount/{self.name} created in {self.account}")
+            done.append(f"created serviceaccount/{self.name} in {self.account}")
         except Conflict:
             pass  # it already exists
         return done
 
     async def find(self) -> str:
-        """Give its uid, where `create` created it.
+        """Return the uid of the ServiceAccount, if `create` created it.
 
         Raises:
             NotFound: it doesn't exist.
-            NotOurs: someone else created it.
-            APIError: it can't be read.
+            NotOurs: it wasn't created by `create`.
+            APIError: the request failed.
         """
-        gone = NotFound(f"the account {self.account} has no ServiceAccount {self.name}, and so no valid keys of it")
-        async with _sentences({NotFound: gone}):
+        gone = NotFound(f"the account {self.account} has no ServiceAccount {self.name}, so it has no valid keys")
+        async with _messages({NotFound: gone}):
             metadata = (await self.client.request("GET", self._path))["metadata"]
         if (metadata.get("labels") or {}).get(MANAGED_BY_LABEL) != _MANAGED_BY:
             raise NotOurs(
-                f"the ServiceAccount {self.name} in {self.account} wasn't created by apikey create, and may have"
-                " other uses: delete it yourself, or remove its RoleBinding"
+                f"the ServiceAccount {self.name} in {self.account} wasn't created by apikey create and may have other"
+                " uses; delete it or its RoleBinding with kubectl"
             )
         uid: str = metadata["uid"]
         return uid
 
     async def delete(self, uid: str) -> None:
-        """Delete it, and the bindings that `create` created: all of its tokens end.
+        """Delete the ServiceAccount and the bindings that `create` created, which invalidates all its tokens.
 
         Raises:
-            APIError: the caller may not, or it is another one by now.
+            APIError: a request failed, or the ServiceAccount was replaced.
         """
         await self.client.request("DELETE", self._path, body={"preconditions": {"uid": uid}}, quote=True)
         for each in await self._bindings():
@@ -145,7 +145,7 @@ class ServiceAccount:
                 await self.client.request("DELETE", f"{self._rolebindings}/{each['metadata']['name']}", quote=True)
 
     async def other_home(self) -> str | None:
-        """Name the account that a label gives its namespace to; None where there is none, or it can't be read."""
+        """Return the account that the namespace's label names, if it is another one and can be read."""
         try:
             namespace = await self.client.request("GET", f"{NAMESPACES_PATH}/{self.account}")
         except APIError:
@@ -169,21 +169,21 @@ class ServiceAccount:
         return {"name": name, "namespace": self.account, "labels": {MANAGED_BY_LABEL: _MANAGED_BY}}
 
     async def _bindings(self) -> "list[Body]":
-        """Read the RoleBindings by which it has one of the chart's roles."""
+        """Read the RoleBindings that bind one of the chart's roles to it."""
         subject = {"kind": "ServiceAccount", "name": self.name, "namespace": self.account}
-        async with _sentences({Forbidden: self._may_not_bind()}):
+        async with _messages({Forbidden: self._cannot_bind()}):
             bindings = await _role_bindings(self.client, self.account)
             return [each for each in bindings if subject in (each.get("subjects") or ())]
 
     async def _bind(self, role: Role) -> None:
-        missing = NotFound(f"this cluster has no ClusterRole {role.cluster_role}: install the chart, which makes it")
+        missing = NotFound(f"the ClusterRole {role.cluster_role} doesn't exist; install the chart, which creates it")
         try:
-            # Checked first, since a cluster administrator can bind a role that doesn't exist.
+            # Check first, because a cluster administrator can bind a role that doesn't exist.
             await self.client.request("GET", f"{_RBAC}/clusterroles/{role.cluster_role}")
         except NotFound:
             raise missing from None
         except Forbidden:
-            pass  # the API server looks for the role when it's bound
+            pass  # the API server checks the role when it is bound
         name = f"{self.name}-{role.cluster_role}"
         body = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -192,19 +192,19 @@ class ServiceAccount:
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role.cluster_role},
             "subjects": [{"kind": "ServiceAccount", "name": self.name, "namespace": self.account}],
         }
-        taken = NotOurs(f"the RoleBinding {name} in {self.account} is for something else: give the key another name")
+        taken = NotOurs(f"the RoleBinding {name} in {self.account} is already in use; choose another name for the key")
         try:
-            async with _sentences({Forbidden: self._may_not_bind(), Conflict: taken}):
+            async with _messages({Forbidden: self._cannot_bind(), Conflict: taken}):
                 await self.client.request("POST", self._rolebindings, body=body, quote=True)
         except NotFound as error:
             if error.details.get("kind") == "namespaces":
                 raise NotFound(f"there is no namespace {self.account}") from None
             raise missing from None
 
-    def _may_not_bind(self) -> Forbidden:
+    def _cannot_bind(self) -> Forbidden:
         return Forbidden(
-            f"you may not see or give roles in {self.account}: have an admin of that namespace do this once, or a"
-            " cluster administrator where the chart has rbac.aggregate=false; later keys don't need that"
+            f"you don't have permission to read or create RoleBindings in {self.account}; ask an admin of the namespace"
+            " to create the first key (a cluster administrator if the chart has rbac.aggregate=false)"
         )
 
 
@@ -215,14 +215,14 @@ class Listed:
     name: str
     created: str
     role: str | None
-    """The roles that it has, empty for none; None where they can't be seen."""
+    """Its roles, empty if it has none; None if the caller can't see them."""
 
 
 async def list_ours(client: "Client", account: str) -> list[Listed]:
-    """List the ServiceAccounts that `create` created, by name.
+    """List the ServiceAccounts that `create` created, sorted by name.
 
     Raises:
-        APIError: they can't be read.
+        APIError: the request failed.
     """
     path = f"{NAMESPACES_PATH}/{account}/serviceaccounts"
     query = {"labelSelector": f"{MANAGED_BY_LABEL}={_MANAGED_BY}"}
@@ -235,7 +235,7 @@ async def list_ours(client: "Client", account: str) -> list[Listed]:
 
 
 async def _roles(client: "Client", account: str) -> dict[str, set[str]] | None:
-    """Read which of the chart's roles a namespace's ServiceAccounts have there; None where the caller may not."""
+    """Read the chart's roles that a namespace's ServiceAccounts have; None if the caller can't read RoleBindings."""
     roles: dict[str, set[str]] = {}
     try:
         bindings = await _role_bindings(client, account)
@@ -253,7 +253,7 @@ def _rolebindings_path(account: str) -> str:
 
 
 async def _role_bindings(client: "Client", account: str) -> "list[Body]":
-    """Read a namespace's RoleBindings that give one of the chart's roles."""
+    """Read a namespace's RoleBindings that bind one of the chart's roles."""
     ours = [("ClusterRole", role.cluster_role) for role in Role]
     return [
         each
@@ -264,7 +264,7 @@ async def _role_bindings(client: "Client", account: str) -> "list[Body]":
 
 
 async def base_url(client: "Client", namespace: str) -> str | None:
-    """Give the gateway's address inside the cluster; None where it has no Service, or that can't be read."""
+    """Return the gateway's address inside the cluster, or None if its Service can't be read."""
     try:
         service = await client.request("GET", f"{NAMESPACES_PATH}/{namespace}/services/{GATEWAY}")
     except APIError:
@@ -277,11 +277,11 @@ async def base_url(client: "Client", namespace: str) -> str | None:
 
 
 @asynccontextmanager
-async def _sentences(errors: Mapping[type[APIError], Exception]) -> AsyncIterator[None]:
-    """Raise, in the place of an error of one of these classes, what a person can act on."""
+async def _messages(errors: Mapping[type[APIError], Exception]) -> AsyncIterator[None]:
+    """Replace errors of these classes with errors that tell the user what to do."""
     try:
         yield
     except APIError as error:
-        if sentence := errors.get(type(error)):
-            raise sentence from None
+        if replacement := errors.get(type(error)):
+            raise replacement from None
         raise
