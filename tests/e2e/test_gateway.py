@@ -242,7 +242,7 @@ def test_check_tells_whether_it_serves(door: Door) -> None:
         door.cluster.kubectl("delete", *replicas(door.cluster), f"-n{NAMESPACE}", "--wait=false")
         deployment = (f"deployment/{NAME}", f"-n{NAMESPACE}")
         door.cluster.kubectl("wait", *deployment, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
-        assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+        assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
     finally:
         door.cluster.kubectl("delete", *quota)
     door.cluster.kubectl("rollout", "status", *deployment, "--timeout=60s")

@@ -148,7 +148,7 @@ def test_then_an_admin_of_a_namespace_is_told_who_can_give_a_key(cluster: Contro
     until("jane is admin", lambda: cluster.kubectl(*may, kubeconfig=jane, check=False).returncode == 0)
     refused = command(jane, "apikey", "create", "ci", *here)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "a cluster administrator where the chart has rbac.aggregate=false" in refused.stderr
+    assert "a cluster administrator if the chart has rbac.aggregate=false" in refused.stderr
     assert command(cluster.kubeconfig, "apikey", "create", "ci", *here).returncode == 0
     assert command(jane, "apikey", "create", "ci", *here).stdout.startswith("ey")
 

@@ -71,7 +71,7 @@ def test_applying_again_tells_what_changed_and_keeps_what_is_not_given(
     done(account, *again, "--description", "for CI", "--rotate-after", "90d", value=b"one")
     told = done(account, *again, "--rotate-after", "30d", value=b"two").splitlines()
     assert told[0] == f"accountsecret.devbox-secrets.dev/token changed in {account.name}: TOKEN"
-    assert told[1] == f"  sealed: a new text, with the key {account.key.id} (before: {account.key.id})"
+    assert told[1] == f"  sealed: new value, key {account.key.id} (was {account.key.id})"
     assert told[2:] == ["  rotateAfter: '90d' → '30d'"]
     account.holds({"TOKEN": b"two"})
     told = done(account, *again, "--description", "", "--rotate-after", "", value=b"three").splitlines()
@@ -121,8 +121,8 @@ def test_before_a_value_is_asked_for_it_is_told_that_the_cluster_is_not_one_of_o
         result = command(other.kubeconfig, "seal", "TOKEN", "--apply", "-n", "default")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "devbox-secrets: this cluster knows no AccountSecrets: devbox-secrets isn't installed there,"
-        " or it's another one\n"
+        "devbox-secrets: the cluster has no AccountSecrets resource; install devbox-secrets,"
+        " or select another context\n"
     )
 
 
@@ -154,7 +154,7 @@ def test_list_shows_the_account_s_variables_and_whether_devboxes_get_them(accoun
 
 def test_an_account_without_secrets_is_told_how_to_have_one(account: Account) -> None:
     assert done(account, "list") == (
-        f"The account {account.name} has no secrets yet: devbox-secrets set NAME -n {account.name}\n"
+        f"The account {account.name} has no secrets. Create one: devbox-secrets set NAME -n {account.name}\n"
     )
     assert json.loads(done(account, "list", "-o", "json")) == []
 
@@ -178,8 +178,7 @@ def test_a_secret_that_is_not_there_is_told_with_the_way_to_see_those_that_are(
     account: Account, words: tuple[str, ...], name: str
 ) -> None:
     assert refused(account, *words, name, value=b"one") == (
-        f"the account {account.name} has no AccountSecret of that name; see those it has:"
-        f" devbox-secrets list -n {account.name}"
+        f"the account {account.name} has no such secret; list its secrets with: devbox-secrets list -n {account.name}"
     )
 
 
@@ -187,7 +186,7 @@ def test_of_two_with_the_same_variable_one_is_named_by_its_own_name(account: Acc
     account.put("TOKEN", b"one", name="older")
     account.put("TOKEN", b"two", name="younger")
     assert refused(account, "delete", "TOKEN", "--yes") == (
-        f"TOKEN has 2 AccountSecrets in the account {account.name}: older, younger; say which by that name"
+        f"TOKEN has 2 AccountSecrets in the account {account.name}: older, younger; pass one of these names"
     )
     done(account, "delete", "older", "--yes")
     account.holds({"TOKEN": b"two"})
@@ -225,7 +224,7 @@ def test_delete_takes_the_variable_away(account: Account) -> None:
 def test_nothing_is_deleted_where_nobody_can_be_asked(account: Account) -> None:
     account.put("TOKEN", b"one")
     sentence = refused(account, "delete", "TOKEN")
-    assert sentence == "there is no terminal to ask at: pass --yes to delete TOKEN"
+    assert sentence == "stdin is not a terminal; pass --yes to delete TOKEN"
     assert stored(account, "token")
 
 
@@ -241,7 +240,7 @@ def test_at_a_terminal_delete_asks(account: Account, answer: bytes, code: int) -
     os.close(slave)
     os.close(master)
     assert result.returncode == code
-    assert result.stderr.startswith(f"Delete TOKEN (token) of the account {account.name}? [y/N]:".encode())
+    assert result.stderr.startswith(f"Delete TOKEN (token) from the account {account.name}? [y/N]:".encode())
     if code:
         assert stored(account, "token")
     else:

@@ -66,8 +66,8 @@ def test_an_admin_of_the_namespace_makes_a_key_that_works(account: Account, rest
     done = run(account, "create", "ci", kubeconfig=person(account, "admin"))
     key = key_of(done)
     assert done.stderr.splitlines()[:2] == [
-        f"devbox-secrets: ci has the role devbox-secrets-edit in {account.name} now",
-        f"devbox-secrets: serviceaccount/ci created in {account.name}",
+        f"devbox-secrets: bound devbox-secrets-edit to serviceaccount/ci in {account.name}",
+        f"devbox-secrets: created serviceaccount/ci in {account.name}",
     ]
     with rest.client(key) as api:
         until("the API server knows of the binding", lambda: api.get("/v1/secrets").is_success)
@@ -103,8 +103,8 @@ def test_a_key_with_the_role_view_only_reads(account: Account, rest: Gateway) ->
 def test_a_key_that_may_write_is_never_given_as_one_that_only_reads(account: Account) -> None:
     key_of(run(account, "create", "ci"))
     assert sentence(run(account, "create", "ci", "--role", "view")) == (
-        f"ci in {account.name} may write secrets, by the RoleBinding ci-devbox-secrets-edit: give a key that may only"
-        " read another name, or delete that RoleBinding"
+        f"ci in {account.name} can edit secrets because of the RoleBinding ci-devbox-secrets-edit; use another"
+        " name for a view-only key, or delete that RoleBinding"
     )
 
 
@@ -166,7 +166,7 @@ def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> No
     os.close(master)
     assert done.returncode == 0
     assert claims(shown.strip())
-    assert b"it stays on this screen" in done.stderr
+    assert b"the key is visible in this terminal" in done.stderr
     assert shown.strip().encode() not in done.stderr
 
 
@@ -176,15 +176,15 @@ def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> No
 def test_who_may_not_make_tokens_is_told_who_may(account: Account) -> None:
     told = sentence(run(account, "create", "editor", kubeconfig=person(account, "view")))
     assert told == (
-        f"you may not make tokens of ServiceAccounts in {account.name}: have someone do it who has Kubernetes' role"
-        " edit or admin there"
+        f"you don't have permission to create ServiceAccount tokens in {account.name}; ask someone with the"
+        " ClusterRole edit or admin there"
     )
     key_of(run(account, "create", "editor", kubeconfig=person(account, "edit")))
 
 
 def test_who_may_not_give_roles_leaves_nothing_behind(account: Account) -> None:
     told = sentence(run(account, "create", "ci", kubeconfig=person(account, "edit")))
-    assert told.startswith(f"you may not see or give roles in {account.name}: have an admin of that namespace")
+    assert told.startswith(f"you don't have permission to read or create RoleBindings in {account.name}; ask an admin")
     assert account.controlplane.kubectl("get", "serviceaccount", "ci", "-n", account.name, check=False).returncode
 
 
@@ -194,7 +194,7 @@ def test_a_cluster_without_the_role_is_told_so_to_everyone(tmp_path: Path) -> No
         for kubeconfig in (it.kubeconfig, it.user_kubeconfig("jane")):
             told = command(kubeconfig, "apikey", "create", "ci", "-n", "default")
             assert sentence(told) == (
-                "this cluster has no ClusterRole devbox-secrets-edit: install the chart, which makes it"
+                "the ClusterRole devbox-secrets-edit doesn't exist; install the chart, which creates it"
             )
         assert it.kubectl("get", "rolebinding", "-n", "default", "-o", "name").stdout.split() == [
             "rolebinding.rbac.authorization.k8s.io/admin"
@@ -210,7 +210,7 @@ def test_a_binding_of_the_same_name_that_is_someone_else_s_is_left_alone(account
     binding = ("create", "rolebinding", "ci-devbox-secrets-edit", "--clusterrole=view", "--user=jane")
     account.controlplane.kubectl(*binding, "-n", account.name)
     assert sentence(run(account, "create", "ci")) == (
-        f"the RoleBinding ci-devbox-secrets-edit in {account.name} is for something else: give the key another name"
+        f"the RoleBinding ci-devbox-secrets-edit in {account.name} is already in use; choose another name for the key"
     )
 
 
@@ -221,7 +221,7 @@ def test_a_shorter_key_than_was_asked_for_is_told(account: Account) -> None:
         done = command(it.user_kubeconfig("jane"), "apikey", "create", "ci", "-n", "default", "--duration=90d")
     found = claims(key_of(done))
     assert found["exp"] - found["iat"] == 7200
-    assert done.stderr.endswith("Z, which is the longest that the API server gives\n")
+    assert done.stderr.endswith("Z (the API server's maximum)\n")
 
 
 def test_a_member_namespace_is_told_to_be_no_home(account: Account) -> None:
@@ -232,15 +232,15 @@ def test_a_member_namespace_is_told_to_be_no_home(account: Account) -> None:
 
 
 WRONG = {
-    "too short": (["create", "ci", "--duration", "9m"], 1, "9m is too short: a key is valid for at least 10m"),
+    "too short": (["create", "ci", "--duration", "9m"], 1, "9m is too short; the minimum is 10m"),
     "no duration": (["create", "ci", "--duration", "soon"], 1, "'soon' isn't a number of days, hours or minutes"),
     "longer than the API server takes": (
         ["create", "editor", "--duration", "99999d"],
         1,
         "may not specify a duration larger",
     ),
-    "no name of a ServiceAccount": (["create", "ghp_0123"], 1, "that can't be a ServiceAccount's name"),
-    "another path": (["create", "../secrets"], 1, "that can't be a ServiceAccount's name"),
+    "no name of a ServiceAccount": (["create", "ghp_0123"], 1, "invalid ServiceAccount name"),
+    "another path": (["create", "../secrets"], 1, "invalid ServiceAccount name"),
     "another role": (["create", "ci", "--role", "admin"], 2, "admin"),
 }
 
@@ -258,7 +258,7 @@ def test_it_declines_with_a_sentence_for(what: str, account: Account) -> None:
 
 
 def test_who_has_keys_is_listed_with_their_roles(account: Account) -> None:
-    assert run(account, "list").stdout.startswith(f"The account {account.name} has no API keys yet: ")
+    assert run(account, "list").stdout.startswith(f"The account {account.name} has no API keys. Create one: ")
     key_of(run(account, "create", "ci"))
     key_of(run(account, "create", "watcher", "--role", "view"))
     lines = [line.split() for line in run(account, "list").stdout.splitlines()]
@@ -273,7 +273,7 @@ def test_revoked_keys_are_nobody_s_and_what_was_made_is_gone(account: Account, r
         until("it may read", lambda: api.get("/v1/secrets").is_success)
         done = run(account, "revoke", "ci", "--yes")
         assert (done.returncode, done.stdout, done.stderr) == (
-            0, "", f"devbox-secrets: the keys of {account.name}/ci are revoked\n",
+            0, "", f"devbox-secrets: revoked all keys of {account.name}/ci\n",
         )  # fmt: skip
 
         def refused() -> httpx.Response | None:
@@ -294,5 +294,5 @@ def test_what_someone_else_made_is_not_deleted(account: Account) -> None:
 def test_nothing_is_revoked_where_nobody_says_yes(account: Account) -> None:
     key_of(run(account, "create", "ci"))
     told = sentence(run(account, "revoke", "ci"))
-    assert told == "there is no terminal to ask at: pass --yes to revoke the keys of ci"
+    assert told == "stdin is not a terminal; pass --yes to revoke the keys of ci"
     assert token(account.controlplane, account.name, "ci")

@@ -21,7 +21,7 @@ WELL = {
     "sealing key", "key readers", "synced", "namespaces", "account Secrets", "devboxes",
 }  # fmt: skip
 BOUND = (
-    "bound to pods with devbox-secrets.dev/devbox,devbox-secrets.dev/devbox notin (false)"
+    "selects pods that match devbox-secrets.dev/devbox,devbox-secrets.dev/devbox notin (false)"
     " or agents.x-k8s.io/sandbox-name-hash"
 )
 
@@ -72,10 +72,10 @@ def test_all_is_well_but_encryption_which_can_not_be_told(cluster: ControlPlane,
     found = check(cluster, code=0)
     assert levels(found, "ok") == WELL
     assert levels(found, "warning") == {"encryption"}
-    assert found["encryption"][1].startswith("can't be told: kube-apiserver is no pod here; see to it")
+    assert found["encryption"][1].startswith("unknown, because kube-apiserver doesn't run as a pod; make sure")
     assert found["injection"][1] == BOUND
     assert found["operator"][1] == "2 of 2 replicas are ready"
-    assert found["key readers"][1] == "the operator and the cluster's administrators alone"
+    assert found["key readers"][1] == "only the operator and cluster administrators"
 
 
 def test_strictly_a_warning_counts(cluster: ControlPlane, running: Operator) -> None:
@@ -84,7 +84,7 @@ def test_strictly_a_warning_counts(cluster: ControlPlane, running: Operator) -> 
 
 def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
     lines = command(cluster.kubeconfig, "check").stdout.splitlines()
-    assert lines[0].split() == ["LEVEL", "CHECK", "FOUND"]
+    assert lines[0].split() == ["LEVEL", "CHECK", "DETAILS"]
     assert lines[1].split()[:4] == ["ok", "API", "server", "Kubernetes"]
 
 
@@ -104,7 +104,7 @@ def test_a_policy_that_is_not_there_or_not_bound_is_an_error(
     with changed(cluster, *what):
         found = check(cluster, code=3)
     assert levels(found, "error") == {line}
-    assert "install the chart again" in found[line][1]
+    assert "reinstall the chart" in found[line][1]
 
 
 def test_an_operator_that_is_not_there_is_an_error_with_the_place_looked_at(
@@ -113,7 +113,7 @@ def test_an_operator_that_is_not_there_is_an_error_with_the_place_looked_at(
     found = check(cluster, "--operator-namespace=elsewhere", code=3)
     assert levels(found, "error") == {"operator", "lease", "sealing key"}
     assert found["operator"][1] == (
-        "no Deployment devbox-secrets in elsewhere: install the chart, or name its --operator-namespace"
+        "no Deployment devbox-secrets in elsewhere; install the chart, or pass --operator-namespace"
     )
 
 
@@ -123,9 +123,9 @@ def test_replicas_that_are_not_ready_and_other_versions_are_told(cluster: Contro
     cluster.kubectl("label", *at, "app.kubernetes.io/version=0.0.9", "--overwrite")
     until("the third has no kubelet", lambda: get(cluster, *at)["status"].get("unavailableReplicas") == 1)
     found = check(cluster, code=0)
-    assert found["operator"] == ["warning", f"2 of 3 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    assert found["operator"] == ["warning", f"2 of 3 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
     assert found["versions"][0] == "warning"
-    assert found["versions"][1].startswith("the installation is 0.0.9, this command ")
+    assert found["versions"][1].startswith("the operator is 0.0.9, but this client is ")
     cluster.kubectl("scale", *at, "--replicas=2")
     install(cluster)
 
@@ -134,9 +134,9 @@ def test_a_gateway_that_is_installed_is_checked(cluster: ControlPlane, running: 
     gateway = ("deployment", "devbox-secrets-gateway", "-n", NAMESPACE)
     cluster.kubectl("create", *gateway, "--image=gateway")
     found = check(cluster, code=3)
-    assert found["gateway"] == ["error", f"0 of 1 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    assert found["gateway"] == ["error", f"0 of 1 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
     cluster.kubectl("scale", *gateway, "--replicas=0")
-    assert check(cluster, code=0)["gateway"] == ["warning", "has 0 replicas: its clients get no answer"]
+    assert check(cluster, code=0)["gateway"] == ["warning", "scaled to 0 replicas: it doesn't serve requests"]
     cluster.kubectl("delete", *gateway)
 
 
@@ -145,12 +145,13 @@ def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
         install(alone)
         assert check(alone, code=3)["lease"] == [
             "error",
-            f"nobody holds the Lease devbox-secrets, so nothing is written: kubectl get pods -n {NAMESPACE}",
+            "no replica holds the Lease devbox-secrets, so changes don't reach devboxes; check:"
+            f" kubectl get pods -n {NAMESPACE}",
         ]
         spec = {"holderIdentity": "box-1", "renewTime": "2026-01-01T00:00:00.000000Z"}
         patch = ("patch", "lease", "devbox-secrets", "-n", NAMESPACE, "--type=merge")
         alone.kubectl(*patch, "--patch", json.dumps({"spec": spec}))
-        assert check(alone, code=3)["lease"][1].startswith("box-1 renewed the Lease ")
+        assert check(alone, code=3)["lease"][1].startswith("box-1 last renewed the Lease ")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_clashes_and_what_is_not_synced_are_told(cluster: ControlPlane, running:
     account = Account.of(cluster, "clash")
     cluster.kubectl("create", "secret", "generic", "devbox-account-secrets", "-n", "clash")
     account.is_ready(account.put("TOKEN", b"1"), "NotOwned")
-    told = "1 NotOwned: clash/token; why: devbox-secrets status NAME -n ACCOUNT"
+    told = "1 NotOwned: clash/token; for details: devbox-secrets status NAME -n ACCOUNT"
     assert check(cluster, code=0)["not synced"] == ["warning", told]
     assert check(cluster, "--strict", code=3)["not synced"] == ["warning", told]
     assert "not synced" not in check(cluster, "-n", "default", "--tenants", code=0)
@@ -199,7 +200,7 @@ def test_what_the_operator_has_not_looked_at_yet_is_nobody_s_mistake(cluster: Co
     os.kill(running.component.pid, signal.SIGSTOP)
     try:
         account.put("TOKEN", b"1")
-        told = "1 Pending: early/token; why: devbox-secrets status NAME -n ACCOUNT"
+        told = "1 Pending: early/token; for details: devbox-secrets status NAME -n ACCOUNT"
         assert check(cluster, "--tenants", code=0)["not synced"] == ["warning", told]
     finally:
         os.kill(running.component.pid, signal.SIGCONT)
@@ -209,7 +210,7 @@ def test_what_the_operator_has_not_looked_at_yet_is_nobody_s_mistake(cluster: Co
 def test_an_account_that_is_no_home_is_told(cluster: ControlPlane, running: Operator) -> None:
     namespace(cluster, "lost", **{ACCOUNT: "nowhere"})
     assert check(cluster, code=0)["namespaces"][1].startswith(
-        "labelled into an account that is no home: lost → nowhere;"
+        "the label names an account that doesn't exist: lost → nowhere;"
     )
     cluster.kubectl("label", "namespace", "lost", f"{ACCOUNT}-")
 
@@ -227,8 +228,8 @@ def test_devboxes_without_secrets_and_those_that_opted_out_are_told(cluster: Con
     box("in", DEVBOX)
     done = json.loads(command(cluster.kubeconfig, "check", "-o", "json").stdout)
     assert [(each["level"], each["text"]) for each in done if each["check"] == "devboxes"] == [
-        ("ok", "3 run, of which 1 opted out"),
-        ("warning", "1 have no secrets: they were made before the injection was; start them anew: default/early"),
+        ("ok", "3 running, 1 of them opted out"),
+        ("warning", "1 have no secrets because they are older than the installation; recreate them:  default/early"),
     ]
 
 
@@ -236,15 +237,18 @@ def test_what_may_not_be_read_is_a_warning_that_names_the_right(cluster: Control
     found = check(cluster, code=0, kubeconfig=cluster.user_kubeconfig("nobody"))
     assert levels(found, "ok") == {"API server", "AccountSecrets", "sealing key"}
     assert levels(found, "error") == set()
-    assert found["operator"][1] == "can't be told: you may not get deployments.apps in the namespace devbox-secrets"
-    assert found["devboxes"][1] == "can't be told: you may not list pods at the cluster scope"
+    assert (
+        found["operator"][1]
+        == "unknown: you don't have permission to get deployments.apps in the namespace devbox-secrets"
+    )
+    assert found["devboxes"][1] == "unknown: you don't have permission to list pods at the cluster scope"
 
 
 def test_the_webhook_is_injection_too(fallback: Fallback) -> None:
     found = check(fallback.controlplane, code=3)
     assert found["injection"] == ["ok", BOUND]
     # Here it runs, but not as the Deployment's pods.
-    assert found["webhook"] == ["error", f"0 of 2 replicas are ready: kubectl get pods -n {NAMESPACE}"]
+    assert found["webhook"] == ["error", f"0 of 2 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
 
 
 def test_a_cluster_without_us_has_nothing_that_is_well(tmp_path: Path) -> None:

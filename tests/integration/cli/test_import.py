@@ -71,11 +71,11 @@ NO_NAME = (
     "invalid name of an environment variable: use letters, digits and _, not starting with a digit, such as"
     " GITHUB_TOKEN"
 )
-HEADS = ["LINE", "VARIABLE", "WHAT", "NAME, OR WHY"]
-REFUSED = [
-    ["5", "PATH", "refused", RESERVED],
-    ["6", "?", "refused", NO_NAME],
-    ["7", "TWICE", "refused", "line 8 sets it again, and counts"],
+HEADS = ["LINE", "VARIABLE", "RESULT", "DETAILS"]
+REJECTED = [
+    ["5", "PATH", "rejected", RESERVED],
+    ["6", "?", "rejected", NO_NAME],
+    ["7", "TWICE", "rejected", "overridden by line 8"],
 ]
 
 
@@ -86,7 +86,7 @@ def table(what: str, *names: str) -> list[list[str]]:
         HEADS,
         ["2", "GITHUB_TOKEN", what, github],
         ["3", "DB", what, db],
-        *REFUSED,
+        *REJECTED,
         ["8", "TWICE", what, twice],
     ]
 
@@ -94,7 +94,7 @@ def table(what: str, *names: str) -> list[list[str]]:
 def test_every_line_is_applied_or_refused_with_the_reason(desk: Desk) -> None:
     assert desk.lines("--apply") == [
         *table("created", "github-token", "db", "twice"),
-        [f"In the account {desk.account.name}: 3 created, 3 refused."],
+        [f"Account {desk.account.name}: 3 created, 3 rejected."],
     ]
     desk.account.holds(VALUES)
 
@@ -102,8 +102,8 @@ def test_every_line_is_applied_or_refused_with_the_reason(desk: Desk) -> None:
 def test_without_a_word_nothing_is_written_and_it_is_told_what_would_be(desk: Desk) -> None:
     assert desk.lines() == [
         *table("create", "github-token", "db", "twice"),
-        [f"In the account {desk.account.name}: 3 to create, 3 refused."],
-        ["Nothing was changed: pass --apply, --output-dir DIR or -o yaml."],
+        [f"Account {desk.account.name}: 3 to create, 3 rejected."],
+        ["Nothing was changed. To import, pass --apply, --output-dir DIR or -o yaml."],
     ]
     assert desk.nothing_is_stored()
 
@@ -124,9 +124,9 @@ def test_what_the_api_server_refuses_is_told_line_by_line_also_beforehand(desk: 
     desk.account.put("TWICE", b"x", "two")
     for words in ((), ("--apply",)):
         lines = desk.lines(*words)
-        assert lines[2][2] == "refused"
+        assert lines[2][2] == "rejected"
         assert lines[2][3].startswith("Argo CD manages my-db (spec.sealed); change it")
-        assert lines[6][2:] == ["refused", "it has 2 AccountSecrets: one, two"]
+        assert lines[6][2:] == ["rejected", "the variable has 2 AccountSecrets: one, two"]
     assert desk.stored("github-token")
 
 
@@ -139,7 +139,7 @@ def test_who_may_not_write_is_told_at_each_line(desk: Desk) -> None:
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_manifests_are_printed_for_kubectl_and_the_table_beside_them(desk: Desk, form: str) -> None:
-    assert desk.run("-o", form).splitlines()[-1] == f"In the account {desk.account.name}: 3 to create, 3 refused."
+    assert desk.run("-o", form).splitlines()[-1] == f"Account {desk.account.name}: 3 to create, 3 rejected."
     assert desk.nothing_is_stored()
     desk.account.controlplane.kubectl("apply", "-f", "-", input=desk.manifests)
     desk.account.holds(VALUES)
@@ -148,7 +148,7 @@ def test_manifests_are_printed_for_kubectl_and_the_table_beside_them(desk: Desk,
 def test_a_dry_run_asks_the_api_server_and_stores_nothing(desk: Desk) -> None:
     assert desk.lines("--apply", "--dry-run") == [
         *table("create", "github-token", "db", "twice"),
-        [f"In the account {desk.account.name}: 3 to create, 3 refused."],
+        [f"Account {desk.account.name}: 3 to create, 3 rejected."],
         ["Nothing was changed."],
     ]
     assert desk.nothing_is_stored()
@@ -173,7 +173,7 @@ def test_manifests_are_written_into_a_folder_and_kept_the_next_time(desk: Desk) 
 def test_while_a_line_is_damaged_nothing_is_done(desk: Desk, options: list[str]) -> None:
     (desk.folder / ".env").write_text("A=canary\nKEY=-----BEGIN KEY-----\ncanary\ncanary=\n-----END KEY-----\n")
     text = desk.run(*options, code=1)
-    assert "2-5    KEY        damaged   it has BEGIN without END" in text
+    assert "2-5    KEY        damaged   BEGIN without END" in text
     assert desk.nothing_is_stored()
     assert not (desk.folder / "secrets").exists()
 
@@ -182,7 +182,7 @@ def test_the_other_lines_of_a_damaged_file_can_be_applied(desk: Desk) -> None:
     (desk.folder / ".env").write_text("A=canary\nB='canary\nC=canary\n")
     assert desk.lines("--apply", "--keep-going")[1:4] == [
         ["1", "A", "created", "a"],
-        ["2", "B", "damaged", "it isn't NAME=value; a value in quotes needs both of them"],
+        ["2", "B", "damaged", "not NAME=value, or a quote is missing"],
         ["3", "C", "created", "c"],
     ]
     desk.account.holds({"A": b"canary", "C": b"canary"})
@@ -222,7 +222,7 @@ def test_a_file_without_a_broken_line_ends_with_0(desk: Desk) -> None:
     (desk.folder / ".env").write_text("A=1\n")
     assert desk.lines("--apply", code=0)[1] == ["1", "A", "created", "a"]
     (desk.folder / ".env").write_text("# nothing\n")
-    assert desk.lines("--apply", code=0) == [[f"In the account {desk.account.name}: nothing in the file."]]
+    assert desk.lines("--apply", code=0) == [[f"Account {desk.account.name}: no variables in the file."]]
 
 
 def test_standard_input_is_a_file_too(desk: Desk) -> None:
@@ -234,9 +234,9 @@ def test_standard_input_is_a_file_too(desk: Desk) -> None:
     ("arguments", "code", "sentence"),
     [
         (["nowhere"], 1, "nowhere: No such file or directory"),
-        (["--apply", "-o", "yaml"], 1, "choose one of --apply, --output-dir and --output"),
+        (["--apply", "-o", "yaml"], 1, "pass only one of --apply, --output-dir and --output"),
         (["--apply", "--public-key=.env"], 1, ".env: not a public sealing key"),
-        (["binary"], 1, "binary: it isn't UTF-8 text: byte 3 is invalid"),
+        (["binary"], 1, "binary: not UTF-8 text: byte 3 is invalid"),
     ],
 )
 def test_a_wrong_call_is_told(desk: Desk, arguments: list[str], code: int, sentence: str) -> None:

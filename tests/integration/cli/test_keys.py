@@ -110,7 +110,7 @@ def test_keys_are_listed_the_newest_first_with_their_use(controlplane: ControlPl
     )
     assert yaml.safe_load(keys(controlplane, "list", "-o", "yaml").stdout) == rows
     lines = keys(controlplane, "list").stdout.splitlines()
-    assert lines[0].split() == ["KEY", "STATE", "MADE", "ACCOUNTSECRETS"]
+    assert lines[0].split() == ["KEY", "STATE", "CREATED", "ACCOUNTSECRETS"]
     assert lines[2].split() == [old.public.id, "older", _second(old.created), "2"]
 
 
@@ -129,8 +129,8 @@ def test_who_may_read_no_secret_sees_the_public_keys_and_what_is_missing(
         {"id": old.public.id, "state": "older", "created": None, "accountSecrets": None},
     ]
     assert done.returncode == 0
-    assert "you may not list the whole cluster's AccountSecrets" in done.stderr
-    assert "you may not get the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
+    assert "you don't have permission to list AccountSecrets in all namespaces" in done.stderr
+    assert "you don't have permission to get the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
 
 
 # --- rotate
@@ -190,7 +190,7 @@ def test_a_backup_is_for_its_owner_alone_and_never_overwrites(
     before = path.read_text()
     again = keys(controlplane, "backup", str(path), passphrase)
     assert again.returncode == 1
-    assert f"{path} is there already" in again.stderr
+    assert f"{path} already exists" in again.stderr
     assert path.read_text() == before
     to_stdout = keys(controlplane, "backup", "-", passphrase)
     assert json.loads(to_stdout.stdout)["header"]["keys"] == json.loads(before)["header"]["keys"]
@@ -201,7 +201,7 @@ def test_a_backup_needs_a_passphrase_and_a_good_one(controlplane: ControlPlane, 
     path = tmp_path / "backup"
     done = keys(controlplane, "backup", str(path))
     assert done.returncode == 1
-    assert "give it with --passphrase-file" in done.stderr
+    assert "pass the passphrase with --passphrase-file" in done.stderr
     weak = tmp_path / "weak"
     weak.write_text("password")
     done = keys(controlplane, "backup", str(path), f"--passphrase-file={weak}")
@@ -225,16 +225,16 @@ def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane
     where = f"--kubeconfig={controlplane.kubeconfig}"
     typed = f"{PASSPHRASE}\n".encode()
     backing = Terminal([COMMAND, "keys", "backup", str(path), where])
-    backing.answer(b"Passphrase of the backup", typed)
+    backing.answer(b"Backup passphrase", typed)
     backing.answer(b"Repeat for confirmation", typed)
     assert backing.end() == (0, b"")
     assert PASSPHRASE.encode() not in backing.shown
     backing.close()
     restoring = Terminal([COMMAND, "keys", "restore", str(path), where])
-    restoring.answer(b"Passphrase of the backup", typed)
+    restoring.answer(b"Backup passphrase", typed)
     code, said = restoring.end()
     restoring.close()
-    assert (code, said.decode()) == (0, f"{only.public.id} was there, made {_second(only.created)}\n")
+    assert (code, said.decode()) == (0, f"{only.public.id} already exists, created {_second(only.created)}\n")
 
 
 def test_a_restore_adds_what_is_not_there_and_removes_nothing(
@@ -251,8 +251,8 @@ def test_a_restore_adds_what_is_not_there_and_removes_nothing(
     done = keys(controlplane, "restore", path, passphrase)
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        f"{kept.public.id} was there, made {_second(kept.created)}",
-        f"{lost.public.id} restored, made {_second(lost.created)}",
+        f"{kept.public.id} already exists, created {_second(kept.created)}",
+        f"{lost.public.id} restored, created {_second(lost.created)}",
     ]
     assert stored(controlplane) == {key.public.id: key for key in (lost, kept, new)}
     account.is_ready(name)
@@ -306,11 +306,11 @@ def test_a_key_in_use_is_not_pruned_until_its_values_are_sealed_again(
     account.is_ready(name)
     done = keys(controlplane, "prune", old.public.id, "--yes")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"{old.public.id} opens 1 AccountSecret: {account.name}/{name}; seal their values again" in done.stderr
+    assert f"{old.public.id} is in use by 1 AccountSecret: {account.name}/{name}; reseal" in done.stderr
     assert stored(controlplane).keys() == {new.public.id, old.public.id}
     put_sealed(account, new, "TOKEN", b"after")
     done = keys(controlplane, "prune", old.public.id, "--yes")
-    assert (done.returncode, done.stdout) == (0, f"{old.public.id} goes, made {_second(old.created)}\n")
+    assert (done.returncode, done.stdout) == (0, f"{old.public.id} will be removed, created {_second(old.created)}\n")
     is_published(controlplane, [new.public.id])
     assert stored(controlplane).keys() == {new.public.id}
     account.is_ready(name)
@@ -329,7 +329,7 @@ def test_pruning_without_a_name_takes_all_that_nothing_needs(controlplane: Contr
     assert stored(controlplane).keys() == {new.public.id, needed.public.id}
     nothing = keys(controlplane, "prune", "--yes")
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert "no key can go" in nothing.stderr
+    assert "there are no unused keys" in nothing.stderr
 
 
 @pytest.mark.parametrize("answer", ["y", "n"])
@@ -338,9 +338,9 @@ def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer:
     store(controlplane, new, old)
     unasked = keys(controlplane, "prune")
     assert unasked.returncode == 1
-    assert "look with --dry-run, then pass --yes" in unasked.stderr
+    assert "check with --dry-run, then pass --yes" in unasked.stderr
     terminal = Terminal([COMMAND, "keys", "prune", f"--kubeconfig={controlplane.kubeconfig}"])
-    question = b"Remove 1 key? Values in Git that were sealed so can't be opened any more. [y/N]"
+    question = b"Remove 1 key? Values in Git that are sealed with them can no longer be opened. [y/N]"
     terminal.answer(question, f"{answer}\n".encode())
     code, _ = terminal.end()
     terminal.close()

@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(controlplane: ControlPlane, folder: Path, *arguments: str, code: int = 0) -> tuple[list[list[str]], str]:
-    """Run reseal in a folder, and give its table and what it says besides."""
+    """Run reseal in a folder, and return its table and its messages."""
     done = command(controlplane.kubeconfig, "reseal", *arguments, cwd=folder)
     assert done.returncode == code, done.stderr
     assert "canary" not in done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_an_older_key_is_replaced_and_nothing_else_in_the_file(controlplane: Con
     assert new.sealed.startswith(f"dbs1.{NEW.public.id}.")
     assert KEYRING.open(new.sealed, account="team", name="TOKEN") == SecretBytes(b"canary")
     assert table[1] == ["deep/secrets.yaml:6", "TOKEN", "resealed", f"{OLD.public.id} → {NEW.public.id}"]
-    assert said == f"devbox-secrets: 1 resealed, 1 had the newest key {NEW.public.id} already\n"
+    assert said == f"devbox-secrets: 1 resealed, 1 already used the newest key {NEW.public.id}\n"
     assert path.stat().st_mode & 0o777 == 0o640
     assert {each.name for each in folder.rglob("*")} == {"deep", "secrets.yaml", "other.yaml"}
     assert all(b"canary" not in each.read_bytes() for each in folder.rglob("*.yaml"))
@@ -96,7 +96,7 @@ def test_a_second_time_there_is_nothing_to_do(controlplane: ControlPlane, folder
     run(controlplane, folder, ".")
     before = (folder / "deep" / "secrets.yaml").stat()
     table, said = run(controlplane, folder, ".")
-    assert (table, said) == ([], f"devbox-secrets: 0 resealed, 2 had the newest key {NEW.public.id} already\n")
+    assert (table, said) == ([], f"devbox-secrets: 0 resealed, 2 already used the newest key {NEW.public.id}\n")
     assert (folder / "deep" / "secrets.yaml").stat().st_ino == before.st_ino
 
 
@@ -115,7 +115,9 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(controlplane: Contro
 HEAD = "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\nmetadata: {namespace: team}\n"
 
 
-def test_what_can_not_be_resealed_is_told_and_holds_back_no_other(controlplane: ControlPlane, folder: Path) -> None:
+def test_a_value_that_cannot_be_resealed_is_listed_and_does_not_affect_others(
+    controlplane: ControlPlane, folder: Path
+) -> None:
     old = sealed(OLD)
     utf_16 = f"{HEAD}spec: {{name: TOKEN, sealed: {old}}}\n".encode("utf-16")
     (folder / "lost.yaml").write_text(f"{HEAD}spec: {{name: TOKEN, sealed: {sealed(LOST)}}}\n")
@@ -131,24 +133,26 @@ def test_what_can_not_be_resealed_is_told_and_holds_back_no_other(controlplane: 
     assert told.pop("deep/secrets.yaml:6")[0] == "resealed"
     assert told.pop("lost.yaml:4")[1].startswith(f"the value is sealed with the key {LOST.public.id}, which this clus")
     assert told.pop("moved.yaml:4")[1].startswith("cannot open the sealed value for the account team and the name T")
-    refused = {
+    problems = {
         "plain.yaml:4": "not a sealed value: it doesn't start with dbs1. and a key id",
         "broken.yaml:4": (
             "the sealed value contains whitespace or a line break; write it on one line without whitespace"
         ),
-        "twice.yaml": "lines 1 and 5 set the same key of a mapping; separate manifests with a line ---",
-        "template.tpl:5": "line 4 isn't YAML, as in a template; seal the value again",
+        "twice.yaml": "lines 1 and 5 set the same key in one mapping; separate manifests with a line ---",
+        "template.tpl:5": "line 4 isn't YAML, possibly a template; seal the value again",
         "values.yaml:2": (
-            "it isn't in an AccountSecret beside its spec.name, so what it was sealed for isn't known; seal the value"
+            "the value isn't in an AccountSecret with a spec.name, so its account and variable are unknown; seal it"
             " again"
         ),
         "utf-16.yaml": (
-            "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding"
+            "the text is UTF-16, which PowerShell's > writes; save it as UTF-8, for example with Set-Content -Encoding"
             " utf8"
         ),
     }
-    assert told == {"WHERE": ("WHAT", "WHY"), **{where: ("refused", why) for where, why in refused.items()}}
-    assert said.splitlines()[1] == ("devbox-secrets: don't prune the older keys yet: what was refused may need them")
+    assert told == {"FILE": ("RESULT", "DETAILS"), **{where: ("failed", why) for where, why in problems.items()}}
+    assert said.splitlines()[1] == (
+        "devbox-secrets: don't prune the older keys yet; the values that failed may need them"
+    )
     assert (folder / "utf-16.yaml").read_bytes() == utf_16
 
 
@@ -167,11 +171,11 @@ def test_bytes_around_a_value_stay_as_they_are(controlplane: ControlPlane, folde
 def test_a_manifest_without_a_namespace_is_the_account_s(controlplane: ControlPlane, folder: Path) -> None:
     head = "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\n"
     (folder / "one.json").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(OLD)}}}\n")
-    assert run(controlplane, folder, "one.json", code=3)[0][1][2] == "refused"
+    assert run(controlplane, folder, "one.json", code=3)[0][1][2] == "failed"
     assert run(controlplane, folder, "one.json", "-n", "team")[0][1][2] == "resealed"
 
 
-def test_it_needs_the_right_to_read_the_keys(controlplane: ControlPlane, folder: Path) -> None:
+def test_it_needs_permission_to_read_the_keys(controlplane: ControlPlane, folder: Path) -> None:
     done = command(controlplane.user_kubeconfig("someone"), "reseal", ".", cwd=folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert 'User "someone" cannot get resource "secrets"' in done.stderr

@@ -101,12 +101,14 @@ def test_what_the_caller_may_not_see_is_said(account: Account) -> None:
     result = run(account, "status", kubeconfig=account.controlplane.user_kubeconfig("reader"))
     assert result.returncode == 0
     assert result.stderr == (
-        f"devbox-secrets: devboxes in other namespaces than {account.name} aren't shown: you may not list namespaces\n"
-        f"devbox-secrets: devboxes in the namespace {account.name} aren't shown: you may not list pods there\n"
+        f"devbox-secrets: only devboxes in the namespace {account.name} are shown: you don't have permission to list"
+        " namespaces\n"
+        f"devbox-secrets: devboxes in the namespace {account.name} aren't shown: you don't have permission to list pods"
+        " there\n"
     )
 
 
-def test_a_secret_that_is_refused_is_told_with_the_reason_and_a_code_for_scripts(account: Account) -> None:
+def test_a_secret_that_is_not_ready_is_shown_with_the_reason_and_an_exit_code(account: Account) -> None:
     account.is_ready(account.put("GOOD", b"1"))
     account.is_ready(account.put("PATH", b"1"), "ReservedName")
     assert told(account, "status", "GOOD")
@@ -116,14 +118,14 @@ def test_a_secret_that_is_refused_is_told_with_the_reason_and_a_code_for_scripts
     assert synced.startswith("no: ReservedName, PATH is reserved")
 
 
-def test_waiting_ends_when_the_operator_has_decided(account: Account) -> None:
+def test_waiting_ends_when_the_operator_has_processed_the_value(account: Account) -> None:
     account.put("TOKEN", b"1")
     assert told(account, "status", "TOKEN", "--wait", "--timeout", "20s")
     account.put("PATH", b"1")
     assert told(account, "status", "PATH", "--wait", "--timeout=20s", code=3)
 
 
-def test_a_present_value_that_is_not_decided_about_yet_is_not_synced(controlplane: ControlPlane) -> None:
+def test_a_value_that_the_operator_has_not_processed_is_not_synced(controlplane: ControlPlane) -> None:
     with ControlPlane.start() as alone:
         install(alone)
         with operator(alone):
@@ -134,11 +136,12 @@ def test_a_present_value_that_is_not_decided_about_yet_is_not_synced(controlplan
         result = run(account, "status", "TOKEN", "--wait", "--timeout=1s")
     assert result.returncode == 4
     assert result.stderr == (
-        "devbox-secrets: the operator hasn't decided within 1s: kubectl get pods -n devbox-secrets\n"
+        "devbox-secrets: the operator hasn't processed the values within 1s; check its pods:"
+        " kubectl get pods -n devbox-secrets\n"
     )
 
 
-def test_an_account_without_secrets_is_told(account: Account) -> None:
+def test_an_account_without_secrets(account: Account) -> None:
     assert told(account, "status") == [[f"The account {account.name} has no secrets."]]
 
 
@@ -153,11 +156,11 @@ def test_usage_shows_who_has_what_and_what_nobody_has(account: Account) -> None:
         [f"{account.name}/empty", "0", "none"],
         [f"{account.name}/some", "2", "all but THREE"],
     ]
-    assert lines[-1] == ["No running devbox has: THREE"]
+    assert lines[-1] == ["Secrets that no running devbox has: THREE"]
     devbox(account, "one", NEW, {"devbox-secrets.dev/env": "FIRST=ONE", "devbox-secrets.dev/mount": "/run/secrets/x"})
     lines = told(account, "usage")
     assert [f"{account.name}/one", "3", "all (also as files)"] in lines
-    assert all(not line[0].startswith("No running") for line in lines)
+    assert all(not line[0].startswith("Secrets that no") for line in lines)
     assert data(account, "usage")["devboxes"][1] == {
         "namespace": account.name, "name": "one", "secrets": ["ONE", "THREE", "TWO"], "files": True,
     }  # fmt: skip
@@ -165,12 +168,12 @@ def test_usage_shows_who_has_what_and_what_nobody_has(account: Account) -> None:
 
 def test_usage_without_devboxes_says_so(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"1"))
-    assert told(account, "usage")[0] == [f"No devbox of the account {account.name} runs."]
-    assert told(account, "usage")[-1] == ["No running devbox has: TOKEN"]
+    assert told(account, "usage")[0] == [f"The account {account.name} has no running devboxes."]
+    assert told(account, "usage")[-1] == ["Secrets that no running devbox has: TOKEN"]
 
 
 def test_a_pod_that_has_ended_is_no_running_devbox(account: Account) -> None:
     devbox(account, "ended", NEW)
     patch = ("patch", "pod", "ended", "--subresource=status", f"--namespace={account.name}")
     account.controlplane.kubectl(*patch, "--patch", json.dumps({"status": {"phase": "Succeeded"}}))
-    assert told(account, "usage") == [[f"No devbox of the account {account.name} runs."]]
+    assert told(account, "usage") == [[f"The account {account.name} has no running devboxes."]]

@@ -140,7 +140,7 @@ def test_while_an_operator_runs_nothing_takes_the_keys_away(
             until(f"after {way} the keys are there", lambda: stored(controlplane) == ALL)
             written = get(controlplane, *SECRET)["metadata"]["resourceVersion"] != before
             assert written is (way != "helm upgrade"), way
-            assert restore(controlplane, backup) == ["was there"] * 2, way
+            assert restore(controlplane, backup) == ["already exists"] * 2, way
             is_published(controlplane, ALL)
         account.is_ready(put_sealed(account, OLD, "OTHER", b"y"))
         account.holds({"TOKEN": b"x", "OTHER": b"y"})
@@ -197,7 +197,7 @@ def test_without_a_backup_one_starts_over_by_asking_for_a_new_key(account: Accou
 
 def _says_that_the_keys_are_gone(it: Operator, controlplane: ControlPlane) -> None:
     until("it isn't ready", lambda: "all sealing keys are lost" in it.unready())
-    until("none is published", lambda: not get(controlplane, *CONFIGMAP).get("data"))
+    until("no key is published", lambda: not get(controlplane, *CONFIGMAP).get("data"))
     assert it.metric("devbox_secrets_sealing_keys_lost") == 1
     assert it.log.count(" ERROR ") == 1
     events = get(controlplane, "events.events.k8s.io", f"--namespace={NAMESPACE}")["items"]

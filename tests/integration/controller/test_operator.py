@@ -22,7 +22,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 def test_what_the_command_seals_is_opened(account: Account) -> None:
     done = seal(account.controlplane, "GITHUB_TOKEN", b"ghp_1\n", account.name)
-    assert "left out the newline" in done.stderr
+    assert "removed the trailing newline" in done.stderr
     account.controlplane.kubectl("apply", "-f", "-", input=done.stdout)
     account.is_ready("github-token")
     assert account.data() == {"GITHUB_TOKEN": b"ghp_1"}

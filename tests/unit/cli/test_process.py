@@ -133,7 +133,7 @@ def test_a_server_without_its_packages_says_which_extra_has_them(server: str, pa
     result = run(sys.executable, "-c", code, server)
     assert (result.returncode, result.stdout) == (1, b"")
     assert result.stderr.decode() == (
-        f"devbox-secrets: {package} isn't installed: pip install 'devbox-secrets[{extra}]',"
+        f"devbox-secrets: {package} isn't installed; run pip install 'devbox-secrets[{extra}]',"
         " or use the project's image\n"
     )
 
@@ -214,7 +214,7 @@ def test_closed_standard_input_is_told(seal: list[str]) -> None:
     result = run(sys.executable, "-c", closing, PROGRAM, *seal, "TOKEN")
     assert (result.returncode, result.stdout) == (1, b"")
     assert result.stderr == (
-        b"devbox-secrets: standard input is closed: give the value of TOKEN there or with --from-file\n"
+        b"devbox-secrets: standard input is closed; pass the value of TOKEN there or with --from-file\n"
     )
 
 
@@ -223,8 +223,7 @@ def test_closed_standard_output_is_told_before_anything_is_done() -> None:
     result = run(sys.executable, "-c", closing, PROGRAM, "apikey", "create", "ci")
     assert (result.returncode, result.stdout) == (1, b"")
     assert result.stderr == (
-        b"devbox-secrets: standard output is closed, and nothing was done; give it a file, or /dev/null to drop what"
-        b" is printed\n"
+        b"devbox-secrets: standard output is closed, so nothing was done; redirect it to a file or to /dev/null\n"
     )
 
 
@@ -296,7 +295,7 @@ def test_the_prompt_can_be_left(terminal: Terminal, key: bytes) -> None:
 def test_what_is_typed_is_text(terminal: Terminal) -> None:
     terminal.answer(VALUE, CANARY + b"\xff\n")
     assert terminal.end() == (1, b"")
-    assert b"devbox-secrets: what was typed as the value of TOKEN isn't UTF-8 text\r\n" in terminal.shown
+    assert b"devbox-secrets: the typed value of TOKEN isn't UTF-8 text\r\n" in terminal.shown
     assert b"Traceback" not in terminal.shown
     assert b"canary" not in terminal.shown
 
@@ -311,7 +310,7 @@ def test_a_line_that_the_terminal_cut_is_not_sealed(terminal: Terminal, length: 
         assert opened(manifest) == b"x" * length
     else:
         assert (code, manifest) == (1, b"")
-        assert b"a terminal cuts a line after 4,095 bytes without a word" in terminal.shown
+        assert b"a terminal drops everything after 4,095 bytes" in terminal.shown
 
 
 class _Cluster(BaseHTTPRequestHandler):

@@ -15,10 +15,10 @@ from devbox_secrets.crypto.envelope import KeyPair, Keyring
 
 KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
 HELD_BACK = (
-    "devbox-secrets: nothing was imported, since damaged lines may hide others: correct them, or pass --keep-going to"
-    " import the rest\n"
+    "devbox-secrets: nothing was imported, because damaged lines may hide others; fix them, or pass --keep-going to"
+    " import the other lines\n"
 )
-HEAD = "LINE   VARIABLE   WHAT      NAME, OR WHY"
+HEAD = "LINE   VARIABLE   RESULT    DETAILS"
 DAMAGED = """\
 A=canary
 KEY=-----BEGIN PRIVATE KEY-----
@@ -62,10 +62,10 @@ def test_while_a_line_is_damaged_nothing_is_done(options: list[str]) -> None:
     assert table.splitlines() == [
         HEAD,
         "1      A          skipped   other lines are damaged",
-        "2-5    KEY        damaged   it has BEGIN without END: put a value of several lines in quotes",
+        "2-5    KEY        damaged   BEGIN without END; put multi-line values in quotes",
         "6      B          skipped   other lines are damaged",
         "",
-        "In the account team: 2 skipped, 1 damaged.",
+        "Account team: 2 skipped, 1 damaged.",
     ]
     assert sorted(map(str, Path().iterdir())) == [".env", "key"]
     assert "-o" not in options or result.stdout == ""
@@ -75,7 +75,7 @@ def test_the_other_lines_can_be_imported() -> None:
     result = run("--keep-going", "-o", "yaml", file=DAMAGED)
     assert result.exit_code == 3
     assert opened(result.stdout) == {"A": "canary", "B": "canary"}
-    assert "2-5    KEY        damaged   it has BEGIN without END" in result.stderr
+    assert "2-5    KEY        damaged   BEGIN without END" in result.stderr
 
 
 def test_a_line_that_is_understood_and_cannot_be_sealed_holds_back_no_other() -> None:
@@ -83,15 +83,15 @@ def test_a_line_that_is_understood_and_cannot_be_sealed_holds_back_no_other() ->
     assert result.exit_code == 3
     assert opened(result.stdout) == {"A": "canary"}
     assert [line.split()[:3] for line in result.stderr.splitlines()[1:6]] == [
-        ["1", "?", "refused"],
-        ["2", "PATH", "refused"],
-        ["3", "E", "refused"],
-        ["4", "R", "refused"],
+        ["1", "?", "rejected"],
+        ["2", "PATH", "rejected"],
+        ["3", "E", "rejected"],
+        ["4", "R", "rejected"],
         ["5", "A", "sealed"],
     ]
 
 
-def test_what_is_refused_can_be_allowed() -> None:
+def test_rejected_lines_can_be_allowed() -> None:
     options = ("--allow-empty", "--allow-reserved", "--literal", "-o", "yaml")
     result = run(*options, file="PATH=canary\nE=\nR=${X}\n")
     assert result.exit_code == 0
@@ -112,14 +112,14 @@ def test_a_byte_order_mark_is_left_out_with_a_note(source: str) -> None:
     result = run(source, "-o", "yaml", file=raw, given=raw)
     assert opened(result.stdout) == {"A": "1", "B": "2"}
     where = "standard input" if source == "-" else source
-    assert result.stderr.startswith(f"devbox-secrets: left out the byte order mark at the beginning of {where}\n")
+    assert result.stderr.startswith(f"devbox-secrets: removed the byte order mark from the start of {where}\n")
 
 
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
-        ("A=canary\r\n".encode("utf-16"), ".env: it is UTF-16 text, which PowerShell's > writes: save it as UTF-8"),
-        (b"A=canary\xff", ".env: it isn't UTF-8 text: byte 9 is invalid"),
+        ("A=canary\r\n".encode("utf-16"), ".env: the text is UTF-16, which PowerShell's > writes; save it as UTF-8"),
+        (b"A=canary\xff", ".env: not UTF-8 text: byte 9 is invalid"),
     ],
 )
 def test_a_file_in_another_encoding_is_named(raw: bytes, sentence: str) -> None:
@@ -134,13 +134,13 @@ def test_a_manifest_that_exists_is_kept() -> None:
     result = run("--output-dir", "out", file="A=canary\nB=2\nC=3\n")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "LINE   VARIABLE   WHAT      NAME, OR WHY",
+        "LINE   VARIABLE   RESULT    DETAILS",
         "1      A          kept      out/a.yaml",
         "2      B          kept      out/b.yaml",
         "3      C          written   out/c.yaml",
         "",
-        "In the account team: 2 kept, 1 written.",
-        "Whether a kept value is the same can't be seen: to seal it again, pass --overwrite.",
+        "Account team: 2 kept, 1 written.",
+        "Kept manifests may have an older value. To replace their values, pass --overwrite.",
     ]
     assert Path("out/a.yaml").read_bytes() == before
     assert opened(Path("out/c.yaml").read_text()) == {"C": "3"}
@@ -174,8 +174,8 @@ def test_a_file_that_holds_something_else_is_not_touched(content: str) -> None:
     result = run("--output-dir", "out", "--overwrite", file="A=1\n")
     assert result.exit_code == 3
     assert (
-        "1      A          refused   out/a.yaml already exists and isn't the variable's manifest:"
-        " move it, or pass another folder\n" in result.stdout
+        "1      A          rejected   out/a.yaml already exists and isn't the variable's manifest;"
+        " move it, or use another folder\n" in result.stdout
     )
     assert Path("out/a.yaml").read_text(encoding="latin-1") == content
 
@@ -197,7 +197,7 @@ def test_a_dry_run_writes_nothing() -> None:
         "1      A          overwrite   out/a.yaml",
         "2      B          write       out/b.yaml",
         "",
-        "In the account team: 1 to overwrite, 1 to write.",
+        "Account team: 1 to overwrite, 1 to write.",
         "Nothing was changed.",
     ]
     assert [path.name for path in Path("out").iterdir()] == ["a.yaml"]
@@ -207,8 +207,8 @@ def test_a_dry_run_writes_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--output-dir", "out", "-o", "yaml"], "choose one of --apply, --output-dir and --output"),
-        (["--overwrite"], "--overwrite is for --output-dir"),
+        (["--output-dir", "out", "-o", "yaml"], "pass only one of --apply, --output-dir and --output"),
+        (["--overwrite"], "--overwrite requires --output-dir"),
         (["nowhere"], "nowhere: No such file or directory"),
         (["."], ".: Is a directory"),
     ],

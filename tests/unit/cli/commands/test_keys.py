@@ -42,7 +42,7 @@ def test_help_needs_nothing_that_takes_long_to_import() -> None:
 
 def test_a_wrong_passphrase_is_told_before_any_cluster_is_asked(backup: Path) -> None:
     terminal = Terminal([PROGRAM, "keys", "restore", str(backup)])
-    terminal.answer(b"Passphrase of the backup", b"canary horse battery stable\n")
+    terminal.answer(b"Backup passphrase", b"canary horse battery stable\n")
     code, stdout = terminal.end()
     terminal.close()
     assert (code, stdout) == (1, b"")
@@ -56,7 +56,7 @@ def test_without_a_terminal_the_option_is_named(backup: Path) -> None:
         result = run(PROGRAM, "keys", *command, given=backup.read_bytes())
         assert (result.returncode, result.stdout) == (1, b"")
         assert result.stderr == (
-            b"devbox-secrets: there is no terminal to ask for the passphrase: give it with --passphrase-file\n"
+            b"devbox-secrets: stdin is not a terminal; pass the passphrase with --passphrase-file\n"
         )
 
 
@@ -92,7 +92,7 @@ def test_what_is_there_is_not_overwritten_nor_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("elsewhere")
     (tmp_path / "file").write_text("before")
     for name in ("link", "file", "."):
-        with pytest.raises(FileExistsError, match="is there already; give the backup another name"):
+        with pytest.raises(FileExistsError, match="already exists; remove it first, or choose another name"):
             write_new(tmp_path / name, "text")
     assert not (tmp_path / "elsewhere").exists()
     assert (tmp_path / "file").read_text() == "before"

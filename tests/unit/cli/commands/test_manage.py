@@ -97,5 +97,5 @@ def test_names_are_those_of_kubectl() -> None:
 
 def test_without_a_secret_the_next_step_is_told() -> None:
     assert " ".join(lines("list", "-n", "empty")[0]) == (
-        "The account empty has no secrets yet: devbox-secrets set NAME -n empty"
+        "The account empty has no secrets. Create one: devbox-secrets set NAME -n empty"
     )

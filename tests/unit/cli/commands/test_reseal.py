@@ -56,7 +56,7 @@ def test_a_file_that_can_not_be_read_or_written_holds_back_no_other(
     result = CliRunner().invoke(app, ["reseal", "a.yaml", "b.yaml"], env={"COLUMNS": "200"})
     assert result.exit_code == 3
     rows = [line.split(maxsplit=2) for line in result.stdout.splitlines()]
-    assert rows[1] == ["a.yaml", "refused", "Permission denied"]
+    assert rows[1] == ["a.yaml", "failed", "Permission denied"]
     assert rows[2][0] == "b.yaml:4"
     assert {path.name for path in Path().iterdir()} == {"a.yaml", "b.yaml"}
     assert (Path("a.yaml").stat().st_size, Path("b.yaml").read_text().count(NEW.public.id)) == (len(TEXT), 1)
@@ -97,7 +97,7 @@ def test_what_someone_wrote_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Keyring, "open", opens)
     code, told = reseal("token.yaml")
     assert (code, told.splitlines()[1].split(maxsplit=2)) == (
-        3, ["token.yaml", "refused", "someone changed it meanwhile; run this again"],
+        3, ["token.yaml", "failed", "the file changed in the meantime; run the command again"],
     )  # fmt: skip
     assert [path.read_text() for path in Path().iterdir()] == ["another\n"]
 

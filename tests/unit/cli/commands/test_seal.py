@@ -21,7 +21,7 @@ from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey
 
 KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
 CANARY = b"canary-value"
-NOTE = "devbox-secrets: left out the newline at the end (--keep-newline keeps it)\n"
+NOTE = "devbox-secrets: removed the trailing newline (use --keep-newline to keep it)\n"
 RENAME = (
     "invalid name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
@@ -30,14 +30,16 @@ NO_ACCOUNT = (
     "'Team A' isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits and -,"
     " such as team-a"
 )
-UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
-ALLOW_EMPTY = "if that is what you mean, pass --allow-empty"
-ENCODE_IT = "encode binary data first, for example with base64"
+UTF16 = "the text is UTF-16, which PowerShell's > writes; save it as UTF-8, for example with Set-Content -Encoding utf8"
+ALLOW_EMPTY = "pass --allow-empty if this is intended"
+ENCODE_IT = "encode binary data first, for instance with base64"
 NO_ARGUMENTS = (
-    "only NAME and the options that -h lists can be given; a value never, since the shell's history and every list"
-    " of processes show it: use standard input, --from-file or the prompt"
+    "unexpected arguments. If one of them is the value: pass it on standard input, with --from-file or at the prompt,"
+    " since arguments are visible in the shell's history and in process listings"
 )
-GET_IT = "get it with: kubectl get configmap devbox-secrets-public-keys -n devbox-secrets -o jsonpath='{.data.newest}'"
+GET_IT = (
+    "get the key with: kubectl get configmap devbox-secrets-public-keys -n devbox-secrets -o jsonpath='{.data.newest}'"
+)
 KUBECONFIG = """
 apiVersion: v1
 kind: Config
@@ -150,8 +152,8 @@ def test_an_empty_value_is_refused(source: str, given: bytes, options: list[str]
         result = seal("TOKEN", "-n", "team", *options, given=given)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1] in {
-        f"devbox-secrets: the value of TOKEN is empty: {source} gave {what}; {ALLOW_EMPTY}"
-        for what in ("nothing", "only white space")
+        f"devbox-secrets: the value of TOKEN is empty: {source} {what}; {ALLOW_EMPTY}"
+        for what in ("is empty", "contains only whitespace")
     }
 
 
@@ -166,7 +168,7 @@ def test_one_byte_order_mark_is_left_out_with_a_note(given: bytes, kept: bytes) 
     result = seal("TOKEN", "-n", "team", given=given)
     assert opened(result) == kept
     assert result.stderr.startswith(
-        "devbox-secrets: left out the byte order mark at the beginning of standard input (--keep-newline keeps it)\n"
+        "devbox-secrets: removed the byte order mark from the start of standard input (use --keep-newline to keep it)\n"
     )
 
 
@@ -180,7 +182,7 @@ def test_a_value_in_utf_16_is_refused(encoding: str) -> None:
 @pytest.mark.parametrize(
     ("content", "stderr"),
     [
-        (str(KEY.public).encode("utf-8-sig"), "left out the byte order mark at the beginning of saved"),
+        (str(KEY.public).encode("utf-8-sig"), "removed the byte order mark from the start of saved"),
         (f"{KEY.public}\r\n".encode(), ""),
     ],
 )
@@ -193,7 +195,7 @@ def test_a_key_file_may_be_saved_on_windows(content: bytes, stderr: str) -> None
 
 @pytest.mark.parametrize(
     ("content", "trouble"),
-    [(str(KEY.public).encode("utf-16"), UTF16), (b"\xff", "it isn't UTF-8 text: byte 1 is invalid")],
+    [(str(KEY.public).encode("utf-16"), UTF16), (b"\xff", "not UTF-8 text: byte 1 is invalid")],
 )
 def test_a_key_file_that_is_no_text_is_named(content: bytes, trouble: str) -> None:
     Path("saved").write_bytes(content)

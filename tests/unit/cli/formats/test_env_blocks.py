@@ -11,30 +11,30 @@ from hypothesis import strategies as st
 
 from devbox_secrets.cli.formats.env_blocks import Block, blocks
 
-QUOTES = "put a value of several lines in quotes"
-BEGIN = f"it has BEGIN without END: {QUOTES}"
-BRACKET = f"a bracket isn't closed in the same line: {QUOTES}"
-BASE64 = f"it looks like the last line of a base64 text: {QUOTES}"
-NO_LINE = "it isn't NAME=value; a value in quotes needs both of them"
-NO_EQUALS = "it has no =, so no value"
-NO_NAME = "what is before the = can't be a name"
-STRAY = "it ends with a quote that nothing opens: put the whole value in quotes"
-AFTER = "it has no value, and may belong to the damaged lines above it"
-IN_COMMENT = "its closing quote is in a comment, so a quote may be missing"
+QUOTES = "put multi-line values in quotes"
+BEGIN = f"BEGIN without END; {QUOTES}"
+BRACKET = f"a bracket isn't closed on the same line;  {QUOTES}"
+BASE64 = f"looks like the last line of base64 text;  {QUOTES}"
+NO_LINE = "not NAME=value, or a quote is missing"
+NO_EQUALS = "no = and no value"
+NO_NAME = "invalid name before the ="
+STRAY = "the value ends with a quote but doesn't start with one; put the whole value in quotes"
+AFTER = "no value; it may belong to the damaged lines above"
+IN_COMMENT = "the closing quote is in a comment, so a quote may be missing"
 
 
 def rest(line: int) -> str:
-    return f"line {line} isn't NAME=value, and may be the rest of its value: {QUOTES}"
+    return f"line {line} isn't NAME=value and may be the rest of the value; {QUOTES}"
 
 
 def base64_end(line: int) -> str:
-    return f'line {line} may be the end of its value, in base64: {QUOTES}; write NAME="" for an empty one'
+    return f'line {line} may be the end of the value, in base64; {QUOTES}, or write NAME="" for an empty value'
 
 
 def another(line: int) -> str:
     return (
-        f"line {line}, inside its quotes, looks like another variable, so a quote may be missing; if not,"
-        " write its line breaks as \\n in double quotes, or seal it by itself with seal --from-file"
+        f"line {line}, inside the quotes, looks like another variable, so a quote may be missing; otherwise"
+        " write the line breaks as \\n in double quotes, or seal the value with seal --from-file"
     )
 
 
@@ -53,9 +53,9 @@ WRAPPED = "QUJD" * 16
         ("K=-----BEGIN KEY-----\nB=2\n-----END KEY-----", [(1, 3, "K", BEGIN)]),
         ('K="-----BEGIN KEY-----\nMIIE\nabc=\n-----END KEY-----', [(1, 4, "K", BEGIN)]),
         ('K=-----BEGIN KEY-----\nMIIE\nabc=\n-----END KEY-----"', [(1, 4, "K", BEGIN)]),
-        ('K="-----BEGIN KEY-----\\nMIIE"', [(1, 1, "K", "it has BEGIN without END")]),
-        ('K="-----BEGIN A-----\n-----END B-----"', [(1, 2, "K", "it has BEGIN without END")]),
-        ("K=-----END KEY-----", [(1, 1, "K", "it has END without BEGIN")]),
+        ('K="-----BEGIN KEY-----\\nMIIE"', [(1, 1, "K", "BEGIN without END")]),
+        ('K="-----BEGIN A-----\n-----END B-----"', [(1, 2, "K", "BEGIN without END")]),
+        ("K=-----END KEY-----", [(1, 1, "K", "END without BEGIN")]),
         # JSON without quotes
         ('C={\n  "a": "b=c",\n  "d":"e=f",\n  "g": "}"\n}', [(1, 5, "C", BRACKET)]),
         ('C={\n  "a": "}",\n  B=2\n}', [(1, 4, "C", BRACKET)]),

@@ -11,13 +11,13 @@ NO_NAME = (
     "invalid name of an environment variable: use letters, digits and _,"
     " not starting with a digit, such as GITHUB_TOKEN"
 )
-NO_LINE = "it isn't NAME=value; a value in quotes needs both of them"
+NO_LINE = "not NAME=value, or a quote is missing"
 NUL = (
     "the value of A contains a NUL byte, which environment variables can't contain; encode binary data first, for"
     " example with base64"
 )
-EMPTY = "it's empty: give it a value, remove the line, or pass --allow-empty"
-REFERS = "it refers to another variable with ${…}: write it out, or pass --literal"
+EMPTY = "the value is empty; set a value, remove the line, or pass --allow-empty"
+REFERS = "the value refers to another variable with ${…}; expand it, or pass --literal"
 
 
 def lines_of(text: str, *, literal: bool = False, allow_empty: bool = False) -> list[Line]:
@@ -51,8 +51,8 @@ def test_a_line_is_read_as_python_dotenv_reads_it(text: str, place: str, value: 
 @pytest.mark.parametrize(
     ("text", "variable", "refusal", "damaged"),
     [
-        ("canary", "", "it has no =, so no value", True),
-        ("1A=canary", "", "what is before the = can't be a name", True),
+        ("canary", "", "no = and no value", True),
+        ("1A=canary", "", "invalid name before the =", True),
         ("can-ary=1", "", NO_NAME, False),
         ("can.ary='", "", NO_LINE, True),
         ("A='canary", "A", NO_LINE, True),
@@ -85,9 +85,9 @@ def test_a_line_that_cannot_be_sealed_is_refused_without_repeating_it(
 
 def test_of_two_lines_for_one_variable_the_last_counts_even_if_it_is_damaged() -> None:
     assert [(line.variable, line.refusal) for line in lines_of("A=1\nB=2\nA=3\nA='\nB=4\n")] == [
-        ("A", "line 4 sets it again, and counts"),
-        ("B", "line 5 sets it again, and counts"),
-        ("A", "line 4 sets it again, and counts"),
+        ("A", "overridden by line 4"),
+        ("B", "overridden by line 5"),
+        ("A", "overridden by line 4"),
         ("A", NO_LINE),
         ("B", ""),
     ]

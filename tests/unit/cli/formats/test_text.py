@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from devbox_secrets.cli.formats.text import Text, decode
 from devbox_secrets.errors import InvalidText
 
-UTF16 = "it is UTF-16 text, which PowerShell's > writes: save it as UTF-8, for instance with Set-Content -Encoding utf8"
+UTF16 = "the text is UTF-16, which PowerShell's > writes; save it as UTF-8, for example with Set-Content -Encoding utf8"
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_utf_16_is_named(text: str, encoding: str) -> None:
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"\xfe\xff"])
 def test_an_empty_utf_16_file_is_named_too(raw: bytes) -> None:
-    with pytest.raises(InvalidText, match="it is UTF-16 text"):
+    with pytest.raises(InvalidText, match="the text is UTF-16"):
         decode(raw)
 
 
 def test_what_is_no_text_is_told_by_its_place_alone() -> None:
     with pytest.raises(InvalidText) as error:
         decode(b"canary\xff")
-    assert str(error.value) == "it isn't UTF-8 text: byte 7 is invalid"
+    assert str(error.value) == "not UTF-8 text: byte 7 is invalid"
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__
 

@@ -83,9 +83,9 @@ def test_an_accountsecret_is_found_wherever_it_is(around: object, dump: Callable
 
 
 ELSEWHERE = (
-    "it isn't in an AccountSecret beside its spec.name, so what it was sealed for isn't known; seal the value again"
+    "the value isn't in an AccountSecret with a spec.name, so its account and variable are unknown; seal it again"
 )
-COMMENT = "it's in a comment; remove it, or seal the value again"
+COMMENT = "the value is in a comment; remove it, or seal it again"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_key_that_is_set_twice_is_rejected(text: str, lines: tuple[int, int]) 
         find(text)
     first, second = lines
     assert str(caught.value) == (
-        f"lines {first} and {second} set the same key of a mapping; separate manifests with a line ---"
+        f"lines {first} and {second} set the same key in one mapping; separate manifests with a line ---"
     )
 
 

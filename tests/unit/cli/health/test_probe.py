@@ -41,7 +41,7 @@ async def test_a_missing_right_to_an_object_is_a_warning_that_names_it() -> None
         Finding(
             Level.WARNING,
             "operator",
-            "can't be told: you may not get deployments.apps in the namespace devbox-secrets",
+            "unknown: you don't have permission to get deployments.apps in the namespace devbox-secrets",
         )
     ]
 
@@ -56,13 +56,13 @@ async def test_a_missing_right_to_an_object_is_a_warning_that_names_it() -> None
 async def test_a_missing_right_to_a_list_is_named_with_its_scope(account: str | None, path: str, scope: str) -> None:
     at = probe({f"GET {path}": forbidden(kind="pods")}, account)
     assert await findings(at, "devboxes", read_list) == [
-        Finding(Level.WARNING, "devboxes", f"can't be told: you may not list pods {scope}")
+        Finding(Level.WARNING, "devboxes", f"unknown: you don't have permission to list pods {scope}")
     ]
 
 
 async def test_a_missing_right_to_what_is_no_resource_is_named_by_its_path() -> None:
     (found,) = await findings(probe({"GET /version": forbidden()}), "API server", read_version)
-    assert found.text == "can't be told: you may not get /version"
+    assert found.text == "unknown: you don't have permission to get /version"
 
 
 async def test_a_cluster_that_does_not_answer_is_no_finding() -> None:

@@ -23,7 +23,7 @@ ERRORS = {
     "no file": (OSError(98, "Address already in use"), "Address already in use"),
     "the output": (
         OSError(28, "No space left on device"),
-        "can't write the output: No space left on device; what was changed before stays changed",
+        "can't write the output: No space left on device; earlier changes are kept",
     ),
 }
 
@@ -100,7 +100,7 @@ def test_a_command_about_the_whole_cluster_takes_no_account() -> None:
     for text in ("../other", "other#", "other?a=b", ""):  # a part of each request's path
         refused = invoke(command, f"--operator-namespace={text}")
         assert refused.exit_code == Exit.USAGE
-        assert f"{text!r} can't be a namespace" in refused.stderr
+        assert f"{text!r} isn't a valid namespace name" in refused.stderr
     assert invoke(command, "--account=team").exit_code == Exit.USAGE
 
 

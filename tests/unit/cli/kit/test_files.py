@@ -28,7 +28,7 @@ def test_a_replaced_file_keeps_its_mode_its_owner_and_its_link(tmp_path: Path, m
 def test_a_file_that_was_changed_meanwhile_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"another")
-    with pytest.raises(Conflict, match="someone changed it meanwhile; run this again"):
+    with pytest.raises(Conflict, match="the file changed in the meantime; run the command again"):
         replace_file(file, b"after", before=b"before")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"another"]
 

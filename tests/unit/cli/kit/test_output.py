@@ -158,7 +158,7 @@ def test_a_note_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_what_was_said_by_an_option_isn_t_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    confirm("Go on?", yes=True, unasked="say --yes")
+    confirm("Go on?", yes=True, unasked="pass --yes")
 
 
 @pytest.mark.parametrize("stdin", [None, io.StringIO("y\n")])
@@ -166,8 +166,8 @@ def test_where_nobody_can_be_asked_the_option_is_named(
     monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO | None
 ) -> None:
     monkeypatch.setattr(sys, "stdin", stdin)
-    with pytest.raises(NotConfirmed, match="there is no terminal to ask at: say --yes"):
-        confirm("Go on?", yes=False, unasked="say --yes")
+    with pytest.raises(NotConfirmed, match="stdin is not a terminal; pass --yes"):
+        confirm("Go on?", yes=False, unasked="pass --yes")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_only_a_yes_is_one_and_results_stay_alone_on_standard_output(
     with os.fdopen(slave) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         if goes_on:
-            confirm("Go on?", yes=False, unasked="say --yes")
+            confirm("Go on?", yes=False, unasked="pass --yes")
         else:
             with pytest.raises(typer.Abort):
-                confirm("Go on?", yes=False, unasked="say --yes")
+                confirm("Go on?", yes=False, unasked="pass --yes")
     os.close(master)
     assert capfd.readouterr() == ("", "Go on? [y/N]: ")

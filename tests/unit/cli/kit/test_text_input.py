@@ -13,12 +13,12 @@ def test_a_byte_order_mark_is_left_out_with_a_note(tmp_path: Path, capsys: pytes
     path = tmp_path / "file"
     path.write_bytes("\ufeff\ufeffone\r\n".encode())
     assert read_text(path) == "\ufeffone\r\n"
-    assert capsys.readouterr().err == f"devbox-secrets: left out the byte order mark at the beginning of {path}\n"
+    assert capsys.readouterr().err == f"devbox-secrets: removed the byte order mark from the start of {path}\n"
 
 
 @pytest.mark.parametrize(
     ("raw", "problem"),
-    [("one".encode("utf-16"), "it is UTF-16 text, which"), (b"one\xff", "it isn't UTF-8 text: byte 4 is invalid")],
+    [("one".encode("utf-16"), "the text is UTF-16, which"), (b"one\xff", "not UTF-8 text: byte 4 is invalid")],
 )
 def test_what_is_no_text_is_named_with_its_file(tmp_path: Path, raw: bytes, problem: str) -> None:
     path = tmp_path / "file"
@@ -39,7 +39,7 @@ def test_a_passphrase_is_the_same_however_its_file_was_saved(tmp_path: Path, raw
 def test_a_passphrase_in_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "passphrase"
     path.write_bytes("correct horse battery\r\n".encode(encoding))
-    with pytest.raises(InvalidText, match="it is UTF-16 text"):
+    with pytest.raises(InvalidText, match="the text is UTF-16"):
         read_passphrase(path, new=False)
 
 

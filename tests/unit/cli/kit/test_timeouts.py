@@ -21,4 +21,4 @@ def test_a_time_to_wait_is_seconds_or_has_units(text: str, seconds: float) -> No
 def test_anything_else_is_told(text: str) -> None:
     with pytest.raises(typer.BadParameter) as caught:
         timeout_seconds(text)
-    assert str(caught.value) == f"{text!r} isn't a time to wait, such as 90s, 5m or 1m30s"
+    assert str(caught.value) == f"{text!r} isn't a duration such as 90s, 5m or 1m30s"

@@ -186,13 +186,13 @@ async def test_a_status_that_was_written_meanwhile_is_no_conflict() -> None:
 async def test_a_spec_that_was_changed_meanwhile_is_a_conflict(field: str) -> None:
     current = stored()
     current["metadata"] |= {"resourceVersion": "8", field: 2}
-    with pytest.raises(Conflict, match="someone changed token meanwhile; look at it, and run this again"):
+    with pytest.raises(Conflict, match="token changed in the meantime; check it and run the command again"):
         await apply(conflicting(current), CHANGED, before=parsed(), force=False)
 
 
 async def test_an_object_that_was_deleted_meanwhile_is_a_conflict() -> None:
     client = FakeClient({f"PATCH {TOKEN}": Conflict("no such object"), f"GET {TOKEN}": NotFound("no")})
-    with pytest.raises(Conflict, match="someone deleted token meanwhile; run this again to create it"):
+    with pytest.raises(Conflict, match="token was deleted in the meantime; run the command again to create it"):
         await apply(client, CHANGED, before=parsed(), force=False)
 
 
@@ -231,7 +231,7 @@ async def test_a_description_that_a_tool_owns_is_not_removed() -> None:
 async def test_nothing_is_removed_from_what_was_changed_meanwhile(field: str) -> None:
     current = stored(description="for CI")
     current["metadata"][field] = 2
-    with pytest.raises(Conflict, match="someone changed token meanwhile"):
+    with pytest.raises(Conflict, match="token changed in the meantime"):
         await apply(
             conflicting(current), MANIFEST, before=AccountSecret.parse(stored(description="for CI")), force=True
         )
@@ -245,12 +245,12 @@ async def test_a_dry_run_tells_what_would_be_removed() -> None:
 
 async def test_an_object_that_never_rests_is_given_up() -> None:
     client = FakeClient({f"PATCH {TOKEN}": Conflict("the object has been modified"), f"GET {TOKEN}": stored()})
-    with pytest.raises(Conflict, match="others change token at the same time; run this again"):
+    with pytest.raises(Conflict, match="token is being changed by others; run the command again"):
         await apply(client, CHANGED, before=parsed(), force=False)
 
 
 async def test_a_cluster_without_the_kind_is_told_in_a_sentence() -> None:
-    with pytest.raises(NotFound, match="this cluster knows no AccountSecrets"):
+    with pytest.raises(NotFound, match="the cluster has no AccountSecrets resource"):
         await list_all(FakeClient({f"GET {ALL}": NotFound("no")}), "team")
 
 
@@ -281,7 +281,7 @@ def parsed(**spec: str) -> AccountSecret:
             parsed(sealed=NEXT, rotateAfter="30d"),
             [
                 "changed in team: TOKEN",
-                f"  sealed: a new text, with the key {'b' * 16} (before: {'a' * 16})",
+                f"  sealed: new value, key {'b' * 16} (was {'a' * 16})",
                 "  description: 'for CI' → none",
                 "  rotateAfter: none → '30d'",
             ],

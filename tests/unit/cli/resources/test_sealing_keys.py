@@ -76,13 +76,13 @@ def test_a_key_that_nothing_needs_may_go_even_a_damaged_one() -> None:
 
 def test_a_key_that_is_not_here_is_told() -> None:
     assert why("fedcba9876543210") == (
-        "there is no sealing key fedcba9876543210; `devbox-secrets keys list` shows those that there are"
+        "there is no sealing key fedcba9876543210; list the keys with: devbox-secrets keys list"
     )
 
 
 def test_the_newest_key_stays() -> None:
     assert why(NEW) == (
-        f"{NEW} is the newest key, with which values are sealed; make the next: devbox-secrets keys rotate"
+        f"{NEW} is the newest key, which seals new values; create another first: devbox-secrets keys rotate"
     )
 
 
@@ -135,7 +135,7 @@ async def test_a_key_that_comes_into_use_just_before_it_is_removed_is_put_back(a
     with pytest.raises(KeyInUse) as caught:
         await sealing_keys.prune(FakeClient(api), "ours", [MIDDLE, OLD])
     assert str(caught.value).startswith(
-        f"put back, since they came into use just now: {OLD} opens 1 AccountSecret: team/"
+        f"restored keys that came into use in the meantime: {OLD} is in use by 1 AccountSecret:  team/"
     )
     assert api.objects[SECRET]["data"] == {key_id: before[key_id] for key_id in (NEW, OLD)}
     assert (await KeyStore(FakeClient(api), "ours").read()).pruned == {MIDDLE}

@@ -41,8 +41,8 @@ def service_account(responses: dict[str, Json | Exception]) -> ServiceAccount:
 async def test_the_role_is_bound_before_the_service_account_is_created() -> None:
     client = FakeClient(responses())
     assert await ServiceAccount(client, "team", "ci").create(Role.EDIT) == [
-        "ci has the role devbox-secrets-edit in team now",
-        "serviceaccount/ci created in team",
+        "bound devbox-secrets-edit to serviceaccount/ci in team",
+        "created serviceaccount/ci in team",
     ]
     assert [request for request, _ in client.requests][-2:] == [f"POST {BINDINGS}", f"POST {ACCOUNTS}"]
 
@@ -55,20 +55,20 @@ async def test_what_exists_already_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "sentence"),
     [
-        ({"role": NotFound("no")}, NotFound, "this cluster has no ClusterRole devbox-secrets-edit:"),
+        ({"role": NotFound("no")}, NotFound, "the ClusterRole devbox-secrets-edit doesn't exist;"),
         (
             {"role": Forbidden("no"), "bind": NotFound("no", details=NO_ROLE)},
             NotFound,
-            "this cluster has no ClusterRole devbox-secrets-edit:",
+            "the ClusterRole devbox-secrets-edit doesn't exist;",
         ),
         ({"bind": NotFound("no", details=NO_NAMESPACE)}, NotFound, "there is no namespace team"),
-        ({"list": Forbidden("no")}, Forbidden, "you may not see or give roles in team:"),
-        ({"bind": Forbidden("no")}, Forbidden, "you may not see or give roles in team:"),
-        ({"bind": Conflict("no")}, NotOurs, "the RoleBinding ci-devbox-secrets-edit in team is for something else:"),
+        ({"list": Forbidden("no")}, Forbidden, "you don't have permission to read or create RoleBindings in team;"),
+        ({"bind": Forbidden("no")}, Forbidden, "you don't have permission to read or create RoleBindings in team;"),
+        ({"bind": Conflict("no")}, NotOurs, "the RoleBinding ci-devbox-secrets-edit in team is already in use;"),
         ({"create": APIError("something else")}, APIError, "something else"),
     ],
     ids=[
-        "no role", "no role, for a caller who may not read it", "no namespace", "may not list", "may not bind",
+        "no role", "no role, for a caller who cannot read it", "no namespace", "cannot list", "cannot bind",
         "a binding of that name", "anything else",
     ],
 )  # fmt: skip
@@ -80,7 +80,9 @@ async def test_a_refusal_to_create_is_a_sentence(
 
 
 async def test_a_key_that_may_write_is_not_given_as_one_that_only_reads() -> None:
-    with pytest.raises(KeyTooWide, match="ci in team may write secrets, by the RoleBinding ci-devbox-secrets-edit"):
+    with pytest.raises(
+        KeyTooWide, match="ci in team can edit secrets because of the RoleBinding ci-devbox-secrets-edit"
+    ):
         await service_account(responses(list=bindings(binding("devbox-secrets-edit")))).create(Role.VIEW)
 
 
