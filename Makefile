@@ -1,59 +1,59 @@
-# Everything that is built is kept in the user's cache, outside the tree: a second run is fast.
+# Build results are kept in the user's cache, outside the tree, so that a second run is fast.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/devbox-secrets
-# One environment for each checkout and lock file: two checkouts don't install over one another.
+# One environment per checkout and lock file, so that checkouts don't overwrite each other's.
 VENV := $(CACHE)/venv/$(shell { pwd; python3 --version; cat requirements/dev.txt; } | sha256sum | cut -c1-16)
 BIN := $(VENV)/bin
 SOURCES := $(shell find operator -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 CRD := accountsecrets.devbox-secrets.dev.yaml
 PYTEST := $(BIN)/pytest -p no:cacheprovider
-# Three files at a time, each with a cluster, since a test often waits for one; see tests/conftest.py.
+# Three files in parallel, each with its own cluster, because tests often wait for one; see tests/conftest.py.
 WORKERS := --numprocesses 3 --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: help
-help: ## Show these targets
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# What needs nothing but a cluster takes the user's kind, kubectl and helm.
+# Targets that only need a cluster use kind, kubectl and helm from PATH.
 demo cluster clean: export DEVBOX_SECRETS_TOOLS := path
 
 .PHONY: demo
-demo: $(VENV)/wheel ## Bring up a kind cluster, install the chart, seal, apply, run a devbox, update, delete
+demo: $(VENV)/wheel ## Show the main use case on a kind cluster: install, seal, apply, run a devbox, update, delete
 	@PYTHONPATH=tests $(BIN)/python -m harness demo
 
 .PHONY: cluster
-cluster: $(VENV)/wheel ## Bring up a kind cluster that stays until `make clean`, and print its kubeconfig
+cluster: $(VENV)/wheel ## Create a kind cluster that runs until `make clean`, and print its kubeconfig
 	@PYTHONPATH=tests $(BIN)/python -m harness up
 
 .PHONY: test
 test: export COVERAGE_FILE := $(VENV)/coverage/data
-test: $(VENV)/wheel ## Run every test, and tell what of the product none of them ran
+test: $(VENV)/wheel ## Run all tests, and report the coverage
 	@rm -rf $(VENV)/coverage && mkdir $(VENV)/coverage
 	@$(BIN)/coverage run $(PYTEST) $(WORKERS) tests
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
 .PHONY: test-unit test-integration test-e2e test-release
-test-unit: $(VENV)/wheel ## Run the tests that need nothing but Python
+test-unit: $(VENV)/wheel ## Run the tests that only need Python
 	@$(PYTEST) tests/unit
-test-integration: $(VENV)/wheel ## Run the tests on a bare control plane
+test-integration: $(VENV)/wheel ## Run the tests on a control plane without nodes
 	@$(PYTEST) $(WORKERS) tests/integration
 test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 	@$(PYTEST) tests/e2e
-test-release: $(VENV)/wheel ## Build a release twice, and test what is in it
+test-release: $(VENV)/wheel ## Build a release twice, and test its contents
 	@$(PYTEST) tests/release
 
 .PHONY: bench
-bench: $(VENV)/wheel ## Measure the operator next to what the API server can take (about a quarter of an hour)
+bench: $(VENV)/wheel ## Run the benchmarks (about 15 minutes)
 	@for each in sync latency restart memory keys reseal pods policies growth cli gateway; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done
 
 .PHONY: lint
-lint: $(VENV)/wheel ## Check style, types and layers
+lint: $(VENV)/wheel ## Check style, types and imports between packages
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-incremental operator tests benchmarks deploy
@@ -78,7 +78,7 @@ docs: $(VENV)/ready ## Build the documentation as a site into dist/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .PHONY: lock
-lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files
+lock: $(VENV)/ready ## Update the dependencies and write the lock files
 	@lock() { $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate pyproject.toml "$$@"; }; \
 	  lock --all-extras --group dev --output-file requirements/dev.txt; \
@@ -86,38 +86,38 @@ lock: $(VENV)/ready ## Choose the newest dependencies and write the lock files
 	  lock --constraints requirements/dev.txt --output-file requirements/command.txt
 
 .PHONY: verify
-verify: generate ## Check that the generated files are current
+verify: generate ## Check that the generated files are up to date
 	@git diff --exit-code --stat -- crds charts deploy docs/cli.md docs/openapi.json \
-	  || { echo 'The generated files above were not current: commit what `make generate` wrote.' >&2; exit 1; }
+	  || { echo 'The generated files above were out of date; commit the output of `make generate`.' >&2; exit 1; }
 
 .PHONY: image
-image: $(VENV)/wheel ## Build the operator's image and print its name
+image: $(VENV)/wheel ## Build the image and print its name
 	@PYTHONPATH=tests $(BIN)/python -m harness image
 
 .PHONY: image-archive release
-image-archive: $(VENV)/wheel ## Write the image for this machine's processor into dist/images
+image-archive: $(VENV)/wheel ## Write the image for this machine's platform to dist/images
 	@PYTHONPATH=tests $(BIN)/python -m harness.artifacts image dist/images
-release: $(VENV)/wheel ## Write everything that a release has into dist/release; IMAGES: archives for other processors
-	@test -z "$$(git status --porcelain)" || { echo 'A release is made from a clean checkout: commit or remove what `git status` shows.' >&2; exit 1; }
+release: $(VENV)/wheel ## Write the files of a release to dist/release; IMAGES: image archives of other platforms
+	@test -z "$$(git status --porcelain)" || { echo 'A release needs a clean checkout; commit or remove what `git status` shows.' >&2; exit 1; }
 	@rm -rf dist/release
 	@PYTHONPATH=tests $(BIN)/python -m harness.artifacts release dist/release $(IMAGES)
 
-# What is left may come from another checkout or an older lock file: any environment will do.
+# The clusters may come from another checkout or an older lock file, so any environment will do.
 .PHONY: clean
-clean: ## Take down what is left of a demo or a test; keep what was built
+clean: ## Delete the clusters of demos and tests, and the environment; keep other build results
 	@ready=$$(ls -t $(CACHE)/venv/*/ready 2>/dev/null | head -n 1 || true); \
 	  if [ -n "$$ready" ]; then PYTHONPATH=tests $${ready%ready}bin/python -m harness down; fi
 	@rm -rf $(VENV)
 
 $(VENV)/ready:
-	@echo "devbox-secrets: making the Python environment (about a minute, once) …" >&2
+	@echo "devbox-secrets: creating the Python environment (once, about a minute) …" >&2
 	@python3 -c 'import ensurepip, venv' 2>/dev/null \
 	  || { apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-venv; } >&2
 	@python3 -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
-# The tests see the product as its users do: installed from its wheel, the source tree out of reach.
+# Like users, the tests use the installed wheel and not the source tree.
 $(VENV)/wheel: $(VENV)/ready $(SOURCES)
 	@rm -rf $@ && $(BIN)/python -m hatchling build --target wheel --directory $@.part >/dev/null 2>&1
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $@.part/*.whl

@@ -1,4 +1,4 @@
-"""Generates the Grafana dashboard that the chart brings: prints its JSON."""
+"""Prints the JSON of the Grafana dashboard that the chart contains."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _COLUMNS = 24
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel: its queries by their legends, and the unit of the numbers."""
+    """A panel, with its queries by legend and the unit of the values."""
 
     title: str
     description: str
@@ -40,14 +40,14 @@ _STATS = [
         "AccountSecrets that aren't Ready",
         {"": 'sum(max by (reason) (devbox_secrets_accountsecrets{reason!="Synced"}))'},
     ),
-    Panel("Rotation due", "AccountSecrets older than rotateAfter allows", {"": "max(devbox_secrets_rotation_due)"}),
+    Panel("Rotation due", "AccountSecrets older than their rotateAfter", {"": "max(devbox_secrets_rotation_due)"}),
     Panel(
         "Without a home",
-        "Namespaces whose label names an account that has no home",
+        "Namespaces whose label names an account that doesn't exist",
         {"": "max(devbox_secrets_namespaces_without_home)"},
     ),
-    Panel("Leaders", "Replicas of the operator that write: 1", {"": "sum(devbox_secrets_leader)"}),
-    Panel("Sealing keys", "Sealing keys that can be used", {"": "max(devbox_secrets_sealing_keys)"}),
+    Panel("Leaders", "Replicas of the operator that are the leader; should be 1", {"": "sum(devbox_secrets_leader)"}),
+    Panel("Sealing keys", "Usable sealing keys", {"": "max(devbox_secrets_sealing_keys)"}),
     Panel(
         "Newest key",
         "Age of the newest sealing key",
@@ -82,34 +82,34 @@ _ROWS = {
     "Operator": [
         Panel(
             "Sync duration",
-            "From a change until the account Secrets were written",
+            "Time from a change until the account Secrets are written",
             _quantiles("devbox_secrets_sync_duration_seconds"),
             "s",
         ),
         Panel(
-            "Queue depth", "Accounts that wait to be reconciled", {"accounts": "max(devbox_secrets_workqueue_depth)"}
+            "Queue depth", "Accounts waiting to be reconciled", {"accounts": "max(devbox_secrets_workqueue_depth)"}
         ),
         Panel(
             "Queue duration",
-            "How long accounts wait to be reconciled",
+            "Time that accounts wait to be reconciled",
             _quantiles("devbox_secrets_workqueue_queue_duration_seconds"),
             "s",
         ),
         Panel(
             "Reconcile duration",
-            "How long an account's reconciliation takes",
+            "Time to reconcile an account",
             _quantiles("devbox_secrets_reconcile_duration_seconds"),
             "s",
         ),
         Panel(
             "Writes",
-            "Writes to the API server by what is written",
+            "Writes to the API server by resource",
             {"{{resource}}": _rate("devbox_secrets_writes_total", "resource")},
             "ops",
         ),
         Panel(
             "Errors and repairs",
-            "Reconciliations that fail, and account Secrets that someone else changed",
+            "Failed reconciliations, and repairs of account Secrets that something else changed",
             {
                 "reconcile errors": _rate("devbox_secrets_reconcile_errors_total"),
                 "drift repairs": _rate("devbox_secrets_drift_repairs_total"),
@@ -133,7 +133,7 @@ _ROWS = {
         ),
         Panel(
             "Request duration (p99)",
-            "By handler, the path's template",
+            "By handler, which is the path's template",
             {
                 "{{method}} {{handler}}": _quantile(
                     0.99, "devbox_secrets_gateway_http_request_duration_seconds", "le, method, handler"
@@ -160,7 +160,7 @@ _ROWS = {
         ),
         Panel(
             "Admission reviews",
-            "Pods that the webhook was asked about, by result",
+            "Admission reviews of the webhook by result",
             {"{{result}}": _rate("devbox_secrets_admission_reviews_total", "result")},
             "reqps",
         ),

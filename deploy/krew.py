@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""`kubectl devbox-secrets` as krew installs it: the first run installs the packages that the command needs.
+"""`kubectl devbox-secrets` as krew installs it: the first run installs the required packages.
 
-They are those of requirements.txt, with their hashes, and go into the plugin's own folder.
+The packages are pinned by hash in requirements.txt and are installed in the plugin's own folder.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ OLDEST = (3, 11)
 
 
 def packages() -> Path:
-    """Return the folder of the packages for this Python, installed if need be."""
+    """Return the folder with the packages for this Python, and install them if they are missing."""
     folder = HOME / f"packages-{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
     if not folder.exists():
         print("devbox-secrets: installing Python packages (once) …", file=sys.stderr)
@@ -24,7 +24,7 @@ def packages() -> Path:
             (wheel,) = HOME.glob("devbox_secrets-*.whl")
             _pip("--target", str(target), "--require-hashes", "--requirement", str(HOME / "requirements.txt"))
             _pip("--target", str(target), str(wheel))
-            if not folder.exists():  # another run may have been faster
+            if not folder.exists():  # a concurrent run may have created it
                 target.rename(folder)
     return folder
 
@@ -35,14 +35,14 @@ def _pip(*arguments: str) -> None:
 
 
 def main() -> None:
-    """Run the command, in this process."""
+    """Run the command in this process."""
     if sys.version_info < OLDEST:
-        sys.exit(f"devbox-secrets: needs Python 3.11 or newer, and python3 is {sys.version.split()[0]}")
+        sys.exit(f"devbox-secrets: Python 3.11 or newer is required, but python3 is {sys.version.split()[0]}")
     try:
         sys.path.insert(0, str(packages()))
     except subprocess.CalledProcessError:
-        sys.exit("devbox-secrets: pip could not install the packages, see above; `python3 -m pip --version` must work")
-    from devbox_secrets.__main__ import main as command  # noqa: PLC0415 - it was only just installed
+        sys.exit("devbox-secrets: pip failed, see above; check that `python3 -m pip --version` works")
+    from devbox_secrets.__main__ import main as command  # noqa: PLC0415 - it was just installed
 
     command()
 

@@ -1,6 +1,6 @@
-"""Collects the image's root file system: Python, the libraries that it loads, and no shell or package manager.
+"""Collects the image's root file system: Python and its libraries, without a shell or package manager.
 
-A step of the Dockerfile, run by the base image's own Python: `python3 rootfs.py ENVIRONMENT ROOT`.
+The Dockerfile runs it with the base image's Python: `python3 rootfs.py ENVIRONMENT ROOT`.
 """
 
 import compileall
@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# Of the standard library, what no server needs; some of it would bring libraries of its own.
+# Parts of the standard library that no server needs; some would require more libraries.
 _UNUSED = (
     *("__pycache__", "config-*", "dist-packages", "site-packages", "test", "tests", "_test*", "_ctypes_test*", "xx*"),
     *("curses", "_curses*", "dbm", "_dbm*", "_gdbm*", "ensurepip", "idlelib", "lib2to3", "nis.*", "ossaudiodev*"),
@@ -29,11 +29,11 @@ _DPKG = Path("/var/lib/dpkg")
 
 
 def collect(environment: Path, root: Path) -> None:
-    """Fill `root` with what the programs of a virtual environment need besides the environment itself."""
+    """Copy to `root` the files that the programs of a virtual environment need outside of it."""
     library = Path(sysconfig.get_path("stdlib"))
     copied = {path for name in (*_FILES, environment / "bin/python3") for path in _copy(Path(name), root, environment)}
     shutil.copytree(library, _within(root, library), ignore=shutil.ignore_patterns(*_UNUSED))
-    # Bytecode that is never checked against its source: see the Dockerfile.
+    # Unchecked bytecode, as in the Dockerfile.
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(root, quiet=1, stripdir=str(root), invalidation_mode=unchecked)
     programs = {Path(sys.executable).resolve(), *_within(root, library).rglob("*.so"), *environment.rglob("*.so*")}
@@ -51,7 +51,7 @@ def _within(root: Path, path: Path) -> Path:
 
 
 def _copy(path: Path, root: Path, environment: Path) -> Iterator[Path]:
-    """Copy a file, and every symbolic link on the way to it; yields the file. The environment itself is left out."""
+    """Copy a file and the symbolic links in its path, except inside the environment; yield the file."""
     ours = path.is_relative_to(environment)
     link = next((part for part in (*reversed(path.parents), path) if part.is_symlink()), None)
     target = _within(root, link or path)
@@ -69,20 +69,20 @@ def _copy(path: Path, root: Path, environment: Path) -> Iterator[Path]:
 
 
 def _libraries(programs: Iterable[Path]) -> list[Path]:
-    """Return the shared libraries that programs are loaded with, the dynamic linker included."""
+    """Return the shared libraries that programs load, including the dynamic linker."""
     said = subprocess.run(["ldd", *sorted(map(str, programs))], capture_output=True, text=True, check=False).stdout
     return sorted({Path(word) for word in said.split() if word.startswith("/") and not word.endswith(":")})
 
 
 def _true_path(name: str) -> Path:
-    """Return where a file is when its folder, such as /lib, is a symbolic link."""
+    """Resolve the folder of a file, because folders such as /lib are symbolic links."""
     folder, file = os.path.split(name)
     return Path(os.path.realpath(folder), file)
 
 
 def _add_packages(files: set[Path], root: Path) -> None:
-    """Write down the Debian packages that files come from, where scanners of images look, and their licenses."""
-    wanted = {"ca-certificates"}  # its one file is written when it is installed
+    """Record the Debian packages of the files, for image scanners, and copy their licenses."""
+    wanted = {"ca-certificates"}  # its file is generated at installation
     for listed in _DPKG.glob("info/*.list"):
         if any(_true_path(line) in files for line in listed.read_text().splitlines()):
             wanted.add(listed.stem.partition(":")[0])

@@ -1,10 +1,10 @@
 {{/*
-Names are fixed, not derived from the release: the CRD, the policy and the operator's rights are the cluster's,
-so there is one installation per cluster. Helm refuses a second one, since the objects belong to the first.
+Names are fixed and not derived from the release. There is one installation per cluster, because the CRD, the policies and
+the operator's permissions are cluster-wide. Helm rejects a second one, because the objects belong to the first.
 
-A component (operator, webhook, gateway) is a dict, made at the top of its template: root, component, name (of its objects,
-and the label by which its pods are selected), values, port (that others connect to, if any), metricsPort, probePort (the
-port's name, unless it is metrics). Of an object that is no component's there is only root.
+A component (operator, webhook, gateway) is a dict, created at the top of its template: root, component, name (of its
+objects, and the label that selects its pods), values, port (for clients, if any), metricsPort, probePort (the port's name,
+unless it is metrics). Objects without a component have only root.
 */}}
 {{- define "devbox-secrets.labels" -}}
 app.kubernetes.io/name: devbox-secrets
@@ -17,7 +17,7 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end }}
 
-{{/* An object's labels and annotations; takes more of them as labels and annotations. */}}
+{{/* Labels and annotations of an object; additional ones are passed as labels and annotations. */}}
 {{- define "devbox-secrets.metadata" -}}
 {{- $chart := dict "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
 labels:
@@ -32,7 +32,7 @@ annotations:
 app.kubernetes.io/name: {{ .name }}
 {{- end }}
 
-{{/* A new version of the chart alone doesn't replace pods, hence no helm.sh/chart. */}}
+{{/* Without helm.sh/chart, so that a new chart version alone doesn't replace pods. */}}
 {{- define "devbox-secrets.podMetadata" -}}
 {{- $own := merge (include "devbox-secrets.selectorLabels" . | fromYaml) (include "devbox-secrets.labels" . | fromYaml) -}}
 labels:
@@ -85,7 +85,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* It's asked over HTTP unless `scheme` says else. */}}
+{{/* Probes use HTTP unless `scheme` is set. */}}
 {{- define "devbox-secrets.container" -}}
 image: {{ include "devbox-secrets.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -110,7 +110,7 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* The objects that every component has beside its Deployment. */}}
+{{/* The objects that every component has in addition to its Deployment. */}}
 {{- define "devbox-secrets.objects" -}}
 {{- if .values.serviceAccount.create }}
 ---
@@ -120,7 +120,7 @@ metadata:
   name: {{ include "devbox-secrets.serviceAccountName" . }}
   namespace: {{ .root.Release.Namespace }}
   {{- include "devbox-secrets.metadata" (merge (dict "annotations" .values.serviceAccount.annotations) .) | nindent 2 }}
-# A pod that uses it gets the token only by asking for it.
+# Pods have to request the token explicitly.
 automountServiceAccountToken: false
 {{- end }}
 {{- with .values.podDisruptionBudget }}
@@ -160,7 +160,8 @@ spec:
   {{- if or $.root.Values.metrics.service.enabled $.root.Values.metrics.podMonitor.enabled }}
   {{- $rules = append $rules (dict "port" $.metricsPort "from" .metricsFrom) }}
   {{- end }}
-  # Without a list nothing is let through, except the kubelet's probes. An empty list, every kubectl apply would write again.
+  # Without rules, only the kubelet's probes are allowed. The field is omitted, because every kubectl apply would write an
+  # empty list again.
   {{- with $rules }}
   ingress:
     {{- range . }}
@@ -174,7 +175,7 @@ spec:
     {{- end }}
   {{- end }}
   {{- with .apiServerPorts }}
-  # A policy can't select the API server. DNS isn't needed.
+  # A NetworkPolicy can't select the API server. DNS isn't needed.
   egress:
     - ports:
         {{- range . }}
@@ -197,7 +198,7 @@ spec:
 {{ .values.serviceAccount.name | default .name }}
 {{- end }}
 
-{{/* A security context, without what OpenShift assigns where this is OpenShift. */}}
+{{/* A security context; on OpenShift, without the fields that OpenShift assigns. */}}
 {{- define "devbox-secrets.securityContext" -}}
 {{- $adapt := dig "compatibility" "openshift" "adaptSecurityContext" "auto" .root.Values.global }}
 {{- if or (eq $adapt "force") (and (eq $adapt "auto") (.root.Capabilities.APIVersions.Has "security.openshift.io/v1")) -}}
@@ -210,7 +211,7 @@ spec:
 {{- define "devbox-secrets.image" -}}
 {{- $image := .Values.image }}
 {{- if not $image.repository }}
-{{- fail "image.repository is not set, and this chart is not from a release: build the image with `make image`, push it to a registry that the cluster can pull from, and pass --set image.repository=REGISTRY/NAME,image.tag=TAG" }}
+{{- fail "image.repository is not set, and this chart is not from a release; build the image with `make image`, push it to a registry that the cluster can pull from, and pass --set image.repository=REGISTRY/NAME,image.tag=TAG" }}
 {{- end }}
 {{- $tag := $image.tag | default (ternary "" .Chart.AppVersion (ne $image.digest "")) }}
 {{- with .Values.global.imageRegistry | default $image.registry }}{{ . }}/{{ end }}{{ $image.repository }}
@@ -235,79 +236,79 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* The Secret of the gateway's certificate, if it has one. */}}
+{{/* The Secret with the gateway's certificate, if any. */}}
 {{- define "devbox-secrets.gatewaySecret" -}}
 {{ .Values.gateway.tls.secretName | default (ternary "devbox-secrets-gateway-issued" "" (ne .Values.gateway.tls.issuerRef.name "")) }}
 {{- end }}
 
-{{/* Values that fit the schema but make no sense together. */}}
-{{- define "devbox-secrets.refuse" -}}
+{{/* Rejects combinations of values that the schema allows but that make no sense. */}}
+{{- define "devbox-secrets.validate" -}}
 {{- if not .Values.enabled }}
-{{- fail "enabled is false, and Helm renders the chart all the same: add `condition: devbox-secrets.enabled` to the dependency in the parent's Chart.yaml; without a parent, don't install the chart" }}
+{{- fail "enabled is false, but the chart is rendered; add `condition: devbox-secrets.enabled` to the dependency in the parent's Chart.yaml, or if there is no parent chart, don't install this chart" }}
 {{- end }}
-{{- /* A parent's globals may be for its other charts. */}}
+{{- /* A parent chart's globals may be for other charts. */}}
 {{- if .Chart.IsRoot }}
 {{- $compatibility := .Values.global.compatibility | default dict }}
 {{- $unknown := omit .Values.global "imageRegistry" "imagePullSecrets" "nodeSelector" "tolerations" "affinity" "priorityClassName" "compatibility" }}
 {{- $unknown = merge $unknown (omit $compatibility "openshift") (omit ($compatibility.openshift | default dict) "adaptSecurityContext") }}
 {{- with keys $unknown | sortAlpha }}
-{{- fail (printf "global has %s, which this chart doesn't use: remove it" (join " and " .)) }}
+{{- fail (printf "unknown values in global: %s; remove them" (join ", " .)) }}
 {{- end }}
 {{- end }}
 {{- if not .Values.devboxes.selectors }}
-{{- fail "devboxes.selectors is empty, so no pod would get secrets: list at least one label selector, or leave the value out for the default ones" }}
+{{- fail "devboxes.selectors is empty, so no pod would get secrets; add a label selector, or omit the value to use the defaults" }}
 {{- end }}
 {{- $selectors := list }}
 {{- range $i, $entry := .Values.devboxes.selectors }}
 {{- $selector := dict "matchLabels" ($entry.matchLabels | default dict) "matchExpressions" ($entry.matchExpressions | default list) }}
 {{- if not (or $selector.matchLabels $selector.matchExpressions) }}
-{{- fail (printf "devboxes.selectors[%d] is empty and would match every pod of the cluster: give it matchLabels or matchExpressions" $i) }}
+{{- fail (printf "devboxes.selectors[%d] is empty and would match all pods in the cluster; set matchLabels or matchExpressions" $i) }}
 {{- end }}
 {{- if has $selector $selectors }}
-{{- fail (printf "devboxes.selectors[%d] has the same labels as an earlier one: remove one of them" $i) }}
+{{- fail (printf "devboxes.selectors[%d] has the same labels as an earlier selector; remove one of them" $i) }}
 {{- end }}
 {{- $selectors = append $selectors $selector }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.service.enabled) }}
-{{- fail "metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well" }}
+{{- fail "metrics.serviceMonitor.enabled requires a Service; set metrics.service.enabled to true" }}
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
-{{- fail "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice: set one of them to false" }}
+{{- fail "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice; set one of them to false" }}
 {{- end }}
 {{- if and (eq .Values.injection.method "policy") (eq (include "devbox-secrets.lacksPolicy" .) "true") }}
-{{- fail "injection.method is policy, but the API server has no MutatingAdmissionPolicy (admissionregistration.k8s.io/v1): set it to auto or webhook" }}
+{{- fail "injection.method is policy, but the API server doesn't support MutatingAdmissionPolicy (admissionregistration.k8s.io/v1); set it to auto or webhook" }}
 {{- end }}
 {{- with .Values.webhook }}
 {{- if and (eq .certificate "cert-manager") (not .issuerRef.name) }}
-{{- fail "webhook.certificate is cert-manager, which needs to know who issues: set webhook.issuerRef.name" }}
+{{- fail "webhook.certificate is cert-manager, which requires an issuer; set webhook.issuerRef.name" }}
 {{- end }}
 {{- if and (ne .certificate "cert-manager") .issuerRef.name }}
-{{- fail "webhook.issuerRef is for webhook.certificate cert-manager: set that, or remove it" }}
+{{- fail "webhook.issuerRef requires webhook.certificate cert-manager; set that, or remove webhook.issuerRef" }}
 {{- end }}
 {{- if and (eq .certificate "secret") (not (and .secretName .caBundle)) }}
-{{- fail "webhook.certificate is secret: set webhook.secretName to its name, and webhook.caBundle to the certificate that vouches for what is in it" }}
+{{- fail "webhook.certificate is secret; set webhook.secretName to its name, and webhook.caBundle to the CA certificate that signed the certificate in it" }}
 {{- end }}
 {{- if and (ne .certificate "secret") (or .secretName .caBundle) }}
-{{- fail "webhook.secretName and webhook.caBundle are for webhook.certificate secret: set that, or remove them" }}
+{{- fail "webhook.secretName and webhook.caBundle require webhook.certificate secret; set that, or remove them" }}
 {{- end }}
 {{- end }}
 {{- with .Values.gateway.tls }}
 {{- if and .secretName .issuerRef.name }}
-{{- fail "gateway.tls.secretName names a certificate that is there, gateway.tls.issuerRef who issues one: remove one of them" }}
+{{- fail "gateway.tls.secretName and gateway.tls.issuerRef can't be set together; remove one of them" }}
 {{- end }}
 {{- if and .dnsNames (not .issuerRef.name) }}
-{{- fail "gateway.tls.dnsNames are for a certificate that cert-manager issues: set gateway.tls.issuerRef.name, or remove them" }}
+{{- fail "gateway.tls.dnsNames requires a certificate from cert-manager; set gateway.tls.issuerRef.name, or remove gateway.tls.dnsNames" }}
 {{- end }}
 {{- end }}
 {{- with .Values.gateway }}
 {{- if and (or .ingress.enabled .httpRoute.enabled) (not .enabled) }}
-{{- fail "gateway.ingress and gateway.httpRoute lead to the gateway, which isn't installed: set gateway.enabled to true as well" }}
+{{- fail "gateway.ingress and gateway.httpRoute require the gateway; set gateway.enabled to true" }}
 {{- end }}
 {{- if and .ingress.enabled (not .ingress.hosts) }}
-{{- fail "gateway.ingress.enabled needs a name to serve: list at least one in gateway.ingress.hosts" }}
+{{- fail "gateway.ingress.enabled requires a host name; add one to gateway.ingress.hosts" }}
 {{- end }}
 {{- if and .httpRoute.enabled (not .httpRoute.parentRefs) }}
-{{- fail "gateway.httpRoute.enabled needs a Gateway to be attached to: name it in gateway.httpRoute.parentRefs" }}
+{{- fail "gateway.httpRoute.enabled requires a Gateway; add it to gateway.httpRoute.parentRefs" }}
 {{- end }}
 {{- end }}
 {{- $own := include "devbox-secrets.labels" (dict "root" . "component" "any") | fromYaml | merge (dict "helm.sh/chart" "") }}
@@ -315,20 +316,20 @@ imagePullSecrets:
 {{- range $prefix, $component := dict "" .Values "webhook." .Values.webhook "gateway." .Values.gateway }}
 {{- $_ := set $labels (print $prefix "podLabels") $component.podLabels }}
 {{- if not (or $component.serviceAccount.create $component.serviceAccount.name) }}
-{{- fail (printf "%sserviceAccount.create is false: set %sserviceAccount.name to the name of an existing one" $prefix $prefix) }}
+{{- fail (printf "%sserviceAccount.create is false; set %sserviceAccount.name to an existing ServiceAccount" $prefix $prefix) }}
 {{- end }}
 {{- end }}
 {{- range $where, $given := $labels }}
 {{- range $label, $_ := $given }}
 {{- if hasKey $own $label }}
-{{- fail (printf "%s sets %s, which is the chart's own: remove it" $where $label) }}
+{{- fail (printf "%s sets %s, which the chart sets itself; remove it" $where $label) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
 
-{{/* What both kinds of policy match, and how. Written out in full: what is left to the API server's defaults,
-every kubectl apply would write anew. */}}
+{{/* The match rules of both kinds of policies. They are written out in full, because every kubectl apply would write
+fields again that the API server defaults. */}}
 {{- define "devbox-secrets.pods" -}}
 - apiGroups: [""]
   apiVersions: [v1]
@@ -340,13 +341,13 @@ every kubectl apply would write anew. */}}
 {{- define "devbox-secrets.switchedOn" -}}
 - name: not-switched-off
   expression: object.metadata.?annotations["devbox-secrets.dev/inject"].orValue("true") != "false"
-# What is larger is refused by the policy devbox-secrets-annotations.
+# The policy devbox-secrets-annotations rejects larger pods.
 - name: not-too-large
   expression: |-
     {{- include "devbox-secrets.fits" . | nindent 4 }} {{ include "devbox-secrets.mostItems" . }}
 {{- end }}
 
-{{/* What changes devboxes: policy or webhook. */}}
+{{/* What injects the secrets: policy or webhook. */}}
 {{- define "devbox-secrets.injection" -}}
 {{- if ne .Values.injection.method "auto" -}}
 {{ .Values.injection.method }}
@@ -357,8 +358,8 @@ policy
 {{- end }}
 {{- end }}
 
-{{/* Whether the API server is known not to serve MutatingAdmissionPolicy. A cluster that was asked names kinds, such as
-v1/Pod; without one (helm template) there is only a version to go by. */}}
+{{/* Whether the API server doesn't support MutatingAdmissionPolicy. With a cluster, Capabilities lists kinds such as v1/Pod;
+without one (helm template), only the Kubernetes version is known. */}}
 {{- define "devbox-secrets.lacksPolicy" -}}
 {{- if .Capabilities.APIVersions.Has "v1/Pod" -}}
 {{ not (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}
@@ -367,7 +368,7 @@ v1/Pod; without one (helm template) there is only a version to go by. */}}
 {{- end }}
 {{- end }}
 
-{{/* One binding for each selector, named after it: when the list changes, the bindings of the others are not touched. */}}
+{{/* One binding for each selector, with a name derived from it, so that changes to the list don't affect other bindings. */}}
 {{- define "devbox-secrets.bindings" -}}
 {{- range .context.Values.devboxes.selectors }}
 {{- $selector := omit . "as" }}
@@ -388,7 +389,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* Whether a pod gets files, in CEL: a constant where all selectors say the same. */}}
+{{/* A CEL expression for whether a pod gets files; a constant if it is the same for all selectors. */}}
 {{- define "devbox-secrets.asFiles" -}}
 {{- $selectors := list }}
 {{- range .Values.devboxes.selectors }}
@@ -405,7 +406,7 @@ true
 {{- end }}
 {{- end }}
 
-{{/* A label selector in CEL. */}}
+{{/* A label selector as a CEL expression. */}}
 {{- define "devbox-secrets.matches" -}}
 {{- $terms := list }}
 {{- range $key, $value := .matchLabels }}
@@ -419,8 +420,8 @@ true
 {{- join " && " $terms }}
 {{- end }}
 
-{{/* Whether a pod gets files in place of all variables, in CEL: as its selectors say, unless the annotation env is there. */}}
-{{- define "devbox-secrets.filesAlone" -}}
+{{/* A CEL expression for whether a pod gets files instead of variables: by its selectors, unless the annotation env is set. */}}
+{{- define "devbox-secrets.filesOnly" -}}
 {{- $asFiles := include "devbox-secrets.asFiles" . }}
 {{- if eq $asFiles "false" -}}
 false
@@ -430,8 +431,8 @@ false
 {{- end }}
 
 {{/*
-What the annotations may hold, as regular expressions: an entry of env, and mount. How long a name is is no part of it:
-with a bound in it the API server takes a hundred times as long.
+Regular expressions for the annotations: an entry of env, and mount. They don't limit the length of a name: with a limit,
+the API server takes a hundred times as long.
 */}}
 {{- define "devbox-secrets.entry" -}}
 ^\s*[A-Za-z_][A-Za-z0-9_]*\s*(=\s*[A-Za-z_][A-Za-z0-9_]*\s*)?$
@@ -440,30 +441,30 @@ with a bound in it the API server takes a hundred times as long.
 ^(/[^/:\s[:cntrl:]]+)+$
 {{- end }}
 {{/*
-What is looked at is bounded, so that no pod costs the API server more than milliseconds (benchmarks/policies.py). The
-webhook has the same bounds.
+Limits that keep the cost of any pod for the API server to milliseconds (benchmarks/policies.py). The webhook has the same
+limits.
 */}}
 {{- define "devbox-secrets.most" -}}100{{- end }}
 {{- define "devbox-secrets.mostOfName" -}}253{{- end }}
 {{- define "devbox-secrets.mostCharacters" -}}60000{{- end }}
 {{/* Entries of the annotation env times containers. */}}
 {{- define "devbox-secrets.mostAdded" -}}300{{- end }}
-{{/* Where the files are, unless the annotation mount says otherwise. */}}
+{{/* The default path of the files; the annotation mount overrides it. */}}
 {{- define "devbox-secrets.filesPath" -}}/var/run/secrets/devbox-secrets.dev{{- end }}
-{{/* The longest path that Linux takes. */}}
+{{/* The maximum length of a path in Linux. */}}
 {{- define "devbox-secrets.mostOfPath" -}}4095{{- end }}
 {{- define "devbox-secrets.mostContainers" -}}100{{- end }}
 {{- define "devbox-secrets.mostAnnotations" -}}1000{{- end }}
 {{- define "devbox-secrets.mostItems" -}}500{{- end }}
-{{/* Whether a pod has no more of it all than that, or than a multiple of the items. Containers are counted first: only
-so many are looked into, and there only at the lists that something is added to. */}}
+{{/* Whether a pod is within the limits; callers append the limit of the items, or a multiple of it. Containers are counted
+first, so that only a limited number is examined, and of these only the lists that get new entries. */}}
 {{- define "devbox-secrets.fits" -}}
 size(object.metadata.?annotations.orValue({})) <= {{ include "devbox-secrets.mostAnnotations" . }} &&
 size(object.spec.containers) + size(object.spec.?initContainers.orValue([])) <= {{ include "devbox-secrets.mostContainers" . }} &&
 (object.spec.containers + object.spec.?initContainers.orValue([])).map(c,
   size(c[?("devbox-secrets.dev/env" in object.metadata.?annotations.orValue({}) ? "env" : "envFrom")].orValue([]))
 ).sum() + (
-  "devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) || {{ include "devbox-secrets.filesAlone" . }}
+  "devbox-secrets.dev/mount" in object.metadata.?annotations.orValue({}) || {{ include "devbox-secrets.filesOnly" . }}
   ? size(object.spec.?volumes.orValue([])) +
     (object.spec.containers + object.spec.?initContainers.orValue([])).map(c, size(c.?volumeMounts.orValue([]))).sum()
   : 0

@@ -84,7 +84,7 @@ def test_its_notes_tell_where_it_is_and_how_one_gets_a_key(values: str, url: str
     shown = helm("install", NAMESPACE, str(CHART), *options).stdout
     assert f"  export RUNLOOP_BASE_URL={url}\n" in shown
     assert "$(devbox-secrets apikey create ci -n ACCOUNT)" in shown
-    assert ("values pass in the clear" in shown) is url.startswith("http:")
+    assert ("values are sent unencrypted" in shown) is url.startswith("http:")
 
 
 @pytest.mark.usefixtures("installed")

@@ -40,15 +40,15 @@ REFUSED = {
     "no selector": (
         ["--set-json", f"{SELECTORS}=[]"],
         (
-            "devboxes.selectors is empty, so no pod would get secrets: list at least one label"
-            " selector, or leave the value out for the default ones"
+            "devboxes.selectors is empty, so no pod would get secrets; add a label selector, or omit"
+            " the value to use the defaults"
         ),
     ),
     "a selector of every pod": (
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{}}}}]'],
         (
-            "devboxes.selectors[1] is empty and would match every pod of the cluster:"
-            " give it matchLabels or matchExpressions"
+            "devboxes.selectors[1] is empty and would match all pods in the cluster;"
+            " set matchLabels or matchExpressions"
         ),
     ),
     "labels in the selector's place": (
@@ -65,11 +65,11 @@ REFUSED = {
     ),
     "the same labels twice": (
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"as":"files","matchLabels":{{"a":"b"}}}}]'],
-        "devboxes.selectors[1] has the same labels as an earlier one: remove one of them",
+        "devboxes.selectors[1] has the same labels as an earlier selector; remove one of them",
     ),
     "the same labels twice, once beside an empty list": (
         ["--set-json", f"{SELECTORS}={json.dumps([{'matchExpressions': [], **AB}, {'as': 'files', **AB}])}"],
-        "devboxes.selectors[1] has the same labels as an earlier one: remove one of them",
+        "devboxes.selectors[1] has the same labels as an earlier selector; remove one of them",
     ),
     "no format of logs": (["--set", "logFormat=null"], "missing property 'logFormat'"),
     "secrets as something else": (
@@ -82,11 +82,11 @@ REFUSED = {
     ),
     "a ServiceMonitor of no Service": (
         ["--set", "metrics.serviceMonitor.enabled=true"],
-        ("metrics.serviceMonitor.enabled needs a Service to scrape: set metrics.service.enabled to true as well"),
+        "metrics.serviceMonitor.enabled requires a Service; set metrics.service.enabled to true",
     ),
     "two monitors": (
         ["--set", "metrics.service.enabled=true,metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true"],
-        "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice: set one of them",
+        "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice; set one of them",
     ),
     "a log format that there is not": (
         ["--set", "logFormat=logfmt"],
@@ -103,15 +103,15 @@ REFUSED = {
     "a gateway's certificate from two places": (
         ["--set", "gateway.tls.secretName=own,gateway.tls.issuerRef.name=ca"],
         (
-            "gateway.tls.secretName names a certificate that is there, gateway.tls.issuerRef who issues one:"
+            "gateway.tls.secretName and gateway.tls.issuerRef can't be set together;"
             " remove one of them"
         ),
     ),
     "names for a certificate that nobody issues": (
         ["--set", "gateway.tls.dnsNames[0]=secrets.example"],
         (
-            "gateway.tls.dnsNames are for a certificate that cert-manager issues: set gateway.tls.issuerRef.name,"
-            " or remove them"
+            "gateway.tls.dnsNames requires a certificate from cert-manager; set gateway.tls.issuerRef.name,"
+            " or remove gateway.tls.dnsNames"
         ),
     ),
     "an issuer by its name alone": (
@@ -120,23 +120,23 @@ REFUSED = {
     ),
     "the chart's own label": (
         ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
-        "podLabels sets app.kubernetes.io/name, which is the chart's own: remove it",
+        "podLabels sets app.kubernetes.io/name, which the chart sets itself; remove it",
     ),
     "the chart's own label of every object": (
         ["--set", r"commonLabels.helm\.sh/chart=mine"],
-        "commonLabels sets helm.sh/chart, which is the chart's own: remove it",
+        "commonLabels sets helm.sh/chart, which the chart sets itself; remove it",
     ),
     "no ServiceAccount": (
         ["--set", "gateway.serviceAccount.create=false"],
-        "gateway.serviceAccount.create is false: set gateway.serviceAccount.name to the name of an existing one",
+        "gateway.serviceAccount.create is false; set gateway.serviceAccount.name to an existing ServiceAccount",
     ),
     "an unknown global value": (
         ["--set", "global.imageRegsitry=registry.example"],
-        "global has imageRegsitry, which this chart doesn't use: remove it",
+        "unknown values in global: imageRegsitry; remove them",
     ),
     "an unknown platform": (
         ["--set", "global.compatibility.rancher.adapt=auto"],
-        "global has rancher, which this chart doesn't use: remove it",
+        "unknown values in global: rancher; remove them",
     ),
     "what is off without a parent's condition": (
         ["--set", "enabled=false"],
@@ -144,15 +144,15 @@ REFUSED = {
     ),
     "an Ingress without a name": (
         ["--set", "gateway.enabled=true,gateway.ingress.enabled=true"],
-        "gateway.ingress.enabled needs a name to serve: list at least one in gateway.ingress.hosts",
+        "gateway.ingress.enabled requires a host name; add one to gateway.ingress.hosts",
     ),
     "an HTTPRoute of no Gateway": (
         ["--set", "gateway.enabled=true,gateway.httpRoute.enabled=true"],
-        "gateway.httpRoute.enabled needs a Gateway to be attached to: name it in gateway.httpRoute.parentRefs",
+        "gateway.httpRoute.enabled requires a Gateway; add it to gateway.httpRoute.parentRefs",
     ),
     "an Ingress without the gateway": (
         ["--set", "gateway.ingress.enabled=true"],
-        "lead to the gateway, which isn't installed: set gateway.enabled to true as well",
+        "gateway.ingress and gateway.httpRoute require the gateway; set gateway.enabled to true",
     ),
     "a probe of one's own": (
         ["--set", "livenessProbe.httpGet.path=/"],
@@ -169,8 +169,8 @@ REFUSED = {
     "the policy where there is none": (
         ["--set", "injection.method=policy", "--kube-version", "1.35.9"],
         (
-            "injection.method is policy, but the API server has no MutatingAdmissionPolicy"
-            " (admissionregistration.k8s.io/v1): set it to auto or webhook"
+            "injection.method is policy, but the API server doesn't support MutatingAdmissionPolicy"
+            " (admissionregistration.k8s.io/v1); set it to auto or webhook"
         ),
     ),
     "another way of injection": (
@@ -187,22 +187,22 @@ REFUSED = {
     ),
     "cert-manager without an issuer": (
         ["--set", "webhook.certificate=cert-manager"],
-        "webhook.certificate is cert-manager, which needs to know who issues: set webhook.issuerRef.name",
+        "webhook.certificate is cert-manager, which requires an issuer; set webhook.issuerRef.name",
     ),
     "an issuer without cert-manager": (
         ["--set", "webhook.issuerRef.name=ca"],
-        "webhook.issuerRef is for webhook.certificate cert-manager: set that, or remove it",
+        "webhook.issuerRef requires webhook.certificate cert-manager; set that, or remove webhook.issuerRef",
     ),
-    "a Secret that nobody vouches for": (
+    "a Secret without a CA": (
         ["--set", "webhook.certificate=secret,webhook.secretName=own"],
         (
-            "webhook.certificate is secret: set webhook.secretName to its name, and webhook.caBundle to the"
-            " certificate that vouches for what is in it"
+            "webhook.certificate is secret; set webhook.secretName to its name, and webhook.caBundle to the"
+            " CA certificate that signed the certificate in it"
         ),
     ),
     "a Secret that isn't asked for": (
         ["--set", "webhook.secretName=own"],
-        "webhook.secretName and webhook.caBundle are for webhook.certificate secret: set that, or remove them",
+        "webhook.secretName and webhook.caBundle require webhook.certificate secret; set that, or remove them",
     ),
     "a certificate in base64": (
         ["--set", "webhook.caBundle=LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"],
@@ -322,7 +322,7 @@ def test_its_notes_show_a_pod_that_is_a_devbox(selector: Json | None, label: str
 
 def test_its_notes_read_a_file_where_devboxes_get_files() -> None:
     notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), "--set=injection.as=files").stdout
-    assert "--image IMAGE -- cat /var/run/secrets/devbox-secrets.dev/GITHUB_TOKEN" in notes
+    assert "-- sh -c 'test -s /var/run/secrets/devbox-secrets.dev/GITHUB_TOKEN && echo set'" in notes
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -471,4 +471,4 @@ def test_helm_packages_what_people_need_and_not_what_it_is_made_from(tmp_path: o
     done = helm("package", str(CHART), f"--destination={tmp_path}")
     assert done.returncode == 0, done.stderr
     shown = helm("show", "readme", f"{tmp_path}/devbox-secrets-0.1.0.tgz").stdout
-    assert shown.startswith("# The chart devbox-secrets")
+    assert shown.startswith("# devbox-secrets\n")

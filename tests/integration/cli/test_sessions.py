@@ -96,12 +96,10 @@ def _devboxes_around_the_update(desk: Desk) -> None:
 
 
 #: What happens before a session, besides its commands.
-BEFORE: dict[str, Callable[[Desk], None]] = {
-    "A new value, and who still has the older one": _devboxes_around_the_update
-}
+BEFORE: dict[str, Callable[[Desk], None]] = {"Change a value": _devboxes_around_the_update}
 
 
-def test_the_sessions_are_as_they_are_told(desk: Desk) -> None:
+def test_the_sessions_print_what_they_show(desk: Desk) -> None:
     # One test: each session goes on where the one before it ended.
     for title, steps in sessions().items():
         assert steps, title

@@ -32,7 +32,7 @@ NO_ACCOUNT = (
 )
 UTF16 = "the text is UTF-16, which PowerShell's > writes; save it as UTF-8, for example with Set-Content -Encoding utf8"
 ALLOW_EMPTY = "pass --allow-empty if this is intended"
-ENCODE_IT = "encode binary data first, for instance with base64"
+ENCODE_IT = "encode binary data first, for example with base64"
 NO_ARGUMENTS = (
     "unexpected arguments. If one of them is the value: pass it on standard input, with --from-file or at the prompt,"
     " since arguments are visible in the shell's history and in process listings"
