@@ -46,10 +46,7 @@ REFUSED = {
     ),
     "a selector of every pod": (
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{}}}}]'],
-        (
-            "devboxes.selectors[1] is empty and would match all pods in the cluster;"
-            " set matchLabels or matchExpressions"
-        ),
+        ("devboxes.selectors[1] is empty and would match all pods in the cluster; set matchLabels or matchExpressions"),
     ),
     "labels in the selector's place": (
         ["--set-json", f'{SELECTORS}=[{{"app":"box"}}]'],
@@ -102,10 +99,7 @@ REFUSED = {
     ),
     "a gateway's certificate from two places": (
         ["--set", "gateway.tls.secretName=own,gateway.tls.issuerRef.name=ca"],
-        (
-            "gateway.tls.secretName and gateway.tls.issuerRef can't be set together;"
-            " remove one of them"
-        ),
+        ("gateway.tls.secretName and gateway.tls.issuerRef can't be set together; remove one of them"),
     ),
     "names for a certificate that nobody issues": (
         ["--set", "gateway.tls.dnsNames[0]=secrets.example"],

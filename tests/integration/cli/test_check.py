@@ -229,7 +229,7 @@ def test_devboxes_without_secrets_and_those_that_opted_out_are_told(cluster: Con
     done = json.loads(command(cluster.kubeconfig, "check", "-o", "json").stdout)
     assert [(each["level"], each["text"]) for each in done if each["check"] == "devboxes"] == [
         ("ok", "3 running, 1 of them opted out"),
-        ("warning", "1 have no secrets because they are older than the installation; recreate them:  default/early"),
+        ("warning", "1 have no secrets because they are older than the installation; recreate them: default/early"),
     ]
 
 

@@ -156,7 +156,7 @@ def test_where_nothing_is_installed_another_namespace_is_asked_for(controlplane:
     for command in (["rotate"], ["list"], ["backup", "-"], ["prune", "--yes"]):
         done = keys(controlplane, *command, "--operator-namespace=elsewhere")
         assert (done.returncode, done.stdout) == (1, "")
-        assert "is devbox-secrets installed in elsewhere?" in done.stderr
+        assert "if devbox-secrets isn't installed in elsewhere, pass --operator-namespace" in done.stderr
 
 
 def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: ControlPlane, running: Operator) -> None:

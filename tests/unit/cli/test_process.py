@@ -166,7 +166,7 @@ def test_letters_that_a_terminal_lacks_are_no_traceback(seal: list[str]) -> None
     args = [PROGRAM, "import", "--public-key", seal[2], "-n", "team", "-"]
     result = subprocess.run(args, input="A=${é}".encode(), capture_output=True, env=latin, check=False)
     assert result.returncode == 3
-    assert rb"it refers to another variable with ${\u2026}" in result.stdout
+    assert rb"the value refers to another variable with ${\u2026}" in result.stdout
     assert b"Traceback" not in result.stderr
 
 

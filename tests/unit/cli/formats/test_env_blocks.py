@@ -13,8 +13,8 @@ from devbox_secrets.cli.formats.env_blocks import Block, blocks
 
 QUOTES = "put multi-line values in quotes"
 BEGIN = f"BEGIN without END; {QUOTES}"
-BRACKET = f"a bracket isn't closed on the same line;  {QUOTES}"
-BASE64 = f"looks like the last line of base64 text;  {QUOTES}"
+BRACKET = f"a bracket isn't closed on the same line; {QUOTES}"
+BASE64 = f"looks like the last line of base64 text; {QUOTES}"
 NO_LINE = "not NAME=value, or a quote is missing"
 NO_EQUALS = "no = and no value"
 NO_NAME = "invalid name before the ="

@@ -147,8 +147,8 @@ def test_a_variable_is_weaker_than_an_option_in_either_place(monkeypatch: pytest
         (["stats"], "No such command 'stats'. Did you mean 'status'?"),
         (["keys", "roatte"], "No such command 'roatte'. Did you mean 'rotate'?"),
         (["--contxt", "x", "list"], "No such option: --contxt (Possible options: --account, --context)"),
-        (["list", "-o", "xml"], "'xml' is not one of 'text', 'wide', 'name', 'yaml', 'json'."),
-        (["status", "--wait", "--timeout", "soon"], "Invalid value for '--timeout': 'soon' isn't a time to wait"),
+        (["list", "-o", "xml"], "Invalid value for '--output' / '-o': 'xml' is not one of 'text', 'wide', 'name',"),
+        (["status", "--wait", "--timeout", "soon"], "Invalid value for '--timeout': 'soon' isn't a duration"),
     ],
 )
 def test_what_is_misspelled_is_named(words: list[str], told: str) -> None:

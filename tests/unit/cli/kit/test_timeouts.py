@@ -1,4 +1,4 @@
-"""--timeout: a time to wait as people and kubectl write it."""
+"""--timeout: durations in the formats of people and kubectl."""
 
 import pytest
 import typer

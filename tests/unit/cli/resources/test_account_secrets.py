@@ -262,7 +262,7 @@ async def test_a_variable_of_two_accountsecrets_is_ambiguous() -> None:
 
 async def test_a_name_that_no_object_can_have_is_not_asked_for() -> None:
     client = FakeClient({})
-    with pytest.raises(NotFound, match="the account team has no AccountSecret of that name"):
+    with pytest.raises(NotFound, match="the account team has no such secret"):
         await find(client, "team", "../x")
     assert client.requests == []
 

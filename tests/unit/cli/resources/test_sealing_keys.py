@@ -89,10 +89,10 @@ def test_the_newest_key_stays() -> None:
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (1, "opens 1 AccountSecret: a/00;"),
-        (2, "opens 2 AccountSecrets: a/00, a/01;"),
-        (10, "opens 10 AccountSecrets: a/00, a/01, a/02, a/03, a/04, a/05, a/06, a/07, a/08, a/09;"),
-        (12, "a/09 and 2 more; seal their values again first: those in files with devbox-secrets reseal"),
+        (1, "is in use by 1 AccountSecret: a/00;"),
+        (2, "is in use by 2 AccountSecrets: a/00, a/01;"),
+        (10, "is in use by 10 AccountSecrets: a/00, a/01, a/02, a/03, a/04, a/05, a/06, a/07, a/08, a/09;"),
+        (12, "a/09 and 2 more; reseal values in files with devbox-secrets reseal"),
     ],
 )
 def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
@@ -135,7 +135,7 @@ async def test_a_key_that_comes_into_use_just_before_it_is_removed_is_put_back(a
     with pytest.raises(KeyInUse) as caught:
         await sealing_keys.prune(FakeClient(api), "ours", [MIDDLE, OLD])
     assert str(caught.value).startswith(
-        f"restored keys that came into use in the meantime: {OLD} is in use by 1 AccountSecret:  team/"
+        f"restored keys that came into use in the meantime: {OLD} is in use by 1 AccountSecret: team/"
     )
     assert api.objects[SECRET]["data"] == {key_id: before[key_id] for key_id in (NEW, OLD)}
     assert (await KeyStore(FakeClient(api), "ours").read()).pruned == {MIDDLE}
@@ -150,14 +150,14 @@ async def test_a_restore_creates_the_secret(api: FakeApi) -> None:
 async def test_without_the_right_to_create_the_secret_it_is_named(api: FakeApi) -> None:
     api.delete(SECRET)
     api.fail("PATCH", SECRET, Forbidden("403"))
-    with pytest.raises(Forbidden, match=f"this needs the right to create and patch the Secret {KEYS_SECRET} in ours"):
+    with pytest.raises(Forbidden, match=f"you need permission to create and patch the Secret {KEYS_SECRET} in ours"):
         await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
 
 
 async def test_nothing_is_restored_where_nothing_is_installed(api: FakeApi) -> None:
     api.delete(SECRET)
     api.delete(CONFIGMAP)
-    with pytest.raises(NotFound, match="is devbox-secrets installed in ours"):
+    with pytest.raises(NotFound, match="if devbox-secrets isn.t installed in ours, pass --operator-namespace"):
         await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
     assert SECRET not in api.objects
 
