@@ -69,7 +69,7 @@ class KeyInUse(DevboxSecretsError):
 
 
 class NotConfirmed(DevboxSecretsError):
-    """An action that can't be undone wasn't confirmed, and there is no terminal to ask at."""
+    """An action that can't be undone needs a confirmation, and standard input isn't a terminal."""
 
 
 class KeyTooWide(DevboxSecretsError):

@@ -32,7 +32,7 @@ annotations:
 app.kubernetes.io/name: {{ .name }}
 {{- end }}
 
-{{/* Without helm.sh/chart, so that a new chart version alone doesn't replace pods. */}}
+{{/* Without helm.sh/chart, so that a new chart version doesn't replace pods by itself. */}}
 {{- define "devbox-secrets.podMetadata" -}}
 {{- $own := merge (include "devbox-secrets.selectorLabels" . | fromYaml) (include "devbox-secrets.labels" . | fromYaml) -}}
 labels:

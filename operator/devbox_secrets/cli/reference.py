@@ -18,7 +18,7 @@ _HEAD = """\
 
 The command is `devbox-secrets`, or `kubectl devbox-secrets` as a kubectl plugin. [Example sessions](sessions.md) show the commands in use.
 
-- **Permissions.** Every command uses your own permissions in the cluster. If they don't cover something, the command says what is missing from the output.
+- **Permissions.** Every command uses your own permissions in the cluster. If they don't cover something, the command reports what it couldn't read.
 - **Values.** A value is read from standard input, a file or a hidden prompt. It is never an argument, because arguments are visible in the shell's history and in process listings.
 - **Output.** If the output isn't a terminal, there are no colors and no prompts, and each table row is one line. Use `-o json` or `-o yaml` in scripts.
 - **Cluster and user.** Commands select the cluster, the namespace and the user as kubectl does: from the kubeconfig (contexts, exec plugins, impersonation, proxies), from `--kubeconfig`, `--context`, `--namespace`, `--as`, `--as-group` and `--as-uid`, from `KUBECONFIG`, `HTTPS_PROXY` and `NO_PROXY`, and in a pod from its ServiceAccount. These options may also come before the command. SOCKS proxies and `auth-provider` aren't supported: commands that need them fail. Use an exec plugin in place of an `auth-provider`. A `kuberc` file isn't read.
@@ -31,7 +31,7 @@ The command is `devbox-secrets`, or `kubectl devbox-secrets` as a kubectl plugin
 def reference() -> str:
     """Return the text of docs/cli.md."""
     codes = [[f"{code:d}", meaning] for code, meaning in MEANINGS.items()]
-    lines = [_HEAD, *_table(["code", "meaning"], codes)]
+    lines = [_HEAD, *_table(["Code", "Meaning"], codes)]
     for name, command in _commands("devbox-secrets", get_command(app)):
         lines += ["", f"## {name}", "", *_help(command.help), *_parameters(name, command)]
     return "\n".join(lines) + "\n"
@@ -63,7 +63,7 @@ def _parameters(name: str, command: Any) -> Iterator[str]:  # noqa: ANN401 - as 
     for each in options:
         names = ", ".join(f"`{option}`" for option in (*each.opts, *each.secondary_opts))
         rows.append([f"{names} `{takes(each)}`".removesuffix(" ``"), (each.help or "") + _unless_given(each)])
-    yield from _table(["option", "meaning"], rows)
+    yield from _table(["Option", "Description"], rows)
 
 
 def _unless_given(option: Any) -> str:  # noqa: ANN401 - as above

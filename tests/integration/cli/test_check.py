@@ -145,8 +145,10 @@ def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
         install(alone)
         assert check(alone, code=3)["lease"] == [
             "error",
-            "no replica holds the Lease devbox-secrets, so changes don't reach devboxes; check:"
-            f" kubectl get pods -n {NAMESPACE}",
+            (
+                "no replica holds the Lease devbox-secrets, so changes don't reach devboxes; check:"
+                f" kubectl get pods -n {NAMESPACE}"
+            ),
         ]
         spec = {"holderIdentity": "box-1", "renewTime": "2026-01-01T00:00:00.000000Z"}
         patch = ("patch", "lease", "devbox-secrets", "-n", NAMESPACE, "--type=merge")

@@ -157,7 +157,7 @@ async def test_without_the_right_to_create_the_secret_it_is_named(api: FakeApi) 
 async def test_nothing_is_restored_where_nothing_is_installed(api: FakeApi) -> None:
     api.delete(SECRET)
     api.delete(CONFIGMAP)
-    with pytest.raises(NotFound, match="if devbox-secrets isn.t installed in ours, pass --operator-namespace"):
+    with pytest.raises(NotFound, match="installed in ours, pass --operator-namespace"):
         await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
     assert SECRET not in api.objects
 
