@@ -1,1 +1,1 @@
-"""Real Kubernetes for tests, benchmarks and the demo; knows nothing of the product."""
+"""Real Kubernetes for tests, benchmarks and the demo, independent of the product."""

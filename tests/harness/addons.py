@@ -1,4 +1,4 @@
-"""Other projects' controllers in a kind cluster, from their pinned modules; imports archive, kind, run and tools."""
+"""Controllers of other projects in a kind cluster, built from their pinned modules."""
 
 import platform
 import re
@@ -14,7 +14,7 @@ from harness.tools import source, tool, version
 
 _SECONDS = 120
 _QUEUE = 98
-"""The queue that kube-network-policies' own manifest names."""
+"""The queue number in the manifest of kube-network-policies."""
 
 
 @contextmanager
@@ -29,11 +29,11 @@ def agent_sandbox(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def network_policies(cluster: Cluster) -> Iterator[None]:
-    """Enforce NetworkPolicies with kube-network-policies, on every new connection of a pod.
+    """Enforce NetworkPolicies on every new connection of a pod, with kube-network-policies.
 
-    Its own rules need nftables' `queue`, which not every kernel has, and don't see connections to the node itself. The
-    rules here pass both kinds to the same queue with iptables. Like its own, they leave out what the node's root sends,
-    such as the kubelet's probes.
+    Its own rules need nftables' `queue`, which some kernels lack, and don't cover connections to the node itself. The
+    rules here send both kinds of connections to the same queue with iptables. Like its own rules, they exclude traffic
+    from the node's root user, such as the kubelet's probes.
     """
     program = "kube-network-policies"
     image = _load(cluster, program, "/bin/netpol")
@@ -51,7 +51,7 @@ def network_policies(cluster: Cluster) -> Iterator[None]:
 
 
 def _load(cluster: Cluster, program: str, path: str, *, entrypoint: bool = False) -> str:
-    """Load an image that has one program, and return the image's name."""
+    """Load an image that contains one program, and return the image's name."""
     name = f"{program}:{version(program)}"
     image = archive.Image(name, files={path: tool(program)}, entrypoint=[path] if entrypoint else [])
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +62,7 @@ def _load(cluster: Cluster, program: str, path: str, *, entrypoint: bool = False
 
 
 def _with_image(manifests: str, image: str) -> str:
-    """Return manifests of one container with another image."""
+    """Replace the image in manifests with a single container."""
     changed, count = re.subn(r"(?m)^( +(?:- )?image:) .*$", rf"\1 {image}", manifests)
     assert count == 1, f"the manifests name {count} images, not one"
     return changed

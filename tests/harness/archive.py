@@ -1,4 +1,4 @@
-"""Writes container images as docker-archives without an engine; imports only the standard library."""
+"""Writes container images as docker-archives without an engine."""
 
 import hashlib
 import io
@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Go's name of the machine that the image is for.
+# Go's name for the architecture of the image.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
 class Image:
-    """A container image of one layer.
+    """A container image with one layer.
 
-    `files` maps a path in the image to the file on disk that is copied there, executable; `links` a path to the
-    target of a symbolic link.
+    `files` maps paths in the image to executable files on disk, and `links` maps paths to targets of symbolic links.
     """
 
     name: str
@@ -30,9 +29,9 @@ class Image:
 
 
 def write(image: Image, archive: Path, machine: str) -> None:
-    """Write the archive that `kind load image-archive`, `ctr images import` and `docker load` read.
+    """Write an archive for `kind load image-archive`, `ctr images import` and `docker load`.
 
-    `machine` is the processor as uname names it. Equal input gives an equal archive.
+    `machine` is the architecture as in uname. Equal input gives an equal archive.
     """
     part = archive.with_name(f".{archive.name}.part")
     layer = part.with_name(f"{part.name}.layer")

@@ -1,7 +1,7 @@
-"""Everything that a release publishes, made from this checkout; imports image, krew, oci, sbom, run and tools.
+"""The files of a release, built from this checkout.
 
-`python -m harness.artifacts release FOLDER [IMAGE…]` writes all of it, with the images that `… image FOLDER` wrote on
-machines of other processors. Equal checkouts give equal files.
+`python -m harness.artifacts release FOLDER [IMAGE…]` writes them, including images that `… image FOLDER` wrote on
+machines of other architectures. Equal checkouts give equal files.
 """
 
 import argparse
@@ -26,12 +26,12 @@ _ROOT = Path(__file__).parents[2]
 _CHART = _ROOT / "charts/devbox-secrets"
 _REGISTRY = "ghcr.io"
 _SOURCE_IMAGE = "devbox-secrets"
-"""The image that deploy/install.yaml names, which no registry has."""
+"""The image in deploy/install.yaml, which doesn't exist in any registry."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """The version that this checkout is, and where it is published."""
+    """The version of this checkout, and where it is published."""
 
     version: str
     home: str
@@ -48,7 +48,7 @@ class Release:
         return f"{_REGISTRY}/{self.repository}"
 
     def download(self, name: str) -> str:
-        """Return where a file of the release is."""
+        """Return the URL of a file of the release."""
         return f"{self.home}/releases/download/v{self.version}/{name}"
 
 
@@ -60,7 +60,7 @@ def this_release() -> Release:
 
 
 def write_image(folder: Path, *, fresh: bool = False) -> Path:
-    """Write the image for this machine's processor, and return its path."""
+    """Write the image for this machine's architecture, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / ".image.part"
     with engine() as it:
@@ -98,25 +98,25 @@ def _write_sbom(it: Release, source: str, subject: Path) -> None:
 
 
 def _installed(wheel: Path, folder: Path) -> Path:
-    """Return a folder with what the wheel installs, and the locked versions of what it needs."""
+    """Return a folder with the contents of the wheel and the locked versions of its dependencies."""
     shutil.unpack_archive(wheel, folder, "zip")
     shutil.copy(_ROOT / "requirements/command.txt", folder / "requirements.txt")
     return folder
 
 
 def _write_chart(it: Release, digest: str, target: Path, folder: Path) -> None:
-    """Write the chart's package, whose values name the image by its digest."""
+    """Write the chart's package, with values that name the image by its digest."""
     shutil.copytree(_CHART, folder)
     values = folder / "values.yaml"
     names = {"registry": _REGISTRY, "repository": it.repository, "digest": digest}
     values.write_text(with_image(values.read_text(), names))
-    for path in (folder, *folder.rglob("*")):  # helm packs the times of the files
+    for path in (folder, *folder.rglob("*")):  # helm stores the modification times of the files
         os.utime(path, (it.created, it.created))
     run(tool("helm"), "package", folder, "--destination", target)
 
 
 def with_image(values: str, names: Mapping[str, str]) -> str:
-    """Return a chart's values with these fields of `image`; the comments stay."""
+    """Set fields of `image` in a chart's values, and keep the comments."""
     block = re.search(r"^image:\n(?:[ \t]+.*\n)+", values, re.MULTILINE)
     text = block[0] if block else ""
     for field, value in names.items():
@@ -143,7 +143,7 @@ def _digest(path: Path) -> str:
 
 
 def main() -> int:
-    """Write the image, or a whole release; prints the image's path or digest."""
+    """Write the image or a whole release, and print the image's path or digest."""
     parser = argparse.ArgumentParser(prog="python -m harness.artifacts", description=__doc__)
     parser.add_argument("what", choices=["image", "release"])
     parser.add_argument("folder", type=Path)

@@ -1,7 +1,7 @@
-"""The programs of a bare control plane and their arguments; imports its neighbours in cluster.
+"""The programs of a control plane without nodes, and their arguments.
 
-All run in one working folder, where the files and sockets named here lie: a socket's path has at
-most 107 bytes, so it has to be a relative one.
+They share a working folder with the files and sockets that are named here. The paths are relative, because
+a socket's path is limited to 107 bytes.
 """
 
 import base64
@@ -33,12 +33,12 @@ CONTROLLERS = (
     "job-controller",
     "cronjob-controller",
 )
-"""No nodes, volumes or networks, but namespaces, owners, accounts and what creates pods."""
+"""The controllers for namespaces, owner references, service accounts and workloads."""
 
 _ETCD = "unix://etcd.sock"
 _ETCD_PEER = "unix://etcd-peer.sock"
 _REQUEST_SECONDS = 5.0
-# Tests wait for processors, not for memory: garbage is collected a quarter as often.
+# Tests wait for CPU, not for memory, so collect garbage less often.
 _ENVIRONMENT = {**os.environ, "GOGC": "400"}
 
 
@@ -52,7 +52,7 @@ def write_credentials(folder: Path, authority: Authority) -> None:
 
 
 def write_private(path: Path, data: bytes) -> Path:
-    """Write a file that its owner alone can read."""
+    """Write a file that only its owner can read."""
     path.touch(mode=0o600)
     path.write_bytes(data)
     return path
@@ -60,7 +60,7 @@ def write_private(path: Path, data: bytes) -> Path:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Hold a free port, also while its component is down; --permit-port-sharing lets it in."""
+    """Reserve a free port, even while its component is down; --permit-port-sharing lets the component bind it."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def reserved_port() -> Iterator[int]:
 
 
 def etcd(folder: Path) -> Component:
-    """One member without fsync: it survives its own death, not the machine's."""
+    """One member without fsync: it survives a crash of the process, not of the machine."""
     arguments = [
         "--data-dir=etcd",
         f"--listen-client-urls={_ETCD}",
@@ -77,7 +77,7 @@ def etcd(folder: Path) -> Component:
         f"--listen-peer-urls={_ETCD_PEER}",
         f"--initial-advertise-peer-urls={_ETCD_PEER}",
         f"--initial-cluster=default={_ETCD_PEER}",
-        # The only member need not wait for the votes of others.
+        # The only member doesn't have to wait for votes.
         "--heartbeat-interval=50",
         "--election-timeout=250",
         "--unsafe-no-fsync",
@@ -88,7 +88,7 @@ def etcd(folder: Path) -> Component:
 
 
 def apiserver(folder: Path, authority: Authority, port: int, extra: Sequence[str], *, audit: bool) -> Component:
-    """Set up as kubeadm does; an extra argument wins over one given here."""
+    """Configure it as kubeadm does; extra arguments override those given here."""
     arguments = [
         *_serving(port),
         f"--etcd-servers={_ETCD}",
@@ -102,7 +102,7 @@ def apiserver(folder: Path, authority: Authority, port: int, extra: Sequence[str
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged",
-        # Without it a stop waits a minute for other programs to end their watches.
+        # Without this, stopping waits a minute for clients to end their watches.
         "--shutdown-watch-termination-grace-period=2s",
         *(["--audit-policy-file=audit-policy.yaml", "--audit-log-path=audit.log"] if audit else []),
         *extra,
@@ -111,17 +111,17 @@ def apiserver(folder: Path, authority: Authority, port: int, extra: Sequence[str
 
 
 def controller_manager(folder: Path, authority: Authority, port: int, controllers: Sequence[str]) -> Component:
-    """Run these controllers only."""
+    """Run only these controllers."""
     arguments = [
         *_serving(port),
         "--kubeconfig=kube-controller-manager.kubeconfig",
         "--leader-elect=false",
         f"--controllers={','.join(controllers)}",
-        # As in a real cluster, each controller has its own name and its own rights only.
+        # As in a real cluster, each controller has its own name and permissions.
         "--use-service-account-credentials",
         "--service-account-private-key-file=service-accounts.key",
         "--root-ca-file=ca.crt",
-        # Deleting a namespace takes a hundred requests; by default there are 20 a second.
+        # Deleting a namespace takes a hundred requests; the default is 20 per second.
         "--kube-api-qps=500",
         "--kube-api-burst=500",
     ]
@@ -134,7 +134,7 @@ def controller_manager(folder: Path, authority: Authority, port: int, controller
 
 
 def scheduler(folder: Path, authority: Authority, port: int) -> Component:
-    """Without nodes, all that it does is to say so in each pod's status."""
+    """Without nodes, it only reports in each pod's status that the pod can't be scheduled."""
     arguments = [
         *_serving(port),
         "--kubeconfig=kube-scheduler.kubeconfig",
@@ -144,7 +144,7 @@ def scheduler(folder: Path, authority: Authority, port: int) -> Component:
 
 
 def compact(folder: Path) -> int:
-    """Make etcd forget all but the newest revision, which is returned."""
+    """Compact etcd to the newest revision, and return that revision."""
     key = {"key": base64.b64encode(b"/registry").decode()}
     revision = int(_etcd_call(folder, "POST", "/v3/kv/range", key)["header"]["revision"])
     _etcd_call(folder, "POST", "/v3/kv/compaction", {"revision": revision, "physical": True})

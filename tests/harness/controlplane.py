@@ -1,6 +1,6 @@
-"""A Kubernetes control plane of child processes, without nodes; imports its neighbours in cluster.
+"""A Kubernetes control plane without nodes, run as child processes.
 
-`python -m harness.controlplane` runs one until interrupted and prints where its kubeconfig is.
+`python -m harness.controlplane` runs one until it is interrupted, and prints the path of its kubeconfig.
 """
 
 import base64
@@ -30,11 +30,11 @@ from harness.tools import tool, tools
 
 
 class KubectlError(Exception):
-    """A kubectl command failed; the message holds the command and what it said."""
+    """A kubectl command failed; the message contains the command and its output."""
 
 
 class RequestError(Exception):
-    """The API server refused a request; the message is its own."""
+    """The API server rejected a request; the message is the server's."""
 
     def __init__(self, request: str, status: int, message: str) -> None:
         super().__init__(f"{request}: {status} {message}")
@@ -44,7 +44,7 @@ class RequestError(Exception):
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """A running control plane; its components can be stopped, killed and restarted one by one."""
+    """A running control plane, whose components can be stopped, killed and restarted."""
 
     folder: Path
     url: str
@@ -65,10 +65,10 @@ class ControlPlane:
         controllers: Sequence[str] = CONTROLLERS,
         scheduler: bool = False,
     ) -> Iterator[Self]:
-        """Run a control plane of its own; yields it when the API server and the controllers work.
+        """Run a control plane, and yield it when the API server and the controllers are ready.
 
-        Extra arguments such as --feature-gates=… win over the usual ones. With an audit policy
-        (its YAML) the audit log is `audit_log`.
+        Extra arguments such as --feature-gates=… override the defaults. With an audit policy (as YAML), the
+        audit log is in `audit_log`.
         """
         tools(
             "etcd",
@@ -100,28 +100,28 @@ class ControlPlane:
 
     @property
     def components(self) -> list[Component]:
-        """Every component, in the order of their dependence."""
+        """All components, in the order of their dependencies."""
         return [it for it in (self.etcd, self.apiserver, self.controller_manager, self.scheduler) if it is not None]
 
     @property
     def audit_log(self) -> Path:
-        """One JSON object per line; exists only with an audit policy."""
+        """One JSON object per line; the file exists only with an audit policy."""
         return self.folder / "audit.log"
 
     def log(self, name: str) -> Path:
-        """Return the path of a component's log, such as that of kube-apiserver."""
+        """Return the path of a component's log, for example kube-apiserver."""
         return self.folder / f"{name}.log"
 
     def kubectl(
         self,
         *args: str,
-        input: str | None = None,  # noqa: A002 - as subprocess.run calls it
+        input: str | None = None,  # noqa: A002 - the name that subprocess.run uses
         check: bool = True,
         kubeconfig: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl, as the administrator unless another kubeconfig is given."""
+        """Run kubectl as the administrator, or with another kubeconfig."""
         done = subprocess.run(
-            # The user's own cache may hold the discovery of another control plane on the same port.
+            # The user's own cache may have the discovery of another control plane on the same port.
             [
                 tool("kubectl"),
                 f"--kubeconfig={kubeconfig or self.kubeconfig}",
@@ -140,7 +140,7 @@ class ControlPlane:
         return done
 
     def read(self, path: str) -> dict[str, Any] | None:
-        """Give what the administrator reads at a path of the API server, None where nothing is."""
+        """Read a path of the API server as the administrator; None if it doesn't exist."""
         try:
             return self.request("GET", path)
         except RequestError as error:
@@ -149,18 +149,18 @@ class ControlPlane:
             raise
 
     def read_text(self, path: str) -> str:
-        """Give what the administrator reads at a path that has no JSON, such as /metrics."""
+        """Read a path that doesn't return JSON as the administrator, such as /metrics."""
         return self._client.get(path).raise_for_status().text
 
     def request(
         self, method: str, path: str, body: object = None, media_type: str = "application/json"
     ) -> dict[str, Any]:
-        """Send an administrator's request, and give the response's body.
+        """Send a request as the administrator, and return the response's body.
 
-        It costs a hundredth of what a kubectl does, which is for what people do.
+        It takes a hundredth of the time of kubectl.
 
         Raises:
-            RequestError: the API server refused it.
+            RequestError: the API server rejected the request.
             httpx.TransportError: there was no response.
         """
         content = None if body is None else json.dumps(body)
@@ -172,7 +172,7 @@ class ControlPlane:
 
     @cached_property
     def _client(self) -> httpx.Client:
-        # Tests restart the API server: no connection is used twice.
+        # Tests restart the API server, so connections aren't reused.
         limits = httpx.Limits(max_keepalive_connections=0)
         return httpx.Client(base_url=self.url, verify=self._administrator, limits=limits, trust_env=False, timeout=30)
 
@@ -185,7 +185,7 @@ class ControlPlane:
         return context
 
     def user_kubeconfig(self, user: str, group: str | None = None) -> Path:
-        """Write a kubeconfig for a user of any name, who has a client certificate."""
+        """Write a kubeconfig for a user with this name, who has a client certificate."""
         pair = self.authority.client(user, group)
         identity = {
             "client-certificate-data": _base64(pair.certificate),
@@ -196,18 +196,18 @@ class ControlPlane:
     def service_account_kubeconfig(
         self, namespace: str, name: str, duration: timedelta = timedelta(hours=10), server: str | None = None
     ) -> Path:
-        """Write a kubeconfig with a token of an existing service account, and perhaps a server in between."""
+        """Write a kubeconfig with a token of an existing service account, optionally for another server address."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         token = self.request("POST", path, {"spec": {"expirationSeconds": int(duration.total_seconds())}})
         return self._write_kubeconfig(f"{namespace}.{name}", {"token": token["status"]["token"]}, server)
 
     def compact(self) -> int:
-        """Make etcd forget all but the newest revision, which is returned."""
+        """Compact etcd to the newest revision."""
         return components.compact(self.folder)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Have everything restored afterwards as it is now, as from a snapshot of etcd."""
+        """Restore the current state afterwards, as from a snapshot of etcd."""
         snapshot = self.folder / "snapshot"
         self.etcd.stop()
         shutil.copytree(self.folder / "etcd", snapshot)
@@ -231,14 +231,14 @@ class ControlPlane:
         self.user_kubeconfig("system:kube-controller-manager")
         self.user_kubeconfig("system:kube-scheduler")
         etcd, apiserver, *clients = self.components
-        # The controllers exit if the API server doesn't know their rights within ten seconds.
+        # The controllers exit if their permissions don't exist within ten seconds.
         for together in ((etcd, apiserver), clients):
             for component in together:
                 stack.callback(component.kill)
                 component.start()
             for component in together:
                 component.wait_ready()
-        # The controllers are healthy before they run; this is the first thing that they make.
+        # The controllers are healthy before they run; this is the first object that they create.
         self.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=60s")
 
     def _write_kubeconfig(self, name: str, identity: dict[str, str], server: str | None = None) -> Path:
@@ -260,7 +260,7 @@ def _base64(data: bytes) -> str:
 
 
 def main() -> None:
-    """Run a control plane with a scheduler until interrupted."""
+    """Run a control plane with a scheduler until it is interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), ControlPlane.start(scheduler=True) as it:
         print(f"export KUBECONFIG={it.kubeconfig}", flush=True)

@@ -1,4 +1,4 @@
-"""Root file systems from Debian's packages, where no base image can be pulled; imports only engine and run."""
+"""Root file systems from Debian packages, for machines that can't pull base images."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ from pathlib import Path
 from harness.engine import apt_install
 from harness.run import CACHE, ClusterError, lock, run, step
 
-# The last Debian whose systemd starts on cgroup v1.
+# The last Debian release whose systemd starts on cgroup v1.
 _SUITE = "bookworm"
 _FOLDER = CACHE / "debian"
 _USELESS = ("var/cache/apt", "var/lib/apt/lists", "usr/share/locale", "usr/share/man")
-# Of a package's documents its license is kept, as whoever passes it on must.
+# Licenses are kept, because they must accompany the packages.
 _DOCUMENTS = "usr/share/doc"
 _LICENSE = "copyright"
 
 
 def tree_of(*packages: str) -> Path:
-    """Return the cached archive of a minimal Debian with these packages, made on first use."""
+    """Return the cached archive of a minimal Debian with these packages, and create it on first use."""
     key = hashlib.sha256(json.dumps([_SUITE, *_USELESS, _LICENSE, *packages]).encode()).hexdigest()[:16]
     archive = _FOLDER / f"{_SUITE}-{key}.tar"
     with lock(_FOLDER / ".lock"):
@@ -34,7 +34,7 @@ def tree_of(*packages: str) -> Path:
 
 @contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
-    """Unpack an archive into a folder that lives as long as the context, next to the cache, not in memory."""
+    """Unpack an archive into a temporary folder next to the cache, which isn't in memory."""
     with scratch() as folder:
         run("tar", "--extract", "--file", archive, "--directory", folder, "--numeric-owner")
         yield folder
@@ -42,7 +42,7 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Give an empty folder; those of killed runs are removed when the next one starts."""
+    """Yield an empty folder; those of killed runs are removed at the next start."""
     parent = _FOLDER / "scratch"
     parent.mkdir(parents=True, exist_ok=True)
     for other in parent.iterdir():
@@ -58,7 +58,7 @@ def scratch() -> Iterator[Path]:
 
 
 def libraries_of(tree: Path, *programs: str) -> set[str]:
-    """Return the shared libraries, dynamic linker included, that programs in a tree are loaded with."""
+    """Return the shared libraries that programs in a tree load, including the dynamic linker."""
     words = run("chroot", tree, "ldd", *programs).split()
     return {word for word in words if word.startswith("/") and not word.endswith(":")}
 
@@ -72,7 +72,7 @@ def _bootstrap(packages: tuple[str, ...], archive: Path) -> None:
     downloads = _FOLDER / "packages"
     downloads.mkdir(exist_ok=True)
     with scratch() as folder:
-        # In a mount namespace of its own, what debootstrap mounts goes when it does, even when it is killed.
+        # In a separate mount namespace, debootstrap's mounts disappear with it, even if it is killed.
         run(
             *("unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(packages)}"),
             *(f"--cache-dir={downloads}", _SUITE, folder / "tree", _mirror()),

@@ -1,4 +1,4 @@
-"""The container engine: a Docker that runs, or else one of our own from Debian's package; imports only cluster.run."""
+"""The container engine: a running Docker, or our own from the Debian package."""
 
 import json
 import os
@@ -34,7 +34,7 @@ _PULL_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Engine:
-    """A container engine that answers; `host` is the address of our own one, None for the one the user runs."""
+    """A container engine that responds; `host` is the address of our own engine, None for the user's engine."""
 
     host: str | None
 
@@ -43,15 +43,15 @@ class Engine:
         """The environment in which `docker` and `kind` use this engine."""
         if self.host is None:
             return os.environ
-        # The package's own client first: a newer one elsewhere on PATH may refuse to speak to an older server.
+        # Prefer the package's own client: a newer one in PATH may not support an older server.
         return {**os.environ, "DOCKER_HOST": self.host, "PATH": f"/usr/bin:{os.environ['PATH']}"}
 
     def docker(self, *arguments: str | Path, stdin: str | None = None, timeout: float | None = None) -> str:
-        """Return what a docker command printed."""
+        """Return the output of a docker command."""
         return run("docker", *arguments, env=self.env, stdin=stdin, timeout=timeout)
 
     def has_image(self, name: str) -> bool:
-        """Tell whether the engine holds an image of this name."""
+        """Return whether the engine has an image with this name."""
         try:
             self.docker("image", "inspect", name)
         except ClusterError:
@@ -59,7 +59,7 @@ class Engine:
         return True
 
     def pull(self, image: str) -> bool:
-        """Get an image unless the engine holds it; False where its registry cannot be reached."""
+        """Pull an image unless the engine has it; return False if the registry can't be reached."""
         if self.has_image(image):
             return True
         if not self.reaches_registry():
@@ -70,11 +70,11 @@ class Engine:
         return True
 
     def reaches_registry(self) -> bool:
-        """Tell whether images can be pulled."""
+        """Return whether images can be pulled."""
         return _registry_answers(self)
 
     def answers(self) -> bool:
-        """Tell whether the engine is there."""
+        """Return whether the engine responds."""
         try:
             self.docker("version", timeout=15)
         except ClusterError:
@@ -96,7 +96,7 @@ _OWN = Engine(f"unix://{_SOCKET}")
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Give an engine, started if none runs; ours stops with its last user, unless a cluster still runs in it."""
+    """Yield an engine, and start our own if none runs; it stops with its last user unless a cluster still runs."""
     theirs = Engine(None)
     if theirs.answers():
         yield theirs
@@ -107,7 +107,7 @@ def engine() -> Iterator[Engine]:
     with lock(_CHANGES):
         if not _OWN.answers():
             _install()
-            if theirs.answers():  # where systemd runs, Debian's package starts its service
+            if theirs.answers():  # with systemd, the Debian package starts its service
                 yield theirs
                 return
             _start()
@@ -122,7 +122,7 @@ def engine() -> Iterator[Engine]:
 
 
 def is_absent() -> bool:
-    """Tell that there is no engine and nothing left of one: then there is nothing to clean up either."""
+    """Return whether there is no engine and no remains of one, so that there is nothing to clean up."""
     if Engine(None).answers():
         return False
     return os.geteuid() != 0 or not (_PID.exists() or any((_data_root() / "containers").glob("*")))
@@ -150,7 +150,7 @@ def apt_install(*packages: str) -> None:
 
 
 def apt_get(*arguments: str, cwd: Path | None = None) -> None:
-    """Run apt-get; the list of packages is fetched only where it does not know them yet."""
+    """Run apt-get; update the package lists only if a package is unknown."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     command = ["apt-get", "--quiet", *arguments]
     try:
@@ -171,14 +171,14 @@ def _start() -> None:
                 raise ClusterError(message)
             time.sleep(0.1)
         if process is not None:
-            process.returncode = 0  # it outlives this process: Python need not warn that nobody waited for it
+            process.returncode = 0  # it outlives this process, so suppress Python's warning about an unreaped child
 
 
 def _is_starting() -> bool:
-    """Tell whether a killed run's dockerd is on its way; a dead one's note of its pid would hinder the next."""
+    """Return whether a dockerd of a killed run is still running; a stale pid file would prevent the next start."""
     if not _PID.exists():
         return False
-    command = Path("/proc", _PID.read_text(), "cmdline")  # empty when it has ended and nobody has asked how
+    command = Path("/proc", _PID.read_text(), "cmdline")  # empty for a zombie process
     if command.exists() and b"dockerd" in command.read_bytes():
         return True
     _PID.unlink()
@@ -190,7 +190,7 @@ def _launch() -> subprocess.Popen[bytes]:
     config = _HOME / "daemon.json"
     config.write_text(json.dumps(_configuration()))
     with _LOG.open("w") as log:
-        # A session of its own: Ctrl-C ends us, and we end it, in that order.
+        # A separate session: Ctrl-C stops this process, which then stops the engine.
         return subprocess.Popen(["dockerd", "--config-file", config], stdout=log, stderr=log, start_new_session=True)
 
 
@@ -217,20 +217,20 @@ def _configuration() -> dict[str, object]:
 
 
 def _data_root() -> Path:
-    """Return the folder of images and containers: the cache, unless that lies in memory."""
+    """Return the folder of images and containers: the cache, unless it is in memory."""
     CACHE.mkdir(parents=True, exist_ok=True)
     kind = run("stat", "--file-system", "--format=%T", CACHE).strip()
     return Path("/var/lib/devbox-secrets-engine") if kind == "tmpfs" else CACHE / "engine"
 
 
 def has_capability(bit: int) -> bool:
-    """Tell whether this process has a capability and may pass it on."""
+    """Return whether this process has a capability and can pass it on."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return all(int(fields[name], 16) >> bit & 1 for name in ("CapEff", "CapBnd"))
 
 
 def _unmount() -> None:
-    """Undo the mounts that an engine leaves when it was killed, its images' folder upon itself among them."""
+    """Unmount what a killed engine left mounted, including the bind mount of its image folder."""
     mounted = [Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines()]
     for path in reversed(mounted):
         if any(path.is_relative_to(ours) for ours in (_HOME, _data_root())):
@@ -239,7 +239,7 @@ def _unmount() -> None:
 
 def _stop() -> None:
     with step("stopping our container engine"):
-        # kind leaves its network, and with it a bridge and rules of the firewall.
+        # kind leaves its network, including a bridge and firewall rules.
         _OWN.docker("network", "prune", "--force")
         pid = int(_PID.read_text())
         os.kill(pid, signal.SIGTERM)
@@ -249,5 +249,5 @@ def _stop() -> None:
         firewall.restore(_HOME / "firewall.json")
         _unmount()
         for group in sorted(Path("/sys/fs/cgroup").glob("*/devbox-secrets/**/"), reverse=True):
-            with suppress(OSError):  # a container that outlives its engine
+            with suppress(OSError):  # a container that outlived its engine
                 group.rmdir()

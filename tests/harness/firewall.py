@@ -1,4 +1,4 @@
-"""Undoes what an engine of our own did to the host's network when it is gone; imports only cluster.run."""
+"""Reverts the changes of our own engine to the host's network."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ _BRIDGE = "docker0"
 
 
 def remember(file: Path) -> None:
-    """Write down what dockerd is about to change; an older note stays, for then it was never undone."""
+    """Record the settings that dockerd changes, unless an older record exists, whose changes were never reverted."""
     if not file.exists():
         policy = run("iptables", "--wait", "--list-rules", "FORWARD").split()[2]
         file.write_text(json.dumps({"forwarding": _FORWARDING.read_text().strip(), "policy": policy}))
 
 
 def restore(file: Path) -> None:
-    """Take away dockerd's chains, the rules that lead there, its bridge; set back what was noted."""
+    """Remove dockerd's chains, the rules that jump to them, and its bridge, and restore the recorded settings."""
     before = json.loads(file.read_text())
     for program in ("iptables", "ip6tables"):
         for table in ("filter", "nat"):

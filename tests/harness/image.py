@@ -1,4 +1,4 @@
-"""The images that tests and demo run in a cluster: the operator's, from the wheel, and a devbox's."""
+"""The images that tests and the demo run in a cluster: the operator's, built from the wheel, and a devbox's."""
 
 import hashlib
 import importlib.util
@@ -35,7 +35,7 @@ _ASK_PYTHON = (
 
 @dataclass(frozen=True)
 class _Python:
-    """The interpreter of a base image, as far as the choice of wheels depends on it."""
+    """The interpreter of a base image, as far as it matters for the choice of wheels."""
 
     version: tuple[int, int]
     glibc: tuple[int, int]
@@ -43,7 +43,7 @@ class _Python:
 
     @property
     def pip_options(self) -> list[str]:
-        """What makes pip choose wheels for this interpreter rather than its own."""
+        """The options that make pip choose wheels for this interpreter instead of its own."""
         major, newest = self.glibc
         names = [f"manylinux_{major}_{minor}" for minor in range(newest, 4, -1)] + ["manylinux2014"]
         options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={'.'.join(map(str, self.version))}"]
@@ -51,7 +51,7 @@ class _Python:
 
 
 def operator_image(cluster: Cluster) -> str:
-    """Return the name of the operator's image, loaded into the cluster's node; an existing cluster pulls it."""
+    """Load the operator's image into the cluster's node and return its name; an existing cluster pulls it."""
     if cluster.engine is None:
         image = os.environ.get("DEVBOX_SECRETS_IMAGE", "")
         if ":" in image.rpartition("/")[2]:
@@ -78,9 +78,9 @@ def devbox_image(cluster: Cluster) -> str:
 
 
 def packages(folder: Path, *targets: str) -> Path:
-    """Build the product's wheel, and other targets of hatchling, into a folder; returns the wheel's path.
+    """Build the product's wheel, and other targets of hatchling, in a folder, and return the wheel's path.
 
-    The times in it are always the same: the image doesn't change because a commit was made.
+    It contains fixed times, so that a commit doesn't change the image by itself.
     """
     env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     options = [word for target in ("wheel", *targets) for word in ("--target", target)]
@@ -90,7 +90,7 @@ def packages(folder: Path, *targets: str) -> Path:
 
 
 def build(engine: Engine) -> str:
-    """Build the operator's image and return its name, which says what is in it: an equal one is built once."""
+    """Build the operator's image and return its name, which is derived from its contents."""
     with lock(_FOLDER / ".lock"):
         name, archived = _archive(engine)
         if not engine.has_image(name):
@@ -100,7 +100,7 @@ def build(engine: Engine) -> str:
 
 
 def build_archive(engine: Engine, target: Path, *, fresh: bool = False) -> None:
-    """Write the operator's image as an OCI archive; a fresh one uses no layer of an earlier build."""
+    """Write the operator's image as an OCI archive; a fresh build uses no cached layers."""
     with lock(_FOLDER / ".lock"):
         shutil.copyfile(_archive(engine, fresh=fresh)[1], target)
 
@@ -135,11 +135,11 @@ def _build(engine: Engine, name: str, archived: Path, *options: str | Path) -> N
 
 
 def _forget_old(engine: Engine) -> None:
-    """Remove the images that no run has asked for in the last hour, and on an engine of our own what builds left."""
+    """Remove images that no run has used in the last hour, and on our own engine, build caches."""
     for archived in _FOLDER.glob("devbox-secrets-*.tar"):
         if archived.stat().st_mtime < time.time() - _KEPT_SECONDS:
             archived.unlink()
-            with suppress(ClusterError):  # it is gone already, or a container runs it
+            with suppress(ClusterError):  # it was already removed, or a container uses it
                 engine.docker("image", "rm", archived.stem.replace("devbox-secrets-", "devbox-secrets:", 1))
     if engine.host is not None:
         engine.docker("image", "prune", "--force", "--filter=until=24h")
@@ -203,7 +203,7 @@ def _context(product: Path, wheelhouse: Path) -> Path:
 
 
 def _devbox_archive() -> Path:
-    """Return an archive of a devbox image: Debian's static busybox, and printenv, which that lacks."""
+    """Return an archive of a devbox image: Debian's static busybox, and printenv, which busybox lacks."""
     packages = debian.tree_of(*NODE_PACKAGES)
     key = hashlib.sha256(b"".join(Path(module).read_bytes() for module in (__file__, archive.__file__))).hexdigest()[
         :12
@@ -221,7 +221,7 @@ def _devbox(tree: Path) -> archive.Image:
     applets = run(tree / "bin/busybox", "--list").split()
     return archive.Image(
         _DEVBOX,
-        # A shell as process 1 ends when it is asked to, unlike sleep alone.
+        # As process 1, a shell exits on SIGTERM, unlike sleep.
         command=["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"],
         files={name: tree / name.lstrip("/") for name in (*programs, *debian.libraries_of(tree, programs[1]))},
         links={f"/bin/{name}": "busybox" for name in applets if name != "busybox"},

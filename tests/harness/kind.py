@@ -1,4 +1,4 @@
-"""A kind cluster: made, found again, cleaned up after; imports what its node and its engine are made with."""
+"""A kind cluster: creates, reuses and deletes it."""
 
 import json
 import os
@@ -25,30 +25,30 @@ _READY_SECONDS = 180
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that answers; `engine` is None for one that was there before us."""
+    """A running cluster; `engine` is None for a cluster that existed before."""
 
     name: str
     kubeconfig: Path
     engine: Engine | None
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout: float | None = None) -> str:
-        """Return what kubectl printed.
+        """Return the output of kubectl.
 
         Raises:
-            ClusterError: kubectl failed; the message holds what it said.
+            ClusterError: kubectl failed; the message contains its output.
         """
         return run(tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin, timeout=timeout)
 
     def get(self, *arguments: str) -> Any:  # noqa: ANN401 - an object of any kind
-        """Return an object or a list, as kubectl gets it."""
+        """Return an object or a list, as `kubectl get` returns it."""
         return json.loads(self.kubectl("get", "--output=json", *arguments))
 
     def helm(self, *arguments: str | Path) -> str:
-        """Return what helm printed."""
+        """Return the output of helm."""
         return run(tool("helm"), f"--kubeconfig={self.kubeconfig}", *arguments)
 
     def load(self, image: str | Path) -> None:
-        """Make an image, by its name in the engine or as an archive, known to the cluster's node."""
+        """Load an image into the cluster's node, by its name in the engine or from an archive."""
         if self.engine is None:
             say(f"not loading {image}: an existing cluster pulls its images itself")
             return
@@ -59,10 +59,10 @@ class Cluster:
 
 @contextmanager
 def cluster(name: str | None = None, *, keep: bool = False) -> Iterator[Cluster]:
-    """Give a ready cluster, and delete it afterwards unless it is to be kept; a kept one is used again.
+    """Yield a ready cluster, and delete it afterwards unless it is to be kept; a kept cluster is reused.
 
-    DEVBOX_SECRETS_TEST_CLUSTER decides otherwise: `kept` uses the cluster of `python -m harness up`, and `existing` the
-    one that KUBECONFIG names. SIGTERM ends the run like Ctrl-C, so that all clean up.
+    DEVBOX_SECRETS_TEST_CLUSTER overrides this: `kept` uses the cluster of `python -m harness up`, and `existing` the
+    cluster in KUBECONFIG. SIGTERM ends the run like Ctrl-C, so that everything is cleaned up.
     """
     choice = os.environ.get("DEVBOX_SECRETS_TEST_CLUSTER", "new")
     if choice not in {"new", "kept", "existing"}:
@@ -89,7 +89,7 @@ def cluster(name: str | None = None, *, keep: bool = False) -> Iterator[Cluster]
 
 
 def sweep(it: Engine, *, kept: bool = False) -> None:
-    """Delete the clusters whose runs were killed, and with `kept` those that were meant to stay."""
+    """Delete the clusters of killed runs, and with `kept` also the kept clusters."""
     for name in _kind(it, "get", "clusters").split():
         ours = name.startswith(PREFIX) and _lock(name).exists()
         if not ours or is_locked(_lock(name)):
@@ -97,11 +97,11 @@ def sweep(it: Engine, *, kept: bool = False) -> None:
         if kept or not (_FOLDER / name / "keep").exists():
             say(f"{name} has no owner")
             _delete(it, name)
-            _lock(name).unlink(missing_ok=True)  # another run may be sweeping too
+            _lock(name).unlink(missing_ok=True)  # another run may be cleaning up, too
 
 
 def kubeconfig_of(name: str) -> Path:
-    """Return where a cluster's kubeconfig is while the cluster exists."""
+    """Return the path of a cluster's kubeconfig, which exists as long as the cluster."""
     return _FOLDER / name / "kubeconfig"
 
 
@@ -114,7 +114,7 @@ def _existing() -> Cluster:
 
 
 def _lock(name: str) -> Path:
-    """Return the lock that a cluster's owner holds; it is held by nobody when the owner was killed."""
+    """Return the lock that a cluster's owner holds until it exits."""
     return _FOLDER / f"{name}.lock"
 
 
@@ -161,18 +161,18 @@ def _create(it: Engine, name: str, *, keep: bool) -> Cluster:
 
 
 def _image(it: Engine) -> str | None:
-    """Return the name of the node's image, None where the user's kind pulls the one it was made for."""
+    """Return the name of the node's image, or None if the user's kind pulls its default image."""
     if named := os.environ.get("DEVBOX_SECRETS_NODE_IMAGE"):
         return named
     return None if users() and it.reaches_registry() else node_image(it)
 
 
 def _configuration() -> dict[str, object]:
-    """Return kind's configuration; JSON is YAML."""
+    """Return kind's configuration; JSON is valid YAML."""
     kubelet: dict[str, object] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "syncFrequency": "5s",  # and not a minute, after which files of running pods follow
+        "syncFrequency": "5s",  # instead of a minute, after which files of running pods are updated
     }
     if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and Path("/sys/fs/cgroup/cpu").exists():
         kubelet["failCgroupV1"] = False

@@ -1,4 +1,4 @@
-"""The kubectl plugin that krew installs: its archive and its manifest; imports oci."""
+"""The kubectl plugin that krew installs: its archive and its manifest."""
 
 import gzip
 import tarfile
@@ -21,7 +21,7 @@ that requirements.txt names, with their hashes, into the plugin's own folder.
 
 
 def write_archive(target: Path, wheel: Path) -> None:
-    """Write what krew unpacks; equal files give an equal archive."""
+    """Write the archive that krew unpacks; equal files give an equal archive."""
     files = {
         _PROGRAM: _ROOT / "deploy/krew.py",
         "requirements.txt": _ROOT / "requirements/command.txt",
@@ -40,7 +40,7 @@ def write_archive(target: Path, wheel: Path) -> None:
 
 
 def manifest(version: str, home: str, download: str, digest: str) -> str:
-    """Return the manifest by which krew finds the archive, which is the same for every processor."""
+    """Return the plugin's manifest for krew; the archive is the same for all platforms."""
     systems = {"key": "os", "operator": "In", "values": ["darwin", "linux"]}
     platform = {"selector": {"matchExpressions": [systems]}, "uri": download, "sha256": digest, "bin": _PROGRAM}
     plugin = {

@@ -1,4 +1,4 @@
-"""The image of a cluster's node: kind's own where it can be pulled, else made from packages and our programs."""
+"""The image of a cluster's node: kind's own if it can be pulled, otherwise built from packages and our programs."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ _CONFLIST = {
         {"type": "portmap", "capabilities": {"portMappings": True}},
     ],
 }
-# kind applies both files; here the network comes from the file above, and nothing asks for storage.
+# kind applies both files; the network comes from the file above, and nothing uses storage.
 _MANIFEST = "{apiVersion: v1, kind: ConfigMap, metadata: {name: devbox-secrets-%s, namespace: kube-system}}\n"
 _IMPORT_UNIT = """\
 [Unit]
@@ -69,17 +69,17 @@ ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]
 
 
 def node_image(engine: Engine) -> str:
-    """Return the name of a node image that the engine holds; pulled or built on first use."""
+    """Return the name of a node image in the engine; it is pulled or built on first use."""
     image = _kind_default()
     if image is not None and engine.pull(image):
         return image
-    with ThreadPoolExecutor() as pool:  # packages are downloaded while programs are compiled
+    with ThreadPoolExecutor() as pool:  # download packages while the programs are compiled
         packages = pool.submit(debian.tree_of, *NODE_PACKAGES)
         programs = tools(*_LOCAL, *_KUBERNETES, *_CNI, *_CONTROL_PLANE, "kube-proxy")
         base = packages.result()
     name = f"devbox-secrets-node:{KUBERNETES_VERSION}-{_key(programs, base)}"
     if not engine.has_image(name):
-        engine.docker("image", "prune", "--all", "--force", f"--filter=label={_LABEL}")  # those that it replaces
+        engine.docker("image", "prune", "--all", "--force", f"--filter=label={_LABEL}")  # the images that it replaces
         with step(f"building the node image {name} (once)"), debian.unpacked(base) as tree:
             _add_kind_files(tree)
             _add_programs(tree, programs)
@@ -100,7 +100,7 @@ def _kind_default() -> str | None:
 
 
 def _key(programs: dict[str, Path], base: Path) -> str:
-    """Hash everything that goes into the image; a path in the cache holds the hash of what its file was made from."""
+    """Hash all inputs of the image; paths in the cache contain the hash of their inputs."""
     parts = [str(path.relative_to(CACHE)) for path in (*programs.values(), base)]
     parts += [source("kind").name, *(Path(module).read_text() for module in (__file__, archive.__file__))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
@@ -131,7 +131,7 @@ def _add_programs(tree: Path, programs: dict[str, Path]) -> None:
     network.parent.mkdir(parents=True)
     network.write_text(json.dumps(_CONFLIST))
 
-    # As kind's own image is made: one more hook, no limits.
+    # As in kind's own image, with one more hook and no limits.
     specification = json.loads(run(programs["ctr"], "oci", "spec"))
     hooks = specification.setdefault("hooks", {}).setdefault("createContainer", [])
     hooks.append({"path": "/kind/bin/mount-product-files.sh"})
@@ -140,7 +140,7 @@ def _add_programs(tree: Path, programs: dict[str, Path]) -> None:
 
     config = tree / "etc/containerd/config.toml"
     text = config.read_text()
-    # Lowering a score needs CAP_SYS_RESOURCE, which not every machine has to give.
+    # Lowering the score needs CAP_SYS_RESOURCE, which some machines don't grant.
     edited = text.replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
     if edited == text:
         message = (
@@ -170,7 +170,7 @@ def _add_images(tree: Path, programs: dict[str, Path]) -> None:
 
 
 def _kube_proxy(tree: Path, image: str, program: Path) -> archive.Image:
-    """Put kube-proxy next to the programs that it calls, and these next to their libraries."""
+    """Copy kube-proxy next to the programs that it calls, and these next to their libraries."""
     called = {f"/usr/sbin/{name}" for name in ("xtables-nft-multi", "conntrack", "nft")} | {"/bin/kmod"}
     plugins = {f"/{path.relative_to(tree)}" for path in tree.glob("usr/lib/*/xtables/*.so")}
     names = called | plugins | debian.libraries_of(tree, *called, *plugins)
@@ -189,7 +189,7 @@ def _write(folder: Path, image: archive.Image) -> None:
 
 
 def _add_units(tree: Path) -> None:
-    """Start what the node needs and nothing else, as the Dockerfile of kind's own image does."""
+    """Start only the services that the node needs, as the Dockerfile of kind's own image does."""
     wanted = ["etc/systemd/system/*.wants/*", "lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service"]
     wanted += [f"lib/systemd/system/{target}.target.wants/*" for target in ("multi-user", "local-fs", "basic")]
     wanted += [f"lib/systemd/system/sockets.target.wants/*{kind}*" for kind in ("udev", "initctl")]

@@ -1,4 +1,4 @@
-"""Writes images as OCI archives whose bytes depend on their content alone; imports only the standard library.
+"""Writes images as reproducible OCI archives.
 
 An archive is an OCI image layout in a tar file, with the manifest.json that older container engines read.
 """
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 def normalize(saved: Path, target: Path, name: str) -> None:
-    """Write the one image of what `docker save` wrote: sorted files that belong to root, and no time or host name."""
+    """Write the image from the output of `docker save`, with sorted files owned by root, and without times."""
     with tarfile.open(saved) as source, _layout(target) as blobs:
         (entry,) = _read_json(source, "manifest.json")
         old = _read_json(source, entry["Config"])
@@ -47,7 +47,7 @@ def normalize(saved: Path, target: Path, name: str) -> None:
 
 
 def combine(archives: Sequence[Path], target: Path, name: str) -> str:
-    """Write one archive of an image for several platforms, and return the digest that is its name for all of them."""
+    """Write one archive of an image for several platforms, and return its digest, which is the same for all of them."""
     images: list[Json] = []
     with _layout(target) as blobs:
         for archive in archives:
@@ -63,7 +63,7 @@ def combine(archives: Sequence[Path], target: Path, name: str) -> str:
 
 
 def platform_of(archive: Path) -> str:
-    """Return Go's name of the processor that an archive's one image is for."""
+    """Return Go's name for the architecture of the image in an archive."""
     with tarfile.open(archive) as source:
         (image,) = _read_json(source, "index.json")["manifests"]
     return str(image["platform"]["architecture"])
@@ -71,7 +71,7 @@ def platform_of(archive: Path) -> str:
 
 @contextmanager
 def _layout(target: Path) -> Iterator[Path]:
-    """Give the folder of an image layout's blobs; what is around them becomes the archive."""
+    """Yield the blob folder of an image layout; its parent becomes the archive."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         root = Path(folder)
         blobs = root / "blobs/sha256"
@@ -87,11 +87,11 @@ def _layout(target: Path) -> Iterator[Path]:
 
 
 def _write_layer(source: IO[bytes], target: Path) -> str:
-    """Write a layer again, sorted and compressed; returns the digest of what is compressed."""
+    """Rewrite a layer, sorted and compressed, and return the digest of the compressed layer."""
     digest = hashlib.sha256()
     with tarfile.open(fileobj=source) as old, tempfile.TemporaryFile(dir=target.parent) as plain:
         with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as new:
-            # A hard link comes after the file that it names.
+            # A hard link must follow the file that it links to.
             for member in sorted(old, key=lambda it: (it.islnk(), it.name)):
                 entry = tarfile.TarInfo(member.name)
                 entry.type, entry.mode, entry.linkname = member.type, member.mode, member.linkname
@@ -106,7 +106,7 @@ def _write_layer(source: IO[bytes], target: Path) -> str:
 
 
 def add(tar: tarfile.TarFile, entry: tarfile.TarInfo, content: bytes | None) -> None:
-    """Add a file with this content, or an entry that has none."""
+    """Add a file with this content, or an entry without content."""
     entry.size = len(content or b"")
     tar.addfile(entry, io.BytesIO(content or b""))
 
@@ -122,7 +122,7 @@ def _store_json(blobs: Path, value: Json, media_type: str) -> Json:
 
 
 def _write_index(root: Path, image: Json, name: str) -> None:
-    """Name the image of a layout as containerd and other tools look it up."""
+    """Name the image in a layout so that containerd and other tools find it."""
     full = name if "/" in name else f"docker.io/library/{name}"
     tag = name.rpartition(":")[2]
     names = {"io.containerd.image.name": full, "org.opencontainers.image.ref.name": tag}
@@ -142,7 +142,7 @@ def _encode(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _read_json(tar: tarfile.TarFile, name: str) -> Any:  # noqa: ANN401 - what a file holds
+def _read_json(tar: tarfile.TarFile, name: str) -> Any:  # noqa: ANN401 - the content of a file
     return json.load(_open(tar, name))
 
 

@@ -1,4 +1,4 @@
-"""The certificates of one short-lived control plane; imports nothing of the project."""
+"""The certificates of a short-lived control plane."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _LIFETIME = timedelta(days=1)
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key and what vouches for it, both in PEM."""
+    """A private key and its certificate, both in PEM."""
 
     certificate: bytes
     key: bytes
@@ -26,7 +26,7 @@ class Authority:
 
     @classmethod
     def create(cls, name: str) -> Self:
-        """Make a self-signed authority."""
+        """Create a self-signed authority."""
         return cls(CA(organization_unit_name=name))
 
     @property
@@ -35,12 +35,12 @@ class Authority:
         return self._ca.cert_pem.bytes()
 
     def server(self, *dns_names: str, addresses: Sequence[str]) -> KeyPair:
-        """Sign for a server that is reached by these names and addresses."""
+        """Sign a certificate for a server with these names and addresses."""
         return self._sign(*dns_names, *addresses)
 
     def client(self, user: str, group: str | None = None) -> KeyPair:
-        """Sign for a user; Kubernetes reads the name from CN and the group from O, by default one without rights."""
-        return self._sign("client", user=user, group=group)  # Go refuses a certificate without any alternative name
+        """Sign a certificate for a user; CN is the name and O the group, which has no permissions by default."""
+        return self._sign("client", user=user, group=group)  # Go requires a SAN
 
     def _sign(self, *names: str, user: str | None = None, group: str | None = None) -> KeyPair:
         end = datetime.now(UTC) + _LIFETIME

@@ -1,4 +1,4 @@
-"""Child processes and folders that never outlive the run that made them; imports cluster.tools."""
+"""Child processes and folders that don't outlive the run that created them."""
 
 import fcntl
 import os
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from harness.tools import CACHE
 
-# The kernel's parent-death signal fires when the *thread* that forked ends, so one that lasts as
-# long as the process starts every child.
+# The kernel sends the parent-death signal when the *thread* that forked exits, so a thread that lives as
+# long as the process starts all children.
 _LAUNCHER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 _POLL_SECONDS = 0.1
 _LAST_LINES = 20
 
 
 class ComponentError(Exception):
-    """A component exited or did not become ready; the message holds its last log lines."""
+    """A component exited or didn't become ready; the message contains its last log lines."""
 
     def __init__(self, name: str, what: str, log: Path) -> None:
         lines = log.read_text(errors="replace").splitlines()[-_LAST_LINES:] if log.exists() else []
@@ -29,9 +29,9 @@ class ComponentError(Exception):
 
 
 class Component:
-    """One program of the cluster: started, stopped and watched; its log survives restarts.
+    """A program of the cluster, which can be started and stopped; its log survives restarts.
 
-    `ready` says whether it does its work; the name is that of the program.
+    `ready` returns whether the program is ready; `name` is the name of the program.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Component:
         return self._running().pid
 
     def is_running(self) -> bool:
-        """Tell whether it was started and has not ended."""
+        """Return whether it was started and is still running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the program without waiting for it."""
+        """Start the program without waiting until it is ready."""
         with self.log.open("ab") as log:
             self._process = _LAUNCHER.submit(
                 subprocess.Popen,
@@ -70,11 +70,11 @@ class Component:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                process_group=0,  # Ctrl-C is for the parent, which ends its children in order
+                process_group=0,  # Ctrl-C is for the parent, which stops its children in order
             ).result()
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Wait until the program works; raise ComponentError if it exits or takes too long."""
+        """Wait until the program is ready; raise ComponentError if it exits or takes too long."""
         deadline = time.monotonic() + timeout
         while not self._ready():
             code = self._running().poll()
@@ -84,7 +84,7 @@ class Component:
             time.sleep(_POLL_SECONDS)
 
     def stop(self, timeout: float = 30.0) -> int:
-        """Ask the program to end (SIGTERM) and give its exit code; kill it when it takes longer than the timeout."""
+        """Stop the program with SIGTERM and return its exit code; kill it after the timeout."""
         self._running().terminate()
         try:
             return self._running().wait(timeout)
@@ -93,7 +93,7 @@ class Component:
             return self._running().wait()
 
     def kill(self) -> None:
-        """End the program at once (SIGKILL), as a crash would; harmless when it does not run."""
+        """Kill the program with SIGKILL, as in a crash; does nothing if it isn't running."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -120,7 +120,7 @@ def workspace() -> Iterator[Path]:
         for left in base.glob("*/"):
             _remove_if_free(left)
         folder = Path(tempfile.mkdtemp(dir=base))
-        # Held by this process alone, so the kernel releases it however the process ends.
+        # Only this process holds the lock, so the kernel releases it however the process exits.
         held = _lock(folder)
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""Prometheus and promtool: those on PATH, or those of Debian's package; imports components, engine, process, run."""
+"""Prometheus and promtool, from PATH or from the Debian package."""
 
 import json
 import shutil
@@ -51,28 +51,28 @@ class Prometheus:
 
     url: str
 
-    def get(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 - whatever the path gives
-        """Return the data of an answer of its API.
+    def get(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 - any JSON value
+        """Return the data of a response of its API.
 
         Raises:
-            AssertionError: it refuses, and says why.
+            AssertionError: the request failed; the message has the reason.
         """
         answer: Json = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False).json()
         assert answer["status"] == "success", answer["error"]
         return answer["data"]
 
     def query(self, expression: str) -> list[Json]:
-        """Return the series that an expression gives now."""
+        """Return the current series of an expression."""
         found: list[Json] = self.get("query", query=expression)["result"]
         return found
 
 
 @contextmanager
 def prometheus(folder: Path, config: Json) -> Iterator[Prometheus]:
-    """Run a server with a configuration, and end it."""
+    """Run a server with a configuration."""
     (folder / "prometheus.json").write_text(json.dumps(config))
     with reserved_port() as port:
-        pass  # found free; the server binds it alone
+        pass  # a free port; only the server binds it
     url = f"http://127.0.0.1:{port}"
     arguments = [
         "--config.file=prometheus.json",

@@ -1,4 +1,4 @@
-"""Installs the product in a cluster as its users do: the chart, with helm; imports kind, image and run."""
+"""Installs the product in a cluster with helm, as users do."""
 
 import time
 from pathlib import Path
@@ -8,12 +8,12 @@ from harness.kind import Cluster
 from harness.run import ClusterError, step
 
 NAMESPACE = "devbox-secrets"
-"""The operator's own, and the name of the release."""
+"""The operator's namespace, and the name of the release."""
 DEVBOX = "devbox-secrets.dev/devbox=true"
 """The label that makes a pod a devbox."""
 
 CHART = Path(__file__).parents[2] / "charts/devbox-secrets"
-"""This tree's."""
+"""The chart in this tree."""
 
 _CRD = "accountsecrets.devbox-secrets.dev"
 _SECONDS = 120
@@ -22,10 +22,10 @@ _SECONDS = 120
 def install(
     cluster: Cluster, *options: str, chart: Path = CHART, image: str | None = None, gets: str = "envFrom"
 ) -> None:
-    """Install or upgrade the chart, with further options such as --set, and wait until all of it works.
+    """Install or upgrade the chart, with options such as --set, and wait until everything is ready.
 
-    The image is this tree's unless another one is named, which the cluster's node must have. `gets` is what the
-    manifest of a devbox has then, and not before.
+    The image is this tree's, unless another one is named, which the cluster's node must have. `gets` is text that the
+    manifest of a devbox contains only after the installation.
     """
     repository, tag = (image or operator_image(cluster)).rsplit(":", 1)
     with step("installing the chart"):
@@ -44,13 +44,13 @@ def install(
 
 
 def traces(cluster: Cluster) -> list[str]:
-    """Name what the cluster has of the product, however it was installed; an uninstalled one leaves its keys."""
+    """Return the product's objects in the cluster, however it was installed. An uninstalled release leaves its keys."""
     kinds = (f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}")
     return cluster.kubectl("get", *kinds, "--ignore-not-found", "--output=name").split()
 
 
 def uninstall(cluster: Cluster) -> None:
-    """Take away what `install` brought, or a part of it, and what the chart leaves to users: keys and CRD."""
+    """Uninstall the product or a part of it, including the keys and the CRD, which the chart keeps."""
     with step("uninstalling the chart"):
         cluster.helm(
             *("uninstall", NAMESPACE, f"--namespace={NAMESPACE}", "--ignore-not-found"),
@@ -60,7 +60,7 @@ def uninstall(cluster: Cluster) -> None:
 
 
 def _shown(cluster: Cluster, *arguments: str) -> str:
-    """Return what kubectl says, be it an error: this is to explain another one."""
+    """Return the output of kubectl, even on failure, because it explains another failure."""
     try:
         return cluster.kubectl(*arguments, f"--namespace={NAMESPACE}")
     except ClusterError as error:
@@ -68,9 +68,10 @@ def _shown(cluster: Cluster, *arguments: str) -> str:
 
 
 def _wait_for_injection(cluster: Cluster, gets: str) -> None:
-    """The API server acts on a policy some moments after it was created, and says so nowhere.
+    """Wait until devboxes are injected.
 
-    With the webhook it is kube-proxy that needs them, to learn where the replicas are.
+    The API server applies a new policy with a short delay that it doesn't report. With the webhook, kube-proxy needs
+    some time to learn the endpoints.
     """
     box = ("run", "probe", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     deadline = time.monotonic() + _SECONDS

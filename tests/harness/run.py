@@ -1,4 +1,4 @@
-"""Runs programs, says how long each step takes, holds locks that die with their holder; imports nothing but CACHE."""
+"""Runs programs, reports how long steps take, and holds locks that are released when their holder exits."""
 
 import fcntl
 import subprocess
@@ -17,7 +17,7 @@ _LINES_OF_A_FAILURE = 25
 
 
 class ClusterError(Exception):
-    """Something the cluster needs is not there or did not work; the message says what to do next."""
+    """A requirement of the cluster is missing or failed; the message says what to do next."""
 
 
 def say(text: str) -> None:
@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Say that a step begins, and how many seconds it took."""
+    """Print the start of a step and how many seconds it took."""
     say(f"{title} …")
     started = time.monotonic()
     yield
@@ -41,7 +41,7 @@ def run(
     stdin: str | None = None,
     timeout: float | None = None,
 ) -> str:
-    """Return what a program wrote to stdout.
+    """Return a program's standard output.
 
     Raises:
         ClusterError: it failed or took longer than `timeout` seconds; the message ends with its last lines.
@@ -80,7 +80,7 @@ def lock(path: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a living process holds the lock."""
+    """Return whether a running process holds the lock."""
     if not path.exists():
         return False
     with path.open("a") as file:

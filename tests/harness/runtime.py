@@ -1,8 +1,8 @@
-"""A container runtime for machines without CAP_SYS_RESOURCE: edits what runc is asked for, then becomes runc.
+"""A container runtime for machines without CAP_SYS_RESOURCE: edits the specification, then executes runc.
 
-runc refuses a container ("unable to apply caps") whose specification grants a capability that the machine does not
-have, raises limits or lowers the OOM score, and `docker run --privileged` asks for all three. Run as a program by the
-engine; imports only the standard library.
+runc rejects a container ("unable to apply caps") whose specification grants a capability that the machine lacks,
+raises limits or lowers the OOM score; `docker run --privileged` does all three. The engine runs this file as a
+program, so it imports only the standard library.
 """
 
 import json
@@ -16,13 +16,13 @@ _CAPABILITY = "CAP_SYS_RESOURCE"
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the engine asks of runc, less what this machine cannot give."""
+    """Run runc with a specification reduced to what this machine supports."""
     if "create" in arguments or "run" in arguments:
         bundle = Path(_option(arguments, "--bundle", "-b") or ".")
         _edit(bundle / "config.json", lambda it: it["process"])
     elif "exec" in arguments and (process := _option(arguments, "--process", "-p")):
         _edit(Path(process), lambda it: it)
-    os.execvp("runc", ["runc", *arguments])  # noqa: S606 - no shell wanted; the engine's own PATH
+    os.execvp("runc", ["runc", *arguments])  # noqa: S606 - no shell; the engine's PATH
 
 
 def _option(arguments: list[str], *names: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Writes software bills of materials in SPDX, with syft; equal input gives an equal document. Imports run and tools."""
+"""Writes software bills of materials in SPDX with syft; equal input gives an equal document."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ _SETTINGS = {"SYFT_CHECK_FOR_APP_UPDATE": "false", "SYFT_PARALLELISM": "1"}
 
 
 def write(source: str, target: Path, name: str, version: str, created: int) -> None:
-    """Write what a source, such as `dir:…` or `oci-archive:…`, is made of; `created` is seconds since 1970.
+    """Write the contents of a source, such as `dir:…` or `oci-archive:…`; `created` is seconds since 1970.
 
-    syft takes the current time and a random number for the document; here both follow from the input.
+    syft uses the current time and a random number; here both are derived from the input.
     """
     names = (f"--source-name={name}", f"--source-version={version}")
     document = json.loads(run(tool("syft"), "scan", source, "--output=spdx-json", *names, env=os.environ | _SETTINGS))

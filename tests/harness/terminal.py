@@ -1,4 +1,4 @@
-"""A program at a terminal of its own, in which a test reads and types."""
+"""A program in its own terminal, in which a test reads and types."""
 
 import os
 import pty
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _SECONDS = 30
-# Makes the terminal the process's own, and Ctrl-C heard: a shell that runs the tests in the background has it ignored.
+# Set the controlling terminal and enable Ctrl-C, which is ignored if a shell runs the tests in the background.
 _LEADING = """
 import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -19,7 +19,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """The program at a terminal of its own; its standard output goes elsewhere."""
+    """The program in its own terminal; its standard output is a pipe."""
 
     def __init__(self, command: Sequence[str | Path]) -> None:
         self.shown = b""
@@ -32,7 +32,7 @@ class Terminal:
         os.close(slave)
 
     def answer(self, prompt: bytes, typed: bytes) -> None:
-        # Its last space comes when the terminal doesn't echo any more.
+        # The prompt's last space appears when the terminal no longer echoes.
         while prompt + b": " not in self.shown[self._answered :]:
             assert self._read(), self.shown
         self._answered = len(self.shown)
@@ -54,7 +54,7 @@ class Terminal:
         try:
             assert select.select([self._master], [], [], _SECONDS)[0], self.shown
             more = os.read(self._master, 4096)
-        except OSError:  # Linux's way to say that no one has the other end open
+        except OSError:  # Linux's error if the other end is closed
             return False
         self.shown += more
         return more != b""

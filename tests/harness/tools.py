@@ -1,8 +1,8 @@
-"""The cluster's programs, built with Go as tools/*/go.mod pin them; imports nothing of the project.
+"""The cluster's programs, built with Go at the versions that tools/*/go.mod pin.
 
-`python -m harness.tools [NAME…]` builds them ahead of use and prints their paths.
+`python -m harness.tools [NAME…]` builds them in advance and prints their paths.
 
-With DEVBOX_SECRETS_TOOLS=path, kind, kubectl and helm are those on PATH if all three are there.
+With DEVBOX_SECRETS_TOOLS=path, kind, kubectl and helm are taken from PATH if all three exist.
 """
 
 import fcntl
@@ -33,12 +33,12 @@ _MINUTES = {"kube-apiserver": 5, "syft": 5, "kube-controller-manager": 2, "cored
 
 
 class ToolError(Exception):
-    """A program could not be built; the message says what to do."""
+    """A program couldn't be built; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program: the Go package it is built from, that one's module, and the folder that pins it."""
+    """A program: its Go package, the package's module, and the folder that pins the module."""
 
     name: str
     package: str
@@ -48,7 +48,7 @@ class Tool:
 
     @property
     def linker_flags(self) -> str:
-        """Strip symbols; Kubernetes must be told its version, for its components compare theirs."""
+        """Strip symbols, and set the version for Kubernetes components, because they compare versions."""
         flags = "-s -w"
         if self.module == "k8s.io/kubernetes":
             major, minor, _ = self.version.removeprefix("v").split(".", 2)
@@ -58,7 +58,7 @@ class Tool:
 
 
 def _main_module(folder: Path) -> str:
-    """Return the module that go.mod requires in a line of its own."""
+    """Return the module that go.mod requires directly."""
     (module,) = re.findall(r"^require (\S+) v", (folder / "go.mod").read_text(), re.MULTILINE)
     return str(module)
 
@@ -66,13 +66,13 @@ def _main_module(folder: Path) -> str:
 def _pinned(folder: Path) -> Iterator[Tool]:
     pins = (folder / "go.mod").read_text()
     requires = dict(re.findall(r"^(?:require |\t)(\S+) (v\S+)", pins, re.MULTILINE))
-    if any(folder.glob("*.go")):  # a program of our own, around the one module
+    if any(folder.glob("*.go")):  # our own program, which wraps a single module
         module = _main_module(folder)
         yield Tool(folder.name, ".", module, requires[module], folder)
     for package in re.findall(r"^(?:tool |\t)([^\s(]+)$", pins, re.MULTILINE):
         module = max((m for m in requires if f"{package}/".startswith(f"{m}/")), key=len)
         name = re.sub(r"/v\d+$", "", package).rsplit("/", 1)[-1]
-        # Some main packages are called after a folder of their module.
+        # Some main packages have the name of a folder in their module.
         name = folder.name if name in {"cmd", "server"} else name
         yield Tool(name, package, module, requires[module], folder)
 
@@ -114,7 +114,7 @@ def _downloaded(folder: Path, module: str) -> Path:
 
 @cache
 def users() -> dict[str, Path]:
-    """Return the user's own programs where they are to be used, or nothing: then all are built."""
+    """Return the user's own programs if they are to be used, otherwise nothing, so that all are built."""
     found = {name: Path(path) for name in _USERS if (path := shutil.which(name))}
     wanted = os.environ.get("DEVBOX_SECRETS_TOOLS") == "path"
     return found if wanted and len(found) == len(_USERS) else {}
@@ -122,14 +122,14 @@ def users() -> dict[str, Path]:
 
 @cache
 def tool(name: str) -> Path:
-    """Return the path of a program: the user's own, or else ours, built on first use."""
+    """Return the path of a program: the user's own, or ours, which is built on first use."""
     return users().get(name) or tools(name)[name]
 
 
 def tools(*names: str) -> dict[str, Path]:
-    """Return the paths of several programs; those not built yet are built one after another.
+    """Return the paths of several programs; missing ones are built in sequence.
 
-    Go uses every core for one build, and two at once would compile what they share twice.
+    A single Go build uses all cores, and parallel builds would compile shared packages twice.
     """
     paths = {name: _binary(_find(name)) for name in names}
     missing = [name for name, path in paths.items() if not path.exists()]
@@ -173,7 +173,7 @@ def _failure(what: str, output: str) -> ToolError:
 
 @cache
 def _key(folder: Path) -> str:
-    # Asked in the folder, Go answers for the toolchain that its go.mod selects.
+    # Run in the folder, so that Go uses the toolchain that its go.mod selects.
     environment: dict[str, Any] = json.loads(_go(folder, "env", "-json", "GOVERSION", "GOOS", "GOARCH"))
     digest = hashlib.sha256(json.dumps(environment, sort_keys=True).encode())
     for path in (folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go"))):
@@ -187,7 +187,7 @@ def _binary(it: Tool) -> Path:
 
 @contextmanager
 def _exclusive() -> Iterator[int]:
-    """Hold the one lock of all builds; yields its descriptor."""
+    """Hold the lock for all builds, and yield its descriptor."""
     path = CACHE / "tools" / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
@@ -218,7 +218,7 @@ def _compile(it: Tool, part: Path, lock: int, started: float) -> None:
     options = ["-v", "-trimpath", "-buildvcs=false", f"-ldflags={it.linker_flags}", f"-o={part}"]
     tail = deque[str](maxlen=20)
     spoken = started
-    # The compiler inherits the lock, so that nobody else writes the file when only this is killed.
+    # The compiler inherits the lock, so that no other process writes the file if only this process is killed.
     with subprocess.Popen(
         [_go_program(), "build", *options, it.package],
         cwd=it.folder,
@@ -242,7 +242,7 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Build the programs named on the command line, or all."""
+    """Build the programs in the arguments, or all."""
     try:
         for path in tools(*(sys.argv[1:] or TOOLS)).values():
             print(path)

@@ -1,4 +1,4 @@
-"""A proxy in front of an API server: cuts watches, leaves them dead, delays responses, at any moment."""
+"""A proxy for an API server that cuts watches, makes them hang and delays responses."""
 
 import asyncio
 import json
@@ -27,18 +27,18 @@ class WatchProxy:
     _upstream: str = ""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _watches: dict[asyncio.Task[None], str] = field(default_factory=dict)
-    """Those that are open, each with its path."""
+    """The open watches and their paths."""
     _cut_kind: str | None = None
     _expired: set[str] = field(default_factory=set)
-    """The paths of watches that are to be told that they have expired."""
+    """The paths of watches that will get the error Expired."""
     _frozen: set[asyncio.Task[None]] = field(default_factory=set)
     delay_seconds: float = 0.0
-    """What each response that is no watch takes longer."""
+    """The delay of each response that isn't a watch."""
 
     @classmethod
     @contextmanager
     def start(cls, controlplane: ControlPlane) -> Iterator["WatchProxy"]:
-        """Run it in a thread of its own."""
+        """Run the proxy in a separate thread."""
         it = cls(_upstream=controlplane.url)
         started, stop = threading.Event(), asyncio.Event()
         main = it._serve(controlplane, started, stop)
@@ -54,7 +54,7 @@ class WatchProxy:
 
     @contextmanager
     def cut(self, kind: str = "") -> Iterator[None]:
-        """End the watches of a kind or all, refuse them until the end; then each that comes back has expired once."""
+        """End all watches or those of a kind, and reject new ones meanwhile; afterwards each expires once."""
         self._cut_kind = kind
         self._loop.call_soon_threadsafe(self._cut, kind)
         try:
@@ -63,7 +63,7 @@ class WatchProxy:
             self._cut_kind = None
 
     def freeze(self) -> None:
-        """Let nothing more through the watches that are open, which stay so."""
+        """Stop forwarding on the open watches, without closing them."""
         self._frozen.update(self._watches)
 
     def _cut(self, kind: str) -> None:
@@ -91,7 +91,7 @@ class WatchProxy:
             await stop.wait()
             self._cut("")
             await runner.cleanup()
-        # aiohttp closes TLS connections in the background, and nothing tells when it's done.
+        # aiohttp closes TLS connections in the background, without a way to wait for it.
         await asyncio.sleep(_CLOSE_SECONDS)
 
     async def _handle(self, session: aiohttp.ClientSession, request: web.Request) -> web.StreamResponse:
