@@ -1,10 +1,9 @@
-"""What the command takes to start, and `status` and `usage` in an account with many devboxes.
+"""The time and memory of the CLI: to start, and for `status` and `usage` in an account with many devboxes.
 
     PYTHONPATH=tests python benchmarks/cli.py
 
-The pods are what a kubelet leaves in the API server: a spec with the usual volumes and probes, a status with every
-container's state, both with their managed fields. No kubelet runs; the statuses are written by the benchmark. The last
-column is the most memory that the command had.
+The pods are like those on a real cluster: a spec with the usual volumes and probes, and a status with all containers'
+states, both with managed fields. The benchmark writes the statuses, not a kubelet. The last column is the peak memory.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ class Run:
 
 
 def main() -> None:
-    """Make the pods in steps, and run both commands after each."""
+    """Create the pods in steps, and run both commands after each step."""
     sizes = arguments(__doc__, {"pods": 5_000, "secrets": 20})
     rows = [_row("help", ["--help"])]
     with ground() as at, at.operator():
@@ -47,7 +46,7 @@ def main() -> None:
         made = 0
         for count in (sizes.pods // 10, sizes.pods):
             say(f"making {count - made:,} pods")
-            # In a process of its own: a child's peak begins with what its parent had.
+            # In a separate process, because a child's peak memory starts with its parent's.
             with ProcessPoolExecutor(1, get_context("spawn")) as maker:
                 maker.submit(_make_pods, at.server, range(made, count)).result()
             made = count
@@ -136,7 +135,7 @@ def _row(what: str, words: list[str]) -> list[str]:
 def _run(words: list[str]) -> Run:
     start = time.monotonic()
     with subprocess.Popen([COMMAND, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        # Not process.wait(): it doesn't give what the child used.
+        # Not process.wait(): it doesn't return the child's resource usage.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

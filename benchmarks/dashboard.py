@@ -1,8 +1,8 @@
-"""Draws docs/dashboard.svg: the dashboard's panels, with the answers of a Prometheus that scrapes programs under load.
+"""Draws docs/dashboard.svg: the dashboard's panels, with data from a Prometheus that scrapes programs under load.
 
     PYTHONPATH=tests python benchmarks/dashboard.py [--seconds 300]
 
-It knows panels of the types stat and timeseries, at the places that the dashboard gives them. It isn't Grafana.
+It supports panels of the types stat and timeseries, at their positions in the dashboard. It isn't Grafana.
 """
 
 import math
@@ -35,7 +35,7 @@ text { font: 12px system-ui, "Helvetica Neue", "DejaVu Sans", sans-serif; fill: 
 
 
 def main() -> None:
-    """Run the programs, give them work, and draw what Prometheus says about it."""
+    """Run the programs under load, and draw the data in Prometheus."""
     seconds = arguments(__doc__, {"seconds": 300}).seconds
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -49,8 +49,8 @@ def main() -> None:
 
 
 def work(it: Programs, seconds: float) -> None:
-    """Create, update, read and delete secrets, and have some that aren't Ready; rotate the keys halfway."""
-    chance, started, rotated = random.Random(1), time.monotonic(), False  # noqa: S311 - the same work each time
+    """Create, update, read and delete secrets, including some that aren't Ready, and rotate the keys halfway."""
+    chance, started, rotated = random.Random(1), time.monotonic(), False  # noqa: S311 - reproducible load
     teams = [_team(it.account.controlplane, f"team-{letter}") for letter in "abc"]
     others = [made(days=1) for _ in teams]
     while (elapsed := time.monotonic() - started) < seconds:
@@ -78,7 +78,7 @@ def _team(controlplane: ControlPlane, name: str) -> Account:
 
 
 def draw(prometheus: Prometheus, seconds: float) -> str:
-    """Return the picture of all panels, with the last seconds before now."""
+    """Return the picture of all panels for the last seconds."""
     panels: list[Json] = DASHBOARD["panels"]
     places = [panel["gridPos"] for panel in panels]
     width, height = 24 * _COLUMN, max(place["y"] + place["h"] for place in places) * _LINE
@@ -109,7 +109,7 @@ def _unit(panel: Json) -> str:
 
 
 def _series(panel: Json, prometheus: Prometheus, seconds: float) -> dict[str, list[tuple[float, float]]]:
-    """Return the points of each series by its legend; a time is a share of the whole."""
+    """Return the points of each series by its legend; times are fractions of the interval."""
     now, found = time.time(), {}
     for target in panel["targets"]:
         query = target["expr"].replace("$__rate_interval", "15s")
@@ -147,7 +147,7 @@ def _timeseries(series: dict[str, list[tuple[float, float]]], unit: str, width: 
 
 
 def _number(value: float, unit: str) -> str:
-    """Return a number with its unit, in about three digits."""
+    """Return a number with its unit, with about three digits."""
     if unit == "s":
         for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (0.001, "ms")):
             if value >= size:

@@ -1,11 +1,11 @@
-"""What one gateway process takes, next to the API server's own rate for the same objects with the same token.
+"""The throughput of one gateway process, compared with the API server's for the same objects and token.
 
     PYTHONPATH=tests python benchmarks/gateway.py
 
-The same number of requests is always under way, made by a process of its own. Beside each call of the gateway stands
-what it comes down to on the API server: a creation and an update of the same object, and a read of it; for lists, the
-table that the gateway asks for (20 of them) and the whole objects (all of them). After the creations an operator runs
-until all is synced: a gateway reads what has its status with less.
+A separate process keeps a constant number of requests in flight. Each call of the gateway is compared with the
+equivalent request to the API server: creating, updating and reading the same object; for lists, the table that the
+gateway requests (20 items) and the whole objects (all items). After the creations, an operator runs until everything is
+synced, because the gateway reads fewer fields of objects with a status.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _SYNC_SECONDS = 120
 
 @dataclass(frozen=True)
 class Target:
-    """Who is asked, and in whose name; can be given to another process."""
+    """A server and a user; can be passed to another process."""
 
     url: str
     token: str = field(repr=False)
@@ -47,27 +47,27 @@ class Target:
 
 @dataclass(frozen=True)
 class Call:
-    """Requests to the gateway, and those to the API server that they come down to."""
+    """Requests to the gateway, and the equivalent requests to the API server."""
 
     name: str
     ours: Sequence[Request]
     theirs: Sequence[Request]
     headers: Mapping[str, str] = field(default_factory=dict)
-    """What the API server gets with each."""
+    """The body of each request to the API server."""
     once: bool = False
     """Whether a request can be sent only once."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How long each request took, and how long all of them."""
+    """The duration of each request, and of all together."""
 
     times: list[float]
     seconds: float
 
     @property
     def rate(self) -> float:
-        """Requests in a second."""
+        """Requests per second."""
         return len(self.times) / self.seconds
 
 
@@ -91,7 +91,7 @@ def main() -> None:
                 theirs = pool.submit(load, api, call.theirs, call.headers, seconds).result()
                 cpu = (after.cpu_seconds - before.cpu_seconds) / len(ours.times)
                 if call.once:
-                    restart(here, 2, _SYNC_SECONDS)  # as in a cluster, where what was created has its status
+                    restart(here, 2, _SYNC_SECONDS)  # as in a cluster, where created objects have a status
                 rows.append(
                     (
                         call.name,
@@ -103,11 +103,11 @@ def main() -> None:
                     )
                 )
     header = ("", "a second", "p50 ms", "p99 ms", "CPU ms", "MiB", "API server", "p50 ms", "p99 ms", "part")
-    table(f"One gateway before the API server alone, {_UNDER_WAY} requests under way", header, rows)
+    table(f"One gateway, compared with the API server, {_UNDER_WAY} requests under way", header, rows)
 
 
 def calls(key: PublicKey, account: str, other: str, count: int) -> Iterator[Call]:
-    """Make the calls, to an account that the first one fills."""
+    """Run the calls in an account that the first one fills."""
     names = variables(count)
     own = [path(account, object_names(name)[0]) for name in names]
     value = {"value": VALUE.decode()}
@@ -120,7 +120,7 @@ def calls(key: PublicKey, account: str, other: str, count: int) -> Iterator[Call
     yield Call(
         "update",
         [_post(f"/v1/secrets/{name}", value) for name in names],
-        # Each value is another, or nothing would be written.
+        # Every value is different, or nothing would be written.
         [
             Request("PATCH", at, json.dumps({"spec": _object(key, account, name)["spec"]}).encode(), MERGE)
             for _ in range(3)
@@ -136,7 +136,7 @@ def calls(key: PublicKey, account: str, other: str, count: int) -> Iterator[Call
 
 
 def load(to: Target, requests: Sequence[Request], headers: Mapping[str, str], seconds: float | None) -> Measured:
-    """Send requests, so many at a time, once or over and over for some seconds."""
+    """Send requests with this concurrency, once each or repeatedly for some seconds."""
     return asyncio.run(_load(to, requests, headers, seconds))
 
 
@@ -174,7 +174,7 @@ async def _send(session: aiohttp.ClientSession, request: Request) -> None:
 
 
 def figures(it: Measured) -> tuple[str, str, str]:
-    """Give the rate, p50 and p99 as the table has them."""
+    """Return the rate, p50 and p99 for the table."""
     return (f"{it.rate:.0f}", *milliseconds(it.times)[:2])
 
 

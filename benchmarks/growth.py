@@ -1,8 +1,8 @@
-"""How time and memory grow with the number of AccountSecrets, at 100 in an account, or as many as you say.
+"""How time and memory grow with the number of AccountSecrets, by default with 100 per account.
 
     PYTHONPATH=tests python benchmarks/growth.py [--largest 30000] [--each 2]
 
-Each size has a control plane and an operator of its own.
+Each size has its own control plane and operator.
 """
 
 from support import Usage, arguments, ground, table
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def measure(size: int, accounts: int, seconds: float) -> tuple[Synced, float]:
-    """Sync as many on a new cluster; give what it took, and the idle operator's peak memory in MiB."""
+    """Sync this many on a new cluster, and return the results and the idle operator's peak memory in MiB."""
     with ground() as here:
         names = make_accounts(here.server, "account", accounts)
         with here.operator() as running:

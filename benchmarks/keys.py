@@ -1,9 +1,9 @@
-"""What old sealing keys cost: an operator with one key next to one with many.
+"""The cost of old sealing keys: an operator with one key compared with many.
 
     PYTHONPATH=tests python benchmarks/keys.py [--older 200]
 
-Each run has a control plane of its own; there are two with each number of keys, in the order one,
-many, many, one, and the table has their means. The values are sealed with the newest key.
+Each run has its own control plane. There are two runs for each number of keys, in the order one, many, many, one, and
+the table shows their means. The values are sealed with the newest key.
 """
 
 from statistics import mean
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def measure(older: int, count: int, seconds: float) -> tuple[Synced, Restarted]:
-    """Sync AccountSecrets on a new cluster that has so many older keys, and restart the operator there."""
+    """Sync AccountSecrets on a new cluster with this many older keys, and restart the operator there."""
     with ground(older) as here:
         accounts = make_accounts(here.server, "account", count // _EACH)
         with here.operator() as running:

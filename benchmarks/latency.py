@@ -1,9 +1,9 @@
-"""How soon an applied value is in the account Secret, when all else is idle and when it isn't.
+"""The time until an applied value is in the account Secret, with and without other load.
 
     PYTHONPATH=tests python benchmarks/latency.py
 
-A client applies one value after the other in an account of 100 and watches its account Secret;
-the clock runs from the moment the request is sent. The load comes from another process.
+A client applies values in sequence in an account with 100 AccountSecrets, and watches the account Secret. The clock
+starts when the request is sent. Another process generates the load.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _LONGEST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Apply:
-    """One value applied, and how to know it in the account Secret."""
+    """An applied value, and how to recognize it in the account Secret."""
 
     variable: str
     value: bytes
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def applies(key: PublicKey, account: str) -> Iterator[Apply]:
-    """Make values for one variable of an account after the other, without end and no two alike."""
+    """Yield different values for one variable of an account."""
     names = variables(_EACH)
     for number in count():
         variable, value = names[number % _EACH], f"value {number}".encode()
@@ -93,7 +93,7 @@ def applies(key: PublicKey, account: str) -> Iterator[Apply]:
 
 
 async def measure(server: Server, account: str, values: Iterable[Apply], goes_on: Callable[[], bool]) -> list[float]:
-    """Apply values one after the other and wait for each in the account Secret; give the seconds that it took."""
+    """Apply values in sequence, wait for each in the account Secret, and return the durations in seconds."""
     times: list[float] = []
     async with Client.connect(server) as client, asyncio.TaskGroup() as group:
         secrets = client.watch(

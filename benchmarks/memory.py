@@ -1,9 +1,9 @@
-"""The operator's peak memory where objects are as large as they may be.
+"""The operator's peak memory with objects of the maximum size.
 
     PYTHONPATH=tests python benchmarks/memory.py [--count 5000] [--namespaces 100]
 
-Two clusters, one after the other: an account with many AccountSecrets of the largest size, of which only
-the first fit into its Secret; and an account with 1 MiB of values in many namespaces.
+It measures two clusters in sequence: an account with many AccountSecrets of the maximum size, most of which don't fit
+in its Secret; and an account with 1 MiB of values in many namespaces.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from devbox_secrets.crypto.envelope import PublicKey
 from support import Client, Ground, Request, arguments, ground, say, table
 from workload import Restarted, make_accounts, path, restart, variables
 
-#: Sealed, it has 172 kB.
+#: 172 kB when sealed.
 _VALUE_BYTES = VARIABLE_MAX_BYTES - 32
 _ACCOUNT = "account-0"
 _AT_ONCE = 50
@@ -42,7 +42,7 @@ def _full_account() -> int:
 
 
 def measure(count: int, members: int, seconds: float) -> tuple[Restarted, Restarted]:
-    """Fill an account while no operator runs; start one, and start another when all is done."""
+    """Fill an account while no operator runs, start one, and start another one when it is done."""
     with ground() as here:
         make_accounts(here.server, "account", 1)
         boxes = make_accounts(here.server, "box", members)
@@ -56,7 +56,7 @@ def measure(count: int, members: int, seconds: float) -> tuple[Restarted, Restar
 async def _create(here: Ground, count: int) -> None:
     async with Client.connect(here.server) as client:
         names = variables(count)
-        for first in range(0, count, _AT_ONCE):  # all at once would take a gigabyte here
+        for first in range(0, count, _AT_ONCE):  # all of them in parallel would take a gigabyte here
             await client.send_all(list(_creates(here.key.public, names[first : first + _AT_ONCE])))
 
 

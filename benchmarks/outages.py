@@ -1,10 +1,10 @@
-"""How long a deleted value stays at its devboxes when the API server crashes at a random moment, and whether it moves.
+"""How long devboxes keep a deleted value if the API server crashes at a random moment, and whether it leaks.
 
-PYTHONPATH=tests python benchmarks/outages.py
+    PYTHONPATH=tests python benchmarks/outages.py
 
-Each run deletes ten values, or a namespace that is created again at once; the API server is killed at a random moment
-before, between or after the deletions, and is away for a few seconds. Time counts from when the API server is ready
-again and every deletion was answered. Two replicas run, which list everything only when something makes them.
+Each run deletes ten values, or a namespace that is immediately created again. The API server is killed at a random
+moment before, during or after the deletions, for a few seconds. Times start when the API server is ready again and all
+deletions have succeeded. Two replicas run, without periodic relists.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass
 class Result:
-    """What became of the runs of one kind."""
+    """The results of the runs of one kind."""
 
     runs: int = 0
     values: int = 0
@@ -36,7 +36,7 @@ class Result:
 
 
 class Runs:
-    """The control plane, and what is done to it."""
+    """The control plane and operations on it."""
 
     def __init__(self, here: Ground, chance: random.Random) -> None:
         self.here = here
@@ -64,7 +64,7 @@ class Runs:
         result.values += _VALUES
 
     async def recreation(self, client: Client, outage: float, result: Result) -> None:
-        """Delete a namespace and create it again while the API server crashes: it must get nothing of before."""
+        """Delete a namespace and create it again while the API server crashes: the new one must not get old values."""
         requests = creates(self.here.key.public, ["account-1"], 1)
         await client.send_all(requests)
         await self.until("the value is there", lambda: self.count(client, "account-1", 1))
@@ -81,12 +81,12 @@ class Runs:
         result.seconds.append(0.0)
 
     async def crash_after(self, seconds: float, outage: float) -> None:
-        """Crash the API server a while from now."""
+        """Crash the API server after a delay."""
         await asyncio.sleep(seconds)
         await asyncio.to_thread(self.crash, outage)
 
     def crash(self, outage: float) -> None:
-        """Kill the API server, and have it back after a while."""
+        """Kill the API server, and start it again after a while."""
         apiserver = self.here.controlplane.apiserver
         apiserver.kill()
         time.sleep(outage)
@@ -94,7 +94,7 @@ class Runs:
         apiserver.wait_ready()
 
     async def count(self, client: Client, account: str, wanted: int) -> bool:
-        """Tell whether an account's devboxes have that many values."""
+        """Return whether an account's devboxes have this many values."""
         try:
             secret = await client.get(f"/api/v1/namespaces/{account}/secrets/devbox-account-secrets")
         except (BenchmarkError, aiohttp.ClientError):
@@ -102,7 +102,7 @@ class Runs:
         return len(secret.get("data") or {}) == wanted
 
     async def insist(self, client: Client, request: Request, *, until_created: bool = False) -> None:
-        """Send a request until it's answered; a namespace that still ends can't be created yet."""
+        """Repeat a request until it succeeds; a namespace can't be created while the old one is terminating."""
         deadline = time.monotonic() + _GIVE_UP_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -118,7 +118,7 @@ class Runs:
         raise BenchmarkError(f"{request.method} {request.path} was never answered well")
 
     async def until(self, awaited: str, ask: Callable[[], Awaitable[bool]]) -> None:
-        """Wait until it is so."""
+        """Wait until it is true."""
         deadline = time.monotonic() + _GIVE_UP_SECONDS
         while not await ask():
             if time.monotonic() > deadline:
@@ -127,8 +127,8 @@ class Runs:
 
 
 async def run(here: Ground, runs: int, seed: int) -> dict[str, Result]:
-    """Do so many runs: most with a short outage, a third with a namespace that is created again."""
-    chance = random.Random(seed)  # noqa: S311 - a repeatable choice
+    """Run this many: most with a short outage, a third with a recreated namespace."""
+    chance = random.Random(seed)  # noqa: S311 - reproducible
     it = Runs(here, chance)
     results: dict[str, Result] = defaultdict(Result)
     async with Client.connect(here.server) as client:

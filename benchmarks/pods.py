@@ -1,10 +1,10 @@
-"""What injection adds to the creation of a pod, by the policy and by the webhook: of a devbox, and of any other pod.
+"""The time that injection adds to the creation of a pod, by the policy and by the webhook.
 
     PYTHONPATH=tests python benchmarks/pods.py
 
-Three API servers run side by side: with nothing, with the chart, and with the chart where there is no policy API, which
-asks one replica of the webhook. The same pods are created on all in turns, one at a time and as a dry run, which is all
-but the write to etcd.
+Three API servers run side by side: without the chart, with the chart, and with the chart but without the policy API, so
+that it calls one replica of the webhook. The same devboxes and other pods are created on all of them in turns, one at a
+time and as a dry run, which is everything except the write to etcd.
 """
 
 import asyncio
@@ -50,14 +50,14 @@ def main() -> None:
 
 
 async def measure(servers: dict[str, Server], count: int) -> dict[tuple[str, str], list[float]]:
-    """Create every kind of pod on every server in turns; give the seconds of each."""
+    """Create each kind of pod on each server in turns, and return the seconds for each."""
     requests = {kind: _request(labels) for kind, labels in _PODS.items()}
     cells = [(server, kind) for kind in requests for server in servers]
     times: dict[tuple[str, str], list[float]] = {cell: [] for cell in cells}
     async with AsyncExitStack() as stack:
         clients = {name: await stack.enter_async_context(Client.connect(to)) for name, to in servers.items()}
         for number in range(_WARM_UP + count):
-            # Each in turn is the first, the second …: what the one before leaves behind hits all alike.
+            # The order rotates, so that the effects of the previous one are the same for all.
             for cell in cells[number % len(cells) :] + cells[: number % len(cells)]:
                 start = time.perf_counter()
                 await clients[cell[0]].send(requests[cell[1]])

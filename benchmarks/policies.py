@@ -1,11 +1,11 @@
-"""What the costliest pods that a user can send cost the API server by the policies, next to a plain pod.
+"""The cost of the policies for the API server, for the most expensive pods that a user can send.
 
     PYTHONPATH=tests python benchmarks/policies.py
 
-Each pod is created as a dry run, once as a devbox and once without the label that makes it one, so that the policies
-leave it alone: the difference is what they cost. A plain pod is the unit. Each pod is either admitted or refused with
-a sentence; another answer ends the benchmark. The last one is there for what isn't the policies' own: for each pod that
-a policy may change, the API server writes and reads all of it as JSON once more.
+Each pod is created as a dry run, with and without the label that makes it a devbox; the difference is the cost of the
+policies. The unit is the cost of a plain pod. Each pod is either admitted or rejected with a message; any other
+response stops the benchmark. The last pod shows a cost that isn't due to our policies: the API server encodes and
+decodes every pod that a policy may change as JSON once.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _WARM_UP = 3
 
 @dataclass(frozen=True)
 class Case:
-    """A pod, and what the API server says of it as a devbox: nothing where it's admitted."""
+    """A pod, and the API server's message for it as a devbox; empty if it is admitted."""
 
     name: str
     spec: Json
@@ -34,7 +34,7 @@ class Case:
     refusal: str = ""
 
     def request(self, labels: dict[str, str]) -> Request:
-        """Make the request that creates it."""
+        """Return the request that creates it."""
         return Request("POST", _PATH, json.dumps(pod(self.spec, labels, dict(self.annotations))).encode())
 
 
@@ -55,12 +55,12 @@ def main() -> None:
 
 
 async def measure(server: Server, count: int) -> dict[tuple[str, bool], float]:
-    """Create every pod with and without the devbox's label; give the median seconds of each."""
+    """Create every pod with and without the devbox's label, and return the median seconds of each."""
     times: dict[tuple[str, bool], float] = {}
     async with Client.connect(server) as client:
         for case in CASES:
             say(case.name)
-            # In turns: what one leaves behind hits both alike.
+            # In turns, so that the effects of the previous one are the same for both.
             taken: dict[bool, list[float]] = {False: [], True: []}
             requests = {False: case.request({}), True: case.request(DEVBOX)}
             for _ in range(_WARM_UP + count):

@@ -1,9 +1,9 @@
-"""How long a rotation takes to reach the gateway's values, and what others notice of it meanwhile.
+"""How long a key rotation takes to reach the gateway's values, and its effect on others in the meantime.
 
     PYTHONPATH=tests python benchmarks/reseal.py
 
-A client applies one value after the other in an account of 100, as in latency.py: while all is idle, then while the
-operator seals all values that are as if the gateway had taken them with a new key.
+A client applies values in sequence in an account with 100 AccountSecrets, as in latency.py: first on an idle cluster,
+then while the operator reseals all values, which look like values from the gateway, with a new key.
 """
 
 import asyncio
@@ -53,11 +53,11 @@ def main() -> None:
     header = ("all else", "applies", "p50 ms", "p99 ms", "max ms", "peak memory, MiB")
     rows = [
         ("idle", f"{len(idle)}", *milliseconds(idle), f"{before.peak_mib:.0f}"),
-        (f"{it.count:,} being sealed anew", f"{len(busy)}", *milliseconds(busy), f"{after.peak_mib:.0f}"),
+        (f"{it.count:,} being resealed", f"{len(busy)}", *milliseconds(busy), f"{after.peak_mib:.0f}"),
     ]
     table(f"From one apply in an account of {_EACH} to its account Secret", header, rows)
     cpu = after.cpu_seconds - before.cpu_seconds
-    print(f"All sealed anew {took:.0f} s after the request for a key, with {cpu:.0f} s of CPU;")
+    print(f"All resealed {took:.0f} s after the request for a key, with {cpu:.0f} s of CPU;")
     print(f"account Secrets written beside the applies': {written:.0f}; by a restart afterwards: {again.writes:.0f}.")
 
 

@@ -1,4 +1,4 @@
-"""What a restart costs on a cluster where nothing changed: time, memory, and no write at all.
+"""The cost of a restart on an unchanged cluster: time, memory, and no writes.
 
 PYTHONPATH=tests python benchmarks/restart.py
 """

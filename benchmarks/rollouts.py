@@ -1,13 +1,13 @@
-"""What becomes of the calls of Runloop's SDKs while the gateway's pods are deleted, and while they are rolled out.
+"""The effect on calls of Runloop's SDKs when the gateway's pods are deleted or rolled out.
 
     PYTHONPATH=tests python benchmarks/rollouts.py
 
-Runs on a kind cluster, once without TLS and once with it; each client has an account of its own. Pods are deleted one
-after the other, always the oldest, as soon as the Deployment is whole again; rollouts follow each other the same way,
-so there are always pods that are ending.
+Runs on a kind cluster, without TLS and with TLS; each client has its own account. Pods are deleted in sequence, the
+oldest first, as soon as all replicas of the Deployment are ready again. Rollouts follow each other in the same way, so
+some pods are always terminating.
 
-The last columns are of the audit log: how long the gateway itself needed, how often it answered 5xx, which is what a
-slow API server does, and which requests it took twice, with the same x-request-id.
+The last columns are from the audit log: the gateway's own duration, the number of 5xx responses, which a slow API
+server causes, and the number of requests that it received twice, with the same x-request-id.
 """
 
 import json
@@ -44,7 +44,7 @@ _STEADY_SECONDS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """What is done to the pods, how often, with which door."""
+    """The action on the pods, how often, and with which scheme."""
 
     door: Door
     action: str
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def measured(run: Run, program: TypeScript, folder: Path) -> Iterator[list[str]]:
-    """Do it that often under steady calls, and give a row for each client."""
+    """Repeat the action under steady calls, and return a row for each client."""
     cluster = run.door.cluster
     accounts = {client: new_account(cluster) for client in CLIENTS}
     keys = {client: key_of(account) for client, account in accounts.items()}
@@ -109,7 +109,7 @@ def measured(run: Run, program: TypeScript, folder: Path) -> Iterator[list[str]]
 
 
 def row(title: str, client: str, tally: Tally, left: int, entries: list[dict[str, Any]]) -> list[str]:
-    """Give a client's row of the table."""
+    """Return a client's row of the table."""
     served = max(each["duration_ms"] for each in entries) / 1000
     errors = sum((each["status"] or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR for each in entries)
     requests = Counter((each["request_id_hash"], each["request"]) for each in entries if each["request_id_hash"])
@@ -129,7 +129,7 @@ def new_account(cluster: Cluster) -> Account:
 
 
 def delete_the_oldest(cluster: Cluster) -> None:
-    """Delete the pod that has most of the connections."""
+    """Delete the pod with the most connections."""
     pods = [pod for pod in cluster.get("pods", *PODS)["items"] if "deletionTimestamp" not in pod["metadata"]]
     oldest = min(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]["name"]
     cluster.kubectl("delete", f"pod/{oldest}", f"-n{NAMESPACE}", "--wait=false")
@@ -141,13 +141,13 @@ def roll_out(cluster: Cluster) -> None:
 
 
 def whole(cluster: Cluster) -> None:
-    """Wait until all replicas are ready and of the newest kind; the former ones may still be ending."""
+    """Wait until all replicas are ready and updated; the previous ones may still be terminating."""
     cluster.kubectl("rollout", "status", f"deployment/{NAME}", f"-n{NAMESPACE}", "--timeout=120s")
 
 
 @contextmanager
 def audited(cluster: Cluster, folder: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Follow each pod's log, and give a function that returns the audit log's lines once the block has ended."""
+    """Follow each pod's log, and yield a function that returns the audit log's lines after the context."""
     stop, following = Event(), dict[str, Path]()
 
     def follow(stack: ExitStack) -> None:

@@ -1,6 +1,6 @@
-"""What every benchmark stands on: a control plane with the chart, a plain client, a table. Imports apiserver, cluster.
+"""The base of all benchmarks: a control plane with the chart, a plain client, a table.
 
-Everything runs on one machine and shares its cores, so what counts is a ratio within one run.
+Everything runs on one machine and shares its cores, so only the ratios within a run are meaningful.
 """
 
 import argparse
@@ -41,12 +41,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchmarkError(Exception):
-    """A benchmark didn't get to its figures; the message says where it stopped."""
+    """A benchmark didn't finish; the message says where it stopped."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent, made before the clock starts."""
+    """A request, created before the clock starts."""
 
     method: str
     path: str
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Server:
-    """How to reach an API server as its administrator; can be given to another process."""
+    """An API server's address and its administrator's credentials; can be passed to another process."""
 
     url: str
     ca: Path
@@ -65,7 +65,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Ground:
-    """A control plane where the chart is installed, and the sealing key of its operator."""
+    """A control plane with the chart installed, and the sealing key of its operator."""
 
     controlplane: ControlPlane
     key: KeyPair
@@ -77,14 +77,14 @@ class Ground:
 
     @contextmanager
     def operator(self, folder: str = "", **settings: str) -> Iterator[Operator]:
-        """Run the operator with its usual settings, unless others are given; a second one needs a folder."""
+        """Run the operator with its default settings unless others are given; a second one needs a folder."""
         usual = {"log_level": "INFO", "keys_refresh_seconds": "15"}
         with operator(self.controlplane, self.controlplane.folder / folder, **usual | settings) as it:
             yield it
 
 
 class Client:
-    """The plainest client there is, so that what it reaches is the API server's own rate."""
+    """A minimal client, so that its rate is the API server's own rate."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -101,7 +101,7 @@ class Client:
             yield cls(session, to.url)
 
     async def send(self, request: Request) -> bytes:
-        """Send a request and give the answer's body."""
+        """Send a request and return the response's body."""
         async with self._session.request(
             request.method,
             self._url + request.path,
@@ -114,7 +114,7 @@ class Client:
             return body
 
     async def send_all(self, requests: Sequence[Request]) -> list[bytes]:
-        """Send requests in their order, as fast as the API server takes them; give the answers."""
+        """Send requests in order, as fast as the API server accepts them, and return the responses."""
         answers = [b""] * len(requests)
         waiting = iter(enumerate(requests))
 
@@ -128,12 +128,12 @@ class Client:
         return answers
 
     async def get(self, path: str) -> Json:
-        """Give what is at a path."""
+        """Return the object at a path."""
         found: Json = json.loads(await self.send(Request("GET", path)))
         return found
 
     async def watch(self, path: str) -> AsyncIterator[Json]:
-        """Give the objects of a watch's events as they come."""
+        """Yield the objects of a watch's events."""
         async with self._session.get(self._url + path, timeout=aiohttp.ClientTimeout(), read_bufsize=1 << 24) as events:
             async for line in events.content:
                 found: Json = json.loads(line)["object"]
@@ -142,7 +142,7 @@ class Client:
 
 @contextmanager
 def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
-    """Start a control plane of its own with the chart, and a key so that values can be sealed at once.
+    """Start a control plane with the chart, and a key so that values can be sealed immediately.
 
     `values` are arguments for the chart, such as --set.
     """
@@ -160,7 +160,7 @@ def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
 
 
 def server(controlplane: ControlPlane) -> Server:
-    """Give a control plane's API server, for a plain client."""
+    """Return a plain client for a control plane's API server."""
     pair = controlplane.authority.client("benchmark", "system:masters")
     path = write_private(controlplane.folder / "benchmark.pem", pair.certificate + pair.key)
     return Server(controlplane.url, controlplane.folder / "ca.crt", path)
@@ -168,7 +168,7 @@ def server(controlplane: ControlPlane) -> Server:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process took so far."""
+    """The resource usage of a process so far."""
 
     cpu_seconds: float
     peak_mib: float
@@ -183,10 +183,10 @@ class Usage:
 
 
 def wait(awaited: str, seconds: float, ask: Callable[[], bool], every: float = _POLL_SECONDS) -> None:
-    """Ask until it is so.
+    """Poll until it is true.
 
     Raises:
-        BenchmarkError: it took longer than that.
+        BenchmarkError: it took longer than the timeout.
     """
     deadline = time.monotonic() + seconds
     while not ask():
@@ -196,7 +196,7 @@ def wait(awaited: str, seconds: float, ask: Callable[[], bool], every: float = _
 
 
 def wait_idle(pid: int, seconds: float) -> None:
-    """Wait until a process has next to nothing to do for a second."""
+    """Wait until a process is idle for a second."""
     history = [Usage.of(pid).cpu_seconds]
 
     def idle() -> bool:
@@ -208,7 +208,7 @@ def wait_idle(pid: int, seconds: float) -> None:
 
 
 def milliseconds(times: Sequence[float]) -> tuple[str, str, str]:
-    """Give the p50, p99 and maximum of times in seconds, as a table has them."""
+    """Return the p50, p99 and maximum of durations in seconds, for a table."""
     if not times:
         raise BenchmarkError("there was nothing to measure; try larger sizes")
     ordered = sorted(times)
@@ -218,7 +218,7 @@ def milliseconds(times: Sequence[float]) -> tuple[str, str, str]:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a benchmark's one table: the first column is text, the others are figures."""
+    """Print a benchmark's table: the first column is text, the others are numbers."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     print(f"\n{title}")
     for row in (header, ["-" * width for width in widths], *rows):
@@ -228,12 +228,12 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def say(what: str) -> None:
-    """Tell on stderr what is being done."""
+    """Print progress on stderr."""
     print(f"{Path(sys.argv[0]).stem}: {what} …", file=sys.stderr, flush=True)
 
 
 def arguments(text: str | None, sizes: Mapping[str, int]) -> argparse.Namespace:
-    """Read a benchmark's sizes from the command line: --NAME NUMBER, each with its default."""
+    """Parse a benchmark's sizes from the command line: --NAME NUMBER, each with a default."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{default:,} unless given")

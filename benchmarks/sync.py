@@ -1,10 +1,9 @@
-"""How fast AccountSecrets become Ready, next to what the API server itself can take.
+"""How fast AccountSecrets become Ready, compared with the API server's own rate.
 
     PYTHONPATH=tests python benchmarks/sync.py
 
-The floor is the same writes by a plain client alone: the same number of objects of the same kind
-and size, which belong to a copy of the CRD that the operator doesn't watch, each with one status
-write; half of it is done before the operator's run and half of it afterwards.
+The baseline is the same writes by a plain client: the same number of objects of the same size, of a copy of the CRD
+that the operator doesn't watch, each with one status write. Half of them run before the operator and half afterwards.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ _FLOOR = "floor.devbox-secrets.dev"
 
 @dataclass(frozen=True)
 class Floor:
-    """How long a plain client's writes took, in seconds."""
+    """The duration of a plain client's writes, in seconds."""
 
     creates: float
     statuses: float
@@ -54,8 +53,8 @@ def main() -> None:
         f"{it.count:,} AccountSecrets in {it.accounts} accounts, from the first create to the last Ready",
         ("", "seconds", "a second"),
         [
-            ("creates alone", f"{create:.1f}", f"{it.count / create:.0f}"),
-            ("status writes alone", f"{status:.1f}", f"{it.count / status:.0f}"),
+            ("only creates", f"{create:.1f}", f"{it.count / create:.0f}"),
+            ("only status writes", f"{status:.1f}", f"{it.count / status:.0f}"),
             ("floor: both", f"{create + status:.1f}", f"{it.count / (create + status):.0f}"),
             ("creates beside the operator", f"{beside:.1f}", f"{it.count / beside:.0f}"),
             ("operator", f"{result.seconds:.1f}", f"{it.count / result.seconds:.0f}"),
@@ -68,7 +67,7 @@ def main() -> None:
 
 
 def serve_copy(controlplane: ControlPlane) -> None:
-    """Have the API server serve AccountSecrets once more, under a group that nobody watches."""
+    """Serve AccountSecrets under a second group that nobody watches."""
     name = f"{PLURAL}.{_FLOOR}"
     spec = get(controlplane, "crd", f"{PLURAL}.devbox-secrets.dev")["spec"]
     spec |= {"group": _FLOOR, "names": {"kind": "AccountSecret", "plural": PLURAL}}
@@ -83,7 +82,7 @@ def serve_copy(controlplane: ControlPlane) -> None:
 
 
 def floor(here: Ground, accounts: Sequence[str], each: int) -> Floor:
-    """Create as many AccountSecrets in each account with a plain client, then write their statuses."""
+    """Create this many AccountSecrets in each account with a plain client, then write their statuses."""
     say(f"the floor: {each * len(accounts):,} creates and as many status writes by a plain client")
     return asyncio.run(_floor(here.server, here.key.public, accounts, each))
 
@@ -101,7 +100,7 @@ async def _floor(server: Server, key: PublicKey, accounts: Sequence[str], each: 
 
 
 def _status(created: bytes, key_id: str) -> Request:
-    """Make the status write that the operator would make."""
+    """Return the status write that the operator would send."""
     body = json.loads(created)
     metadata, variable = body["metadata"], body["spec"]["name"]
     account, name = metadata["namespace"], metadata["name"]

@@ -1,4 +1,4 @@
-"""Accounts full of AccountSecrets, as requests made before the clock starts. Imports harness."""
+"""Accounts with many AccountSecrets, as requests that are created before the clock starts."""
 
 import asyncio
 import json
@@ -31,14 +31,14 @@ from support import (
     wait_idle,
 )
 
-#: As long as a usual token.
+#: The length of a typical token.
 VALUE = b"github_pat_0123456789abcdefghijklmnopqrstuvwxyz"
 _PAGE = 500
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What it took to sync a number of AccountSecrets, from the first create to the last Ready."""
+    """The results of syncing AccountSecrets, from the first create to the last Ready."""
 
     create_seconds: float
     seconds: float
@@ -49,29 +49,29 @@ class Synced:
 
 @dataclass(frozen=True)
 class Restarted:
-    """What it took to start on a cluster where nothing is to be done."""
+    """The results of starting on a cluster where nothing has to be done."""
 
     ready_seconds: float
     empty_seconds: float
-    """Until every account was looked at."""
+    """Until every account was reconciled."""
     cpu_seconds: float
     peak_mib: float
     writes: float
 
 
 def path(account: str, name: str = "", group: str = GROUP) -> str:
-    """Give the URL path of an account's AccountSecrets, or of one of them."""
+    """Return the URL path of an account's AccountSecrets, or of one of them."""
     collection = f"/apis/{group}/{VERSION}/namespaces/{account}/{PLURAL}"
     return f"{collection}/{name}" if name else collection
 
 
 def variables(count: int) -> list[str]:
-    """Name an account's variables."""
+    """Return the names of an account's variables."""
     return [f"VARIABLE_{number}" for number in range(count)]
 
 
 def creates(key: PublicKey, accounts: Sequence[str], each: int, group: str = GROUP) -> list[Request]:
-    """Make the requests that create AccountSecrets, those of one account far from one another."""
+    """Return the requests that create AccountSecrets, with those of one account spread out."""
     return list(_creates(key, accounts, each, group))
 
 
@@ -89,13 +89,13 @@ def make_accounts(server: Server, prefix: str, count: int) -> list[str]:
     names = [f"{prefix}-{number}" for number in range(count)]
     bodies = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names]
     send_all(server, [Request("POST", "/api/v1/namespaces", json.dumps(body).encode()) for body in bodies])
-    # Its controllers are allowed some 20 requests a second.
+    # Its controllers are limited to some 20 requests per second.
     wait("every namespace is set up", 60 + count / 5, lambda: asyncio.run(_set_up(server)) >= set(names))
     return names
 
 
 async def _set_up(server: Server) -> set[str]:
-    """Name the namespaces that have what a new one gets: a service account, a ConfigMap."""
+    """Return the namespaces that have a service account and a ConfigMap, as new namespaces get."""
     async with Client.connect(server) as client:
         lists = [(await client.get(f"/api/v1/{kind}"))["items"] for kind in ("serviceaccounts", "configmaps")]
     accounts, configs = ({item["metadata"]["namespace"] for item in items} for items in lists)
@@ -103,7 +103,7 @@ async def _set_up(server: Server) -> set[str]:
 
 
 def send_all(server: Server, requests: Sequence[Request]) -> float:
-    """Send requests as fast as the API server takes them; give how long it took, in seconds."""
+    """Send requests as fast as the API server accepts them, and return the duration in seconds."""
     return asyncio.run(_send_all(server, requests))
 
 
@@ -115,14 +115,14 @@ async def _send_all(server: Server, requests: Sequence[Request]) -> float:
 
 
 def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seconds: float) -> Synced:
-    """Create AccountSecrets while the operator runs, and wait until every one is Ready."""
+    """Create AccountSecrets while the operator runs, and wait until all are Ready."""
     say(f"sealing {count:,} values")
     requests = creates(ground.key.public, accounts, count // len(accounts))
     before = Usage.of(it.component.pid)
     say(f"creating {len(requests):,} AccountSecrets in {len(accounts)} accounts")
     start = time.perf_counter()
     created = send_all(ground.server, requests)
-    # Seldom: for each answer the operator looks at every AccountSecret.
+    # Rarely, because the operator examines every AccountSecret for each response.
     wait("every AccountSecret is Ready", seconds, lambda: it.metric(SYNCED) >= len(requests), every=0.5)
     took = time.perf_counter() - start
     after = Usage.of(it.component.pid)
@@ -134,7 +134,7 @@ def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seco
 
 
 def restart(ground: Ground, accounts: int, seconds: float, **settings: str) -> Restarted:
-    """Start the operator, and wait until everything is as it should be and it's idle."""
+    """Start the operator, and wait until everything is reconciled and it is idle."""
     say("restarting the operator")
     start = time.perf_counter()
     with ground.operator(**settings) as it:

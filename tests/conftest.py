@@ -1,4 +1,4 @@
-"""How the tests are divided among processes: a file's stay together, and so do all that share the kind cluster."""
+"""How tests are distributed over processes: those of a file stay together, and so do all on the kind cluster."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from xdist.scheduler import LoadFileScheduling
 
 _KIND = Path(__file__).parent / "e2e"
 
-# How long examples take tells how busy the machine is.
+# The times of examples show how busy the machine is.
 settings.register_profile("unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 
 class _Scheduling(LoadFileScheduling):
-    # xdist_group would say the same with fewer words, but with pytest 9.2 it has no effect in xdist 3.8.
+    # xdist_group would be shorter, but with pytest 9.2 it has no effect in xdist 3.8.
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return "kind" if "/e2e/" in file else file
@@ -26,5 +26,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The longest group first, so that it isn't what one process does alone at the end.
+    # The longest group first, so that no process runs it at the end while the others are idle.
     items.sort(key=lambda item: not item.path.is_relative_to(_KIND))

@@ -1,1 +1,1 @@
-"""The tests on a kind cluster: a package, so that the cluster ends with them."""
+"""The tests on a kind cluster; a package, so that the cluster is deleted after them."""

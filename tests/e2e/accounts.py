@@ -1,4 +1,4 @@
-"""An account as its developers use it: the command, kubectl and pods. Imports cluster."""
+"""An account as its developers use it: with the CLI, kubectl and pods."""
 
 import json
 import subprocess
@@ -18,9 +18,9 @@ from harness.kind import Cluster
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 COMMAND = Path(sys.executable).with_name("devbox-secrets")
-#: With it the operator logs the most it ever does, which tests search for values.
+#: The most verbose log level of the operator, because tests search its log for values.
 TALKATIVE = "--set=logLevel=DEBUG"
-#: A shell as process 1 ends when it is told to, unlike sleep alone.
+#: As process 1, a shell exits on SIGTERM, unlike sleep.
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"]
 PRINT = 'echo "$NAME: ${TOKEN-not set}"'
 
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Account:
-    """An account, as its developers use it: the command, kubectl and pods."""
+    """An account, as its developers use it: with the CLI, kubectl and pods."""
 
     cluster: Cluster
     name: str
@@ -70,7 +70,7 @@ class Account:
         self.cluster.kubectl("create", "-n", self.name, "-f", "-", stdin=json.dumps(body))
 
     def run(self, name: str, spec: Json | None = None, **metadata: dict[str, str]) -> str:
-        """Run a pod, a devbox unless it has other labels, to its end and give what its containers printed."""
+        """Run a pod until it completes, and return the output; it is a devbox unless it has other labels."""
         self.create("Pod", name, spec or self.spec(self.container("main")), "v1", **{"labels": DEVBOX, **metadata})
         self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
         return self.kubectl("logs", name, "--all-containers")
@@ -78,7 +78,7 @@ class Account:
 
 @contextmanager
 def meanwhile(account: Account, *works: Callable[[Account, int], None]) -> Iterator[list[int]]:
-    """Do each of these again and again, numbered; gives how often each was done, once it's over."""
+    """Repeat each of these functions with a counter during the context, and return the counts."""
     stop = Event()
     calls: list[int] = []
 
@@ -99,13 +99,13 @@ def meanwhile(account: Account, *works: Callable[[Account, int], None]) -> Itera
 
 
 def try_devbox(account: Account, _: int) -> None:
-    """Have the API server create a devbox, without keeping it: it gets its secrets."""
+    """Let the API server inject a devbox in a dry run."""
     box = ("run", "another", f"--labels={release.DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     assert "envFrom" in account.kubectl(*box)
 
 
 def until(awaited: str, ask: Callable[[], object], seconds: float = 20) -> float:
-    """Wait until it's so; give how long that took, in seconds."""
+    """Wait until it is true, and return how many seconds that took."""
     started = time.monotonic()
     while not ask():
         assert time.monotonic() - started < seconds, f"waited {seconds:.0f} s, but not: {awaited}"

@@ -1,4 +1,4 @@
-"""A kind cluster with the chart installed, for the tests in this folder; imports cluster."""
+"""A kind cluster with the chart installed, for the tests in this folder."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -12,7 +12,7 @@ from harness.kind import Cluster
 
 @pytest.fixture(scope="package", name="cluster")
 def _cluster() -> Iterator[Cluster]:
-    """One cluster for all tests, with the operator of this tree at its most talkative."""
+    """One cluster for all tests, with this tree's operator at its most verbose log level."""
     with kind.cluster() as it:
         theirs = it.engine is None
         if theirs and (found := release.traces(it)):
@@ -43,5 +43,5 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def account(cluster: Cluster, namespace: str, devbox_image: str) -> Account:
-    """A new account: its home has no label, and no secrets yet."""
+    """A new account: its home has no label and no secrets yet."""
     return Account(cluster, namespace, devbox_image)

@@ -1,4 +1,4 @@
-"""The gateway on a real cluster, as its clients reach it: at a node's port, or one replica alone. Imports accounts."""
+"""The gateway on a real cluster, as its clients reach it: through a node's port, or a single replica."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ _REACHED_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Door:
-    """Where the gateway is, and who vouches for its certificate if it has one."""
+    """The gateway's address, and the CA of its certificate, if it has one."""
 
     cluster: Cluster
     url: str
@@ -40,7 +40,7 @@ class Door:
 
     @classmethod
     def at_a_node(cls, cluster: Cluster, authority: Path | None) -> "Door":
-        """Find its NodePort, and wait until it answers there."""
+        """Find its NodePort, and wait until it responds there."""
         ports = cluster.get("service", NAME, f"-n{NAMESPACE}")["spec"]["ports"]
         addresses = cluster.get("nodes")["items"][0]["status"]["addresses"]
         (host,) = [it["address"] for it in addresses if it["type"] == "InternalIP"][:1]
@@ -55,29 +55,29 @@ class Door:
 
     @property
     def verify(self) -> ssl.SSLContext | bool:
-        """What a client trusts; one context for each, since httpcore writes into it whether HTTP/2 is wanted."""
+        """The trusted CA; one context per client, because httpcore configures HTTP/2 in it."""
         return ssl.create_default_context(cafile=self.authority) if self.authority else True
 
     def answers(self) -> bool:
-        """Tell whether it does, over a new connection."""
+        """Return whether it responds, over a new connection."""
         try:
             return httpx.get(f"{self.url}/readyz", verify=self.verify, trust_env=False, timeout=5).is_success
         except httpx.TransportError:
             return False
 
-    def runloop(self, key: str, *, http2: bool = True, **options: Any) -> Runloop:  # noqa: ANN401 - the SDK's own
-        """Give Runloop's SDK; it's used as it is, but for whom it trusts, and with TLS it chooses HTTP/2."""
+    def runloop(self, key: str, *, http2: bool = True, **options: Any) -> Runloop:  # noqa: ANN401 - the SDK's type
+        """Return Runloop's SDK with only the CA changed; with TLS it negotiates HTTP/2."""
         client = DefaultHttpxClient(verify=self.verify, trust_env=False, http2=http2)
         return Runloop(base_url=self.url, bearer_token=key, http_client=client, **options)
 
     def asynchronous(self, key: str) -> AsyncRunloop:
-        """Give Runloop's asynchronous SDK."""
+        """Return Runloop's asynchronous SDK."""
         client = DefaultAsyncHttpxClient(verify=self.verify, trust_env=False)
         return AsyncRunloop(base_url=self.url, bearer_token=key, http_client=client)
 
 
 def key_of(account: Account) -> str:
-    """Give an account's API key, made as the documents say how to."""
+    """Return an API key for an account, created as the docs describe."""
     account.kubectl("create", "serviceaccount", "ci")
     edit = ("--clusterrole=devbox-secrets-edit", f"--serviceaccount={account.name}:ci")
     account.kubectl("create", "rolebinding", "ci", *edit)
@@ -101,14 +101,14 @@ def publish(cluster: Cluster, authority: Authority) -> None:
 
 
 def replicas(cluster: Cluster) -> list[str]:
-    """Name the gateway's pods that aren't ending."""
+    """Return the names of the gateway's pods that aren't terminating."""
     pods = cluster.get("pods", *PODS)["items"]
     return [f"pod/{pod['metadata']['name']}" for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
 @contextmanager
 def one_replica(door: Door, pod: str) -> Iterator[Door]:
-    """Reach one replica alone."""
+    """Reach a single replica."""
     command: list[str | Path] = [
         tool("kubectl"),
         f"--kubeconfig={door.cluster.kubeconfig}",

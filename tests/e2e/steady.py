@@ -1,4 +1,4 @@
-"""Runloop's SDKs at steady work: with each of them secrets come and go all the while, and every call is judged."""
+"""Runloop's SDKs under steady load: each creates and deletes secrets continuously, and every call is checked."""
 
 import asyncio
 import json
@@ -17,9 +17,9 @@ from runloop_api_client.types import SecretView
 from e2e.gateway import Door
 from runloop.typescript import TypeScript
 
-#: How long a call may take, with its SDK's retries: the pauses before them are of seconds.
+#: The longest that a call may take, including its SDK's retries, which pause for seconds.
 CALL_SECONDS = 20
-#: How many loops a client has that can have several.
+#: The number of loops of a client that can have several.
 _LOOPS = 3
 SYNC, SYNC_HTTP1, ASYNC, TYPESCRIPT = CLIENTS = (
     "Python",
@@ -31,7 +31,7 @@ SYNC, SYNC_HTTP1, ASYNC, TYPESCRIPT = CLIENTS = (
 
 @dataclass
 class Tally:
-    """What became of a client's calls."""
+    """The results of a client's calls."""
 
     calls: int = 0
     longest_seconds: float = 0
@@ -39,7 +39,7 @@ class Tally:
 
     @contextmanager
     def call(self, what: str) -> Iterator[None]:
-        """Judge a call, and what is asserted of its answer; what went wrong is counted and raised."""
+        """Check a call and the assertions on its response; failures are counted and raised."""
         started = time.monotonic()
         try:
             yield
@@ -56,9 +56,9 @@ class Tally:
 
 @contextmanager
 def steady(door: Door, keys: Mapping[str, str], typescript: TypeScript) -> Iterator[Mapping[str, Tally]]:
-    """Let each client, with its key, make, change, read and delete secrets; complete when the block has ended.
+    """Let each client, with its key, create, change, read and delete secrets; complete after the context.
 
-    The Python SDK chooses HTTP/2 wherever there is TLS, so one of its clients is told to keep to HTTP/1.1.
+    The Python SDK negotiates HTTP/2 with TLS, so one of its clients is limited to HTTP/1.1.
     """
     stop, tallies = Event(), {client: Tally() for client in CLIENTS}
     node = typescript.start(
@@ -130,7 +130,7 @@ def _is_same(secret: SecretView, made: SecretView) -> bool:
 
 
 def _kind(error: Exception) -> str:
-    """Say what went wrong, so that the same is counted as one."""
+    """Return a description of the failure that groups equal failures."""
     if isinstance(error, APIStatusError):
         return str(error.status_code)
     if isinstance(error, AssertionError):

@@ -1,4 +1,4 @@
-"""Annotations of one pod on a real cluster: what its containers then have."""
+"""Annotations of a pod on a real cluster, and their effect on its containers."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The nightly backup of the sealing keys, as examples/keys-backup.yaml has it, with the product's own image."""
+"""The nightly backup of the sealing keys in examples/keys-backup.yaml, with the product's own image."""
 
 import json
 from collections.abc import Iterator

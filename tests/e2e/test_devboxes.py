@@ -1,4 +1,4 @@
-"""The main job on a real cluster: a real API server, a real kubelet, real containers."""
+"""The main use case on a real cluster: a real API server, a real kubelet, real containers."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from harness.run import ClusterError
 
 def test_a_devbox_started_a_second_after_the_apply_has_the_value(account: Account) -> None:
     account.apply(account.seal("TOKEN", "just-applied"))
-    time.sleep(1)  # what is promised is a second, not a state
+    time.sleep(1)  # the promise is about time: one second
     assert account.run("box") == "main: just-applied\n"
 
 

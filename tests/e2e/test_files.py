@@ -1,4 +1,4 @@
-"""Files in place of environment variables on a real cluster: `injection.as` is `files`."""
+"""Files instead of environment variables on a real cluster: `injection.as` is `files`."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The gateway on a real cluster: real Services, real pods behind it, and devboxes that have what came through it."""
+"""The gateway on a real cluster: real Services, real pods behind it, and devboxes that get the values."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "operations" / "gateway.md"
 OPTIONS = (TALKATIVE, "--set=gateway.enabled=true,gateway.service.type=NodePort")
 TLS = f"--set=gateway.tls.secretName={CERTIFICATE},gateway.service.port=443"
 VALUE = "canary-through-the-gateway"
-#: What a pod does that uses its own ServiceAccount as its API key.
+#: The program of a pod that uses its own ServiceAccount as its API key.
 PROGRAM = """
 import json, os, ssl, urllib.request
 key = open("/var/run/secrets/kubernetes.io/serviceaccount/token").read()
@@ -60,7 +60,7 @@ def authority() -> Authority:
 def door(
     request: pytest.FixtureRequest, cluster: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> Door:
-    """The gateway by the chart, two replicas behind a Service that a node's port leads to."""
+    """The gateway from the chart: two replicas behind a Service with a node's port."""
     if request.param == "without TLS":
         release.install(cluster, *OPTIONS)
         return Door.at_a_node(cluster, None)
@@ -83,14 +83,14 @@ def test_the_session_of_the_document_prints_what_it_says(cluster: Cluster, names
     (tmp_path / "secret.json").write_text(json.dumps({"name": "GITHUB_TOKEN", "value": VALUE}))
     steps = sessions(DOCUMENT.read_text())[0]
     with reserved_port() as port:
-        pass  # found free
+        pass  # a free port
     wait = {
         "port-forward": " > forwarded 2>&1 & until grep Forwarding forwarded > seen; do kill -0 $! && sleep 0.1; done",
         "get accountsecrets": f"kubectl wait --for condition=Ready accountsecret --all -n {namespace} > ready && ",
     }
 
     def here(text: str) -> str:
-        """Put this test's namespace and a free port in the place of the document's."""
+        """Replace the document's namespace and port with this test's namespace and a free port."""
         text = text.replace("team-a", namespace).replace("8080", str(port)).removesuffix(" &")
         text += wait["port-forward"] if "port-forward" in text else ""
         return wait["get accountsecrets"] + text if "get accountsecrets" in text else text
@@ -104,11 +104,11 @@ def test_the_session_of_the_document_prints_what_it_says(cluster: Cluster, names
 
 
 def same(text: str) -> list[str]:
-    """Give the words of a text without what varies: an id, times, a key, an age."""
+    """Return the words of a text without its varying parts: ids, times, keys, ages."""
     return re.sub(r"sec_\w+…?|\b\d{13}\b|\b[0-9T:-]{19}Z|\b[0-9a-f]{16}\b|\b\d+s\b", "…", text).split()
 
 
-# --- Everyone's clients, through both doors.
+# --- Clients, with and without TLS.
 
 
 def test_the_typescript_sdk_does_all_that_it_can(door: Door, program: TypeScript, account: Account) -> None:
@@ -176,7 +176,7 @@ async def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_de
 
 
 def written(account: Account) -> dict[str, str]:
-    """Give what the account Secret holds; nothing where there is none."""
+    """Return the data of the account Secret; empty if it doesn't exist."""
     listed = account.cluster.get("secrets", f"-n{account.name}", f"--field-selector=metadata.name={SECRET}")["items"]
     return {name: base64.b64decode(value).decode() for each in listed for name, value in each["data"].items()}
 
@@ -230,7 +230,7 @@ def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: A
     assert "h2corn" in texts["the gateway"]
 
 
-# --- What `check` says of it.
+# --- The result of `check`.
 
 
 @pytest.mark.parametrize("door", ["without TLS"], indirect=True)
@@ -249,7 +249,7 @@ def test_check_tells_whether_it_serves(door: Door) -> None:
 
 
 def checked(cluster: Cluster) -> list[str] | None:
-    """Give the level and the text of the gateway's line, if there is one."""
+    """Return the level and the text of the gateway's line, if there is one."""
     command: list[str | Path] = [COMMAND, "check", "--kubeconfig", cluster.kubeconfig, "-o", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
@@ -257,7 +257,7 @@ def checked(cluster: Cluster) -> list[str] | None:
     return lines.get("gateway")
 
 
-# --- Two replicas, as one.
+# --- Two replicas.
 
 
 @pytest.mark.parametrize("door", ["without TLS"], indirect=True)

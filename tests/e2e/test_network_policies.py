@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies, enforced on a real cluster: who reaches whom, with a policy and without it."""
+"""The chart's NetworkPolicies, enforced on a real cluster: which connections work with a policy and without it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -54,14 +54,14 @@ class Pod:
         return ip
 
     def reaches(self, targets: Targets) -> set[str]:
-        """Name the targets to which it can connect."""
+        """Return the targets to which it can connect."""
         command = ("exec", self.name, f"-n{self.namespace}", "--", PYTHON, "-c", CONNECT, json.dumps(targets))
         return set(json.loads(self.cluster.kubectl(*command)))
 
 
 @dataclass(frozen=True)
 class Component:
-    """What a component's policy lets through."""
+    """The connections that a component's policy allows."""
 
     name: str
     reaches: set[str]
@@ -96,7 +96,7 @@ def client(cluster: Cluster, namespace: str) -> Pod:
 
 @pytest.fixture(scope="module")
 def clients(cluster: Cluster) -> Iterator[list[Pod]]:
-    """Two pods elsewhere, of which the first may read metrics; the chart's policies are enforced."""
+    """Two pods in other namespaces, one of which may scrape metrics; the chart's policies are enforced."""
     if cluster.engine is None:
         pytest.skip("what enforces the policies can't be loaded into an existing cluster")
     suffix = uuid4().hex[:8]
@@ -123,7 +123,7 @@ def clients(cluster: Cluster) -> Iterator[list[Pod]]:
 
 
 def node(cluster: Cluster) -> str:
-    """Return the address of the node, where the API server is."""
+    """Return the address of the node, where the API server listens."""
     addresses = cluster.get("nodes")["items"][0]["status"]["addresses"]
     (address,) = (it["address"] for it in addresses if it["type"] == "InternalIP")
     return str(address)
@@ -151,7 +151,7 @@ def test_a_policy_allows_what_its_component_needs_and_blocks_the_rest(
     }
     ports = {port: (pod.address, number) for port, number in component.ports.items()}
 
-    with ThreadPoolExecutor() as threads:  # what is dropped is waited for
+    with ThreadPoolExecutor() as threads:  # dropped packets only show as a timeout
         found = threads.map(Pod.reaches, (pod, stranger, monitoring), (outside, ports, ports))
     assert list(found) == [component.reaches, component.public, component.public | {"metrics"}]
 

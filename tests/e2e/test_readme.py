@@ -10,19 +10,19 @@ from harness.kind import Cluster
 from harness.shell import Step, environment, run, sessions
 
 ROOT = Path(__file__).parents[2]
-#: What differs from one run to the next: a key's id, an age, a token's end.
+#: What differs between runs: key ids and ages.
 VARIES = re.compile(r"\b[0-9a-f]{16}\b|\b\d+s\b")
 
 
 def readme() -> list[Step]:
-    """Give README's first block; a reader takes a moment between two commands, and the operator less than that."""
+    """Return README's first block; it waits where a reader would give the operator enough time."""
     steps = sessions((ROOT / "README.md").read_text())[0]
     wait = "kubectl wait --for condition=Ready accountsecret/github-token > ready && "
     return [Step(f"{wait if 'get accountsecrets' in it.command else ''}{it.command}", it.shown) for it in steps]
 
 
 def quick_start() -> list[Step]:
-    """Give the blocks of the quick start that come after the installation and the creation of the account."""
+    """Return the blocks of the quick start after the installation and the creation of the account."""
     _, _, text = (ROOT / "docs" / "quick-start.md").read_text().partition("\n## Seal and apply a value\n")
     return [step for block in sessions(text) for step in block]
 

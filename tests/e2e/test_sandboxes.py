@@ -1,4 +1,4 @@
-"""kubernetes-sigs/agent-sandbox on a real cluster: what its pods have, and since when."""
+"""kubernetes-sigs/agent-sandbox on a real cluster: the values of its pods, and since when."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def apply(account: Account, *examples: str) -> None:
 
 
 def pods(account: Account) -> dict[str, Json]:
-    """The namespace's pods that are ready and are not being deleted, by name."""
+    """The namespace's pods that are ready and aren't being deleted, by name."""
     found = account.cluster.get("pods", f"-n{account.name}")["items"]
     return {
         pod["metadata"]["name"]: pod

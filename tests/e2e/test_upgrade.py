@@ -1,4 +1,4 @@
-"""An upgrade from the last release while the cluster is in use: nothing is lost, refused or restarted."""
+"""An upgrade from the last release while the cluster is in use: nothing is lost, rejected or restarted."""
 
 import base64
 import os
@@ -18,12 +18,12 @@ from harness.run import run
 
 ROOT = Path(__file__).parents[2]
 CRD = "crds/accountsecrets.devbox-secrets.dev.yaml"
-#: Values that are there before, during and after the upgrade.
+#: Values that exist before, during and after the upgrade.
 LASTING = {f"LASTING_{number}": f"canary-lasting-{number}" for number in range(10)}
 
 
 def last_release() -> str:
-    """Return the newest tag before this commit; before the first one, the commit that made the API what it is."""
+    """Return the newest tag before this commit; before the first tag, the commit that introduced the current API."""
     git = ("git", "-C", ROOT)
     tags = run(*git, "tag", "--merged=HEAD", "--no-contains=HEAD", "--sort=-version:refname", "--list", "v*").split()
     version = re.search(r"name: (v\d\w*)$", (ROOT / CRD).read_text(), re.MULTILINE)
@@ -73,7 +73,7 @@ def test_an_upgrade_loses_no_secret_and_disturbs_no_devbox(
 
 
 def devboxes(account: Account) -> list[tuple[str, str, int]]:
-    """Tell each running devbox by its uid, its container and how often that was restarted."""
+    """Return the uid, the container and the restart count of each running devbox."""
     pods = account.cluster.get("pods", f"-n{account.name}")["items"]
     states = [(pod["metadata"]["uid"], pod["status"]["containerStatuses"][0]) for pod in pods]
     return sorted((uid, state["containerID"], state["restartCount"]) for uid, state in states)

@@ -1,4 +1,4 @@
-"""Injection by the webhook on a real cluster: real Services, real endpoints, real ends of pods."""
+"""Injection by the webhook on a real cluster: real Services, real endpoints, real terminations of pods."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A real control plane for the tests in this folder, the operator and the gateway on it; imports their rooms."""
+"""A real control plane for the tests in this folder, with the operator and the gateway."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +20,14 @@ _CRDS = Path(__file__).parents[2] / "crds"
 
 @pytest.fixture(scope="session")
 def controlplane() -> Iterator[ControlPlane]:
-    """One control plane for all tests, each of which keeps to its own namespace."""
+    """One control plane for all tests; each test uses its own namespace."""
     with ControlPlane.start() as it:
         yield it
 
 
 @pytest.fixture(scope="session")
 def fallback() -> Iterator[Fallback]:
-    """The same without the policy API, where devboxes get their secrets by the webhook."""
+    """A control plane without the policy API, where the webhook injects the secrets."""
     with without_policy() as it:
         yield it
 
@@ -54,7 +54,7 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
 
 @pytest.fixture
 def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Account:
-    """A namespace, as its owner handles it beside the operator."""
+    """A namespace, as its owner uses it."""
     return Account.of(controlplane, namespace)
 
 
@@ -67,7 +67,7 @@ def crds(controlplane: ControlPlane) -> None:
 
 @pytest.fixture(scope="session")
 def rest(controlplane: ControlPlane) -> Iterator[Gateway]:
-    """The gateway before that control plane."""
+    """The gateway for that control plane."""
     install(controlplane)
     publish_key(controlplane)
     with gateway(controlplane) as it:
@@ -76,13 +76,13 @@ def rest(controlplane: ControlPlane) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def tenant(controlplane: ControlPlane, rest: Gateway) -> Account:
-    """An account of this module's own, with the ServiceAccounts `editor` and `viewer`."""
+    """An account for this module, with the ServiceAccounts `editor` and `viewer`."""
     return Account.of(controlplane, new_account(controlplane))
 
 
 @pytest.fixture(scope="module")
 def key(controlplane: ControlPlane, tenant: Account) -> str:
-    """Its editor's API key."""
+    """The editor's API key."""
     return token(controlplane, tenant.name)
 
 

@@ -1,4 +1,4 @@
-"""An account as its owner handles it: AccountSecrets in, a Ready condition and an account Secret out. Imports chart."""
+"""An account as its owner uses it: AccountSecrets as input, the Ready condition and the account Secret as output."""
 
 import base64
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 
 @dataclass(frozen=True)
 class Account:
-    """A namespace with its secrets, as its owner handles them."""
+    """A namespace with its secrets, as its owner uses it."""
 
     controlplane: ControlPlane
     key: PublicKey
@@ -27,7 +27,7 @@ class Account:
 
     @classmethod
     def of(cls, controlplane: ControlPlane, name: str) -> "Account":
-        """Give the account of a namespace; the operator must have published its key."""
+        """Return the account of a namespace; the operator must have published its key."""
         path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/devbox-secrets-public-keys"
         keys: dict[str, str] = until("a key is published", lambda: (controlplane.read(path) or {}).get("data") or {})
         return cls(controlplane, PublicKey.parse(keys["newest"]), name)
@@ -37,7 +37,7 @@ class Account:
         return manifest(self.name, AccountSecretSpec(name=variable, sealed=sealed), name)
 
     def apply(self, body: Json) -> str:
-        """Apply an AccountSecret and give its name."""
+        """Apply an AccountSecret and return its name."""
         name: str = body["metadata"]["name"]
         path = f"{account_secrets_path(self.name, name)}?fieldManager=kubectl&fieldValidation=Strict"
         self.controlplane.request("PATCH", path, body, APPLY)
@@ -50,7 +50,7 @@ class Account:
         self.controlplane.request("DELETE", account_secrets_path(self.name, name))
 
     def ready(self, name: str) -> Json:
-        """Give the Ready condition once it speaks of the present generation."""
+        """Return the Ready condition once it is of the current generation."""
 
         def ask() -> Json:
             body = self.controlplane.read(account_secrets_path(self.name, name))
@@ -63,11 +63,11 @@ class Account:
         return until(f"{name} has a Ready condition", ask)
 
     def is_ready(self, name: str, reason: str = "Synced") -> Json:
-        """Wait until it's Ready, or not Ready, for this reason."""
+        """Wait until the AccountSecret is Ready, or not Ready for this reason."""
         return until(f"{name}: {reason}", lambda: c if (c := self.ready(name))["reason"] == reason else {})
 
     def data(self, namespace: str | None = None) -> dict[str, bytes] | None:
-        """Give what the account Secret holds, None where there is none."""
+        """Return the data of the account Secret, or None if it doesn't exist."""
         secret = self.controlplane.read(f"/api/v1/namespaces/{namespace or self.name}/secrets/{SECRET}")
         if secret is None:
             return None
@@ -77,7 +77,7 @@ class Account:
         until(f"the account Secret holds {sorted(wanted or {})}", lambda: self.data(namespace) == wanted)
 
     def member(self, **labels: str) -> "Account":
-        """Make another namespace, labelled or not, and give it."""
+        """Create and return another namespace, optionally labelled."""
         name = f"test-{uuid4().hex[:8]}"
         self.controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
         return replace(self, name=name)

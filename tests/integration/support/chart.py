@@ -1,4 +1,4 @@
-"""The chart, rendered and installed on a control plane. Imports cluster."""
+"""The chart, rendered and installed on a control plane."""
 
 import json
 import os
@@ -18,7 +18,7 @@ MANIFEST = _ROOT / "deploy" / "install.yaml"
 
 IMAGE = f"--values={Path(__file__).with_name('image.yaml')}"
 NAMESPACE = "devbox-secrets"
-"""The operator's own, and the name of its release."""
+"""The operator's namespace, and the name of its release."""
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SANDBOX = {"agents.x-k8s.io/sandbox-name-hash": "3f9c2d71"}
 ACCOUNT = "devbox-secrets.dev/account"
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def helm(command: str, *arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run helm; without a kubeconfig it sees no cluster. A chart that isn't released is told the image's name."""
+    """Run helm; without a kubeconfig it can't reach a cluster. A chart that isn't released gets the image's name."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
     image = (IMAGE,) if command in {"install", "template", "upgrade"} else ()
     words: list[str | Path] = [tool("helm"), command, *image, *arguments]
@@ -43,7 +43,7 @@ def render(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
-    """Run helm install, upgrade or the like on the chart's release, and return what it says."""
+    """Run `helm install`, `helm upgrade` or the like on the chart's release, and return its output."""
     done = helm(
         *(command, NAMESPACE, f"--namespace={NAMESPACE}", *arguments),
         kubeconfig=controlplane.kubeconfig,
@@ -53,9 +53,9 @@ def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
 
 
 def install(controlplane: ControlPlane, *arguments: str, gets: str = "envFrom") -> None:
-    """Apply install.yaml, and what the chart makes of arguments such as --set; wait until the policies are acted on.
+    """Apply install.yaml, or the chart rendered with arguments such as --set, and wait until the policies apply.
 
-    `gets` is the field by which a container of a devbox then has its secrets.
+    `gets` is the field of a container that gives a devbox its secrets.
     """
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
     if arguments:
@@ -64,8 +64,8 @@ def install(controlplane: ControlPlane, *arguments: str, gets: str = "envFrom") 
 
 
 def settle(controlplane: ControlPlane, gets: str = "envFrom") -> None:
-    """Wait until AccountSecrets are served, devboxes get their secrets, and wrong annotations are refused."""
-    # A kind's storage is initialized with its first requests, of which some get 429; kubectl tries those again.
+    """Wait until AccountSecrets are served, devboxes get their secrets, and invalid annotations are rejected."""
+    # The first requests for a new kind may get 429 while its storage is initialized; kubectl retries them.
     controlplane.kubectl("get", "accountsecrets", "--all-namespaces", "--field-selector=spec.name=NONE")
     for labels in (DEVBOX, SANDBOX):
         injects = partial(_gets_secrets, controlplane, labels, gets)
@@ -79,7 +79,7 @@ def settle(controlplane: ControlPlane, gets: str = "envFrom") -> None:
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str], field: str) -> bool:
     try:
         return field in first_container(controlplane, labels)
-    except RequestError:  # one that gets none is refused
+    except RequestError:  # a pod that isn't injected is rejected
         return False
 
 
@@ -93,7 +93,7 @@ def _account_is_refused(controlplane: ControlPlane) -> bool:
 
 
 def refuses(controlplane: ControlPlane, manifest: Json, namespace: str = "default") -> bool:
-    """Tell whether a policy refuses an object."""
+    """Return whether a policy rejects an object."""
     try:
         dry_run(controlplane, manifest, namespace)
     except RequestError as error:
@@ -102,7 +102,7 @@ def refuses(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
 
 
 def first_container(controlplane: ControlPlane, labels: dict[str, str], namespace: str = "default") -> Json:
-    """Return what the API server makes of the one container of a pod with these labels."""
+    """Return the stored form of the only container of a pod with these labels."""
     answer = dry_run(controlplane, pod({"containers": [container("a")]}, labels), namespace)
     found: Json = answer["spec"]["containers"][0]
     return found
@@ -113,7 +113,7 @@ def container(name: str, **fields: object) -> Json:
 
 
 def pod(spec: Json, labels: dict[str, str], annotations: dict[str, str] | None = None) -> Json:
-    """Return a pod's manifest; without a token it has no volume of a random name."""
+    """Return a pod's manifest; without a token, the pod has no volume with a random name."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -133,7 +133,7 @@ def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
 
 
 def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
-    """Return what the API server says about an object that it doesn't take."""
+    """Return the API server's message for an object that it rejects."""
     try:
         found = dry_run(controlplane, manifest, namespace)
     except RequestError as error:
@@ -142,7 +142,7 @@ def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
 
 
 def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", query: str = "") -> Json:
-    """Create an object, and return it as the API server stored it."""
+    """Create an object and return it as it is stored."""
     version, kind = manifest["apiVersion"], manifest["kind"].lower()
     base = f"/apis/{version}" if "/" in version else f"/api/{version}"
     within = "" if kind == "namespace" or version.startswith("admission") else f"/namespaces/{namespace}"
@@ -151,9 +151,9 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
 
 
 def closed_to(group: str, resource: str, unless: str = "false") -> list[Json]:
-    """Return a policy, and its binding, by which namespaces with the label closed=RESOURCE refuse new ones.
+    """Return a policy and its binding, which reject new objects in namespaces with the label closed=RESOURCE.
 
-    `unless` is an expression in CEL, for those that aren't refused.
+    `unless` is a CEL expression for the objects that are allowed.
     """
     name = f"no-{resource}"
     rule = {"apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": ["CREATE"]}
@@ -170,13 +170,13 @@ def closed_to(group: str, resource: str, unless: str = "false") -> list[Json]:
 
 
 def get(controlplane: ControlPlane, *arguments: str) -> Json:
-    """Return what kubectl get finds."""
+    """Return what `kubectl get` finds."""
     found: Json = json.loads(controlplane.kubectl("get", "--output=json", *arguments).stdout)
     return found
 
 
 def until(awaited: str, ask: Callable[[], T], seconds: float = _SECONDS) -> T:
-    """Ask until there is an answer, and return it; half of the time others may work, however dear a question is."""
+    """Poll until there is a result, and return it; pause at least as long as a poll takes."""
     deadline = time.monotonic() + seconds
     asked = time.monotonic()
     while not (answer := ask()):

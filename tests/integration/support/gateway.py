@@ -1,4 +1,4 @@
-"""The gateway as its users run it: its process, from the wheel, and a token of an account. Imports product, chart."""
+"""The gateway as its users run it: its process, from the wheel, and a token for an account."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class Gateway:
         return url.host, url.port or 0
 
     def client(self, token: str, account: str | None = None, *, http2: bool = False) -> httpx.Client:
-        """Give a plain client with a token, and with an account that it names."""
+        """Return a plain client with a token, and optionally the account that it names."""
         headers = {"Authorization": f"Bearer {token}"} | ({"X-Devbox-Secrets-Account": account} if account else {})
         return httpx.Client(
             base_url=self.url,
@@ -51,7 +51,7 @@ class Gateway:
             http2=http2,
             verify=self.verify,
             trust_env=False,
-            timeout=30,  # a busy machine
+            timeout=30,  # for a busy machine
         )
 
 
@@ -59,9 +59,9 @@ class Gateway:
 def gateway(
     controlplane: ControlPlane, server: str | None = None, verify: ssl.SSLContext | None = None, **settings: str
 ) -> Iterator[Gateway]:
-    """Run the gateway in front of a control plane where the chart is installed, and end it; `verify` is for TLS."""
+    """Run the gateway for a control plane with the chart installed; `verify` is for TLS."""
     with reserved_port() as port, reserved_port() as metrics_port:
-        pass  # found free; the gateway binds them alone
+        pass  # free ports; only the gateway binds them
     url = f"{'https' if verify else 'http'}://127.0.0.1:{port}"
     authority = controlplane.folder / f"ca-{port}.crt"
     authority.write_bytes(controlplane.authority.pem)
@@ -86,7 +86,7 @@ def gateway(
 
 
 def new_account(controlplane: ControlPlane) -> str:
-    """Make a namespace with a ServiceAccount for each role, `editor` and `viewer`."""
+    """Create a namespace with a ServiceAccount for each role, `editor` and `viewer`."""
     name = f"test-{uuid4().hex[:8]}"
     controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     for user, role in (("editor", "edit"), ("viewer", "view")):
@@ -97,7 +97,7 @@ def new_account(controlplane: ControlPlane) -> str:
 
 
 def bind(controlplane: ControlPlane, namespace: str, service_account: str, role: str) -> None:
-    """Give a ServiceAccount (namespace:name) one of our roles in a namespace."""
+    """Bind one of our roles to a ServiceAccount (namespace:name) in a namespace."""
     home, _, name = service_account.partition(":")
     group = "rbac.authorization.k8s.io"
     body = {
@@ -109,14 +109,14 @@ def bind(controlplane: ControlPlane, namespace: str, service_account: str, role:
 
 
 def token(controlplane: ControlPlane, namespace: str, name: str = "editor") -> str:
-    """Give an API key, as `kubectl create token` does."""
+    """Return an API key from `kubectl create token`."""
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
     created: str = controlplane.request("POST", path, {"spec": {}})["status"]["token"]
     return created
 
 
 def endpoints(secret: Json) -> dict[str, tuple[str, str, Json | None]]:
-    """Every endpoint, for one secret that is there."""
+    """All endpoints, for one existing secret."""
     by_name, by_id = f"/v1/secrets/{secret['name']}", f"/v1/secrets/id/{secret['id']}"
     return {
         "create": ("POST", "/v1/secrets", {"name": "MINE_NOW", "value": "w"}),
@@ -135,7 +135,7 @@ ENDPOINTS = list(endpoints({"name": "", "id": ""}))
 
 
 def publish_key(controlplane: ControlPlane) -> None:
-    """Have the operator publish a key; afterwards it isn't needed to seal."""
+    """Let the operator publish a key; afterwards it isn't needed for sealing."""
     path = f"/api/v1/namespaces/{NAMESPACE}/configmaps/devbox-secrets-public-keys"
 
     def is_published() -> bool:

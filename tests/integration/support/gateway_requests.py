@@ -1,4 +1,4 @@
-"""Requests to the gateway, and what is expected of their responses."""
+"""Requests to the gateway and checks of their responses."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +14,7 @@ WAIT = {"wait": "true"}
 
 
 def create(api: httpx.Client, name: str, value: str = "v", **headers: str) -> Json:
-    """Create a secret, and give it; while the API server has too many requests, try again, as the SDKs do."""
+    """Create a secret and return it; retry while the API server limits requests, as the SDKs do."""
 
     def ask() -> httpx.Response | None:
         response = api.post("/v1/secrets", json={"name": name, "value": value}, headers=headers)
@@ -33,20 +33,20 @@ def create_and_wait(api: httpx.Client, name: str, value: str = "v") -> httpx.Res
 
 
 def error_message(response: httpx.Response, status: int, code: str) -> str:
-    """Check that a response is an error as the contract has it, and give its sentence."""
+    """Check that a response is an error of the contract, and return its message."""
     assert (response.status_code, set(response.json()), response.json()["code"]) == (status, {"message", "code"}, code)
     message: str = response.json()["message"]
     return message
 
 
 def objects(account: Account) -> list[Json]:
-    """Give an account's AccountSecrets."""
+    """Return an account's AccountSecrets."""
     items: list[Json] = get(account.controlplane, "accountsecrets", "-n", account.name)["items"]
     return items
 
 
 @contextmanager
 def in_background(send: Callable[[], httpx.Response]) -> Iterator[Future[httpx.Response]]:
-    """Send a request meanwhile."""
+    """Send a request in the background."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(send)

@@ -1,4 +1,4 @@
-"""Kubeconfigs of every kind: those with which someone acts, and those that nobody accepts."""
+"""Kubeconfigs of every kind, valid and invalid."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ GO = {"name": "go", "context": {"cluster": "c", "user": "u"}}
 
 @dataclass(frozen=True)
 class Case:
-    """Files, and how they are used; in their texts `{token}` and the like stand for what a world has."""
+    """Files and how they are used; `{token}` and the like in their text are replaced."""
 
     user: Json | None = None
     cluster: Json = field(default_factory=dict)
-    """Added to the usual one; what is None is left out."""
+    """Merged into the default kubeconfig; None removes a field."""
     changes: Json = field(default_factory=dict)
-    """Of the whole file."""
+    """The whole file."""
     files: Mapping[str, str | bytes | Json] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     context: str | None = None
@@ -29,7 +29,7 @@ class Case:
 
 
 def plugin(output: Json | str, *before: str) -> str:
-    """A program that gives a credential."""
+    """A program that returns a credential."""
     text = output if isinstance(output, str) else json.dumps(output)
     return "\n".join(["#!/bin/sh", *before, "cat <<'END'", text, "END", ""])
 
@@ -42,7 +42,7 @@ def gives(status: Json, version: str = V1) -> dict[str, str]:
     return {"plugin.sh": plugin(credential(status, version))}
 
 
-def run(command: str = "./plugin.sh", version: str = V1, **fields: Any) -> Json:  # noqa: ANN401 - of a kubeconfig
+def run(command: str = "./plugin.sh", version: str = V1, **fields: Any) -> Json:  # noqa: ANN401 - part of a kubeconfig
     return {"exec": {"command": command, "apiVersion": version, "interactiveMode": "Never", **fields}}
 
 
@@ -55,9 +55,9 @@ THEN_B, B_THEN = {"KUBECONFIG": "<here>/config:<here>/b"}, {"KUBECONFIG": "<here
 FAR = {"server": "https://far.invalid", "tls-server-name": "localhost"}
 NEAR = {"server": "https://0.0.0.0:<port>", "tls-server-name": "localhost"}
 
-#: By what is in it: who acts, and the case.
+#: By name: the expected user, and the case.
 ACTING: dict[str, tuple[str, Case]] = {
-    # Who.
+    # Credentials.
     "token": (ALICE, Case(TOKEN)),
     "tokenFile, relative, with a line break": (ALICE, Case({"tokenFile": "t"}, files={"t": "<alice>\n"})),
     "tokenFile before token": (BOB, Case({**TOKEN, "tokenFile": "t"}, files={"t": "<bob>"})),
@@ -136,7 +136,7 @@ ACTING: dict[str, tuple[str, Case]] = {
         Case(run(), files=gives({**TOKEN, "expirationTimestamp": "2020-01-01T00:00:00Z"})),
     ),
     "exec and a token, which goes before": (BOB, Case({**run(), "token": "<bob>"}, files=GIVES_ALICE)),
-    # Where.
+    # Clusters.
     "certificate-authority, relative": (
         ALICE,
         Case(TOKEN, {"certificate-authority-data": None, "certificate-authority": "ca"}, files={"ca": "<ca pem>"}),
@@ -164,7 +164,7 @@ ACTING: dict[str, tuple[str, Case]] = {
         ALICE,
         Case(TOKEN, NEAR, env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "0.0.0.0:<port>"}),
     ),
-    # Which file and which context.
+    # Files and contexts.
     "KUBECONFIG, first file wins": (ALICE, Case(TOKEN, files={"b": SECOND}, env=THEN_B)),
     "KUBECONFIG, other order": (BOB, Case(TOKEN, files={"b": SECOND}, env=B_THEN)),
     "KUBECONFIG with missing, empty and repeated ones": (
@@ -226,16 +226,16 @@ ACTING: dict[str, tuple[str, Case]] = {
     ),
 }  # fmt: skip
 
-#: What neither accepts.
+#: Kubeconfigs that both kubectl and our CLI reject.
 REFUSED: dict[str, Case] = {
     "a token that nobody has": Case({"token": "x"}),
     "a token that is a number": Case({"token": 7}),
     "no credentials": Case({}),
-    "a user that isn't there": Case(TOKEN, changes={"users": []}),
-    "a cluster that isn't there": Case(TOKEN, changes={"clusters": []}),
+    "a user that doesn't exist": Case(TOKEN, changes={"users": []}),
+    "a cluster that doesn't exist": Case(TOKEN, changes={"clusters": []}),
     "no current-context": Case(TOKEN, changes={"current-context": ""}),
-    "a current-context that isn't there": Case(TOKEN, changes={"current-context": "gone"}),
-    "a context that isn't there": Case(TOKEN, context="gone"),
+    "a current-context that doesn't exist": Case(TOKEN, changes={"current-context": "gone"}),
+    "a context that doesn't exist": Case(TOKEN, context="gone"),
     "a password, which no API server takes any more": Case({"username": "a", "password": "b"}),
     "token and password": Case({**TOKEN, "username": "a", "password": "b"}),
     "tokenFile that is missing": Case({"tokenFile": "gone"}),
@@ -269,7 +269,7 @@ REFUSED: dict[str, Case] = {
     "an authority, and no check": Case(TOKEN, {"insecure-skip-tls-verify": True}),
     "another tls-server-name": Case(TOKEN, {"tls-server-name": "wrong.example"}),
     "no server": Case(TOKEN, {"server": None}),
-    "a server with a path that isn't there": Case(TOKEN, {"server": "<server>/prefix"}),
+    "a server with a path that doesn't exist": Case(TOKEN, {"server": "<server>/prefix"}),
     "a server in cleartext": Case(TOKEN, {"server": "http://127.0.0.1:<port>"}),
     "a proxy-url that is down": Case(TOKEN, {"proxy-url": "http://127.0.0.1:9"}),
     "a proxy-url that isn't supported": Case(TOKEN, {**FAR, "proxy-url": "ftp://127.0.0.1:9"}),

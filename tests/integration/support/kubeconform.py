@@ -1,4 +1,4 @@
-"""kubeconform, with the schemas of a control plane's own OpenAPI document, CRDs included. Imports cluster."""
+"""kubeconform with the schemas of a control plane's OpenAPI document, including CRDs."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from harness.tools import tool
 
 Json = dict[str, Any]
 
-#: What the document describes as a string, and a manifest may also write as a number.
+#: Types that the document describes as strings but that may also be numbers in manifests.
 _NUMBERS = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": ["integer", "string"],
     "io.k8s.apimachinery.pkg.api.resource.Quantity": ["number", "string"],
@@ -19,7 +19,7 @@ _NUMBERS = {
 
 
 def write_schemas(controlplane: ControlPlane, folder: Path) -> None:
-    """Write a JSON schema of each kind that the control plane serves; none lets an unknown field pass."""
+    """Write a JSON schema for each kind that the control plane serves, without unknown fields."""
     definitions = controlplane.request("GET", "/openapi/v2")["definitions"]
     for name, types in _NUMBERS.items():
         definitions[name] = {"type": types}
@@ -31,7 +31,7 @@ def write_schemas(controlplane: ControlPlane, folder: Path) -> None:
 
 
 def _needed(definitions: Json, name: str) -> Json:
-    """Return a definition, and all that it refers to."""
+    """Return a definition and everything that it refers to."""
     needed: Json = {}
     waiting = [name]
     while waiting:
@@ -42,7 +42,7 @@ def _needed(definitions: Json, name: str) -> Json:
 
 
 def _closed(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
-    """Return a schema of which no object may have more than is described."""
+    """Return a schema that doesn't allow unknown fields."""
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):

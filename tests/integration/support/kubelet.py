@@ -1,4 +1,4 @@
-"""Devboxes on a control plane without nodes: the tests say what a kubelet would. Imports chart."""
+"""Devboxes on a control plane without nodes: the tests write the statuses that a kubelet would write."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ def run_devbox(
     started: timedelta,
     annotations: dict[str, str] | None = None,
 ) -> None:
-    """Create a devbox, and say of its container that it started then, counted from now."""
+    """Create a devbox, and report its container as started at that time relative to now."""
     body = pod({"containers": [container("agent")]}, DEVBOX, annotations)
     body["metadata"]["name"] = name
     created(controlplane, body, namespace)
@@ -26,10 +26,10 @@ def run_devbox(
 
 
 def make_ready(controlplane: ControlPlane, namespace: str, deployment: str) -> None:
-    """Say of a Deployment's pods that they are ready."""
+    """Report a Deployment's pods as ready."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
     own = (f"--namespace={namespace}", f"--selector=app.kubernetes.io/name={deployment}")
-    # Created by a controller, and not all at once.
+    # A controller creates them, not all at the same time.
     at = (f"deployment/{deployment}", f"--namespace={namespace}")
     controlplane.kubectl("wait", *at, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
     for name in controlplane.kubectl("get", "pods", *own, "--output=name").stdout.split():

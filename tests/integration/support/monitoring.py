@@ -1,4 +1,4 @@
-"""The operator, the gateway and the webhook at work, and a Prometheus that scrapes them. Imports gateway, webhook."""
+"""The operator, the gateway and the webhook under load, and a Prometheus that scrapes them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -29,13 +29,13 @@ _MONITORED = (
 
 @cache
 def monitored_chart(*arguments: str) -> Mapping[tuple[str, str], Json]:
-    """Render the chart with every component, a PodMonitor, the alerts and the dashboard; give it by kind and name."""
+    """Render the chart with all components and all monitoring objects, and return them by kind and name."""
     objects = filter(None, yaml.safe_load_all(render(*_MONITORED, *arguments).stdout))
     return {(each["kind"], each["metadata"]["name"]): each for each in objects}
 
 
 def write_rules(folder: Path) -> Json:
-    """Write the chart's alerts as Prometheus' file rules.json, and return them."""
+    """Write the chart's alerts to the Prometheus file rules.json, and return them."""
     rules: Json = monitored_chart()["PrometheusRule", "devbox-secrets"]["spec"]
     (folder / "rules.json").write_text(json.dumps(rules))
     return rules
@@ -53,7 +53,7 @@ class Programs:
     authority: Authority
 
     def review(self, value: str) -> None:
-        """Have the webhook review a devbox that has a value of its own."""
+        """Let the webhook review a devbox that sets a variable itself."""
         box = pod({"containers": [container("a", env=[{"name": "A", "value": value}])]}, DEVBOX)
         review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
         body = json.dumps(review | {"request": {"uid": "1", "object": box}})
@@ -64,7 +64,7 @@ class Programs:
 
 @contextmanager
 def programs(controlplane: ControlPlane, folder: Path) -> Iterator[Programs]:
-    """Run one replica of each; they log JSON."""
+    """Run one replica of each, with logs in JSON."""
     install(controlplane, "--set=gateway.enabled=true")
     have_a_key(controlplane)
     authority = Authority.create("test")
@@ -82,7 +82,7 @@ def programs(controlplane: ControlPlane, folder: Path) -> Iterator[Programs]:
 
 @contextmanager
 def scraping(it: Programs, folder: Path, interval: str = "200ms") -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes them as the chart's PodMonitor says, and evaluates its alerts."""
+    """Run a Prometheus that scrapes them as in the chart's PodMonitor, and evaluates the alerts."""
     write_rules(folder)
     (endpoint,) = monitored_chart()["PodMonitor", "devbox-secrets"]["spec"]["podMetricsEndpoints"]
     targets: dict[str, Process] = {"operator": it.operator, "gateway": it.gateway.process, "webhook": it.webhook}
@@ -90,7 +90,7 @@ def scraping(it: Programs, folder: Path, interval: str = "200ms") -> Iterator[Pr
         "job_name": "devbox-secrets",
         "honor_labels": endpoint["honorLabels"],
         "metrics_path": endpoint["path"],
-        # With labels that the Prometheus operator gives to a pod's metrics.
+        # With the labels that the Prometheus operator adds to a pod's metrics.
         "static_configs": [
             {
                 "targets": [process.url.removeprefix("http://")],

@@ -1,4 +1,4 @@
-"""Odd objects, made from a seed: what people, other tools and edited CRDs may store. Imports chart."""
+"""Unusual objects, generated from a seed: what people, other tools and edited CRDs may store."""
 
 import json
 import ssl
@@ -15,9 +15,9 @@ from harness.controlplane import ControlPlane
 from integration.support.chart import Json
 
 CANARY = "canary-in-an-odd-place"
-#: Levels of an object: deeper than Python reads unless told to.
+#: Levels of an object: more than Python reads by default.
 _LEVELS = 1500
-#: What looks like a time to our CRD, and what to others.
+#: Timestamps by our CRD or by other definitions.
 _TIMES = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "2026-99-99T99:99:99Z"]
 _OTHER_TIMES = ["9999-12-31T23:00:00-05:00", "2026-01-01T00:00:00.123456789+14:00", "2016-12-31T23:59:60Z", []]
 _TEXTS = [
@@ -38,7 +38,7 @@ _FIELDS = ["observedGeneration", "keyId", "changedAt", "conditions", "unknown"]
 
 @contextmanager
 def administrator(controlplane: ControlPlane) -> Iterator[httpx.Client]:
-    """Give a client of the API server that may do anything: a request takes milliseconds."""
+    """Return a client of the API server with all permissions; a request takes milliseconds."""
     pair = controlplane.authority.client("odd", "system:masters")
     both = write_private(controlplane.folder / "odd.pem", pair.certificate + pair.key)
     context = ssl.create_default_context(cadata=controlplane.authority.pem.decode())
@@ -48,7 +48,7 @@ def administrator(controlplane: ControlPlane) -> Iterator[httpx.Client]:
 
 
 def anything(random: Random, depth: int = 0) -> object:
-    """Give any JSON value."""
+    """Return any JSON value."""
     scalars = [None, True, 0, -1, 2**53, -(2**63), 1.5, 1e300, random.choice(_TEXTS)]
     if depth > 2 or random.random() < 0.6:
         return random.choice(scalars)
@@ -58,7 +58,7 @@ def anything(random: Random, depth: int = 0) -> object:
 
 
 def status(random: Random) -> Json:
-    """Give a status, of which each field is right, or only odd, or anything."""
+    """Return a status whose fields are valid, unusual, or arbitrary."""
     right = {
         "observedGeneration": random.choice([-1, 0, 1, 2**53, -(2**63)]),
         "keyId": random.choice(["0123456789abcdef", "", "🦄"]),
@@ -88,14 +88,14 @@ def _time(random: Random) -> object:
 
 
 def spec(random: Random, good: Json) -> object:
-    """Give a spec with something odd in it, such as a CRD of one's own accepts."""
+    """Return a spec with an unusual field, as an edited CRD may accept."""
     if random.random() < 0.1:
         return anything(random)
     return {**good, random.choice(["name", "sealed", "description", "rotateAfter"]): anything(random)}
 
 
 def managed_fields(random: Random) -> list[Json]:
-    """Give the records of field managers, who may be anyone at any time."""
+    """Return managedFields with arbitrary managers and times."""
     owned = [
         {"f:spec": {"f:sealed": {}}},
         {"f:spec": {"f:sealed": {"f:x": {}}, "f:name": {}}},
@@ -116,7 +116,7 @@ def managed_fields(random: Random) -> list[Json]:
 
 
 def annotations(random: Random) -> dict[str, str]:
-    """Give annotations that we and our libraries read, with anything in them."""
+    """Return the annotations that we and our libraries read, with arbitrary values."""
     keys = [
         *("gateway.devbox-secrets.dev/created-ms", "gateway.devbox-secrets.dev/updated-ms"),
         *("gateway.devbox-secrets.dev/requests", "kopf.zalando.org/last-handled-configuration"),
@@ -126,7 +126,7 @@ def annotations(random: Random) -> dict[str, str]:
 
 
 def write_deep(client: httpx.Client, account: str, name: str) -> None:
-    """Give an AccountSecret a field manager whose fields are deeper than Python reads unless told to."""
+    """Give an AccountSecret a field manager with fields nested deeper than Python reads by default."""
     deep = '{"f:a":' * _LEVELS + "{}" + "}" * _LEVELS
     entry = {
         "manager": "m",
@@ -141,13 +141,13 @@ def write_deep(client: httpx.Client, account: str, name: str) -> None:
 
 
 def write(client: httpx.Client, method: str, path: str, body: object, media_type: str = "application/json") -> bool:
-    """Write an object; tell whether the API server accepted it."""
+    """Write an object, and return whether the API server accepted it."""
     answer = client.request(method, path, json=body, headers={"Content-Type": media_type})
     assert answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR, answer.text
     return answer.is_success
 
 
 def merge(client: httpx.Client, account: str, name: str, body: Json, subresource: str = "") -> bool:
-    """Change an AccountSecret by a merge patch; tell whether the API server accepted it."""
+    """Change an AccountSecret with a merge patch, and return whether the API server accepted it."""
     path = account_secrets_path(account, name) + (f"/{subresource}" if subresource else "")
     return write(client, "PATCH", path, body, "application/merge-patch+json")

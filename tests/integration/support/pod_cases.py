@@ -1,4 +1,4 @@
-"""What a devbox gets: a table for every way in which pods are changed. Imports chart."""
+"""The injection: a table of cases for all methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ VOLUME: Json = {"name": SECRET, "secret": {"secretName": SECRET, "defaultMode": 
 FILES: Json = {"name": SECRET, "mountPath": PATH, "readOnly": True}
 CACHE: Json = {"name": "cache", "mountPath": "/cache"}
 CACHE_VOLUME: Json = {"name": "cache", "emptyDir": {}}
-#: Some of the files alone, and under another path: what a pod may do by itself.
+#: Only some of the files, under another path, which a pod can do itself.
 VOLUME_BY_HAND: Json = {
     "name": SECRET,
     "secret": {"secretName": SECRET, "defaultMode": 0o400, "items": [{"key": "TOKEN", "path": "token"}]},
@@ -36,13 +36,13 @@ FILES_BY_HAND: Json = {"name": SECRET, "mountPath": "/mine"}
 
 
 def one(name: str, key: str | None = None) -> Json:
-    """Return an entry of env that takes one variable of the account."""
+    """Return an entry of env that refers to a variable of the account."""
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": SECRET, "key": key or name, "optional": True}}}
 
 
 TWO = {ENV: "GITHUB_TOKEN, DB=PROD_DATABASE_URL"}
 BOTH = [one("GITHUB_TOKEN"), one("DB", "PROD_DATABASE_URL")]
-#: As much as a devbox may have.
+#: The maximum for a devbox.
 MANY_ANNOTATIONS = {f"example.org/{number}": "" for number in range(999)}
 MANY_MOUNTS: list[Json] = [{"name": "cache", "mountPath": f"/{number}"} for number in range(498)]
 LONGEST_NAME = "A" * 253
@@ -52,7 +52,7 @@ A_HUNDRED = [f"VARIABLE_{number}" for number in range(100)]
 
 @dataclass(frozen=True)
 class Case:
-    """A pod, and which fields of its containers and of itself are others afterwards, in an account's home."""
+    """A pod, and the fields of its containers and of itself that injection changes, in an account's home."""
 
     name: str
     after: Sequence[Json]
@@ -69,7 +69,7 @@ class Case:
         return {"containers": self.containers, "initContainers": self.init, "volumes": self.volumes}
 
     def applied_to(self, spec: Json, *, optional: bool = True) -> Json:
-        """Return the spec of the pod without any change, as the API server gives it, with those of this case."""
+        """Return the spec of the unchanged pod, as the API server returns it, with the case's changes."""
         afters = {"containers": self.after, "initContainers": self.init_after}
         changed = {
             kind: [before | after for before, after in zip(spec.get(kind, []), afters[kind], strict=True)]
@@ -82,7 +82,7 @@ class Case:
 
 
 def pods(case: Case, controlplane: ControlPlane, namespace: str = "default") -> tuple[Json, Json]:
-    """Return a case's pod as the API server would store it: without the labels of a devbox, and with them."""
+    """Return a case's pod as the API server would store it, without and with the labels of a devbox."""
     stranger = dry_run(controlplane, pod(case.spec, {}, case.annotations), namespace)
     return stranger, dry_run(controlplane, pod(case.spec, case.labels, case.annotations), namespace)
 
@@ -119,9 +119,9 @@ ALL_VARIABLES = [
         init_after=[{"envFrom": [OURS, *OWN]}],
     ),
     Case("an empty envFrom", [ALL], containers=[container("a", envFrom=[])]),
-    Case("the pod's own env is left as it is", [ALL], containers=[container("a", env=OWN_ENV)]),
+    Case("the pod's own env is kept", [ALL], containers=[container("a", env=OWN_ENV)]),
     Case(
-        "one that refers to the Secret by itself is left alone, the other is not",
+        "one that already refers to the Secret is unchanged, the other is not",
         [{}, ALL],
         containers=[container("a", envFrom=BY_HAND), container("b")],
     ),
@@ -151,7 +151,7 @@ ALL_VARIABLES = [
     ),
     Case("a thousand annotations", [ALL], {**MANY_ANNOTATIONS, INJECT: "true"}),
     Case(
-        "five hundred envFrom, and more env than is looked at",
+        "five hundred envFrom, and more env than the limit",
         [{"envFrom": [OURS, *MANY_ENV_FROM]}],
         containers=[container("a", envFrom=MANY_ENV_FROM, env=TOO_MUCH_ENV)],
     ),
@@ -193,7 +193,7 @@ CHOSEN = [
     ),
     Case("env: one variable under two names", [{"env": [one("A"), one("B", "A")]}], {ENV: "A, B=A"}),
     Case("env: two that swap their names", [{"env": [one("A", "B"), one("B", "A")]}], {ENV: "A=B, B=A"}),
-    Case("env: small letters, digits and _", [{"env": [one("_a1", "b_2")]}], {ENV: "_a1=b_2"}),
+    Case("env: lowercase letters, digits and _", [{"env": [one("_a1", "b_2")]}], {ENV: "_a1=b_2"}),
     Case("env beside inject: true", [{"env": BOTH}], {INJECT: "true", **TWO}),
     Case("env and an empty env", [{"env": BOTH}], TWO, [container("a", env=[])]),
     Case(
@@ -253,7 +253,7 @@ MOUNTED = [
         volumes_after=[VOLUME],
     ),
     Case(
-        "mount and an empty env: files alone",
+        "mount and an empty env: only files",
         [{"volumeMounts": [FILES]}, {"volumeMounts": [FILES]}],
         {MOUNT: PATH, ENV: " "},
         [container("a"), container("b", env=OWN_ENV)],
@@ -360,7 +360,7 @@ FILES_CASES = [
         volumes_after=[CACHE_VOLUME, VOLUME],
     ),
     Case(
-        "the pod's own env and envFrom are left as they are",
+        "the pod's own env and envFrom are kept",
         [THERE, THERE],
         containers=[container("a", env=OWN_ENV, envFrom=[SETTINGS]), container("b", envFrom=BY_HAND)],
         volumes_after=[VOLUME],

@@ -1,4 +1,4 @@
-"""Which annotations are refused, and with what sentence: a table like that of cases. Imports cases and chart."""
+"""Rejected annotations and their messages: a table of cases."""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from integration.support.pod_cases import (
 
 @dataclass(frozen=True)
 class Refusal:
-    """A pod that isn't let in, and the sentence that its author reads."""
+    """A rejected pod, and the message for its author."""
 
     name: str
     annotations: dict[str, str]
@@ -68,7 +68,7 @@ _ADDED = (
 
 
 def sentence(said: str) -> str:
-    """Return what the API server says after the names of the policy and of its binding."""
+    """Return the API server's message after the names of the policy and of its binding."""
     policy = "devbox-secrets-annotations"
     start = rf"pods \"box\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
     found = re.fullmatch(rf"{start} denied request: (.*)", said)
@@ -168,7 +168,7 @@ REFUSED = [
     ),
     Refusal("env: a name twice", {ENV: "A, B, A"}, _twice("A")),
     Refusal("env: a new name twice", {ENV: "A=B,A = C"}, _twice("A")),
-    Refusal("env: a new name that is there already", {ENV: "B, B=C"}, _twice("B")),
+    Refusal("env: a new name that another entry has", {ENV: "B, B=C"}, _twice("B")),
     *(
         Refusal(f"mount: {value!r}", {MOUNT: value}, _PATH)
         for value in (

@@ -1,4 +1,4 @@
-"""The product as its users run it: the operator's process and the command, from the wheel. Imports cluster."""
+"""The product as its users run it: the operator's process and the CLI, from the wheel."""
 
 import os
 import subprocess
@@ -17,12 +17,12 @@ from integration.support.chart import NAMESPACE
 
 COMMAND = Path(sys.executable).with_name("devbox-secrets")
 END_SECONDS = 5
-"""How long a program may take to end before it's killed; one that is killed doesn't tell what of it was run."""
+"""How long a program may take to exit before it is killed; a killed program reports no coverage."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One of the product's programs as a child process, and where it answers probes."""
+    """A program of the product as a child process, and the address of its probes."""
 
     component: Component
     url: str
@@ -32,13 +32,13 @@ class Process:
         return self.component.log.read_text()
 
     def get(self, path: str) -> str:
-        """Give what it answers at /metrics, /readyz or /healthz."""
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:  # noqa: S310 - our own
+        """Return its response to /metrics, /readyz or /healthz."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:  # noqa: S310 - our own URL
             text: str = answer.read().decode()
             return text
 
     def metric(self, line: str) -> float:
-        """Give a metric's value by its name and labels, 0 where it hasn't been counted yet."""
+        """Return a metric's value by its name and labels, or 0 if it doesn't exist yet."""
         for each in self.get("/metrics").splitlines():
             name, _, value = each.rpartition(" ")
             if name == line:
@@ -47,10 +47,10 @@ class Process:
 
 
 class Operator(Process):
-    """The operator, with the rights that the chart gives it."""
+    """The operator, with the permissions from the chart."""
 
     def unready(self) -> str:
-        """Say why it isn't ready, nothing when it is."""
+        """Return why it isn't ready; empty if it is."""
         try:
             self.get("/readyz")
         except urllib.error.HTTPError as error:
@@ -67,9 +67,9 @@ def operator(
     probe: str = "readyz",
     **settings: str,
 ) -> Iterator[Operator]:
-    """Run the operator on a control plane where the chart is installed, and end it; its log goes into the folder.
+    """Run the operator on a control plane with the chart installed; its log goes into the folder.
 
-    The probe is waited for: `healthz` for one that can't get ready.
+    It waits for the probe; use `healthz` for an operator that can't become ready.
     """
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets", server=server)
     port = free_port()
@@ -95,9 +95,9 @@ def command(
     kubeconfig: Path, *arguments: str, value: bytes = b"", cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a user does, with a value on standard input."""
-    # A pipe has no colors; neither has a test's terminal.
+    # Disable colors, as in a pipe.
     env = {**os.environ, "KUBECONFIG": str(kubeconfig), "NO_COLOR": "1"}
-    # Measuring makes a start half as slow again, and unit tests run the same code: servers alone are measured.
+    # Coverage makes a start 50 % slower, and unit tests run the same code, so only servers are measured.
     env.pop("COVERAGE_PROCESS_CONFIG", None)
     done = subprocess.run([COMMAND, *arguments], input=value, capture_output=True, env=env, cwd=cwd, check=False)
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -106,19 +106,19 @@ def command(
 def seal(
     controlplane: ControlPlane, name: str, value: bytes, account: str, *options: str
 ) -> subprocess.CompletedProcess[str]:
-    """Seal a value as a user does; what is printed is a manifest."""
+    """Seal a value as a user does; the output is a manifest."""
     return command(controlplane.kubeconfig, "seal", name, f"--account={account}", *options, value=value)
 
 
 def free_port() -> int:
-    """Find a free port; the program binds it alone."""
+    """Find a free port; only the program binds it."""
     with reserved_port() as port:
         return port
 
 
 def is_ready(url: str, probe: str = "readyz") -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/{probe}", timeout=1) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(f"{url}/{probe}", timeout=1) as answer:  # noqa: S310 - our own URL
             return bool(answer.status == 200)
     except OSError:
         return False

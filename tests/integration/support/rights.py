@@ -1,4 +1,4 @@
-"""Who has which rights: what they are in all, as `kubectl auth can-i --list` prints them."""
+"""All permissions of each subject, as `kubectl auth can-i --list` prints them."""
 
 import re
 from pathlib import Path
@@ -22,12 +22,12 @@ OWN = {
     ("leases.coordination.k8s.io", "devbox-secrets", "get patch"),
 }
 AT_HOME = EVERYWHERE | OWN
-# With the gateway, so that what it took can be sealed anew.
+# For the gateway, whose values the operator reseals.
 EVERYWHERE_WITH_GATEWAY = EVERYWHERE - {(ACCOUNTSECRETS, "", "list watch")} | {(ACCOUNTSECRETS, "", "list patch watch")}
 AT_HOME_WITH_GATEWAY = EVERYWHERE_WITH_GATEWAY | OWN
 
-# What Kubernetes gives to everyone who is logged in: system:basic-user, system:discovery,
-# system:public-info-viewer, system:cluster-trust-bundle-discovery, and to service accounts
+# Kubernetes' default permissions of authenticated users: system:basic-user, system:discovery,
+# system:public-info-viewer, system:cluster-trust-bundle-discovery, and for service accounts
 # system:service-account-issuer-discovery.
 EVERYONES_RESOURCES = {
     "clustertrustbundles.certificates.k8s.io",
@@ -53,7 +53,7 @@ ROLES = {
     "devbox-secrets-edit": WRITE,
     "devbox-secrets-share": "share",
 }
-#: Everything that a role of the chart gives in a namespace.
+#: All permissions that the chart's roles grant in a namespace.
 READ_NAMESPACE = ("namespaces", "", "get")
 CHART_ROLES = {
     "devbox-secrets-view": {(ACCOUNTSECRETS, "", READ)},
@@ -63,7 +63,7 @@ CHART_ROLES = {
 
 
 def rights(listing: str) -> set[tuple[str, str, str]]:
-    """Parse what `kubectl auth can-i --list` prints, without what everyone may do."""
+    """Parse the output of `kubectl auth can-i --list`, without the permissions of all authenticated users."""
     rows = re.findall(r"^(\S*) +\[(.*?)\] +\[(.*?)\] +\[(.*?)\]$", listing, re.MULTILINE)
     assert len(rows) == len(listing.splitlines()), f"not a table of rights:\n{listing}"
     return {
@@ -74,7 +74,7 @@ def rights(listing: str) -> set[tuple[str, str, str]]:
 
 
 def can_i(controlplane: ControlPlane, namespace: str, *who: str, kubeconfig: Path | None = None) -> str:
-    """List someone's rights in a namespace."""
+    """List a subject's permissions in a namespace."""
     return controlplane.kubectl(
         *("auth", "can-i", "--list", "--no-headers", f"--namespace={namespace}", *who),
         kubeconfig=kubeconfig,

@@ -1,4 +1,4 @@
-"""The sealing keys of a control plane, read and written past the operator. Imports account, chart."""
+"""The sealing keys of a control plane, read and written without the operator."""
 
 import base64
 import json
@@ -20,31 +20,31 @@ ANNOTATION = "devbox-secrets.dev/rotate"
 PRUNED = "devbox-secrets.dev/pruned"
 _SECRET_PATH = f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET[1]}"
 _CONFIGMAP_PATH = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{CONFIGMAP[1]}"
-#: As `kubectl patch` is told apart from others.
+#: The field manager of `kubectl patch`.
 _BY_HAND = "fieldManager=kubectl-patch"
 
 
 def made(**ago: float) -> KeyPair:
-    """Make a key that is so old: made(days=1)."""
+    """Return a new key of this age: made(days=1)."""
     return KeyPair.generate(datetime.now(UTC) - timedelta(**ago))
 
 
 def create(controlplane: ControlPlane) -> None:
-    """Create the keys' Secret as the operator does, empty; one that exists stays as it is."""
+    """Create an empty Secret for the keys as the operator does; an existing one is kept."""
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET[1]}, "type": "Opaque"}
     controlplane.request("PATCH", f"{_SECRET_PATH}?fieldManager=devbox-secrets-create", body, APPLY)
 
 
 def have_a_key(controlplane: ControlPlane) -> None:
-    """Have a key: the operator makes no first one while there are AccountSecrets, such as other tests'."""
+    """Make sure that a key exists, because the operator creates no first key while there are AccountSecrets."""
     if not stored(controlplane):
         create(controlplane)
         add(controlplane, made(days=1))
 
 
 def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
-    """Make these the keys of the cluster, and no others: nothing is sealed or published yet, and no request stands."""
-    # An operator that runs writes back a key that is used, and those that went without having been pruned.
+    """Replace all keys of the cluster with these; nothing is sealed or published yet, and no rotation is requested."""
+    # A running operator would write back used keys, and keys that disappeared without being pruned.
     for each in controlplane.request("GET", ALL_ACCOUNT_SECRETS_PATH)["items"]:
         of = each["metadata"]
         controlplane.request("DELETE", account_secrets_path(of["namespace"], of["name"]))
@@ -57,12 +57,12 @@ def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
 
 
 def store_and_publish(controlplane: ControlPlane, *keys: KeyPair) -> None:
-    """Do the same where an operator runs, and wait until these keys are published, and no others."""
+    """Do the same with a running operator, and wait until exactly these keys are published."""
     wanted = {*(key.public.id for key in keys), "newest"}
     store(controlplane, *keys)
 
     def is_done() -> bool:
-        # A key is written back as long as the operator hasn't heard that the AccountSecret which needs it is gone.
+        # A key is written back until the operator has seen the deletion of the AccountSecret that needs it.
         if not stored(controlplane).keys() <= wanted:
             store(controlplane, *keys)
         return published(controlplane).keys() == wanted
@@ -79,7 +79,7 @@ def remove(controlplane: ControlPlane, *keys: KeyPair) -> None:
 
 
 def damage(controlplane: ControlPlane, key: KeyPair) -> None:
-    """Put something else in a key's place."""
+    """Replace a key's entry with other data."""
     _patch(controlplane, {"data": {key.public.id: "eA=="}})
 
 
@@ -88,7 +88,7 @@ def empty(controlplane: ControlPlane) -> None:
 
 
 def requested(controlplane: ControlPlane) -> bool:
-    """Tell whether a request for a new key stands."""
+    """Return whether a rotation is requested."""
     return ANNOTATION in controlplane.request("GET", _SECRET_PATH)["metadata"].get("annotations", {})
 
 
@@ -116,13 +116,13 @@ def published(controlplane: ControlPlane) -> dict[str, str]:
 
 
 def newest(controlplane: ControlPlane) -> str:
-    """Give the id of the key that values are sealed with, nothing before there is one."""
+    """Return the id of the newest published key; empty if there is none yet."""
     text = published(controlplane).get("newest")
     return PublicKey.parse(text).id if text else ""
 
 
 def rotate(controlplane: ControlPlane) -> str:
-    """Have the operator make a new key, and give its id."""
+    """Let the operator create a new key, and return its id."""
     before = newest(controlplane)
     annotate(controlplane, datetime.now(UTC).isoformat())
     until("a new key is published", lambda: newest(controlplane) != before)
@@ -130,20 +130,20 @@ def rotate(controlplane: ControlPlane) -> str:
 
 
 def is_published(controlplane: ControlPlane, ids: Iterable[str]) -> None:
-    """Wait until these keys are published, and no others."""
+    """Wait until exactly these keys are published."""
     wanted = {*ids, "newest"}
     until(f"the keys {wanted} are published", lambda: published(controlplane).keys() == wanted)
 
 
 def put_sealed(account: Account, key: KeyPair, variable: str, value: bytes) -> str:
-    """Apply a value that is sealed with one key of several, and give the AccountSecret's name."""
+    """Apply a value that is sealed with one of several keys, and return the AccountSecret's name."""
     body = account.manifest(variable, b"")
     body["spec"]["sealed"] = key.public.seal(SecretBytes(value), account=account.name, name=variable)
     return account.apply(body)
 
 
 def forms(key: KeyPair) -> list[str]:
-    """Give every text by which a key's seed could be told."""
+    """Return all texts that would reveal a key's seed."""
     dump = key.dump()
     seed = key.seed.get_secret_value()
     return [json.loads(dump)["seed"], seed.hex(), base64.b64encode(seed).decode(), base64.b64encode(dump).decode()]

@@ -1,4 +1,4 @@
-"""People who may change namespaces, the roles they are given, and every way to write a namespace. Imports chart."""
+"""Users who can change namespaces, their roles, and all ways to write a namespace."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ Done = subprocess.CompletedProcess[str]
 
 @dataclass(frozen=True)
 class Role:
-    """A ClusterRole, where it is given, and a verb on accountsecrets by which it shows there."""
+    """A ClusterRole, its namespace if any, and a verb on accountsecrets that shows when it applies."""
 
     name: str
     where: str
@@ -33,7 +33,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Person:
-    """Someone who may change every namespace, subresources included."""
+    """A user who can change all namespaces, including subresources."""
 
     controlplane: ControlPlane
     user: str
@@ -53,7 +53,7 @@ class Person:
         return cls(controlplane, f"system:serviceaccount:{where}:{name}", kubeconfig).given(*roles)
 
     def given(self, *roles: Role) -> Self:
-        """Give them roles, and wait until they have their rights."""
+        """Bind roles to the user, and wait until they apply."""
         bind(self.controlplane, self.user, Role(_NAMESPACES, EVERYWHERE, ""))
         self.can("update", "namespaces")
         for role in roles:
@@ -62,13 +62,13 @@ class Person:
         return self
 
     def can(self, verb: str, resource: str, where: str = EVERYWHERE) -> None:
-        """Wait until the API server knows that they can."""
+        """Wait until the API server allows it."""
         group = "" if resource == "namespaces" else GROUP
         asked = {"verb": verb, "group": group, "resource": resource, "namespace": where}
         may(self.controlplane, self.user, **asked)
 
     def __call__(self, *arguments: str, body: Json | None = None) -> Done:
-        """Run kubectl as they do."""
+        """Run kubectl as the user."""
         text = None if body is None else json.dumps(body)
         return self.controlplane.kubectl(*arguments, input=text, check=False, kubeconfig=self.kubeconfig)
 
@@ -77,7 +77,7 @@ class Person:
 
 
 def make_role(controlplane: ControlPlane) -> None:
-    """Make the role that everyone here has."""
+    """Create the role that all users here have."""
     resources = ["namespaces", "namespaces/status", "namespaces/finalize"]
     rules = [{"apiGroups": [""], "resources": resources, "verbs": ["*"]}]
     path = f"/apis/{_RBAC}/v1/clusterroles/{_NAMESPACES}?fieldManager=tests"
@@ -96,14 +96,14 @@ def bind(controlplane: ControlPlane, user: str, role: Role) -> None:
 
 
 def may(controlplane: ControlPlane, user: str, **attributes: str) -> None:
-    """Wait until the API server says that a user may: its view of roles is a little behind."""
+    """Wait until the API server allows it: its view of roles lags a little."""
     body = {"spec": {"user": user, "resourceAttributes": attributes}}
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
     until(f"{user} may {attributes}", lambda: controlplane.request("POST", path, body)["status"]["allowed"])
 
 
 def denied(user: str, home: str) -> str:
-    """Return what someone reads who may not share an account."""
+    """Return the message for users who can't share an account."""
     return (
         f"joining the account {home} requires permission to share its secrets; ask an admin of the namespace {home}"
         f' to bind the ClusterRole {SHARE} to "{user}" there'
@@ -111,7 +111,7 @@ def denied(user: str, home: str) -> str:
 
 
 def sentence(done: Done) -> str:
-    """Return what kubectl prints after the names of the policy and of its binding."""
+    """Return kubectl's output after the names of the policy and of its binding."""
     assert done.returncode == 1, done.stdout
     start, _, told = done.stderr.rpartition(" denied request: ")
     assert start.endswith(f": ValidatingAdmissionPolicy '{POLICY}' with binding '{POLICY}'"), done.stderr
@@ -119,19 +119,19 @@ def sentence(done: Done) -> str:
 
 
 def labels_of(controlplane: ControlPlane, name: str) -> Json:
-    """Return a namespace's labels, without the one that every namespace has."""
+    """Return a namespace's labels, without the one that all namespaces have."""
     found = controlplane.request("GET", f"/api/v1/namespaces/{name}")["metadata"]["labels"]
     return {key: value for key, value in found.items() if key != "kubernetes.io/metadata.name"}
 
 
 def make(controlplane: ControlPlane, labels: dict[str, str], name: str | None = None) -> str:
-    """Make a namespace as the administrator, and give its name."""
+    """Create a namespace as the administrator, and return its name."""
     name = name or f"test-{uuid4().hex[:8]}"
     created(controlplane, namespace(name, labels))
     return name
 
 
-# Sets labels of a namespace: a change of one that is there, or a creation.
+# Sets labels of a namespace, by changing or creating it.
 Way = Callable[[Person, str, dict[str, str]], Done]
 
 
@@ -160,7 +160,7 @@ def _sent(*command: str) -> Way:
 
 
 def _replaced(*command: str) -> Way:
-    """Send the whole object, as it is but for its labels."""
+    """Send the whole object with other labels."""
 
     def way(person: Person, name: str, labels: dict[str, str]) -> Done:
         body = get(person.controlplane, "namespace", name)

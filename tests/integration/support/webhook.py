@@ -1,7 +1,7 @@
-"""The product where the API server has no injection policy: the chart as Helm installs it there, and its webhook.
+"""The product on an API server without the policy API: the chart as Helm installs it there, and the webhook.
 
-Without a node nothing runs a Deployment's pods, so the webhook runs here, and an EndpointSlice says where. Imports
-product.
+There are no nodes to run the Deployment's pods, so the webhook runs as a child process, and an EndpointSlice has its
+address.
 """
 
 import base64
@@ -30,16 +30,16 @@ from integration.support.processes import COMMAND, END_SECONDS, Process, free_po
 NAME = "devbox-secrets-webhook"
 HOST = f"{NAME}.{NAMESPACE}.svc"
 _POLICY = [f"admissionregistration.k8s.io/v1/mutatingadmission{kind}" for kind in ("policies", "policybindings")]
-# Otherwise the API server asks at the Service's address, which nothing here routes to a process.
+# Otherwise the API server would use the Service's address, which isn't routed to any process here.
 _BY_SLICES = "--enable-aggregator-routing=true"
 SWITCHED_OFF = (
     f"--runtime-config={','.join(f'{resource}=false' for resource in _POLICY)}",
     "--disable-admission-plugins=MutatingAdmissionPolicy",
     _BY_SLICES,
 )
-"""An API server of today, told to have no injection policy."""
+"""A current API server, with the policy API disabled."""
 AS_BEFORE = ("--emulated-version=1.34", _BY_SLICES)
-"""One that does as the oldest that today's can do as."""
+"""An API server that emulates the oldest version that it can."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Webhook(Process):
     """One replica of the webhook."""
 
     port: int
-    """Where the API server asks it."""
+    """The address for the API server."""
     certificate: Path
     """The folder of its certificate."""
 
     def reviews(self) -> float:
-        """Give how many requests it had."""
+        """Return the number of requests so far."""
         lines = [
             f'devbox_secrets_admission_reviews_total{{result="{answer}"}}'
             for answer in ("patched", "unchanged", "rejected")
@@ -60,13 +60,13 @@ class Webhook(Process):
         return sum(map(self.metric, lines))
 
     def served(self, ca_bundle: Path | None = None) -> bytes:
-        """Give the certificate of a new connection, which the CA bundle must vouch for."""
+        """Return the certificate of a new connection, after verifying it with the CA bundle."""
         ca_certs = str(ca_bundle) if ca_bundle else None
         return ssl.get_server_certificate(("127.0.0.1", self.port), ca_certs=ca_certs).encode()
 
     @contextmanager
     def connect(self, authority: Authority) -> Iterator[http.client.HTTPSConnection]:
-        """Connect as the API server does: to an address, and for the Service's name."""
+        """Connect as the API server does: to an address, with the Service's name."""
         context = ssl.create_default_context(cadata=authority.pem.decode())
         with (
             socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
@@ -79,7 +79,7 @@ class Webhook(Process):
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Kill it, and start it again at the end."""
+        """Kill it, and start it again afterwards."""
         self.component.kill()
         try:
             yield
@@ -90,7 +90,7 @@ class Webhook(Process):
 
 @dataclass(frozen=True)
 class Fallback:
-    """A control plane without the policy API, the chart as Helm installs it there, and one replica that answers."""
+    """A control plane without the policy API, with the chart as Helm installs it there, and one ready replica."""
 
     controlplane: ControlPlane
     webhook: Webhook
@@ -98,7 +98,7 @@ class Fallback:
 
 @contextmanager
 def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str) -> Iterator[Fallback]:
-    """Run it all, with settings for the webhook's process; yields it when devboxes get their secrets."""
+    """Run all of this, with settings for the webhook's process; yields when devboxes get their secrets."""
     with ControlPlane.start(apiserver_args=apiserver_args) as controlplane:
         release(controlplane, "install", str(CHART), "--create-namespace")
         with webhook(
@@ -110,13 +110,13 @@ def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str
 
 
 def issued(controlplane: ControlPlane, name: str = NAME) -> dict[str, bytes]:
-    """Give the certificate in a Secret, by default the one that the chart made, as files."""
+    """Return the certificate in a Secret as files; by default the chart's certificate."""
     secret = get(controlplane, "secret", name, f"--namespace={NAMESPACE}")
     return {name: base64.b64decode(content) for name, content in secret["data"].items()}
 
 
 def ca_bundle(controlplane: ControlPlane) -> bytes:
-    """Give the CA certificates that the API server trusts, the same for each of the webhooks."""
+    """Return the CA certificates that the API server trusts, which are the same for all webhooks."""
     configuration = get(controlplane, "mutatingwebhookconfiguration", "devbox-secrets")
     (bundle,) = {each["clientConfig"]["caBundle"] for each in configuration["webhooks"]}
     return base64.b64decode(bundle)
@@ -124,12 +124,12 @@ def ca_bundle(controlplane: ControlPlane) -> bytes:
 
 @contextmanager
 def webhook(folder: Path, certificate: Mapping[str, bytes], **settings: str) -> Iterator[Webhook]:
-    """Run a replica, and end it; its log goes into the folder. The API server asks it once it's published."""
+    """Run a replica; its log goes into the folder. The API server calls it once it is published."""
     mount(folder / "certificate", certificate)
     port, tls_port = free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     env = {
-        # Neither a kubeconfig nor a token: it has to do without the API server.
+        # Without a kubeconfig or token: the webhook doesn't use the API server.
         **{name: value for name, value in os.environ.items() if not name.startswith("KUBE")},
         "DEVBOX_SECRETS_PORT": str(port),
         "DEVBOX_SECRETS_TLS_PORT": str(tls_port),
@@ -149,7 +149,7 @@ def webhook(folder: Path, certificate: Mapping[str, bytes], **settings: str) -> 
 
 
 def mount(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files as the kubelet mounts a Secret: all of them are others at once, by one renamed link."""
+    """Write files as the kubelet mounts a Secret: renaming one link replaces all of them atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     content = folder / f"..{len(list(folder.iterdir()))}"
     content.mkdir()
@@ -163,7 +163,7 @@ def mount(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def creating(controlplane: ControlPlane) -> Iterator[Callable[[], None]]:
-    """Create devboxes without a pause, as a dry run; each of them must get its secrets.
+    """Create devboxes continuously with dry runs; each must get its secrets.
 
     Yields a function that waits until more of them are created.
     """
@@ -180,7 +180,7 @@ def creating(controlplane: ControlPlane) -> Iterator[Callable[[], None]]:
             done.append(controlplane.kubectl("create", *options, input=batch, check=False))
 
     def more() -> None:
-        count = len(done) + 2  # the next one may have begun before
+        count = len(done) + 2  # the next one may have started before
         until("more devboxes are created", lambda: len(done) >= count)
 
     with ThreadPoolExecutor() as threads:
@@ -196,7 +196,7 @@ def creating(controlplane: ControlPlane) -> Iterator[Callable[[], None]]:
 
 
 def publish(controlplane: ControlPlane, *replicas: Webhook) -> None:
-    """Tell the API server which replicas there are, as Kubernetes does for pods that are ready."""
+    """Publish the replicas to the API server, as Kubernetes does for ready pods."""
     slices = [
         {
             "apiVersion": "discovery.k8s.io/v1",
@@ -220,10 +220,10 @@ def publish(controlplane: ControlPlane, *replicas: Webhook) -> None:
 
 
 def _own_address() -> str:
-    """Give an address of this machine other than the loopback's, which no EndpointSlice may hold."""
+    """Return a non-loopback address of this machine, because EndpointSlices can't have loopback addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
         try:
-            unsent.connect(("192.0.2.1", 9))  # an address of no machine (RFC 5737): nothing is sent
+            unsent.connect(("192.0.2.1", 9))  # an address for documentation (RFC 5737): nothing is sent
         except OSError:
             message = "the API server reaches the webhook at an address other than 127.0.0.1: connect to a network"
             raise ClusterError(message) from None

@@ -2,7 +2,7 @@
 // library: it applies the manifests, deletes what the folder no longer has, and waits by kstatus until all is ready.
 //
 // INVENTORY is a file with the objects of the last run, which a Kustomization has in its status. Each object is printed
-// with what became of it: created, configured, unchanged or deleted.
+// with its result: created, configured, unchanged or deleted.
 package main
 
 import (
