@@ -81,7 +81,7 @@ def test_again_it_makes_nothing_but_a_key(account: Account) -> None:
         done = run(account, *arguments)
         key_of(done)
         (told,) = done.stderr.splitlines()
-        assert told.startswith(f"devbox-secrets: a key of {account.name}/ci, until 20")
+        assert told.startswith(f"devbox-secrets: created an API key for {account.name}/ci; it expires at 20")
     assert get(account.controlplane, "serviceaccounts,rolebindings", "-n", account.name)["items"] == before
 
 
@@ -228,7 +228,7 @@ def test_a_member_namespace_is_told_to_be_no_home(account: Account) -> None:
     member = account.member(**{ACCOUNT: account.name})
     done = run(member, "create", "ci")
     key_of(done)
-    assert f"a label gives {member.name} to the account {account.name}" in done.stderr
+    assert f"the namespace {member.name} belongs to the account {account.name}" in done.stderr
 
 
 WRONG = {

@@ -161,11 +161,11 @@ def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
     [
         (
             ("rolebinding", "ops", "-n", NAMESPACE, "--clusterrole=edit", "--user=ann"),
-            "User ann by the RoleBinding ops",
+            "User ann (RoleBinding ops)",
         ),
         (
             ("clusterrolebinding", "scraper", "--clusterrole=view-secrets", "--serviceaccount=tools:scraper"),
-            "ServiceAccount tools/scraper by the ClusterRoleBinding scraper",
+            "ServiceAccount tools/scraper (ClusterRoleBinding scraper)",
         ),
     ],
 )

@@ -204,7 +204,7 @@ def test_an_empty_value_is_not_stored_unless_it_is_meant(desk: Desk, arguments: 
     kubeconfig, call = desk.account.controlplane.kubeconfig, [*arguments, "-n", desk.account.name]
     done = command(kubeconfig, *call, value=b"")
     assert done.returncode == 1
-    assert "the value of A is empty: standard input gave nothing" in done.stderr
+    assert "the value of A is empty; pass --allow-empty" in done.stderr
     assert desk.stored("a")["spec"] == before
     assert command(kubeconfig, *call, "--allow-empty", value=b"").returncode == 0
     desk.account.holds({"A": b""})

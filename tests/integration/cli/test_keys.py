@@ -149,7 +149,7 @@ def test_who_may_patch_the_secret_can_rotate(controlplane: ControlPlane, running
 def test_who_may_not_is_told_what_it_takes(controlplane: ControlPlane) -> None:
     done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "someone"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert "needs the right to patch the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
+    assert "you need permission to patch the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
 
 
 def test_where_nothing_is_installed_another_namespace_is_asked_for(controlplane: ControlPlane) -> None:
@@ -166,7 +166,7 @@ def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: Co
     try:
         done = keys(controlplane, "rotate", "--timeout=0.5s")
         assert (done.returncode, done.stdout) == (4, "")
-        assert "no new key within 0.5s; the request stays" in done.stderr
+        assert "no new key within 0.5s; the request remains pending" in done.stderr
         assert keys(controlplane, "rotate", "--no-wait").returncode == 0
         assert stored(controlplane).keys() == {old.public.id}
     finally:
@@ -215,7 +215,7 @@ def test_where_there_is_no_key_there_is_nothing_to_back_up(controlplane: Control
         install(other)
         done = keys(other, "backup", "-", passphrase)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "there is no sealing key in the namespace devbox-secrets yet" in done.stderr
+    assert "there is no sealing key in the namespace devbox-secrets. The operator creates one" in done.stderr
 
 
 def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane: ControlPlane, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_damaged_key_is_mended_by_a_restore(controlplane: ControlPlane, passph
     damage(controlplane, old)
     done = keys(controlplane, "restore", path, passphrase)
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        [new.public.id, "was"],
+        [new.public.id, "already"],
         [old.public.id, "restored,"],
     ]
     assert stored(controlplane) == {key.public.id: key for key in (new, old)}

@@ -123,7 +123,7 @@ def test_conflicts_can_be_forced(account: Account) -> None:
 def test_a_deletion_names_the_tool_that_may_create_it_again(account: Account) -> None:
     by("argocd-controller", APPLY)(account, account.manifest("TOKEN", b"one"))
     said = set_value(account, "delete", "TOKEN", "--yes", value=b"")
-    assert said == ("devbox-secrets: Argo CD manages token and may create it again; remove it in Git as well\n")
+    assert said == "devbox-secrets: Argo CD manages token and may create it again; remove it in Git, too\n"
     assert stored(account) == {}
 
 

@@ -85,15 +85,15 @@ def read_value(name: str, from_file: Path | None, *, keep_newline: bool, allow_e
     if from_file is None and sys.stdin is None:
         raise InvalidValue(f"standard input is closed; pass the value of {name} there or with --from-file")
     if from_file is None and sys.stdin.isatty():
-        source, raw = "the prompt", _ask(name, allow_empty=allow_empty)
+        raw = _ask(name, allow_empty=allow_empty)
     else:
         source, raw = _read(from_file)
         refuse_utf16(raw, source)
         raw = raw if keep_newline else _without_newline(without_bom(raw, source, hint=_KEEP_HINT))
     # If a command in a pipe fails, this command only sees empty input.
     if not (allow_empty or raw.removeprefix(BOM).strip()):
-        what = "contains only whitespace" if raw else "is empty"
-        raise InvalidValue(f"the value of {name} is empty: {source} {what}; pass --allow-empty if this is intended")
+        what = "only whitespace" if raw else "empty"
+        raise InvalidValue(f"the value of {name} is {what}; pass --allow-empty if this is intended")
     return SecretBytes(raw)
 
 
