@@ -1,1 +1,1 @@
-"""What `check` looks at."""
+"""The checks of `devbox-secrets check`."""
