@@ -64,9 +64,7 @@ def test_what_is_sealed_and_applied_is_in_the_account_secret(account: Account) -
 
 
 @pytest.mark.parametrize("command", [("set",), ("seal", "--apply")])
-def test_applying_again_tells_what_changed_and_keeps_what_is_not_given(
-    account: Account, command: tuple[str, ...]
-) -> None:
+def test_applying_again_shows_the_changes_and_keeps_other_fields(account: Account, command: tuple[str, ...]) -> None:
     again = (*command, "TOKEN")
     done(account, *again, "--description", "for CI", "--rotate-after", "90d", value=b"one")
     told = done(account, *again, "--rotate-after", "30d", value=b"two").splitlines()
@@ -83,7 +81,7 @@ def test_applying_again_tells_what_changed_and_keeps_what_is_not_given(
     assert "description" not in stored(account, "token")["spec"]
 
 
-def test_a_dry_run_tells_what_would_change_and_changes_nothing(account: Account) -> None:
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(account: Account) -> None:
     told = done(account, "set", "TOKEN", "--dry-run", value=b"one")
     assert told == f"accountsecret.devbox-secrets.dev/token would be created in {account.name}: TOKEN\n"
     assert done(account, "list", "-o", "name") == ""
@@ -107,7 +105,7 @@ def test_with_a_format_the_applied_manifest_is_printed(account: Account) -> None
     assert body["spec"]["sealed"] == stored(account, "token")["spec"]["sealed"]
 
 
-def test_the_caller_s_own_rights_decide(account: Account) -> None:
+def test_the_caller_s_own_permissions_apply(account: Account) -> None:
     viewer, editor = as_member(account, "view"), as_member(account, "edit")
     arguments = ("seal", "TOKEN", "--apply", "-n", account.name)
     result = command(viewer, *arguments, value=b"one")
@@ -116,7 +114,7 @@ def test_the_caller_s_own_rights_decide(account: Account) -> None:
     assert command(editor, *arguments, value=b"one").returncode == 0
 
 
-def test_before_a_value_is_asked_for_it_is_told_that_the_cluster_is_not_one_of_ours() -> None:
+def test_a_cluster_without_an_installation_is_reported_before_the_prompt() -> None:
     with ControlPlane.start() as other:
         result = command(other.kubeconfig, "seal", "TOKEN", "--apply", "-n", "default")
     assert (result.returncode, result.stdout) == (1, "")
@@ -152,7 +150,7 @@ def test_list_shows_the_account_s_variables_and_whether_devboxes_get_them(accoun
     assert [line for line in lines[2] if line] == ["PATH", "no: ReservedName", "my-path"]
 
 
-def test_an_account_without_secrets_is_told_how_to_have_one(account: Account) -> None:
+def test_an_account_without_secrets_gets_a_hint(account: Account) -> None:
     assert done(account, "list") == (
         f"The account {account.name} has no secrets. Create one: devbox-secrets set NAME -n {account.name}\n"
     )
@@ -160,7 +158,7 @@ def test_an_account_without_secrets_is_told_how_to_have_one(account: Account) ->
 
 
 @pytest.mark.parametrize("name", ["GITHUB_TOKEN", "github-token"])
-def test_get_shows_one_by_its_variable_or_its_own_name(account: Account, name: str) -> None:
+def test_get_finds_a_secret_by_its_variable_or_name(account: Account, name: str) -> None:
     done(account, "seal", "GITHUB_TOKEN", "--apply", "--description=for CI", value=b"one")
     account.is_ready("github-token")
     shown = json.loads(done(account, "get", name, "-o", "json"))
@@ -174,7 +172,7 @@ def test_get_shows_one_by_its_variable_or_its_own_name(account: Account, name: s
 
 @pytest.mark.parametrize("words", [("get",), ("update",), ("delete", "--yes")], ids=lambda words: words[0])
 @pytest.mark.parametrize("name", ["NOTHING", "nothing", "no thing", "../x"])
-def test_a_secret_that_is_not_there_is_told_with_the_way_to_see_those_that_are(
+def test_a_missing_secret_is_reported_with_the_command_that_lists_secrets(
     account: Account, words: tuple[str, ...], name: str
 ) -> None:
     assert refused(account, *words, name, value=b"one") == (
@@ -182,7 +180,7 @@ def test_a_secret_that_is_not_there_is_told_with_the_way_to_see_those_that_are(
     )
 
 
-def test_of_two_with_the_same_variable_one_is_named_by_its_own_name(account: Account) -> None:
+def test_with_two_secrets_for_a_variable_the_object_s_name_is_needed(account: Account) -> None:
     account.put("TOKEN", b"one", name="older")
     account.put("TOKEN", b"two", name="younger")
     assert refused(account, "delete", "TOKEN", "--yes") == (
@@ -213,7 +211,7 @@ def test_update_of_what_was_updated_before_needs_no_force(account: Account) -> N
     assert stored(account, "token")["spec"]["description"] == "for CI"
 
 
-def test_delete_takes_the_variable_away(account: Account) -> None:
+def test_delete_removes_the_variable(account: Account) -> None:
     account.put("ONE", b"1")
     account.put("TWO", b"2")
     told = done(account, "delete", "TWO", "--yes")
@@ -221,7 +219,7 @@ def test_delete_takes_the_variable_away(account: Account) -> None:
     account.holds({"ONE": b"1"})
 
 
-def test_nothing_is_deleted_where_nobody_can_be_asked(account: Account) -> None:
+def test_nothing_is_deleted_without_a_terminal(account: Account) -> None:
     account.put("TOKEN", b"one")
     sentence = refused(account, "delete", "TOKEN")
     assert sentence == "stdin is not a terminal; pass --yes to delete TOKEN"
@@ -262,7 +260,7 @@ def test_a_shell_can_complete_the_account_s_variables(account: Account, word: st
     assert subprocess.run([COMMAND], capture_output=True, env=nowhere, text=True, check=False).stdout.strip() == ""
 
 
-def test_who_is_not_logged_in_is_told_so(account: Account, tmp_path: Path) -> None:
+def test_an_expired_login_is_reported(account: Account, tmp_path: Path) -> None:
     config = json.loads(account.controlplane.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": "nobody-s"}
     (tmp_path / "kubeconfig").write_text(json.dumps(config))

@@ -62,7 +62,7 @@ def person(account: Account, role: str) -> Path:
     return it.user_kubeconfig(user)
 
 
-def test_an_admin_of_the_namespace_makes_a_key_that_works(account: Account, rest: Gateway) -> None:
+def test_an_admin_of_the_namespace_creates_a_working_key(account: Account, rest: Gateway) -> None:
     done = run(account, "create", "ci", kubeconfig=person(account, "admin"))
     key = key_of(done)
     assert done.stderr.splitlines()[:2] == [
@@ -74,7 +74,7 @@ def test_an_admin_of_the_namespace_makes_a_key_that_works(account: Account, rest
         create(api, "TOKEN")
 
 
-def test_again_it_makes_nothing_but_a_key(account: Account) -> None:
+def test_later_runs_only_create_a_key(account: Account) -> None:
     key_of(run(account, "create", "ci"))
     before = get(account.controlplane, "serviceaccounts,rolebindings", "-n", account.name)["items"]
     for arguments in (("create", "ci"), ("create", "ci", "--role", "edit")):
@@ -85,7 +85,7 @@ def test_again_it_makes_nothing_but_a_key(account: Account) -> None:
     assert get(account.controlplane, "serviceaccounts,rolebindings", "-n", account.name)["items"] == before
 
 
-def test_what_kubectl_created_and_bound_stays_as_it_is(account: Account, rest: Gateway) -> None:
+def test_objects_that_kubectl_created_are_not_changed(account: Account, rest: Gateway) -> None:
     with rest.client(key_of(run(account, "create", "editor"))) as api:
         create(api, "TOKEN")
     names = {
@@ -100,7 +100,7 @@ def test_a_key_with_the_role_view_only_reads(account: Account, rest: Gateway) ->
         error_message(api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"}), 403, "Forbidden")
 
 
-def test_a_key_that_may_write_is_never_given_as_one_that_only_reads(account: Account) -> None:
+def test_an_edit_key_is_never_issued_as_a_view_key(account: Account) -> None:
     key_of(run(account, "create", "ci"))
     assert sentence(run(account, "create", "ci", "--role", "view")) == (
         f"ci in {account.name} can edit secrets because of the RoleBinding ci-devbox-secrets-edit; use another"
@@ -112,13 +112,13 @@ DURATIONS = [("10m", timedelta(minutes=10)), ("2h", timedelta(hours=2)), (None, 
 
 
 @pytest.mark.parametrize(("asked", "given"), DURATIONS)
-def test_a_key_ends_when_it_was_asked_to(account: Account, asked: str | None, given: timedelta) -> None:
+def test_a_key_expires_after_the_requested_duration(account: Account, asked: str | None, given: timedelta) -> None:
     found = claims(key_of(run(account, "create", "editor", *(["--duration", asked] if asked else []))))
     assert found["exp"] - found["iat"] == given.total_seconds()
     assert found["sub"] == f"system:serviceaccount:{account.name}:editor"
 
 
-def test_for_programs_it_comes_with_what_else_they_need(account: Account) -> None:
+def test_structured_output_has_additional_fields(account: Account) -> None:
     done = run(account, "create", "editor", "-o", "json")
     found = json.loads(done.stdout)
     assert {name: found[name] for name in ("account", "serviceAccount", "baseUrl")} == {
@@ -173,7 +173,7 @@ def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> No
 # --- What goes wrong
 
 
-def test_who_may_not_make_tokens_is_told_who_may(account: Account) -> None:
+def test_without_permission_to_create_tokens_the_message_says_who_has_it(account: Account) -> None:
     told = sentence(run(account, "create", "editor", kubeconfig=person(account, "view")))
     assert told == (
         f"you don't have permission to create ServiceAccount tokens in {account.name}; ask someone with the"
@@ -182,13 +182,13 @@ def test_who_may_not_make_tokens_is_told_who_may(account: Account) -> None:
     key_of(run(account, "create", "editor", kubeconfig=person(account, "edit")))
 
 
-def test_who_may_not_give_roles_leaves_nothing_behind(account: Account) -> None:
+def test_without_permission_to_bind_roles_nothing_is_created(account: Account) -> None:
     told = sentence(run(account, "create", "ci", kubeconfig=person(account, "edit")))
     assert told.startswith(f"you don't have permission to read or create RoleBindings in {account.name}; ask an admin")
     assert account.controlplane.kubectl("get", "serviceaccount", "ci", "-n", account.name, check=False).returncode
 
 
-def test_a_cluster_without_the_role_is_told_so_to_everyone(tmp_path: Path) -> None:
+def test_a_missing_cluster_role_is_reported_to_all_users(tmp_path: Path) -> None:
     with ControlPlane.start() as it:
         it.kubectl("create", "rolebinding", "admin", "--clusterrole=admin", "--user=jane", "-n", "default")
         for kubeconfig in (it.kubeconfig, it.user_kubeconfig("jane")):
@@ -201,12 +201,12 @@ def test_a_cluster_without_the_role_is_told_so_to_everyone(tmp_path: Path) -> No
         ]
 
 
-def test_a_namespace_that_isn_t_there_is_told_so(account: Account) -> None:
+def test_a_missing_namespace_is_reported(account: Account) -> None:
     done = command(account.controlplane.kubeconfig, "apikey", "create", "ci", "-n", "nowhere")
     assert sentence(done) == "there is no namespace nowhere"
 
 
-def test_a_binding_of_the_same_name_that_is_someone_else_s_is_left_alone(account: Account) -> None:
+def test_a_foreign_binding_with_the_same_name_is_not_changed(account: Account) -> None:
     binding = ("create", "rolebinding", "ci-devbox-secrets-edit", "--clusterrole=view", "--user=jane")
     account.controlplane.kubectl(*binding, "-n", account.name)
     assert sentence(run(account, "create", "ci")) == (
@@ -214,7 +214,7 @@ def test_a_binding_of_the_same_name_that_is_someone_else_s_is_left_alone(account
     )
 
 
-def test_a_shorter_key_than_was_asked_for_is_told(account: Account) -> None:
+def test_a_key_with_a_shorter_lifetime_than_requested_is_reported(account: Account) -> None:
     with ControlPlane.start(apiserver_args=["--service-account-max-token-expiration=2h"]) as it:
         it.kubectl("create", "serviceaccount", "ci", "-n", "default")
         it.kubectl("create", "rolebinding", "edit", "--clusterrole=edit", "--user=jane", "-n", "default")
@@ -224,7 +224,7 @@ def test_a_shorter_key_than_was_asked_for_is_told(account: Account) -> None:
     assert done.stderr.endswith("Z (the API server's maximum)\n")
 
 
-def test_a_member_namespace_is_told_to_be_no_home(account: Account) -> None:
+def test_a_member_namespace_is_reported(account: Account) -> None:
     member = account.member(**{ACCOUNT: account.name})
     done = run(member, "create", "ci")
     key_of(done)
@@ -246,7 +246,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_it_declines_with_a_sentence_for(what: str, account: Account) -> None:
+def test_rejects(what: str, account: Account) -> None:
     arguments, code, told = WRONG[what]
     done = run(account, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
@@ -257,7 +257,7 @@ def test_it_declines_with_a_sentence_for(what: str, account: Account) -> None:
 # --- Which there are, and the end of a key
 
 
-def test_who_has_keys_is_listed_with_their_roles(account: Account) -> None:
+def test_service_accounts_are_listed_with_their_roles(account: Account) -> None:
     assert run(account, "list").stdout.startswith(f"The account {account.name} has no API keys. Create one: ")
     key_of(run(account, "create", "ci"))
     key_of(run(account, "create", "watcher", "--role", "view"))
@@ -267,7 +267,7 @@ def test_who_has_keys_is_listed_with_their_roles(account: Account) -> None:
     assert [(each["serviceAccount"], each["role"]) for each in unseen] == [("ci", None), ("watcher", None)]
 
 
-def test_revoked_keys_are_nobody_s_and_what_was_made_is_gone(account: Account, rest: Gateway) -> None:
+def test_revoked_keys_are_invalid_and_the_created_objects_are_deleted(account: Account, rest: Gateway) -> None:
     key = key_of(run(account, "create", "ci"))
     with rest.client(key) as api:
         until("it may read", lambda: api.get("/v1/secrets").is_success)
@@ -286,12 +286,12 @@ def test_revoked_keys_are_nobody_s_and_what_was_made_is_gone(account: Account, r
     assert "has no ServiceAccount ci" in sentence(run(account, "revoke", "ci", "--yes"))
 
 
-def test_what_someone_else_made_is_not_deleted(account: Account) -> None:
+def test_objects_of_others_are_not_deleted(account: Account) -> None:
     assert "wasn't created by apikey create" in sentence(run(account, "revoke", "editor", "--yes"))
     assert token(account.controlplane, account.name)
 
 
-def test_nothing_is_revoked_where_nobody_says_yes(account: Account) -> None:
+def test_nothing_is_revoked_without_confirmation(account: Account) -> None:
     key_of(run(account, "create", "ci"))
     told = sentence(run(account, "revoke", "ci"))
     assert told == "stdin is not a terminal; pass --yes to revoke the keys of ci"

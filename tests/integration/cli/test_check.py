@@ -68,7 +68,7 @@ def namespace(cluster: ControlPlane, name: str, **labels: str) -> None:
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name)
 
 
-def test_all_is_well_but_encryption_which_can_not_be_told(cluster: ControlPlane, running: Operator) -> None:
+def test_a_healthy_installation_only_has_a_warning_about_encryption(cluster: ControlPlane, running: Operator) -> None:
     found = check(cluster, code=0)
     assert levels(found, "ok") == WELL
     assert levels(found, "warning") == {"encryption"}
@@ -78,7 +78,7 @@ def test_all_is_well_but_encryption_which_can_not_be_told(cluster: ControlPlane,
     assert found["key readers"][1] == "only the operator and cluster administrators"
 
 
-def test_strictly_a_warning_counts(cluster: ControlPlane, running: Operator) -> None:
+def test_with_strict_a_warning_fails(cluster: ControlPlane, running: Operator) -> None:
     assert check(cluster, "--strict", code=3) == check(cluster, code=0)
 
 
@@ -98,7 +98,7 @@ def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
         (("validatingadmissionpolicy", "devbox-secrets-homes"), "homes"),
     ],
 )
-def test_a_policy_that_is_not_there_or_not_bound_is_an_error(
+def test_a_policy_that_does_not_exist_or_is_not_bound_is_an_error(
     cluster: ControlPlane, running: Operator, what: tuple[str, ...], line: str
 ) -> None:
     with changed(cluster, *what):
@@ -107,9 +107,7 @@ def test_a_policy_that_is_not_there_or_not_bound_is_an_error(
     assert "reinstall the chart" in found[line][1]
 
 
-def test_an_operator_that_is_not_there_is_an_error_with_the_place_looked_at(
-    cluster: ControlPlane, running: Operator
-) -> None:
+def test_a_missing_operator_is_an_error_that_names_the_namespace(cluster: ControlPlane, running: Operator) -> None:
     found = check(cluster, "--operator-namespace=elsewhere", code=3)
     assert levels(found, "error") == {"operator", "lease", "sealing key"}
     assert found["operator"][1] == (
@@ -117,7 +115,7 @@ def test_an_operator_that_is_not_there_is_an_error_with_the_place_looked_at(
     )
 
 
-def test_replicas_that_are_not_ready_and_other_versions_are_told(cluster: ControlPlane, running: Operator) -> None:
+def test_replicas_that_are_not_ready_and_other_versions_are_reported(cluster: ControlPlane, running: Operator) -> None:
     at = ("deployment/devbox-secrets", "-n", NAMESPACE)
     cluster.kubectl("scale", *at, "--replicas=3")
     cluster.kubectl("label", *at, "app.kubernetes.io/version=0.0.9", "--overwrite")
@@ -169,7 +167,7 @@ def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
         ),
     ],
 )
-def test_who_else_may_read_the_keys_is_told(
+def test_other_readers_of_the_keys_are_reported(
     cluster: ControlPlane, running: Operator, binding: tuple[str, ...], told: str
 ) -> None:
     role = ("create", "clusterrole", "view-secrets", "--verb=list", "--resource=secrets")
@@ -181,7 +179,7 @@ def test_who_else_may_read_the_keys_is_told(
     assert told in found[1]
 
 
-def test_clashes_and_what_is_not_synced_are_told(cluster: ControlPlane, running: Operator) -> None:
+def test_conflicts_and_secrets_that_are_not_synced_are_reported(cluster: ControlPlane, running: Operator) -> None:
     namespace(cluster, "clash")
     account = Account.of(cluster, "clash")
     cluster.kubectl("create", "secret", "generic", "devbox-account-secrets", "-n", "clash")
@@ -196,7 +194,7 @@ def test_clashes_and_what_is_not_synced_are_told(cluster: ControlPlane, running:
     account.delete("token")
 
 
-def test_what_the_operator_has_not_looked_at_yet_is_nobody_s_mistake(cluster: ControlPlane, running: Operator) -> None:
+def test_a_pending_secret_is_not_a_tenant_s_mistake(cluster: ControlPlane, running: Operator) -> None:
     namespace(cluster, "early")
     account = Account.of(cluster, "early")
     os.kill(running.component.pid, signal.SIGSTOP)
@@ -209,7 +207,7 @@ def test_what_the_operator_has_not_looked_at_yet_is_nobody_s_mistake(cluster: Co
     account.delete("token")
 
 
-def test_an_account_that_is_no_home_is_told(cluster: ControlPlane, running: Operator) -> None:
+def test_an_account_without_a_home_is_reported(cluster: ControlPlane, running: Operator) -> None:
     namespace(cluster, "lost", **{ACCOUNT: "nowhere"})
     assert check(cluster, code=0)["namespaces"][1].startswith(
         "the label names an account that doesn't exist: lost → nowhere;"
@@ -217,7 +215,9 @@ def test_an_account_that_is_no_home_is_told(cluster: ControlPlane, running: Oper
     cluster.kubectl("label", "namespace", "lost", f"{ACCOUNT}-")
 
 
-def test_devboxes_without_secrets_and_those_that_opted_out_are_told(cluster: ControlPlane, running: Operator) -> None:
+def test_devboxes_without_secrets_and_those_that_opted_out_are_reported(
+    cluster: ControlPlane, running: Operator
+) -> None:
     def box(name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> None:
         body: Json = pod({"containers": [container("a")]}, labels, annotations)
         body["metadata"]["name"] = name
@@ -235,7 +235,7 @@ def test_devboxes_without_secrets_and_those_that_opted_out_are_told(cluster: Con
     ]
 
 
-def test_what_may_not_be_read_is_a_warning_that_names_the_right(cluster: ControlPlane, running: Operator) -> None:
+def test_a_missing_permission_is_a_warning_that_names_it(cluster: ControlPlane, running: Operator) -> None:
     found = check(cluster, code=0, kubeconfig=cluster.user_kubeconfig("nobody"))
     assert levels(found, "ok") == {"API server", "AccountSecrets", "sealing key"}
     assert levels(found, "error") == set()
@@ -253,7 +253,7 @@ def test_the_webhook_is_injection_too(fallback: Fallback) -> None:
     assert found["webhook"] == ["error", f"0 of 2 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
 
 
-def test_a_cluster_without_us_has_nothing_that_is_well(tmp_path: Path) -> None:
+def test_without_an_installation_every_check_fails(tmp_path: Path) -> None:
     with ControlPlane.start() as empty:
         found = check(empty, code=3)
     assert levels(found, "error") == {

@@ -91,7 +91,7 @@ def table(what: str, *names: str) -> list[list[str]]:
     ]
 
 
-def test_every_line_is_applied_or_refused_with_the_reason(desk: Desk) -> None:
+def test_every_line_is_applied_or_rejected_with_the_reason(desk: Desk) -> None:
     assert desk.lines("--apply") == [
         *table("created", "github-token", "db", "twice"),
         [f"Account {desk.account.name}: 3 created, 3 rejected."],
@@ -99,7 +99,7 @@ def test_every_line_is_applied_or_refused_with_the_reason(desk: Desk) -> None:
     desk.account.holds(VALUES)
 
 
-def test_without_a_word_nothing_is_written_and_it_is_told_what_would_be(desk: Desk) -> None:
+def test_without_options_the_import_is_a_dry_run(desk: Desk) -> None:
     assert desk.lines() == [
         *table("create", "github-token", "db", "twice"),
         [f"Account {desk.account.name}: 3 to create, 3 rejected."],
@@ -108,7 +108,7 @@ def test_without_a_word_nothing_is_written_and_it_is_told_what_would_be(desk: De
     assert desk.nothing_is_stored()
 
 
-def test_what_is_there_is_changed_under_its_name_and_keeps_the_rest(desk: Desk) -> None:
+def test_an_existing_object_is_changed_and_keeps_other_fields(desk: Desk) -> None:
     body = desk.account.manifest("DB", b"before", "my-db")
     body["spec"]["description"] = "the database"
     desk.account.apply(body)
@@ -117,7 +117,7 @@ def test_what_is_there_is_changed_under_its_name_and_keeps_the_rest(desk: Desk) 
     assert desk.stored("my-db")["spec"]["description"] == "the database"
 
 
-def test_what_the_api_server_refuses_is_told_line_by_line_also_beforehand(desk: Desk) -> None:
+def test_rejections_by_the_api_server_are_listed_by_line_even_in_a_dry_run(desk: Desk) -> None:
     path = f"{account_secrets_path(desk.account.name, 'my-db')}?fieldManager=argocd-controller"
     desk.account.controlplane.request("PATCH", path, desk.account.manifest("DB", b"before", "my-db"), APPLY)
     desk.account.put("TWICE", b"x", "one")
@@ -130,7 +130,7 @@ def test_what_the_api_server_refuses_is_told_line_by_line_also_beforehand(desk: 
     assert desk.stored("github-token")
 
 
-def test_who_may_not_write_is_told_at_each_line(desk: Desk) -> None:
+def test_without_permission_to_write_every_line_is_rejected(desk: Desk) -> None:
     role = ("create", "rolebinding", "reader", "--clusterrole=devbox-secrets-view", "--user=reader")
     desk.account.controlplane.kubectl(*role, f"--namespace={desk.account.name}")
     text = desk.run(kubeconfig=desk.account.controlplane.user_kubeconfig("reader"))
@@ -198,7 +198,7 @@ def test_manifests_of_seal_can_be_appended_to_one_file(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["seal", "A", "--apply"], ["update", "A"]])
-def test_an_empty_value_is_not_stored_unless_it_is_meant(desk: Desk, arguments: list[str]) -> None:
+def test_an_empty_value_is_not_stored_without_the_option(desk: Desk, arguments: list[str]) -> None:
     desk.account.put("A", b"before", "a")
     before = desk.stored("a")["spec"]
     kubeconfig, call = desk.account.controlplane.kubeconfig, [*arguments, "-n", desk.account.name]
@@ -239,7 +239,7 @@ def test_standard_input_is_a_file_too(desk: Desk) -> None:
         (["binary"], 1, "binary: not UTF-8 text: byte 3 is invalid"),
     ],
 )
-def test_a_wrong_call_is_told(desk: Desk, arguments: list[str], code: int, sentence: str) -> None:
+def test_an_invalid_call_is_reported(desk: Desk, arguments: list[str], code: int, sentence: str) -> None:
     (desk.folder / "binary").write_bytes(b"A=\xff")
     done = command(desk.account.controlplane.kubeconfig, "import", *arguments, cwd=desk.folder)
     assert (done.returncode, done.stdout) == (code, "")

@@ -118,7 +118,7 @@ def _second(time: datetime) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def test_who_may_read_no_secret_sees_the_public_keys_and_what_is_missing(
+def test_without_permission_to_read_the_secret_the_public_keys_are_listed(
     controlplane: ControlPlane, running: Operator
 ) -> None:
     new, old = made(days=1), made(days=2)
@@ -136,7 +136,7 @@ def test_who_may_read_no_secret_sees_the_public_keys_and_what_is_missing(
 # --- rotate
 
 
-def test_who_may_patch_the_secret_can_rotate(controlplane: ControlPlane, running: Operator) -> None:
+def test_permission_to_patch_the_secret_is_enough_to_rotate(controlplane: ControlPlane, running: Operator) -> None:
     old = made(days=1)
     store_and_publish(controlplane, old)
     done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "rotator", "patch"))
@@ -146,20 +146,20 @@ def test_who_may_patch_the_secret_can_rotate(controlplane: ControlPlane, running
     assert stored(controlplane).keys() == {old.public.id, new}
 
 
-def test_who_may_not_is_told_what_it_takes(controlplane: ControlPlane) -> None:
+def test_missing_permissions_for_keys_are_reported(controlplane: ControlPlane) -> None:
     done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "someone"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "you need permission to patch the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
 
 
-def test_where_nothing_is_installed_another_namespace_is_asked_for(controlplane: ControlPlane) -> None:
+def test_without_an_installation_the_message_names_the_namespace_option(controlplane: ControlPlane) -> None:
     for command in (["rotate"], ["list"], ["backup", "-"], ["prune", "--yes"]):
         done = keys(controlplane, *command, "--operator-namespace=elsewhere")
         assert (done.returncode, done.stdout) == (1, "")
         assert "if devbox-secrets isn't installed in elsewhere, pass --operator-namespace" in done.stderr
 
 
-def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: ControlPlane, running: Operator) -> None:
+def test_waiting_for_a_rotation_has_a_timeout(controlplane: ControlPlane, running: Operator) -> None:
     old = made(days=1)
     store_and_publish(controlplane, old)
     running.component.stop()
@@ -178,7 +178,7 @@ def test_a_rotation_that_nobody_does_is_not_waited_for_for_ever(controlplane: Co
 # --- backup and restore
 
 
-def test_a_backup_is_for_its_owner_alone_and_never_overwrites(
+def test_a_backup_is_only_readable_by_its_owner_and_never_overwrites_a_file(
     controlplane: ControlPlane, passphrase: str, tmp_path: Path
 ) -> None:
     store(controlplane, made(days=1), made(days=2))
@@ -196,7 +196,7 @@ def test_a_backup_is_for_its_owner_alone_and_never_overwrites(
     assert json.loads(to_stdout.stdout)["header"]["keys"] == json.loads(before)["header"]["keys"]
 
 
-def test_a_backup_needs_a_passphrase_and_a_good_one(controlplane: ControlPlane, tmp_path: Path) -> None:
+def test_a_backup_needs_a_long_enough_passphrase(controlplane: ControlPlane, tmp_path: Path) -> None:
     store(controlplane, made(days=1))
     path = tmp_path / "backup"
     done = keys(controlplane, "backup", str(path))
@@ -210,7 +210,7 @@ def test_a_backup_needs_a_passphrase_and_a_good_one(controlplane: ControlPlane, 
     assert not path.exists()
 
 
-def test_where_there_is_no_key_there_is_nothing_to_back_up(controlplane: ControlPlane, passphrase: str) -> None:
+def test_a_backup_needs_a_key(controlplane: ControlPlane, passphrase: str) -> None:
     with ControlPlane.start() as other:
         install(other)
         done = keys(other, "backup", "-", passphrase)
@@ -237,7 +237,7 @@ def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane
     assert (code, said.decode()) == (0, f"{only.public.id} already exists, created {_second(only.created)}\n")
 
 
-def test_a_restore_adds_what_is_not_there_and_removes_nothing(
+def test_a_restore_adds_missing_keys_and_removes_nothing(
     controlplane: ControlPlane, running: Operator, account: Account, passphrase: str, tmp_path: Path
 ) -> None:
     lost, kept = made(days=3), made(days=2)
@@ -263,7 +263,7 @@ def test_a_restore_adds_what_is_not_there_and_removes_nothing(
     ]
 
 
-def test_a_damaged_key_is_mended_by_a_restore(controlplane: ControlPlane, passphrase: str, tmp_path: Path) -> None:
+def test_a_restore_replaces_a_damaged_key(controlplane: ControlPlane, passphrase: str, tmp_path: Path) -> None:
     new, old = made(days=1), made(days=2)
     store(controlplane, new, old)
     path = str(tmp_path / "backup")
@@ -277,7 +277,9 @@ def test_a_damaged_key_is_mended_by_a_restore(controlplane: ControlPlane, passph
     assert stored(controlplane) == {key.public.id: key for key in (new, old)}
 
 
-def test_a_backup_that_does_not_open_is_no_harm(controlplane: ControlPlane, passphrase: str, tmp_path: Path) -> None:
+def test_a_backup_that_cannot_be_decrypted_changes_nothing(
+    controlplane: ControlPlane, passphrase: str, tmp_path: Path
+) -> None:
     store(controlplane, made(days=1))
     path = tmp_path / "backup"
     keys(controlplane, "backup", str(path), passphrase)
@@ -317,7 +319,7 @@ def test_a_key_in_use_is_not_pruned_until_its_values_are_sealed_again(
     account.holds({"TOKEN": b"after"})
 
 
-def test_pruning_without_a_name_takes_all_that_nothing_needs(controlplane: ControlPlane, account: Account) -> None:
+def test_pruning_without_names_removes_all_unused_keys(controlplane: ControlPlane, account: Account) -> None:
     new, needed, one, two = (made(days=days) for days in (1, 2, 3, 4))
     store(controlplane, new, needed, one, two)
     put_sealed(account, needed, "TOKEN", b"x")
@@ -348,7 +350,7 @@ def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer:
     assert (old.public.id in stored(controlplane)) is (answer == "n")
 
 
-def test_the_newest_key_and_one_that_is_not_here_are_refused_together(controlplane: ControlPlane) -> None:
+def test_the_newest_key_and_an_unknown_one_are_rejected_together(controlplane: ControlPlane) -> None:
     new, old = made(days=1), made(days=2)
     store(controlplane, new, old)
     done = keys(controlplane, "prune", "--yes", old.public.id, new.public.id, "0123456789abcdef")
@@ -361,7 +363,7 @@ def test_the_newest_key_and_one_that_is_not_here_are_refused_together(controlpla
 # --- The whole life
 
 
-def test_a_cluster_that_was_lost_comes_back_from_its_backup_and_its_manifests(passphrase: str, tmp_path: Path) -> None:
+def test_a_lost_cluster_is_restored_from_its_backup_and_its_manifests(passphrase: str, tmp_path: Path) -> None:
     values = {"one": {"TOKEN": b"1", "OTHER": b"two\nlines"}, "two": {"TOKEN": b"2"}}
     said: list[str] = []
     backup = tmp_path / "backup"

@@ -219,7 +219,7 @@ async def test_the_command_refuses_what_kubectl_refuses(
     "arguments", ["list -n default", "keys prune --yes", "keys rotate --no-wait", "delete TOKEN --yes -n default"]
 )
 @pytest.mark.parametrize("option", [True, False])
-def test_whoever_is_impersonated_has_their_own_rights_alone(
+def test_an_impersonated_user_only_has_their_own_permissions(
     world: World, crds: None, tmp_path: Path, arguments: str, *, option: bool
 ) -> None:
     user = ADMIN_USER if option else {**ADMIN_USER, "as": "jane"}

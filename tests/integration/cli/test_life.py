@@ -172,7 +172,7 @@ def test_kubectl_creates_again_what_the_command_deleted(account: Account) -> Non
     account.holds({"TOKEN": b"one"})
 
 
-def test_a_status_that_is_written_meanwhile_stops_no_update(account: Account) -> None:
+def test_a_status_write_in_the_meantime_does_not_prevent_an_update(account: Account) -> None:
     # The operator writes the status at the moment in which the command reads, seals and applies.
     for number in range(3):
         body = account.manifest("TOKEN", f"{number}".encode())

@@ -80,7 +80,7 @@ def test_a_value_is_seen_nowhere_while_a_command_has_it_and_afterwards(account: 
     assert all(CANARY not in text for text in seen)
 
 
-def test_a_value_that_is_refused_is_not_shown_either(account: Account, home: Path) -> None:
+def test_a_rejected_value_is_not_shown(account: Account, home: Path) -> None:
     for arguments in (["seal", "TOKEN", "--apply"], ["update", "TOKEN"], ["import", "-", "--apply"]):
         for value in (CANARY + b"\0", CANARY + b"\xff", CANARY * 10_000):
             done = subprocess.run(

@@ -94,7 +94,7 @@ def test_devboxes_of_the_account_s_other_namespaces_count(account: Account) -> N
     assert data(account, "status", "TOKEN")["devboxes"]["current"] == 1
 
 
-def test_what_the_caller_may_not_see_is_said(account: Account) -> None:
+def test_missing_permissions_are_reported(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"1"))
     role = ("create", "rolebinding", "reader", "--clusterrole=devbox-secrets-view", "--user=reader")
     account.controlplane.kubectl(*role, f"--namespace={account.name}")
@@ -145,7 +145,7 @@ def test_an_account_without_secrets(account: Account) -> None:
     assert told(account, "status") == [[f"The account {account.name} has no secrets."]]
 
 
-def test_usage_shows_who_has_what_and_what_nobody_has(account: Account) -> None:
+def test_usage_shows_the_secrets_of_devboxes_and_unused_secrets(account: Account) -> None:
     devbox(account, "empty", OLD)
     for variable in ("ONE", "TWO", "THREE"):
         account.is_ready(account.put(variable, b"1"))
@@ -166,13 +166,13 @@ def test_usage_shows_who_has_what_and_what_nobody_has(account: Account) -> None:
     }  # fmt: skip
 
 
-def test_usage_without_devboxes_says_so(account: Account) -> None:
+def test_usage_without_devboxes(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"1"))
     assert told(account, "usage")[0] == [f"The account {account.name} has no running devboxes."]
     assert told(account, "usage")[-1] == ["Secrets that no running devbox has: TOKEN"]
 
 
-def test_a_pod_that_has_ended_is_no_running_devbox(account: Account) -> None:
+def test_a_completed_pod_is_not_a_running_devbox(account: Account) -> None:
     devbox(account, "ended", NEW)
     patch = ("patch", "pod", "ended", "--subresource=status", f"--namespace={account.name}")
     account.controlplane.kubectl(*patch, "--patch", json.dumps({"status": {"phase": "Succeeded"}}))

@@ -78,7 +78,7 @@ def create(controlplane: ControlPlane, path: str, body: Json) -> None:
 
 
 @pytest.mark.parametrize("with_account_secrets", [False, True], ids=["without account Secrets", "with account Secrets"])
-def test_a_backup_that_has_the_keys_brings_an_empty_cluster_back(
+def test_a_backup_restores_the_keys_of_an_empty_cluster(
     lost: ControlPlane, tmp_path: Path, *, with_account_secrets: bool
 ) -> None:
     with ControlPlane.start() as new, ExitStack() as running:

@@ -209,7 +209,7 @@ def test_a_running_command_shows_no_one_the_value(seal: list[str]) -> None:
     assert opened(manifest) == CANARY
 
 
-def test_closed_standard_input_is_told(seal: list[str]) -> None:
+def test_closed_standard_input_is_reported(seal: list[str]) -> None:
     closing = "import os, sys; os.close(0); os.execv(sys.argv[1], sys.argv[1:])"
     result = run(sys.executable, "-c", closing, PROGRAM, *seal, "TOKEN")
     assert (result.returncode, result.stdout) == (1, b"")
@@ -218,7 +218,7 @@ def test_closed_standard_input_is_told(seal: list[str]) -> None:
     )
 
 
-def test_closed_standard_output_is_told_before_anything_is_done() -> None:
+def test_closed_standard_output_is_reported_before_anything_is_done() -> None:
     closing = "import os, sys; os.close(1); os.execv(sys.argv[1], sys.argv[1:])"
     result = run(sys.executable, "-c", closing, PROGRAM, "apikey", "create", "ci")
     assert (result.returncode, result.stdout) == (1, b"")
@@ -229,7 +229,7 @@ def test_closed_standard_output_is_told_before_anything_is_done() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
 @pytest.mark.parametrize("is_help", [False, True])
-def test_a_full_disk_is_told(seal: list[str], is_help: bool) -> None:
+def test_a_full_disk_is_reported(seal: list[str], is_help: bool) -> None:
     words = ["-h"] if is_help else [*seal, "TOKEN"]
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
@@ -266,14 +266,14 @@ def test_a_value_is_typed_twice_and_never_shown(terminal: Terminal) -> None:
     assert terminal.shown.split() == b"Value of TOKEN: Repeat for confirmation:".split()
 
 
-def test_a_value_of_other_letters_can_be_typed(terminal: Terminal) -> None:
+def test_a_value_with_non_ascii_characters_can_be_typed(terminal: Terminal) -> None:
     terminal.answer(VALUE, "né 🙂\n".encode())
     terminal.answer(REPEAT, "né 🙂\n".encode())
     _, manifest = terminal.end()
     assert opened(manifest) == "né 🙂".encode()
 
 
-def test_two_values_that_differ_are_asked_for_again(terminal: Terminal) -> None:
+def test_the_prompt_is_repeated_if_two_values_differ(terminal: Terminal) -> None:
     terminal.answer(VALUE, b"canary-other\n")
     terminal.answer(REPEAT, CANARY + b"\n")
     terminal.answer(VALUE, CANARY + b"\n")

@@ -82,7 +82,7 @@ def test_help_is_that_of_the_command(words: list[str]) -> None:
     assert (result.exit_code, result.stdout) == (0, run(*words, "--help").stdout)
 
 
-def test_help_of_no_command_says_so() -> None:
+def test_help_of_an_unknown_command_is_an_error() -> None:
     result = run("help", "lst")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "No such command 'lst'. Did you mean 'list', 'set'?" in result.stderr

@@ -78,7 +78,7 @@ def test_the_other_lines_can_be_imported() -> None:
     assert "2-5    KEY        damaged   BEGIN without END" in result.stderr
 
 
-def test_a_line_that_is_understood_and_cannot_be_sealed_holds_back_no_other() -> None:
+def test_a_rejected_line_does_not_affect_other_lines() -> None:
     result = run("-o", "yaml", file="a.b=canary\nPATH=canary\nE=\nR=${X}\nA=canary\n")
     assert result.exit_code == 3
     assert opened(result.stdout) == {"A": "canary"}
@@ -107,7 +107,7 @@ def test_manifests_are_printed_as_documents_or_a_list() -> None:
 
 
 @pytest.mark.parametrize("source", [".env", "-"])
-def test_a_byte_order_mark_is_left_out_with_a_note(source: str) -> None:
+def test_a_byte_order_mark_is_removed_with_a_message(source: str) -> None:
     raw = "A=1\r\nB=2\r\n".encode("utf-8-sig")
     result = run(source, "-o", "yaml", file=raw, given=raw)
     assert opened(result.stdout) == {"A": "1", "B": "2"}
@@ -146,7 +146,7 @@ def test_a_manifest_that_exists_is_kept() -> None:
     assert opened(Path("out/c.yaml").read_text()) == {"C": "3"}
 
 
-def test_of_a_manifest_that_is_overwritten_only_the_sealed_value_changes() -> None:
+def test_overwriting_a_manifest_only_changes_the_sealed_value() -> None:
     run("--output-dir", "out", file="A=1\nB=2\n")
     mine = Path("out/mine.yml")
     Path("out/a.yaml").rename(mine)
@@ -213,7 +213,7 @@ def test_a_dry_run_writes_nothing() -> None:
         (["."], ".: Is a directory"),
     ],
 )
-def test_a_wrong_call_is_told(options: list[str], sentence: str) -> None:
+def test_an_invalid_call_is_reported(options: list[str], sentence: str) -> None:
     result = run(*options, file="A=1\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"devbox-secrets: {sentence}\n"

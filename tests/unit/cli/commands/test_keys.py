@@ -40,7 +40,7 @@ def test_help_needs_nothing_that_takes_long_to_import() -> None:
         assert command in result.stdout
 
 
-def test_a_wrong_passphrase_is_told_before_any_cluster_is_asked(backup: Path) -> None:
+def test_a_wrong_passphrase_is_reported_before_the_cluster_is_contacted(backup: Path) -> None:
     terminal = Terminal([PROGRAM, "keys", "restore", str(backup)])
     terminal.answer(b"Backup passphrase", b"canary horse battery stable\n")
     code, stdout = terminal.end()
@@ -51,7 +51,7 @@ def test_a_wrong_passphrase_is_told_before_any_cluster_is_asked(backup: Path) ->
     assert b"Traceback" not in terminal.shown
 
 
-def test_without_a_terminal_the_option_is_named(backup: Path) -> None:
+def test_without_a_terminal_the_message_names_the_option(backup: Path) -> None:
     for command in (["restore", str(backup)], ["restore", "-"]):
         result = run(PROGRAM, "keys", *command, given=backup.read_bytes())
         assert (result.returncode, result.stdout) == (1, b"")
@@ -69,7 +69,7 @@ def test_a_passphrase_is_the_first_line_of_its_file(tmp_path: Path, content: byt
     assert read_passphrase(path, new=True) == passphrase_from("canary horse")
 
 
-def test_a_passphrase_file_that_is_no_text_is_refused_without_a_word_of_it(tmp_path: Path) -> None:
+def test_a_binary_passphrase_file_is_rejected_without_quoting_it(tmp_path: Path) -> None:
     path = tmp_path / "passphrase"
     path.write_bytes(b"canary\xff horse\n")
     with pytest.raises(InvalidPassphrase) as caught:
@@ -78,7 +78,7 @@ def test_a_passphrase_file_that_is_no_text_is_refused_without_a_word_of_it(tmp_p
     assert caught.value.__suppress_context__
 
 
-def test_a_new_file_is_its_owner_s_alone_whatever_the_umask_says(tmp_path: Path) -> None:
+def test_a_new_file_is_only_readable_by_its_owner_with_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         write_new(tmp_path / "file", "text")
@@ -88,7 +88,7 @@ def test_a_new_file_is_its_owner_s_alone_whatever_the_umask_says(tmp_path: Path)
     assert (tmp_path / "file").read_text() == "text"
 
 
-def test_what_is_there_is_not_overwritten_nor_followed(tmp_path: Path) -> None:
+def test_existing_files_and_links_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("elsewhere")
     (tmp_path / "file").write_text("before")
     for name in ("link", "file", "."):
@@ -98,7 +98,7 @@ def test_what_is_there_is_not_overwritten_nor_followed(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "before"
 
 
-def test_of_a_file_that_could_not_be_written_nothing_is_left(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:

@@ -61,7 +61,7 @@ def lines(*words: str) -> list[list[str]]:
     return [line.split() for line in result.stdout.splitlines()]
 
 
-def test_a_list_is_by_variable() -> None:
+def test_a_list_is_sorted_by_variable() -> None:
     assert lines("list", "-n", "team") == [
         ["VARIABLE", "READY", "CHANGED", "NAME", "DESCRIPTION"],
         ["DB", "yes", "odd"],
@@ -95,7 +95,7 @@ def test_names_are_those_of_kubectl() -> None:
     assert lines("list", "-n", "empty", "-o", "name") == []
 
 
-def test_without_a_secret_the_next_step_is_told() -> None:
+def test_without_secrets_the_next_step_is_shown() -> None:
     assert " ".join(lines("list", "-n", "empty")[0]) == (
         "The account empty has no secrets. Create one: devbox-secrets set NAME -n empty"
     )

@@ -40,7 +40,7 @@ TEXT = (
 
 
 @pytest.mark.parametrize("method", ["read_bytes", "replace"])
-def test_a_file_that_can_not_be_read_or_written_holds_back_no_other(
+def test_a_file_that_cannot_be_read_or_written_does_not_affect_others(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.yaml", "b.yaml"):
@@ -68,7 +68,7 @@ def reseal(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_a_folder_that_can_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("a", "b", ".git"):
         Path(folder).mkdir()
         Path(folder, "token.yaml").write_text(TEXT)
@@ -86,7 +86,7 @@ def test_a_folder_that_can_not_be_read_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert "Permission denied" in told
 
 
-def test_what_someone_wrote_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_in_the_meantime_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("token.yaml").write_text(TEXT)
     original = Keyring.open
 
@@ -102,7 +102,7 @@ def test_what_someone_wrote_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -
     assert [path.read_text() for path in Path().iterdir()] == ["another\n"]
 
 
-def test_the_difference_tells_of_a_last_line_without_its_newline() -> None:
+def test_the_diff_shows_a_missing_newline_at_the_end() -> None:
     Path("token.yaml").write_text(TEXT.rstrip())
     code, told = reseal("token.yaml", "--dry-run")
     assert (code, told.count("\n\\ No newline at end of file\n")) == (0, 2)

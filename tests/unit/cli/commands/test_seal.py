@@ -129,7 +129,7 @@ def test_the_account_is_a_namespace(option: str) -> None:
         (b" ", ["--allow-empty"], b" ", ""),
     ],
 )
-def test_a_value_is_kept_but_for_the_newline_of_its_one_line(
+def test_only_the_trailing_newline_of_a_one_line_value_is_removed(
     source: str, given: bytes, options: list[str], kept: bytes, note: str
 ) -> None:
     if source == "a file":
@@ -144,7 +144,7 @@ def test_a_value_is_kept_but_for_the_newline_of_its_one_line(
 @pytest.mark.parametrize("source", ["standard input", "value"])
 @pytest.mark.parametrize("given", [b"", b"\n", b"\r\n", b"\n\n", b" \t", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("options", [[], ["--keep-newline"]])
-def test_an_empty_value_is_refused(source: str, given: bytes, options: list[str]) -> None:
+def test_an_empty_value_is_rejected(source: str, given: bytes, options: list[str]) -> None:
     if source == "value":
         Path("value").write_bytes(given)
         result = seal("TOKEN", "-n", "team", "-f", "value", *options, given=CANARY)
@@ -163,7 +163,7 @@ def test_an_empty_value_is_refused(source: str, given: bytes, options: list[str]
         (b"\xef\xbb\xbf\xef\xbb\xbfone", b"\xef\xbb\xbfone"),
     ],
 )
-def test_one_byte_order_mark_is_left_out_with_a_note(given: bytes, kept: bytes) -> None:
+def test_one_byte_order_mark_is_removed_with_a_message(given: bytes, kept: bytes) -> None:
     result = seal("TOKEN", "-n", "team", given=given)
     assert opened(result) == kept
     assert result.stderr.startswith(
@@ -172,7 +172,7 @@ def test_one_byte_order_mark_is_left_out_with_a_note(given: bytes, kept: bytes) 
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_a_value_in_utf_16_is_refused(encoding: str) -> None:
+def test_a_value_in_utf_16_is_rejected(encoding: str) -> None:
     result = seal("TOKEN", "-n", "team", given="canary\r\n".encode(encoding))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"devbox-secrets: standard input: {UTF16}\n"
@@ -231,7 +231,7 @@ def test_manifests_can_be_appended_to_one_file() -> None:
     assert [body["spec"]["name"] for body in yaml.safe_load_all(text)] == ["A", "B"]
 
 
-def test_raw_is_the_sealed_value_alone() -> None:
+def test_raw_is_only_the_sealed_value() -> None:
     result = seal("TOKEN", "--account", "team", "-o", "raw", given=CANARY)
     assert result.stdout.count("\n") == 1
     sealed = result.stdout.removesuffix("\n")
@@ -301,7 +301,7 @@ def test_any_description_survives_the_manifest(form: str, text: str) -> None:
         ),
     ],
 )
-def test_a_mistake_ends_in_one_sentence_without_the_value(args: list[str], given: bytes, sentence: str) -> None:
+def test_an_error_is_one_message_without_the_value(args: list[str], given: bytes, sentence: str) -> None:
     result = seal(*args, given=given)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -355,7 +355,7 @@ def test_a_misspelled_option_is_named_and_its_value_is_not(command: str, given: 
         (["TOKEN", "-n", "team", "-o", "xml"], "'xml' is not one of 'yaml', 'json', 'raw'"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong_and_where_help_is(args: list[str], sentence: str) -> None:
+def test_an_invalid_call_is_reported_with_the_way_to_get_help(args: list[str], sentence: str) -> None:
     result = seal(*args, given=CANARY)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -411,7 +411,7 @@ def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named()
     assert result.stderr == "devbox-secrets: no account given: no-current has no current-context; pass --account\n"
 
 
-def test_a_context_that_is_not_there_is_named() -> None:
+def test_a_context_that_does_not_exist_is_reported() -> None:
     result = seal("TOKEN", "--kubeconfig", "kubeconfig", "--context", "three", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
@@ -421,7 +421,7 @@ def test_a_context_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("content", [b"[]", b"a: [", b"\xff", b"contexts: token", b"users: [{token: token}, {}]"])
 @pytest.mark.parametrize("options", [["--public-key", "key"], ["--account", "team"]])
-def test_a_damaged_kubeconfig_is_told_without_quoting_it(content: bytes, options: list[str]) -> None:
+def test_a_damaged_kubeconfig_is_reported_without_quoting_it(content: bytes, options: list[str]) -> None:
     Path("broken").write_bytes(content)
     result = run("seal", "TOKEN", "--kubeconfig", "broken", *options, given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -429,7 +429,7 @@ def test_a_damaged_kubeconfig_is_told_without_quoting_it(content: bytes, options
     assert "token" not in result.stderr
 
 
-def test_a_cluster_that_does_not_answer_is_told_before_a_value_is_asked_for() -> None:
+def test_an_unreachable_cluster_is_reported_before_the_prompt() -> None:
     result = run("seal", "TOKEN", "--kubeconfig", "kubeconfig", given=CANARY + b"\n")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "devbox-secrets: cannot reach http://127.0.0.1:1 (context one): connection refused\n"
@@ -445,7 +445,7 @@ class _Page(BaseHTTPRequestHandler):
         pass
 
 
-def test_an_answer_that_is_a_proxy_s_page_is_told_without_quoting_it() -> None:
+def test_a_proxy_s_error_page_is_reported_without_quoting_it() -> None:
     with HTTPServer(("127.0.0.1", 0), _Page) as server:
         Thread(target=server.handle_request, daemon=True).start()
         Path("proxied").write_text(KUBECONFIG.replace("127.0.0.1:1", f"127.0.0.1:{server.server_port}"))

@@ -245,7 +245,7 @@ def test_a_sound_file_is_read_as_it_was_written(file: list[Entry]) -> None:
 
 
 @given(entries(), st.data())
-def test_with_a_quote_missing_no_value_is_another_than_it_was(file: list[Entry], data: st.DataObject) -> None:
+def test_a_missing_quote_never_changes_a_value(file: list[Entry], data: st.DataObject) -> None:
     quoted = [index for index, entry in enumerate(file) if entry.quote]
     assume(quoted)
     index = data.draw(st.sampled_from(quoted))
@@ -259,9 +259,7 @@ def test_with_a_quote_missing_no_value_is_another_than_it_was(file: list[Entry],
 
 
 @given(entries(), SEVERAL, st.integers(0, 5), st.sampled_from(["", "\n"]))
-def test_of_several_lines_without_quotes_nothing_is_taken(
-    file: list[Entry], value: str, index: int, start: str
-) -> None:
+def test_an_unquoted_multi_line_value_is_not_read(file: list[Entry], value: str, index: int, start: str) -> None:
     assume("\n" in value)
     text = f"{written(file[:index])}VALUE={start}{value}\n{written(file[index:])}"
     found = nothing_is_lost(text)
@@ -271,7 +269,7 @@ def test_of_several_lines_without_quotes_nothing_is_taken(
 
 
 @given(entries(), st.data())
-def test_of_a_file_that_is_cut_only_the_last_value_can_be_another(file: list[Entry], data: st.DataObject) -> None:
+def test_in_a_truncated_file_only_the_last_value_can_differ(file: list[Entry], data: st.DataObject) -> None:
     text = written(file)
     complete = nothing_is_lost(text[: data.draw(st.integers(0, len(text)))])[:-1]
     assert {block.name: block.value for block in complete if not block.damage}.items() <= values(file).items()

@@ -75,7 +75,7 @@ def test_a_line_is_read_as_python_dotenv_reads_it(text: str, place: str, value: 
         ),
     ],
 )
-def test_a_line_that_cannot_be_sealed_is_refused_without_repeating_it(
+def test_a_line_that_cannot_be_sealed_is_rejected_without_repeating_it(
     text: str, variable: str, refusal: str, damaged: bool
 ) -> None:
     (line,) = lines_of(text)
@@ -83,7 +83,7 @@ def test_a_line_that_cannot_be_sealed_is_refused_without_repeating_it(
     assert "canary" not in repr(line)
 
 
-def test_of_two_lines_for_one_variable_the_last_counts_even_if_it_is_damaged() -> None:
+def test_the_last_line_of_a_variable_counts_even_if_it_is_damaged() -> None:
     assert [(line.variable, line.refusal) for line in lines_of("A=1\nB=2\nA=3\nA='\nB=4\n")] == [
         ("A", "overridden by line 4"),
         ("B", "overridden by line 5"),
@@ -93,7 +93,7 @@ def test_of_two_lines_for_one_variable_the_last_counts_even_if_it_is_damaged() -
     ]
 
 
-def test_a_reference_can_be_taken_as_it_is() -> None:
+def test_a_reference_can_be_kept_literally() -> None:
     (line,) = lines_of("A=${B}", literal=True)
     assert (line.value.get_secret_value(), line.refusal) == (b"${B}", "")
 

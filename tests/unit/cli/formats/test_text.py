@@ -40,7 +40,7 @@ def test_an_empty_utf_16_file_is_named_too(raw: bytes) -> None:
         decode(raw)
 
 
-def test_what_is_no_text_is_told_by_its_place_alone() -> None:
+def test_binary_input_is_reported_only_by_its_position() -> None:
     with pytest.raises(InvalidText) as error:
         decode(b"canary\xff")
     assert str(error.value) == "not UTF-8 text: byte 7 is invalid"
@@ -49,7 +49,7 @@ def test_what_is_no_text_is_told_by_its_place_alone() -> None:
 
 
 @given(st.binary())
-def test_any_bytes_are_text_or_refused(raw: bytes) -> None:
+def test_any_bytes_are_text_or_rejected(raw: bytes) -> None:
     try:
         assert decode(raw).encode() == raw
     except InvalidText:

@@ -112,7 +112,7 @@ COMMENT = "the value is in a comment; remove it, or seal it again"
         *("folded", "comments", "another kind", "a template", "too deep", "a control character", "a .env file"),
     ],
 )
-def test_whatever_else_holds_a_sealed_value_is_told(text: str, found: list[tuple[int, str]] | str) -> None:
+def test_sealed_values_elsewhere_are_reported(text: str, found: list[tuple[int, str]] | str) -> None:
     told = problems(text)
     assert told
     if isinstance(found, list):
@@ -181,11 +181,11 @@ def test_every_document_and_every_item_of_a_list_is_found() -> None:
         "kind: List\nitems: nothing",
     ],
 )
-def test_what_is_no_sealed_string_of_an_accountsecret_is_left_alone(text: str) -> None:
+def test_other_strings_than_sealed_values_are_not_changed(text: str) -> None:
     assert find(text) == []
 
 
-def test_a_manifest_without_a_namespace_says_so() -> None:
+def test_a_manifest_without_a_namespace_has_no_account() -> None:
     (found,) = find(HEAD.replace(", namespace: team", "") + f"spec: {{name: TOKEN, sealed: {OLD}}}")
     assert found.account is None
 
@@ -196,7 +196,7 @@ def test_a_manifest_without_a_namespace_says_so() -> None:
     flow=st.booleans(),
     text_width=st.integers(10, 200),
 )
-def test_what_pyyaml_writes_is_found_whatever_stands_beside_it(
+def test_values_that_pyyaml_writes_are_found_in_any_context(
     description: str, style: str | None, flow: bool, text_width: int
 ) -> None:
     body = manifest("team", AccountSecretSpec(name="TOKEN", sealed=OLD, description=description))
@@ -264,7 +264,7 @@ def changed(data: object) -> object:
 
 
 @given(texts(), st.booleans())
-def test_each_sealed_value_is_replaced_or_told_and_nothing_else_changes(
+def test_each_sealed_value_is_replaced_or_reported_and_nothing_else_changes(
     given_text: tuple[str, Load], mark: bool
 ) -> None:
     text, load = given_text
@@ -294,7 +294,7 @@ def test_in_any_text_each_sealed_value_is_found(text: str) -> None:
         assert any(each.start <= match.start() and match.start() + 22 <= each.end for each in found), text
 
 
-def test_times_are_left_as_they_are_written() -> None:
+def test_times_are_printed_unchanged() -> None:
     when = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
     text = f"{HEAD}spec: {{name: TOKEN, sealed: {OLD}}}\nstatus: {{changedAt: {when}}}\n"
     assert resealed(text) == text.replace(OLD, NEW)

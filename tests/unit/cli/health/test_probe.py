@@ -35,7 +35,7 @@ async def test_what_a_check_finds_is_given() -> None:
     assert found == [Finding(Level.OK, "object", "read")]
 
 
-async def test_a_missing_right_to_an_object_is_a_warning_that_names_it() -> None:
+async def test_a_missing_permission_for_an_object_is_a_warning() -> None:
     error = forbidden(group="apps", kind="deployments", name="devbox-secrets")
     assert await findings(probe({f"GET {DEPLOYMENT}": error}), "operator", read_object) == [
         Finding(
@@ -53,19 +53,21 @@ async def test_a_missing_right_to_an_object_is_a_warning_that_names_it() -> None
         ("team", "/api/v1/namespaces/team/pods", "in the namespace team"),
     ],
 )
-async def test_a_missing_right_to_a_list_is_named_with_its_scope(account: str | None, path: str, scope: str) -> None:
+async def test_a_missing_permission_to_list_is_reported_with_its_scope(
+    account: str | None, path: str, scope: str
+) -> None:
     at = probe({f"GET {path}": forbidden(kind="pods")}, account)
     assert await findings(at, "devboxes", read_list) == [
         Finding(Level.WARNING, "devboxes", f"unknown: you don't have permission to list pods {scope}")
     ]
 
 
-async def test_a_missing_right_to_what_is_no_resource_is_named_by_its_path() -> None:
+async def test_a_missing_permission_for_a_path_is_reported() -> None:
     (found,) = await findings(probe({"GET /version": forbidden()}), "API server", read_version)
     assert found.text == "unknown: you don't have permission to get /version"
 
 
-async def test_a_cluster_that_does_not_answer_is_no_finding() -> None:
+async def test_a_cluster_that_does_not_respond_is_an_error() -> None:
     with pytest.raises(Unreachable):
         await findings(probe({"GET /version": Unreachable("GET /version: timeout")}), "API server", read_version)
 
@@ -96,6 +98,6 @@ def test_a_label_selector_is_written_as_in_a_query(selector: Json, text: str) ->
     assert selector_text(selector) == text
 
 
-def test_of_many_names_the_first_five_are_given() -> None:
+def test_only_the_first_five_names_are_listed() -> None:
     assert first_few(["a", "b"]) == "a, b"
     assert first_few([f"{number}" for number in range(7)]) == "0, 1, 2, 3, 4 and 2 more"

@@ -46,7 +46,7 @@ def test_a_command_may_be_a_coroutine_function() -> None:
 
 @pytest.mark.parametrize("what", ERRORS)
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_an_error_is_one_sentence_and_exit_code_1(what: str, *, asynchronous: bool) -> None:
+def test_an_error_is_one_message_and_exit_code_1(what: str, *, asynchronous: bool) -> None:
     error, sentence = ERRORS[what]
 
     def command() -> None:
@@ -67,7 +67,7 @@ def test_a_command_ends_with_its_own_exit_code(code: Exit) -> None:
     assert invoke(command).exit_code == code
 
 
-def test_an_error_that_nobody_expects_is_not_hidden() -> None:
+def test_an_unexpected_error_is_not_hidden() -> None:
     async def command() -> None:
         raise ValueError("a bug")
 

@@ -117,7 +117,7 @@ def family(*given: ClusterOptions) -> tuple[Commands, list[ClusterOptions]]:
         (["-n", "a", "group", "cluster"], {}),
     ],
 )
-def test_options_that_say_where_may_come_before_the_command(words: list[str], expected: dict[str, object]) -> None:
+def test_cluster_options_can_come_before_the_command(words: list[str], expected: dict[str, object]) -> None:
     program, seen = family()
     result = invoke(*words, family=program)
     assert result.exit_code == 0, result.stderr
@@ -131,7 +131,7 @@ def test_what_a_command_does_not_take_is_no_error_before_it_and_one_behind_it() 
     assert invoke("group", "nothing", "-n", "a", family=program).exit_code == 2
 
 
-def test_a_variable_is_weaker_than_an_option_in_either_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_in_either_place_overrides_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     program, seen = family()
     monkeypatch.setenv("DEVBOX_SECRETS_OPERATOR_NAMESPACE", "from-variable")
     for words in (["account"], ["--operator-namespace=a", "account"], ["account", "--operator-namespace=b"]):
@@ -151,14 +151,14 @@ def test_a_variable_is_weaker_than_an_option_in_either_place(monkeypatch: pytest
         (["status", "--wait", "--timeout", "soon"], "Invalid value for '--timeout': 'soon' isn't a duration"),
     ],
 )
-def test_what_is_misspelled_is_named(words: list[str], told: str) -> None:
+def test_a_misspelled_word_is_reported(words: list[str], told: str) -> None:
     result = invoke(*words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert told in result.stderr
     assert re.search(r"^Try 'devbox-secrets .*-h' for help\.$", result.stderr, re.MULTILINE)
 
 
-def test_where_a_value_comes_from_unless_it_is_given_is_told() -> None:
+def test_the_help_shows_variables_and_defaults() -> None:
     _, command = COMMANDS["list"]
     told = {each.name: unless_given(each) for each in command.params}
     assert told["operator_namespace"] == ["$DEVBOX_SECRETS_OPERATOR_NAMESPACE", "default devbox-secrets"]

@@ -75,7 +75,7 @@ def test_names_are_completed(complete: Callable[..., list[str]], words: list[str
     assert complete(*words) == candidates
 
 
-def test_without_a_cluster_nothing_is_completed_and_nothing_said(complete: Callable[..., list[str]]) -> None:
+def test_without_a_cluster_there_are_no_completions_and_no_messages(complete: Callable[..., list[str]]) -> None:
     def unconfigured(*_: object) -> None:
         raise ConfigError("no cluster")
 

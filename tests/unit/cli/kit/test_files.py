@@ -25,7 +25,7 @@ def test_a_replaced_file_keeps_its_mode_its_owner_and_its_link(tmp_path: Path, m
     assert owners == [(1234, 1235)]
 
 
-def test_a_file_that_was_changed_meanwhile_is_kept(tmp_path: Path) -> None:
+def test_a_file_that_changed_in_the_meantime_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"another")
     with pytest.raises(Conflict, match="the file changed in the meantime; run the command again"):
@@ -33,7 +33,9 @@ def test_a_file_that_was_changed_meanwhile_is_kept(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"another"]
 
 
-def test_of_a_full_disk_the_file_is_named_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_the_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -43,7 +45,7 @@ def test_of_a_full_disk_the_file_is_named_and_nothing_is_left(tmp_path: Path, mo
     assert (caught.value.filename, list(tmp_path.iterdir())) == (str(tmp_path / "new"), [])
 
 
-def test_what_is_there_is_not_created_again(tmp_path: Path) -> None:
+def test_existing_objects_are_not_created_again(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
         create_file(tmp_path / "file", b"content")

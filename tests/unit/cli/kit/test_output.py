@@ -98,7 +98,7 @@ def test_at_a_terminal_words_that_say_how_it_is_have_a_colour_in_their_columns(
     assert re.findall(r"\x1b\[(3\d)m([a-z]+)", shown.getvalue()) == [("31", "no")]
 
 
-def test_what_would_steer_the_terminal_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(HEADERS, [["A", "yes", "\x1b]0;title\x07\n\u202e[red]x[/red]"]])
     assert capsys.readouterr().out.splitlines()[1] == "A          yes      ]0;title   [red]x[/red]"
 
@@ -126,7 +126,7 @@ def test_ten_thousand_rows_take_less_than_a_second(monkeypatch: pytest.MonkeyPat
         ("10000-01-01T04:00:00Z", "<unknown>"),
     ],
 )
-def test_an_age_is_told_as_kubectl_does(when: str | None, text: str) -> None:
+def test_an_age_is_shown_as_kubectl_does(when: str | None, text: str) -> None:
     assert age(when, datetime(2026, 1, 10, 12, tzinfo=UTC)) == text
 
 
@@ -156,13 +156,13 @@ def test_a_note_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> No
 # --- The one question
 
 
-def test_what_was_said_by_an_option_isn_t_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yes_skips_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     confirm("Go on?", yes=True, unasked="pass --yes")
 
 
 @pytest.mark.parametrize("stdin", [None, io.StringIO("y\n")])
-def test_where_nobody_can_be_asked_the_option_is_named(
+def test_without_a_terminal_the_message_names_the_option(
     monkeypatch: pytest.MonkeyPatch, stdin: io.StringIO | None
 ) -> None:
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -174,7 +174,7 @@ def test_where_nobody_can_be_asked_the_option_is_named(
     ("answer", "goes_on"),
     [("y", True), ("YES ", True), ("n", False), ("", False), ("yesterday", False)],
 )
-def test_only_a_yes_is_one_and_results_stay_alone_on_standard_output(
+def test_only_yes_confirms_and_standard_output_only_has_results(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, *, goes_on: bool
 ) -> None:
     master, slave = pty.openpty()

@@ -9,7 +9,7 @@ from devbox_secrets.cli.kit.text_input import read_text
 from devbox_secrets.errors import InvalidPassphrase, InvalidText
 
 
-def test_a_byte_order_mark_is_left_out_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_byte_order_mark_is_removed_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "file"
     path.write_bytes("\ufeff\ufeffone\r\n".encode())
     assert read_text(path) == "\ufeffone\r\n"
@@ -20,7 +20,7 @@ def test_a_byte_order_mark_is_left_out_with_a_note(tmp_path: Path, capsys: pytes
     ("raw", "problem"),
     [("one".encode("utf-16"), "the text is UTF-16, which"), (b"one\xff", "not UTF-8 text: byte 4 is invalid")],
 )
-def test_what_is_no_text_is_named_with_its_file(tmp_path: Path, raw: bytes, problem: str) -> None:
+def test_a_binary_file_is_reported_by_name(tmp_path: Path, raw: bytes, problem: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(raw)
     with pytest.raises(InvalidText) as error:
@@ -43,7 +43,7 @@ def test_a_passphrase_in_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
         read_passphrase(path, new=False)
 
 
-def test_a_passphrase_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_binary_passphrase_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "passphrase"
     path.write_bytes(b"correct horse \xff battery\n")
     with pytest.raises(InvalidPassphrase, match="isn't UTF-8 text"):

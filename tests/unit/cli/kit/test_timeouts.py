@@ -13,12 +13,12 @@ from devbox_secrets.cli.kit.timeouts import timeout_seconds
         ("1h5m", 3900), ("0s", 0),
     ],
 )  # fmt: skip
-def test_a_time_to_wait_is_seconds_or_has_units(text: str, seconds: float) -> None:
+def test_a_timeout_is_in_seconds_or_has_units(text: str, seconds: float) -> None:
     assert timeout_seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1d", "s", "1m30", "5 m", "1.m", "1e3", "٣s", "9" * 9])
-def test_anything_else_is_told(text: str) -> None:
+def test_other_errors_are_reported(text: str) -> None:
     with pytest.raises(typer.BadParameter) as caught:
         timeout_seconds(text)
     assert str(caught.value) == f"{text!r} isn't a duration such as 90s, 5m or 1m30s"

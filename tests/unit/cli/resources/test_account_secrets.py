@@ -48,7 +48,7 @@ async def test_a_manifest_is_applied_by_the_command_line_s_field_manager() -> No
     assert options["body"] == MANIFEST
 
 
-async def test_conflicts_are_forced_and_a_state_is_insisted_on_only_where_asked_for() -> None:
+async def test_conflicts_are_only_forced_and_states_only_required_on_request() -> None:
     client = FakeClient({f"PATCH {TOKEN}": stored()})
     await apply(client, MANIFEST, before=parsed(), force=True)
     ((_, options),) = client.requests
@@ -73,7 +73,7 @@ async def test_a_connection_that_was_closed_while_the_value_was_typed_loses_noth
     assert first == second
 
 
-async def test_an_api_server_that_is_away_or_does_not_answer_is_an_error() -> None:
+async def test_an_api_server_that_is_down_or_does_not_respond_is_an_error() -> None:
     for error, requests in ((Unreachable("no"), 2), (RequestTimeout("no"), 1)):
         client = FakeClient({f"PATCH {TOKEN}": error})
         with pytest.raises(type(error)):
@@ -171,7 +171,7 @@ async def test_what_a_tool_or_an_unknown_manager_owns_is_not_taken_over(body: Js
     assert str(caught.value) == f"{text}, or pass --force-conflicts"
 
 
-async def test_a_status_that_was_written_meanwhile_is_no_conflict() -> None:
+async def test_a_status_write_in_the_meantime_is_not_a_conflict() -> None:
     current = owned(("kubectl", "sealed"))
     current["metadata"]["resourceVersion"] = "8"
     client = conflicting(current)
@@ -183,26 +183,26 @@ async def test_a_status_that_was_written_meanwhile_is_no_conflict() -> None:
 
 
 @pytest.mark.parametrize("field", ["generation", "uid"])
-async def test_a_spec_that_was_changed_meanwhile_is_a_conflict(field: str) -> None:
+async def test_a_spec_that_changed_in_the_meantime_is_a_conflict(field: str) -> None:
     current = stored()
     current["metadata"] |= {"resourceVersion": "8", field: 2}
     with pytest.raises(Conflict, match="token changed in the meantime; check it and run the command again"):
         await apply(conflicting(current), CHANGED, before=parsed(), force=False)
 
 
-async def test_an_object_that_was_deleted_meanwhile_is_a_conflict() -> None:
+async def test_an_object_that_was_deleted_in_the_meantime_is_a_conflict() -> None:
     client = FakeClient({f"PATCH {TOKEN}": Conflict("no such object"), f"GET {TOKEN}": NotFound("no")})
     with pytest.raises(Conflict, match="token was deleted in the meantime; run the command again to create it"):
         await apply(client, CHANGED, before=parsed(), force=False)
 
 
-async def test_a_request_that_was_done_without_an_answer_is_no_conflict_with_itself() -> None:
+async def test_a_request_with_a_lost_response_does_not_conflict_with_itself() -> None:
     done = stored(sealed=NEXT, description="for CI")
     client = FakeClient({f"PATCH {TOKEN}": Conflict("the object has been modified"), f"GET {TOKEN}": done})
     assert (await apply(client, CHANGED, before=parsed(), force=False)).spec.sealed == NEXT
 
 
-async def test_a_description_alone_is_taken_over_as_well() -> None:
+async def test_a_description_is_taken_over_even_if_nothing_else_is() -> None:
     client = conflicting(owned(("kubectl-edit", "description")))
     body = {**CHANGED, "spec": {**MANIFEST["spec"], "description": "mine"}}
     await apply(client, body, force=False)
@@ -228,7 +228,7 @@ async def test_a_description_that_a_tool_owns_is_not_removed() -> None:
 
 
 @pytest.mark.parametrize("field", ["generation", "uid"])
-async def test_nothing_is_removed_from_what_was_changed_meanwhile(field: str) -> None:
+async def test_nothing_is_removed_from_an_object_that_changed_in_the_meantime(field: str) -> None:
     current = stored(description="for CI")
     current["metadata"][field] = 2
     with pytest.raises(Conflict, match="token changed in the meantime"):
@@ -237,7 +237,7 @@ async def test_nothing_is_removed_from_what_was_changed_meanwhile(field: str) ->
         )
 
 
-async def test_a_dry_run_tells_what_would_be_removed() -> None:
+async def test_a_dry_run_shows_what_would_be_removed() -> None:
     before = AccountSecret.parse(stored(description="for CI"))
     body = await dry_run(conflicting(stored(description="for CI")), MANIFEST, before=before, force=True)
     assert body["spec"] == MANIFEST["spec"]
@@ -249,7 +249,7 @@ async def test_an_object_that_never_rests_is_given_up() -> None:
         await apply(client, CHANGED, before=parsed(), force=False)
 
 
-async def test_a_cluster_without_the_kind_is_told_in_a_sentence() -> None:
+async def test_a_cluster_without_the_crd_is_reported() -> None:
     with pytest.raises(NotFound, match="the cluster has no AccountSecrets resource"):
         await list_all(FakeClient({f"GET {ALL}": NotFound("no")}), "team")
 
@@ -289,7 +289,7 @@ def parsed(**spec: str) -> AccountSecret:
     ],
     ids=["created", "unchanged", "changed"],
 )
-def test_what_became_of_an_accountsecret_is_told_line_by_line(
+def test_the_changes_of_an_accountsecret_are_listed(
     before: AccountSecret | None, after: AccountSecret, lines: list[str]
 ) -> None:
     assert list(changes(before, after)) == [f"accountsecret.devbox-secrets.dev/token {lines[0]}", *lines[1:]]

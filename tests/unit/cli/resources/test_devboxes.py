@@ -80,7 +80,7 @@ def test_a_devbox_s_environment_is_as_old_as_its_oldest_container(body: Json, en
     assert devbox.env == env
 
 
-def test_a_pod_that_refers_to_nothing_of_ours_is_no_devbox() -> None:
+def test_a_pod_without_a_reference_to_the_account_secret_is_not_a_devbox() -> None:
     assert devbox_of(pod((OTHER, running(LATE)), volumes=[{"name": "v", "secret": {"secretName": "db"}}])) is None
 
 
@@ -141,7 +141,7 @@ def test_an_odd_pod_is_read_as_far_as_it_can_be(what: str) -> None:
     assert devbox.has(secret()) == has
 
 
-def test_devboxes_have_nothing_of_what_has_no_name_that_can_be_read() -> None:
+def test_devboxes_get_nothing_from_an_accountsecret_without_a_readable_name() -> None:
     assert secret(name=["TOKEN"]) is None
 
 

@@ -32,7 +32,7 @@ MADE = {key_id: key.created for key_id, key in THREE.items()}
 USED = {MIDDLE: ["team-a/token", "team-b/token"]}
 
 
-def test_keys_are_listed_the_newest_first_with_how_many_need_each() -> None:
+def test_keys_are_listed_newest_first_with_the_number_of_uses() -> None:
     assert overview(NEW, MADE, (), USED) == [
         KeyRow(NEW, KeyState.NEWEST, ago(0), 0),
         KeyRow(MIDDLE, KeyState.OLDER, ago(1), 2),
@@ -45,7 +45,7 @@ def test_a_key_that_is_needed_and_not_here_is_listed_last() -> None:
     assert rows == [KeyRow(NEW, KeyState.NEWEST, ago(0), 1), KeyRow(STRANGE, KeyState.MISSING, None, 1)]
 
 
-def test_a_damaged_key_is_told_whether_it_is_needed_or_not() -> None:
+def test_a_damaged_key_is_listed_even_if_it_is_unused() -> None:
     rows = overview(NEW, {NEW: ago(0)}, {MIDDLE, STRANGE}, USED)
     assert rows[1:] == sorted(
         [KeyRow(MIDDLE, KeyState.DAMAGED, None, 2), KeyRow(STRANGE, KeyState.DAMAGED, None, 0)], key=lambda row: row.id
@@ -58,7 +58,7 @@ def test_what_cannot_be_seen_is_not_counted() -> None:
     assert overview(None, {}, (), {}) == []
 
 
-def test_what_nothing_needs_can_go_but_never_the_newest() -> None:
+def test_unused_keys_can_be_removed_but_never_the_newest() -> None:
     assert removable(THREE, {}) == [MIDDLE, OLD]
     assert removable(THREE, USED) == [OLD]
     assert removable(THREE, {MIDDLE: ["a/b"], OLD: ["a/c"], NEW: []}) == []
@@ -69,12 +69,12 @@ def why(key_id: str, used: dict[str, list[str]] | None = None) -> str | None:
     return why_not_removable(key_id, [NEW, MIDDLE, OLD, STRANGE], NEW, used or {})
 
 
-def test_a_key_that_nothing_needs_may_go_even_a_damaged_one() -> None:
+def test_an_unused_key_can_be_removed_even_if_it_is_damaged() -> None:
     assert why(OLD, USED) is None
     assert why(STRANGE) is None
 
 
-def test_a_key_that_is_not_here_is_told() -> None:
+def test_an_unknown_key_is_reported() -> None:
     assert why("fedcba9876543210") == (
         "there is no sealing key fedcba9876543210; list the keys with: devbox-secrets keys list"
     )
@@ -95,7 +95,7 @@ def test_the_newest_key_stays() -> None:
         (12, "a/09 and 2 more; reseal values in files with devbox-secrets reseal"),
     ],
 )
-def test_a_key_in_use_stays_and_who_needs_it_is_named(count: int, said: str) -> None:
+def test_a_key_in_use_is_kept_and_its_users_are_named(count: int, said: str) -> None:
     assert said in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))
 
 
@@ -129,7 +129,7 @@ async def test_what_is_pruned_is_gone_and_recorded_as_such(api: FakeApi) -> None
     assert stored.pruned == {MIDDLE, OLD}
 
 
-async def test_a_key_that_comes_into_use_just_before_it_is_removed_is_put_back(api: FakeApi) -> None:
+async def test_a_key_that_comes_into_use_just_before_its_removal_is_restored(api: FakeApi) -> None:
     before = api.objects[SECRET]["data"]
     api.before["PATCH", SECRET] = lambda: use(api, OLD)
     with pytest.raises(KeyInUse) as caught:
@@ -147,14 +147,14 @@ async def test_a_restore_creates_the_secret(api: FakeApi) -> None:
     assert list((await KeyStore(FakeClient(api), "ours").read()).keyring()) == [OLD]
 
 
-async def test_without_the_right_to_create_the_secret_it_is_named(api: FakeApi) -> None:
+async def test_a_missing_permission_to_create_the_secret_is_reported(api: FakeApi) -> None:
     api.delete(SECRET)
     api.fail("PATCH", SECRET, Forbidden("403"))
     with pytest.raises(Forbidden, match=f"you need permission to create and patch the Secret {KEYS_SECRET} in ours"):
         await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
 
 
-async def test_nothing_is_restored_where_nothing_is_installed(api: FakeApi) -> None:
+async def test_nothing_is_restored_without_an_installation(api: FakeApi) -> None:
     api.delete(SECRET)
     api.delete(CONFIGMAP)
     with pytest.raises(NotFound, match="installed in ours, pass --operator-namespace"):
@@ -162,13 +162,13 @@ async def test_nothing_is_restored_where_nothing_is_installed(api: FakeApi) -> N
     assert SECRET not in api.objects
 
 
-async def test_a_new_key_can_be_asked_for_where_there_is_no_secret(api: FakeApi) -> None:
+async def test_a_new_key_can_be_requested_without_a_secret(api: FakeApi) -> None:
     api.delete(SECRET)
     assert await sealing_keys.rotate(FakeClient(api), "ours", None) is None
     assert ROTATE_ANNOTATION in api.objects[SECRET]["metadata"]["annotations"]
 
 
-async def test_where_there_is_no_secret_the_keys_that_are_needed_are_missing(api: FakeApi) -> None:
+async def test_without_a_secret_keys_in_use_are_listed_as_missing(api: FakeApi) -> None:
     api.delete(SECRET)
     use(api, OLD)
     assert (await sealing_keys.visible(FakeClient(api), "ours")).rows == [KeyRow(OLD, KeyState.MISSING, None, 1)]

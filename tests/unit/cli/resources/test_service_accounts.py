@@ -47,7 +47,7 @@ async def test_the_role_is_bound_before_the_service_account_is_created() -> None
     assert [request for request, _ in client.requests][-2:] == [f"POST {BINDINGS}", f"POST {ACCOUNTS}"]
 
 
-async def test_what_exists_already_is_left_as_it_is() -> None:
+async def test_existing_objects_are_not_changed() -> None:
     existing = responses(list=bindings(binding("devbox-secrets-edit")), create=Conflict("already exists"))
     assert await service_account(existing).create(Role.EDIT) == []
 
@@ -72,14 +72,14 @@ async def test_what_exists_already_is_left_as_it_is() -> None:
         "a binding of that name", "anything else",
     ],
 )  # fmt: skip
-async def test_a_refusal_to_create_is_a_sentence(
+async def test_a_rejected_creation_is_reported(
     changed: dict[str, Exception], error: type[DevboxSecretsError], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
         await service_account(responses(**changed)).create(Role.EDIT)
 
 
-async def test_a_key_that_may_write_is_not_given_as_one_that_only_reads() -> None:
+async def test_an_edit_key_is_not_issued_as_a_view_key() -> None:
     with pytest.raises(
         KeyTooWide, match="ci in team can edit secrets because of the RoleBinding ci-devbox-secrets-edit"
     ):
@@ -96,7 +96,7 @@ async def test_a_key_that_may_write_is_not_given_as_one_that_only_reads() -> Non
         (None, None),
     ],
 )
-async def test_the_gateway_s_address_is_told_where_its_service_has_one(
+async def test_the_gateway_s_address_is_that_of_its_service(
     ports: list[dict[str, object]] | None, url: str | None
 ) -> None:
     spec = {} if ports is None else {"ports": ports}
