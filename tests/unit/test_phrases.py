@@ -15,9 +15,9 @@ PHRASES = {
     r"is there (already|twice|again)|(is|are) already there": "already exists, appears twice",
     r"(isn't|aren't|wasn't|is not|are not) there": "doesn't exist",
     r"what (is|was) there": "what exists",
-    r"who may|whoever": "anyone who",
+    r"who(ever)? may": "anyone who can",
     r"you may not": "you don't have permission to",
-    r"says? (--[a-z]|else|otherwise|openly)|said openly": "pass --OPTION; sets another value; known limitations",
+    r"say --\w+|says? else|said openly": "pass --OPTION; says otherwise; known limitations",
     r"belongs? into": "belongs in",
     r"present (values?|keys?|ones?|state|version)": "current",
     r"told": "shown, listed, reported",
@@ -45,13 +45,10 @@ PHRASES = {
     r"(charts?|releases?|packages?) brings?": "contains",
     r"stands there|what stands": "the text",
     r"the former": "the previous",
-    r"once more": "again",
-    r"(stays?|stayed|left|leaves?|kept|keeps?) as (it|they) (is|are|was|were)": "unchanged",
     r"(hears?|heard) (of|from|that|about)": "is notified, receives",
     r"(goes|went) on (to|with|as|until|where)": "continues",
-    r"looked at": "checked, read",
     r"nothing but": "only",
-    r"where there (is|are) (none|no|one)": "if there is",
+    r"where there (is|are) (none|no)": "if there is no",
 }
 _PATTERN = {re.compile(rf"(?<![\w-])(?:{phrase})(?![\w-])", re.IGNORECASE): word for phrase, word in PHRASES.items()}
 #: Inputs of tests, and what tools and other people write. Of the tests, what only they show isn't checked.
