@@ -72,7 +72,7 @@ def test_a_healthy_installation_only_has_a_warning_about_encryption(cluster: Con
     found = check(cluster, code=0)
     assert levels(found, "ok") == WELL
     assert levels(found, "warning") == {"encryption"}
-    assert found["encryption"][1].startswith("unknown, because kube-apiserver doesn't run as a pod; make sure")
+    assert found["encryption"][1].startswith("unknown, because kube-apiserver doesn't run as a pod; ensure")
     assert found["injection"][1] == BOUND
     assert found["operator"][1] == "2 of 2 replicas are ready"
     assert found["key readers"][1] == "only the operator and cluster administrators"

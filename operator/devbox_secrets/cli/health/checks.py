@@ -186,7 +186,7 @@ async def encryption(probe: Probe) -> list[Finding]:
         if pods
         else "unknown, because kube-apiserver doesn't run as a pod"
     )
-    return [Finding(Level.WARNING, "encryption", f"{reason}; make sure that Secrets are encrypted at rest")]
+    return [Finding(Level.WARNING, "encryption", f"{reason}; ensure that Secrets are encrypted at rest")]
 
 
 async def account_secrets(probe: Probe) -> list[Finding]:
