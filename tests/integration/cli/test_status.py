@@ -151,7 +151,7 @@ def test_usage_shows_the_secrets_of_devboxes_and_unused_secrets(account: Account
         account.is_ready(account.put(variable, b"1"))
     devbox(account, "some", NEW, {"devbox-secrets.dev/env": "ONE, SECOND=TWO"})
     lines = told(account, "usage")
-    assert lines[0] == ["DEVBOX", "SECRETS", "WHICH"]
+    assert lines[0] == ["DEVBOX", "COUNT", "SECRETS"]
     assert lines[1:3] == [
         [f"{account.name}/empty", "0", "none"],
         [f"{account.name}/some", "2", "all but THREE"],

@@ -46,7 +46,7 @@ async def usage(at: AccountOptions, output: Output = Format.TEXT) -> None:
                 [f"{devbox.namespace}/{devbox.name}", str(len(variables)), _which(devbox, variables, delivered)]
                 for devbox, variables in found
             ]
-            print_table(["DEVBOX", "SECRETS", "WHICH"], rows)
+            print_table(["DEVBOX", "COUNT", "SECRETS"], rows)
         else:
             typer.echo(f"The account {account} has no running devboxes.")
         if unused:

@@ -52,7 +52,7 @@ async def injection(probe: Probe) -> list[Finding]:
     bound = await selectors(probe)
     if bound:
         return [Finding(Level.OK, "injection", f"selects pods that match {' or '.join(bound)}")]
-    text = f"no policy {NAME} with bindings and no webhook, so devboxes get no secrets; reinstall the chart"
+    text = "no injection policy or webhook selects pods, so devboxes get no secrets; reinstall the chart"
     return [Finding(Level.ERROR, "injection", text)]
 
 
