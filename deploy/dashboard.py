@@ -86,9 +86,7 @@ _ROWS = {
             _quantiles("devbox_secrets_sync_duration_seconds"),
             "s",
         ),
-        Panel(
-            "Queue depth", "Accounts waiting to be reconciled", {"accounts": "max(devbox_secrets_workqueue_depth)"}
-        ),
+        Panel("Queue depth", "Accounts waiting to be reconciled", {"accounts": "max(devbox_secrets_workqueue_depth)"}),
         Panel(
             "Queue duration",
             "Time that accounts wait to be reconciled",
