@@ -174,7 +174,7 @@ class LeaderElector:
         self._acquired.set()
 
     def _expire(self) -> None:
-        """End the term and wake those who wait for that; the clocks alone don't wake them."""
+        """End the term and wake those who wait for that; the clocks by themselves don't wake them."""
         self._until = float("-inf")
         if self._expiry:
             self._expiry.cancel()
