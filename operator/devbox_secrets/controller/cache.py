@@ -74,6 +74,11 @@ class Table(Generic[T]):
         row = self._rows.get(key[0], {}).get(key[1])
         return row[1] if row else None
 
+    def at(self, key: Key, version: int) -> T | None:
+        """Return an object's state if exactly this version is known."""
+        row = self._rows.get(key[0], {}).get(key[1])
+        return row[1] if row and row[0] == version else None
+
     def within(self, namespace: str) -> list[T]:
         """Return the objects in one namespace."""
         return [item for _, item in self._rows.get(namespace, {}).values()]
@@ -83,11 +88,16 @@ class Table(Generic[T]):
             for name, (_, item) in rows.items():
                 yield (namespace, name), item
 
+    def is_newer(self, key: Key, version: int) -> bool:
+        """Return whether this version of an object is newer than the known one."""
+        row = self._rows.get(key[0], {}).get(key[1])
+        return version > max(row[0] if row else self._listed, self._gone.get(key, 0))
+
     def upsert(self, key: Key, version: int, item: T) -> bool:
         """Store an object's state; return whether that changed anything."""
-        row = self._rows[key[0]].get(key[1])
-        if version <= max(row[0] if row else self._listed, self._gone.get(key, 0)):
+        if not self.is_newer(key, version):
             return False
+        row = self._rows[key[0]].get(key[1])
         self._rows[key[0]][key[1]] = version, item
         return row is None or row[1] != item
 
@@ -203,10 +213,23 @@ class Cache:
         holders = {self.home_account(namespace) for (namespace, _), _ in self._secrets}
         return homes | holders | {item.account for item in self.labeled()}
 
+    def known_account_secret(self, body: Body) -> AccountSecret | None:
+        """Return the cached AccountSecret if it has the version of this body."""
+        return self._account_secrets.at(_key(body), _version(body))
+
+    def known_secret(self, body: Body) -> tuple[str, ExistingSecret] | None:
+        """Return the cached account Secret and its namespace if it has the version of this body."""
+        namespace: str = body["metadata"]["namespace"]
+        known = self._secrets.at((namespace, ""), _version(body))
+        return (namespace, known) if known else None
+
     def upsert_account_secret(self, body: Body) -> set[str]:
         """Store an AccountSecret's state."""
+        key, version = _key(body), _version(body)
+        # The operator hears of each of its writes twice, by the response and by the watch; it parses it once.
+        if not self._account_secrets.is_newer(key, version):
+            return set()
         item = read_account_secret(body)
-        key, version = (item.namespace, item.name), int(item.resource_version)
         if not self._account_secrets.upsert(key, version, item):
             return set()
         self._tell_damage(item)
@@ -214,11 +237,13 @@ class Cache:
 
     def delete_account_secret(self, body: Body) -> set[str]:
         """Record an AccountSecret's deletion; `body` is its last state."""
-        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-        return {namespace} if self._account_secrets.delete((namespace, name), _version(body)) else set()
+        key = _key(body)
+        return {key[0]} if self._account_secrets.delete(key, _version(body)) else set()
 
     def upsert_secret(self, body: Body) -> set[str]:
         """Store an account Secret's state."""
+        if not self._secrets.is_newer((body["metadata"]["namespace"], ""), _version(body)):
+            return set()
         namespace, item = read_secret(body)
         changed = self._secrets.upsert((namespace, ""), _version(body), item)
         return {self.home_account(namespace)} if changed else set()
@@ -290,6 +315,10 @@ def _ready_reason(secret: AccountSecret) -> str:
     if secret.invalid_spec:
         return Reason.INVALID_SPEC
     return ready.reason if (ready := secret.status.ready) else Reason.PENDING
+
+
+def _key(body: Body) -> Key:
+    return body["metadata"]["namespace"], body["metadata"]["name"]
 
 
 def _version(body: Body) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import kopf
+import uvloop
 
 from devbox_secrets.api.names import ACCOUNT_SECRET, GROUP, PLURAL, VERSION
 from devbox_secrets.kube import config
@@ -29,6 +30,8 @@ LOG = logging.getLogger(__name__)
 
 #: The watched kinds, as kopf's handlers take them. The last part is the kind's name, here and in its path.
 RESOURCES = (("v1", "namespaces"), ("v1", "secrets"), (GROUP, VERSION, PLURAL))
+#: Maximum number of objects in a page of a list. Parsed JSON needs several times its size in memory.
+PAGE_SIZE = 100
 _KINDS = tuple(resource[-1] for resource in RESOURCES)
 #: A watch is reopened at this interval, from the API server's last bookmark; if that fails, the watch is dead.
 _RENEW_SECONDS = 20
@@ -69,7 +72,7 @@ class Watches:
     async def run(self, recover: Callable[[], Awaitable[None]]) -> None:
         """Watch until cancelled; whenever kopf has exited, call `recover` first."""
         self._main = asyncio.get_running_loop()
-        loop = asyncio.new_event_loop()
+        loop = uvloop.new_event_loop()
         # By default asyncio logs errors that nobody awaited, with objects and tracebacks. We notice them anyway,
         # since kopf exits or gets no responses.
         loop.set_exception_handler(lambda _, __: None)
@@ -217,7 +220,7 @@ def settings() -> kopf.OperatorSettings:
     result.scanning.disabled = True
     result.posting.enabled = False
     # By default kopf keeps a whole list in memory, and a task for each of its objects.
-    result.watching.chunk_size = 500
+    result.watching.chunk_size = PAGE_SIZE
     result.queueing.idle_timeout = 0.1
     result.persistence.diffbase_storage = _NoDiffs()
     return result

@@ -103,11 +103,13 @@ class Client:
             if not asked["continue"]:
                 return
 
-    async def list_all(self, path: str, read: Callable[[Body], T], field_selector: str = "") -> tuple[list[T], int]:
+    async def list_all(
+        self, path: str, read: Callable[[Body], T], field_selector: str = "", limit: int = _PAGE_SIZE
+    ) -> tuple[list[T], int]:
         """Read all objects of a list; return them with the list's resourceVersion."""
         items: list[T] = []
         version = 0
-        async for page in self.pages(path, {"fieldSelector": field_selector}):
+        async for page in self.pages(path, {"fieldSelector": field_selector}, limit):
             items += map(read, page["items"])
             version = int(page["metadata"]["resourceVersion"])
         return items, version

@@ -77,6 +77,7 @@ def operator(
     env = {
         **os.environ,
         "KUBECONFIG": str(kubeconfig),
+        "MALLOC_ARENA_MAX": "1",  # as in the image
         "DEVBOX_SECRETS_PORT": str(port),
         "DEVBOX_SECRETS_LOG_LEVEL": "DEBUG",
         "DEVBOX_SECRETS_KEYS_REFRESH_SECONDS": "0.5",

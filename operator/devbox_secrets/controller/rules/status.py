@@ -8,18 +8,22 @@ from devbox_secrets.controller.rules.conditions import NotReady
 from devbox_secrets.controller.rules.plan import Entry
 from devbox_secrets.errors import InvalidDuration
 
+_SYNCED = "new devboxes of the account get the variable"
+
 
 def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSecretStatus:
     """Return an AccountSecret's status after its plan was carried out.
 
     `now` is RFC 3339, UTC. The status equals the current one if there is nothing to report.
     """
+    if not_ready is None and _is_current(entry):
+        return entry.status
     changed_at = _changed_at(entry, not_ready, now)
     ready = Condition(
         type="Ready",
         status="False" if not_ready else "True",
         reason=not_ready.reason if not_ready else Reason.SYNCED,
-        message=not_ready.message if not_ready else "new devboxes of the account get the variable",
+        message=not_ready.message if not_ready else _SYNCED,
         last_transition_time=now,
         observed_generation=entry.generation,
     )
@@ -33,6 +37,20 @@ def next_status(entry: Entry, not_ready: NotReady | None, now: str) -> AccountSe
             "changed_at": changed_at,
             "conditions": tuple(conditions),
         }
+    )
+
+
+def _is_current(entry: Entry) -> bool:
+    """Return whether the status already reports success, as most do when another value of the account changes."""
+    status, ready = entry.status, entry.status.ready
+    return (
+        ready is not None
+        and len(status.conditions) == 1
+        and entry.is_reported
+        and entry.rotate_after is None
+        and status.changed_at is not None
+        and status.key_id == entry.key_id
+        and (ready.reason, ready.message, ready.observed_generation) == (Reason.SYNCED, _SYNCED, entry.generation)
     )
 
 
