@@ -12,7 +12,9 @@ import yaml
 from cryptography import x509
 
 from harness.pki import Authority
+from integration.support.account import Account
 from integration.support.chart import (
+    ACCOUNT,
     CHART,
     DEVBOX,
     NAMESPACE,
@@ -28,13 +30,14 @@ from integration.support.chart import (
     until,
 )
 from integration.support.pod_cases import INJECT
+from integration.support.processes import operator
 from integration.support.webhook import (
-    AS_BEFORE,
     HOST,
     NAME,
     Fallback,
     ca_bundle,
     creating,
+    emulating,
     issued,
     mount,
     publish,
@@ -136,10 +139,19 @@ def test_the_api_server_has_no_injection_policy_so_the_chart_chose_the_webhook(f
     assert len(get(fallback.controlplane, "mutatingwebhookconfigurations")["items"]) == 1
 
 
-def test_an_api_server_of_former_times_takes_the_chart_and_asks_the_webhook() -> None:
-    with without_policy(AS_BEFORE) as it:
-        version = json.loads(it.controlplane.kubectl("get", "--raw", "/version").stdout)
-        assert version["emulationMinor"] == "34"
+@pytest.mark.parametrize("version", ["1.34", "1.35"])
+def test_an_older_api_server_accepts_the_chart_and_values_and_asks_the_webhook(version: str) -> None:
+    with without_policy(emulating(version)) as it, operator(it.controlplane):
+        served = json.loads(it.controlplane.kubectl("get", "--raw", "/version").stdout)
+        assert f"{served['emulationMajor']}.{served['emulationMinor']}" == version
+        account = Account.of(it.controlplane, "default").member()
+        shared = account.member(**{ACCOUNT: account.name})
+        name = account.put("TOKEN", b"a value")
+        account.is_ready(name)
+        for member in (account, shared):
+            member.holds({"TOKEN": b"a value"})
+        account.delete(name)
+        account.holds(None)
         assert it.webhook.reviews() > 0
 
 

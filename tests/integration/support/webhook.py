@@ -38,8 +38,11 @@ SWITCHED_OFF = (
     _BY_SLICES,
 )
 """A current API server, with the policy API disabled."""
-AS_BEFORE = ("--emulated-version=1.34", _BY_SLICES)
-"""An API server that emulates the oldest version that it can."""
+
+
+def emulating(version: str) -> tuple[str, str]:
+    """Return the flags of an API server that emulates an older version."""
+    return f"--emulated-version={version}", _BY_SLICES
 
 
 @dataclass(frozen=True)
