@@ -49,8 +49,14 @@ test-release: $(VENV)/wheel ## Build a release twice, and test its contents
 	@$(PYTEST) tests/release
 
 .PHONY: bench
-bench: $(VENV)/wheel ## Run the benchmarks (about 15 minutes)
-	@for each in sync latency restart memory keys reseal pods policies growth cli gateway; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done
+bench: $(VENV)/wheel ## Run the benchmarks (about 20 minutes)
+	@for each in sync latency restart fanout memory keys reseal pods policies growth cli gateway; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done
+
+.PHONY: bench-peers bench-report
+bench-peers: $(VENV)/wheel ## Compare devbox-secrets with sealed-secrets
+	@PYTHONPATH=tests $(BIN)/python benchmarks/peers.py
+bench-report: $(VENV)/wheel ## Run the benchmarks of docs/benchmarks.md three times and write the page (about 40 minutes)
+	@PYTHONPATH=tests $(BIN)/python benchmarks/report.py
 
 .PHONY: lint
 lint: $(VENV)/wheel ## Check style, types and imports between packages

@@ -35,6 +35,8 @@ STATUS_WRITES = 'devbox_secrets_writes_total{resource="status"}'
 QUEUE_DEPTH = "devbox_secrets_workqueue_depth"
 RECONCILED = "devbox_secrets_reconcile_duration_seconds_count"
 
+TABLES = "DEVBOX_SECRETS_BENCHMARK_TABLES"
+
 _CONNECTIONS = 32
 _POLL_SECONDS = 0.25
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -218,7 +220,12 @@ def milliseconds(times: Sequence[float]) -> tuple[str, str, str]:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a benchmark's table: the first column is text, the others are numbers."""
+    """Print a benchmark's table: the first column is text, the others are numbers.
+
+    If the environment variable TABLES names a file, the title, the header and the rows are written there as JSON.
+    """
+    if file := os.environ.get(TABLES):
+        Path(file).write_text(json.dumps([[title], header, *rows]))
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     print(f"\n{title}")
     for row in (header, ["-" * width for width in widths], *rows):

@@ -73,7 +73,7 @@ def _pinned(folder: Path) -> Iterator[Tool]:
         module = max((m for m in requires if f"{package}/".startswith(f"{m}/")), key=len)
         name = re.sub(r"/v\d+$", "", package).rsplit("/", 1)[-1]
         # Some main packages have the name of a folder in their module.
-        name = folder.name if name in {"cmd", "server"} else name
+        name = folder.name if name in {"cmd", "controller", "server"} else name
         yield Tool(name, package, module, requires[module], folder)
 
 

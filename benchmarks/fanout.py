@@ -1,0 +1,98 @@
+"""How fast a changed value reaches all namespaces of a large account, and how soon values of another account do then.
+
+    PYTHONPATH=tests python benchmarks/fanout.py [--namespaces 5000]
+
+The floor is a plain client that applies a Secret of the same size in each of the same namespaces.
+"""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+
+from pydantic import SecretBytes
+
+from devbox_secrets.api.manifest import manifest
+from devbox_secrets.api.models import AccountSecretSpec
+from devbox_secrets.api.names import ACCOUNT_LABEL
+from latency import applies, measure
+from support import APPLY, MERGE, Ground, Request, Usage, arguments, ground, milliseconds, say, table, wait, wait_idle
+from workload import make_accounts, path, send_all, sync
+
+_VARIABLE = "TOKEN"
+_PROBE_SECRETS = 100
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    it = arguments(__doc__, {"namespaces": 1_000, "seconds": 1800})
+    with ground() as here:
+        (home,), (probe,) = (make_accounts(here.server, name, 1) for name in ("home", "probe"))
+        members = make_accounts(here.server, "member", it.namespaces)
+        say(f"the floor: {it.namespaces:,} Secrets applied by a plain client")
+        send_all(here.server, list(_secrets(members, b"before")))
+        alone = send_all(here.server, list(_secrets(members, b"after")))
+        send_all(here.server, list(_labels(members, home)))
+        with here.operator() as running:
+            pid = running.component.pid
+            sync(here, running, _PROBE_SECRETS, [probe], it.seconds)
+            _apply(here, home, b"before")
+            wait("every namespace has the first value", it.seconds, lambda: _is_reported(here, home), every=0.5)
+            wait_idle(pid, it.seconds)
+            before = Usage.of(pid)
+            say(f"one value changes in {it.namespaces:,} namespaces")
+            start = time.perf_counter()
+            _apply(here, home, b"after")
+            values = applies(here.key.public, probe)
+            times = asyncio.run(measure(here.server, probe, values, lambda: not _is_reported(here, home)))
+            seconds = time.perf_counter() - start
+            after = Usage.of(pid)
+    p50, p99, longest = milliseconds(times)
+    table(
+        f"One value changed in an account of {it.namespaces:,} namespaces",
+        ("", "seconds", "a second"),
+        [
+            ("floor: a plain client's applies", f"{alone:.1f}", f"{it.namespaces / alone:.0f}"),
+            ("operator", f"{seconds:.1f}", f"{it.namespaces / seconds:.0f}"),
+            ("of the floor's rate", "", f"{alone / seconds:.0%}"),
+            ("operator's CPU", f"{after.cpu_seconds - before.cpu_seconds:.1f}", ""),
+            ("operator's peak memory, MiB", "", f"{after.peak_mib:.0f}"),
+            (f"another account's {len(times)} applies: p50 ms", "", p50),
+            ("p99 ms", "", p99),
+            ("max ms", "", longest),
+        ],
+    )
+
+
+def _apply(here: Ground, account: str, value: bytes) -> None:
+    sealed = here.key.public.seal(SecretBytes(value), account=account, name=_VARIABLE)
+    body = manifest(account, AccountSecretSpec(name=_VARIABLE, sealed=sealed))
+    where = f"{path(account, body['metadata']['name'])}?fieldManager=benchmark"
+    send_all(here.server, [Request("PATCH", where, json.dumps(body).encode(), APPLY)])
+
+
+def _is_reported(here: Ground, account: str) -> bool:
+    """Tell whether the status speaks of the newest value: it's written after all Secrets."""
+    (found,) = (here.controlplane.read(path(account)) or {})["items"]
+    return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
+
+
+def _secrets(namespaces: Sequence[str], value: bytes) -> Iterator[Request]:
+    """Make the requests that apply a Secret as the operator's would be, under another name."""
+    metadata = {"name": "floor", "labels": {"app": "floor"}}
+    data = {_VARIABLE: base64.b64encode(value).decode()}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
+    for namespace in namespaces:
+        where = f"/api/v1/namespaces/{namespace}/secrets/floor?fieldManager=benchmark&force=true"
+        yield Request("PATCH", where, json.dumps(body).encode(), APPLY)
+
+
+def _labels(namespaces: Sequence[str], account: str) -> Iterator[Request]:
+    body = json.dumps({"metadata": {"labels": {ACCOUNT_LABEL: account}}}).encode()
+    for namespace in namespaces:
+        yield Request("PATCH", f"/api/v1/namespaces/{namespace}", body, MERGE)
+
+
+if __name__ == "__main__":
+    main()

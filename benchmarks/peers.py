@@ -1,0 +1,228 @@
+"""How devbox-secrets compares with sealed-secrets: rate, CPU and memory of a sync, and a new secret behind a restart.
+
+    PYTHONPATH=tests python benchmarks/peers.py
+
+Both controllers run as processes on one control plane, one after the other, with the same number of secrets in the same
+number of namespaces. A plain client that makes as many AccountSecrets, with one status write for each, shows what the
+API server itself can take. sealed-secrets is built from its Go module. It runs with its limit on requests switched off;
+the last row is a restart with that limit, which is its default. Its probes have the fixed ports 8080 and 8081.
+"""
+
+import base64
+import json
+import os
+import secrets
+import time
+import urllib.request
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.x509 import load_pem_x509_certificate
+
+from devbox_secrets.api.names import ACCOUNT_SECRET
+from harness.components import write_private
+from harness.controlplane import ControlPlane
+from harness.process import Component
+from harness.tools import source, tool
+from support import SYNCED, BenchmarkError, Ground, Request, Usage, arguments, ground, say, table, wait, wait_idle
+from sync import floor, serve_copy
+from workload import VALUE, creates, make_accounts, send_all, variables
+
+_PEER = "sealed-secrets"
+_UNLIMITED = "--kubeclient-qps=-1"
+_PROBES, _METRICS = "http://127.0.0.1:8080", "http://127.0.0.1:8081/metrics"
+_KEY = "value"
+_UNSEALED = "sealed_secrets_controller_unseal_requests_total"
+#: client-go reads a pod's service account from there; a mount namespace gives the program a /run of its own.
+_AS_IN_A_POD = """
+mount -t tmpfs none /run
+mkdir -p /run/secrets/kubernetes.io/serviceaccount
+cp token ca.crt namespace /run/secrets/kubernetes.io/serviceaccount
+exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A controller's process, and how many secrets it says it has synced."""
+
+    pid: int
+    synced: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A controller, and what is asked of it."""
+
+    name: str
+    start: Callable[[], AbstractContextManager[Running]]
+    secrets: Sequence[Request]
+    new: Request
+    """One more secret."""
+    path: str
+    """The Secret that has its value afterwards."""
+    key: str
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    it = arguments(__doc__, {"count": 2_000, "accounts": 100, "seconds": 1800, "patience": 90})
+    each = it.count // it.accounts
+    with ground() as here:
+        serve_copy(here.controlplane)
+        plain, account, peer = (make_accounts(here.server, name, it.accounts) for name in ("plain", "account", "peer"))
+        alone = floor(here, plain, each)
+        rate = it.count / (alone.creates + alone.statuses)
+        rows: list[Sequence[str]] = [("plain client", f"{rate:.0f}", "100%", "", "", "")]
+        rows.append(_row(here, devbox_secrets(here, account, each), rate, it))
+        prepare(here.controlplane)
+        rows.append(_row(here, sealed_secrets(here.controlplane, peer, each, _UNLIMITED), rate, it))
+        limited = sealed_secrets(here.controlplane, peer, each + 1)
+        rows.append((limited.name, "", "", "", "", _restart(here, limited, it.patience)))
+    header = ("", "a second", "of the client's", "CPU ms each", "peak MiB", "new one after a restart, s")
+    table(f"{it.count:,} secrets in {it.accounts} namespaces", header, rows)
+
+
+def _row(here: Ground, contender: Contender, rate: float, it: Namespace) -> Sequence[str]:
+    count = len(contender.secrets)
+    with contender.start() as running:
+        wait_idle(running.pid, it.seconds)
+        before = Usage.of(running.pid)
+        say(f"{contender.name}: {count:,} secrets")
+        start = time.perf_counter()
+        send_all(here.server, contender.secrets)
+        wait("every secret is synced", it.seconds, lambda: running.synced() >= count)
+        seconds = time.perf_counter() - start
+        after = Usage.of(running.pid)
+    return (
+        contender.name,
+        f"{count / seconds:.0f}",
+        f"{count / seconds / rate:.0%}",
+        f"{(after.cpu_seconds - before.cpu_seconds) / count * 1e3:.1f}",
+        f"{after.peak_mib:.0f}",
+        _restart(here, contender, it.patience),
+    )
+
+
+def _restart(here: Ground, contender: Contender, patience: float) -> str:
+    """Create one secret while the controller is down, then say how long after its start the value is there."""
+    say(f"{contender.name}: a restart behind a new secret")
+    send_all(here.server, [contender.new])
+    start = time.perf_counter()
+    with contender.start(), suppress(BenchmarkError):
+        wait("the new secret is there", patience, lambda: _is_there(here.controlplane, contender))
+        return f"{time.perf_counter() - start:.1f}"
+    return f"over {patience:.0f}"
+
+
+def _is_there(controlplane: ControlPlane, contender: Contender) -> bool:
+    found = controlplane.read(contender.path)
+    return found is not None and contender.key in (found.get("data") or {})
+
+
+def devbox_secrets(here: Ground, accounts: Sequence[str], each: int) -> Contender:
+    """Give our operator, and AccountSecrets for it."""
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        with here.operator() as it:
+            yield Running(it.component.pid, lambda: it.metric(SYNCED))
+
+    requests = creates(here.key.public, accounts, each + 1)
+    count = each * len(accounts)
+    path = f"/api/v1/namespaces/{accounts[0]}/secrets/{ACCOUNT_SECRET}"
+    return Contender("devbox-secrets", start, requests[:count], requests[count], path, variables(each + 1)[-1])
+
+
+def prepare(controlplane: ControlPlane) -> None:
+    """Install sealed-secrets' CRD, and a service account whose files lie where its process starts."""
+    crd = source(_PEER) / "helm/sealed-secrets/crds/bitnami.com_sealedsecrets.yaml"
+    controlplane.kubectl("create", f"--filename={crd}")
+    controlplane.kubectl("wait", "--for=condition=Established", f"--filename={crd}")
+    controlplane.kubectl("create", "namespace", _PEER)
+    controlplane.kubectl("create", "serviceaccount", _PEER, f"--namespace={_PEER}")
+    admin = ("--clusterrole=cluster-admin", f"--serviceaccount={_PEER}:{_PEER}")
+    controlplane.kubectl("create", "clusterrolebinding", _PEER, *admin)
+    token = controlplane.kubectl("create", "token", _PEER, f"--namespace={_PEER}", "--duration=10h").stdout.strip()
+    write_private(controlplane.folder / "token", token.encode())
+    write_private(controlplane.folder / "namespace", _PEER.encode())
+
+
+def sealed_secrets(controlplane: ControlPlane, namespaces: Sequence[str], each: int, *flags: str) -> Contender:
+    """Give sealed-secrets' controller, and SealedSecrets for it."""
+    host = urlsplit(controlplane.url)
+    env = {**os.environ, "KUBERNETES_SERVICE_HOST": host.hostname or "", "KUBERNETES_SERVICE_PORT": str(host.port)}
+    arguments = ["--mount", "--", "sh", "-euc", _AS_IN_A_POD, "sh", str(tool(_PEER)), *flags]
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        component = Component(Path("/usr/bin/unshare"), arguments, controlplane.folder, _is_ready, env)
+        component.start()
+        try:
+            component.wait_ready()
+            yield Running(component.pid, _unsealed)
+        finally:
+            component.stop()
+
+    with start():
+        public_key = _public_key()
+    names = [f"secret-{number}" for number in range(each + 1)]
+    requests = [_sealed_secret(public_key, namespace, name) for name in names for namespace in namespaces]
+    count = each * len(namespaces)
+    path = f"/api/v1/namespaces/{namespaces[0]}/secrets/{names[-1]}"
+    name = f"{_PEER}, no limit" if flags else f"{_PEER}, defaults"
+    return Contender(name, start, requests[:count], requests[count], path, _KEY)
+
+
+def _sealed_secret(key: rsa.RSAPublicKey, namespace: str, name: str) -> Request:
+    """Make the request that creates a SealedSecret of the strict scope, encrypted as kubeseal does it."""
+    session = secrets.token_bytes(32)
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), f"{namespace}/{name}".encode())
+    wrapped = key.encrypt(session, oaep)
+    # The session's key encrypts this alone, so that its nonce may be zero.
+    sealed = len(wrapped).to_bytes(2) + wrapped + AESGCM(session).encrypt(bytes(12), VALUE, None)
+    metadata = {"name": name, "namespace": namespace}
+    body = {
+        "apiVersion": "bitnami.com/v1alpha1",
+        "kind": "SealedSecret",
+        "metadata": metadata,
+        "spec": {"encryptedData": {_KEY: base64.b64encode(sealed).decode()}, "template": {"metadata": metadata}},
+    }
+    path = f"/apis/bitnami.com/v1alpha1/namespaces/{namespace}/sealedsecrets"
+    return Request("POST", path, json.dumps(body).encode())
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a process of our own
+        text: str = answer.read().decode()
+        return text
+
+
+def _is_ready() -> bool:
+    with suppress(OSError):
+        return bool(_get(f"{_PROBES}/v1/cert.pem"))
+    return False
+
+
+def _public_key() -> rsa.RSAPublicKey:
+    key = load_pem_x509_certificate(_get(f"{_PROBES}/v1/cert.pem").encode()).public_key()
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise BenchmarkError(f"{_PEER} has a key of another kind than RSA")
+    return key
+
+
+def _unsealed() -> float:
+    """Give how many secrets were unsealed; each is written before the next begins."""
+    lines = (line.rpartition(" ") for line in _get(_METRICS).splitlines())
+    return next((float(value) for name, _, value in lines if name == _UNSEALED), 0.0)
+
+
+if __name__ == "__main__":
+    main()
