@@ -1,4 +1,4 @@
-"""How fast a changed value reaches all namespaces of a large account, and how soon values of another account do then.
+"""How fast a changed value reaches all namespaces of a large account, and how other accounts fare meanwhile.
 
     PYTHONPATH=tests python benchmarks/fanout.py [--namespaces 5000]
 

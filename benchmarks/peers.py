@@ -186,7 +186,7 @@ def _sealed_secret(key: rsa.RSAPublicKey, namespace: str, name: str) -> Request:
     session = secrets.token_bytes(32)
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), f"{namespace}/{name}".encode())
     wrapped = key.encrypt(session, oaep)
-    # The session's key encrypts this alone, so that its nonce may be zero.
+    # The session key encrypts only this value, so its nonce can be zero.
     sealed = len(wrapped).to_bytes(2) + wrapped + AESGCM(session).encrypt(bytes(12), VALUE, None)
     metadata = {"name": name, "namespace": namespace}
     body = {

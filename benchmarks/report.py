@@ -1,8 +1,8 @@
-"""Writes docs/benchmarks.md and its plots: every benchmark of the page run several times, with median and spread.
+"""Writes docs/benchmarks.md and its plots: runs each benchmark of the page several times for medians and spread.
 
     PYTHONPATH=tests python benchmarks/report.py [--rounds 3]
 
-The benchmarks take turns, so that a change of the machine's load isn't one benchmark's alone.
+The benchmarks take turns, so that a change in the machine's load affects all of them.
 """
 
 import json
@@ -200,7 +200,6 @@ def _machine() -> str:
 
 def _plot(file: Path, title: str, unit: str, bars: Mapping[str, Sequence[float]]) -> None:
     """Draw horizontal bars of medians, with lines from the least to the greatest."""
-    mpl.rcParams["svg.hashsalt"] = file.name  # the same figures give the same file
     middles = [median(numbers) for numbers in bars.values()]
     below = [middle - min(numbers) for middle, numbers in zip(middles, bars.values(), strict=True)]
     above = [max(numbers) - middle for middle, numbers in zip(middles, bars.values(), strict=True)]
@@ -211,7 +210,8 @@ def _plot(file: Path, title: str, unit: str, bars: Mapping[str, Sequence[float]]
     axes.set_title(title)
     axes.set_xlabel(unit)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": file.name}):  # the same numbers give the same file
+        figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
 

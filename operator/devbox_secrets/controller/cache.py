@@ -226,7 +226,7 @@ class Cache:
     def upsert_account_secret(self, body: Body) -> set[str]:
         """Store an AccountSecret's state."""
         key, version = _key(body), _version(body)
-        # The operator hears of each of its writes twice, by the response and by the watch; it parses it once.
+        # The response and the watch both report each of the operator's writes; it is parsed once.
         if not self._account_secrets.is_newer(key, version):
             return set()
         item = read_account_secret(body)
