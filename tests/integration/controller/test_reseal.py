@@ -325,6 +325,21 @@ def test_without_the_right_everything_else_goes_on(
     moves(account, key_id)
 
 
+def test_a_key_that_the_gateway_may_still_seal_with_is_not_pruned(
+    controlplane: ControlPlane, account: Account, api: httpx.Client
+) -> None:
+    put(api, "TOKEN", "1")
+    old = newest(controlplane)
+    rotate(controlplane)
+    pruned = command(controlplane.kubeconfig, "keys", "prune", "--yes")
+    moves(account, newest(controlplane))
+    named = command(controlplane.kubeconfig, "keys", "prune", old, "--yes")
+    put(api, "OTHER", "2")
+    account.is_ready("other")
+    assert old not in pruned.stdout
+    assert f"{old} was the newest key until just now" in named.stderr
+
+
 # --- What begins and ends with an operator of its own
 
 
@@ -341,8 +356,8 @@ def test_afterwards_the_older_key_can_go(controlplane: ControlPlane, start: Star
         )
         moves(account, newest(controlplane), take(account, body))
         prune = partial(command, controlplane.kubeconfig, "keys", "prune", old, "--yes")
-        # Other tests' values need it, too, until they have moved on.
-        until("nothing needs it", lambda: prune().returncode == 0)
+        # Other tests' values need it, too, until they have moved on; and a gateway for half a minute.
+        until("nothing needs it", lambda: prune().returncode == 0, seconds=60)
     with start("second") as it:
         until("every account was looked at", lambda: it.metric("devbox_secrets_opens_total"))
         until("nothing waits", lambda: not it.metric("devbox_secrets_workqueue_depth"))

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import TypeVar
 
 from pydantic import SecretBytes
@@ -24,6 +25,10 @@ _POLL_SECONDS = 0.5
 _ATTEMPTS = 5
 #: The number of AccountSecrets that a message names.
 _NAMED = 10
+#: How long a key stays after its successor was created: a gateway seals with it for up to 15 seconds.
+_REPLACED_FOR = timedelta(seconds=30)
+#: How far the operator's clock may be ahead of ours.
+_CLOCK_SKEW = timedelta(hours=1)
 
 
 class KeyState(StrEnum):
@@ -110,8 +115,13 @@ async def rotate(client: Client, namespace: str, seconds: float | None) -> str |
     store = KeyStore(client, namespace)
     with _permission("get", namespace, _CONFIGMAP):
         before = (await store.read_public()).get("newest")
+    since = datetime.now(UTC)
+    stored = await _if_allowed(store.read())
+    # If the operator's clock is ahead of ours, its newest key is newer than now, and must be replaced anyway.
+    if stored and (keyring := stored.keyring()) and since <= keyring.newest.created < since + _CLOCK_SKEW:
+        since = keyring.newest.created + timedelta(microseconds=1)
     with _permission("patch", namespace):
-        await store.request_rotation(datetime.now(UTC).isoformat())
+        await store.request_rotation(since.isoformat())
     if seconds is None:
         return None
     try:
@@ -139,9 +149,10 @@ async def choose(client: Client, namespace: str, wanted: Sequence[str]) -> dict[
     """
     stored = await _read(KeyStore(client, namespace), namespace)
     used = await _used(client)
-    _check_removable(wanted, stored, used)
+    now = datetime.now(UTC)
+    _check_removable(wanted, stored, used, now)
     keyring = stored.keyring()
-    chosen = dict.fromkeys(wanted) or removable(keyring, used)
+    chosen = dict.fromkeys(wanted) or removable(keyring, used, now)
     return {key_id: keyring[key_id].created if key_id in keyring else None for key_id in chosen}
 
 
@@ -153,7 +164,7 @@ async def prune(client: Client, namespace: str, chosen: Sequence[str]) -> None:
     """
 
     async def removals(stored: StoredKeys) -> dict[str, SecretBytes | None]:
-        _check_removable(chosen, stored, await _used(client))
+        _check_removable(chosen, stored, await _used(client), datetime.now(UTC))
         return dict.fromkeys(chosen)
 
     removed = await _write(client, namespace, removals)
@@ -201,19 +212,34 @@ def overview(
     return sorted(rows, key=order)
 
 
-def removable(keyring: Keyring, used: Mapping[str, Collection[str]]) -> list[str]:
+def removable(keyring: Keyring, used: Mapping[str, Collection[str]], now: datetime) -> list[str]:
     """Return the unused keys, newest first. The newest key of all seals new values, so it is never unused. Pure."""
-    return [key.public.id for key in keyring.newest_first()[1:] if not used.get(key.public.id)]
+    needed = just_replaced(keyring, now)
+    older = [key.public.id for key in keyring.newest_first()[1:]]
+    return [key_id for key_id in older if key_id not in needed and not used.get(key_id)]
+
+
+def just_replaced(keyring: Keyring, now: datetime) -> frozenset[str]:
+    """Return the keys that were the newest until just now, so that a gateway may still seal with them. Pure."""
+    pairs = pairwise(keyring.newest_first())
+    return frozenset(older.public.id for newer, older in pairs if newer.created > now - _REPLACED_FOR)
 
 
 def why_not_removable(
-    key_id: str, stored: Collection[str], newest: str | None, used: Mapping[str, Sequence[str]]
+    key_id: str,
+    stored: Collection[str],
+    newest: str | None,
+    used: Mapping[str, Sequence[str]],
+    replaced: Collection[str] = (),
 ) -> str | None:
     """Return why a key can't be removed, or None if it can. Pure."""
     if key_id not in stored:
         return f"there is no sealing key {key_id}; list the keys with: devbox-secrets keys list"
     if key_id == newest:
         return f"{key_id} is the newest key, which seals new values; create another first: devbox-secrets keys rotate"
+    if key_id in replaced:
+        wait = f"{_REPLACED_FOR.total_seconds():.0f} seconds"
+        return f"{key_id} was the newest key until just now, and a gateway may still seal with it; wait {wait}"
     by = sorted(used.get(key_id, ()))
     if not by:
         return None
@@ -257,9 +283,12 @@ async def _if_allowed(request: Awaitable[T]) -> T | None:
         return None
 
 
-def _check_removable(wanted: Sequence[str], stored: StoredKeys, used: Mapping[str, Sequence[str]]) -> None:
-    newest = _newest(stored.keyring())
-    reasons = [why for key_id in wanted if (why := why_not_removable(key_id, stored.entries, newest, used))]
+def _check_removable(
+    wanted: Sequence[str], stored: StoredKeys, used: Mapping[str, Sequence[str]], now: datetime
+) -> None:
+    keyring = stored.keyring()
+    newest, replaced = _newest(keyring), just_replaced(keyring, now)
+    reasons = [why for key_id in wanted if (why := why_not_removable(key_id, stored.entries, newest, used, replaced))]
     if reasons:
         raise KeyInUse("nothing was removed: " + "\n".join(reasons))
 

@@ -8,7 +8,14 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, ROTATE_ANNOTATION
 from devbox_secrets.cli.resources import sealing_keys
-from devbox_secrets.cli.resources.sealing_keys import KeyRow, KeyState, overview, removable, why_not_removable
+from devbox_secrets.cli.resources.sealing_keys import (
+    KeyRow,
+    KeyState,
+    just_replaced,
+    overview,
+    removable,
+    why_not_removable,
+)
 from devbox_secrets.crypto.envelope import KeyPair, Keyring
 from devbox_secrets.errors import Forbidden, KeyInUse, NotFound
 from devbox_secrets.kube.key_store import KeyStore
@@ -59,10 +66,24 @@ def test_what_cannot_be_seen_is_not_counted() -> None:
 
 
 def test_unused_keys_can_be_removed_but_never_the_newest() -> None:
-    assert removable(THREE, {}) == [MIDDLE, OLD]
-    assert removable(THREE, USED) == [OLD]
-    assert removable(THREE, {MIDDLE: ["a/b"], OLD: ["a/c"], NEW: []}) == []
-    assert removable(Keyring(()), USED) == []
+    now = ago(-1)
+    assert removable(THREE, {}, now) == [MIDDLE, OLD]
+    assert removable(THREE, USED, now) == [OLD]
+    assert removable(THREE, {MIDDLE: ["a/b"], OLD: ["a/c"], NEW: []}, now) == []
+    assert removable(Keyring(()), USED, now) == []
+
+
+@pytest.mark.parametrize(("seconds", "stays"), [(0, True), (29, True), (-400, True), (31, False)])
+def test_the_key_that_was_the_newest_until_just_now_stays(seconds: float, *, stays: bool) -> None:
+    now = ago(0) + timedelta(seconds=seconds)
+    assert just_replaced(THREE, now) == ({MIDDLE} if stays else set())
+    assert (MIDDLE in removable(THREE, {}, now)) is not stays
+    problem = why_not_removable(MIDDLE, THREE, NEW, {}, just_replaced(THREE, now))
+    assert problem == (
+        f"{MIDDLE} was the newest key until just now, and a gateway may still seal with it; wait 30 seconds"
+        if stays
+        else None
+    )
 
 
 def why(key_id: str, used: dict[str, list[str]] | None = None) -> str | None:
@@ -165,6 +186,23 @@ async def test_nothing_is_restored_without_an_installation(api: FakeApi) -> None
 async def test_a_new_key_can_be_requested_without_a_secret(api: FakeApi) -> None:
     api.delete(SECRET)
     assert await sealing_keys.rotate(FakeClient(api), "ours", None) is None
+    assert ROTATE_ANNOTATION in api.objects[SECRET]["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(("ahead", "later"), [(timedelta(minutes=7), True), (timedelta(days=2), False)])
+async def test_a_key_created_by_a_clock_slightly_ahead_is_replaced(
+    api: FakeApi, ahead: timedelta, *, later: bool
+) -> None:
+    key = KeyPair.generate(datetime.now(UTC) + ahead)
+    api.put(SECRET, {"data": {key.public.id: base64.b64encode(key.dump()).decode()}})
+    await sealing_keys.rotate(FakeClient(api), "ours", None)
+    since = datetime.fromisoformat(api.objects[SECRET]["metadata"]["annotations"][ROTATE_ANNOTATION])
+    assert (since > key.created) is later
+
+
+async def test_a_new_key_can_be_requested_without_the_right_to_read_the_keys(api: FakeApi) -> None:
+    api.fail("GET", SECRET, Forbidden("403"))
+    await sealing_keys.rotate(FakeClient(api), "ours", None)
     assert ROTATE_ANNOTATION in api.objects[SECRET]["metadata"]["annotations"]
 
 
