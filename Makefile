@@ -48,6 +48,10 @@ test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 test-release: $(VENV)/wheel ## Build a release twice, and test its contents
 	@$(PYTEST) tests/release
 
+.PHONY: soak
+soak: $(VENV)/wheel ## Check the whole system against a model while parts fail, for ten minutes; OPTIONS: --seconds, --rounds, --seed, --fault
+	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m integration.controller.soak $(OPTIONS)
+
 .PHONY: bench
 bench: $(VENV)/wheel ## Run the benchmarks (about 20 minutes)
 	@for each in sync latency restart fanout memory keys reseal pods policies growth cli gateway; do PYTHONPATH=tests $(BIN)/python benchmarks/$$each.py; done

@@ -44,11 +44,16 @@ _ENVIRONMENT = {**os.environ, "GOGC": "400"}
 
 def write_credentials(folder: Path, authority: Authority) -> None:
     """Write the files that the programs share."""
-    serving = authority.server("localhost", "kubernetes.default.svc", addresses=["127.0.0.1"])
     write_private(folder / "ca.crt", authority.pem)
+    write_private(folder / "service-accounts.key", authority.client("service-accounts").key)
+    write_serving_certificate(folder, authority)
+
+
+def write_serving_certificate(folder: Path, authority: Authority) -> None:
+    """Write a new certificate of the servers, and its key."""
+    serving = authority.server("localhost", "kubernetes.default.svc", addresses=["127.0.0.1"])
     write_private(folder / "serving.crt", serving.certificate)
     write_private(folder / "serving.key", serving.key)
-    write_private(folder / "service-accounts.key", authority.client("service-accounts").key)
 
 
 def write_private(path: Path, data: bytes) -> Path:
@@ -149,6 +154,12 @@ def compact(folder: Path) -> int:
     revision = int(_etcd_call(folder, "POST", "/v3/kv/range", key)["header"]["revision"])
     _etcd_call(folder, "POST", "/v3/kv/compaction", {"revision": revision, "physical": True})
     return revision
+
+
+def set_alarm(folder: Path, *, active: bool) -> None:
+    """Raise or clear the alarm by which etcd tells that its quota is used up, and refuses writes."""
+    body = {"action": "ACTIVATE" if active else "DEACTIVATE", "alarm": "NOSPACE"}
+    _etcd_call(folder, "POST", "/v3/maintenance/alarm", body)
 
 
 def _serving(port: int) -> list[str]:

@@ -170,6 +170,15 @@ class ControlPlane:
             raise RequestError(f"{method} {path}", answer.status_code, found["message"])
         return found
 
+    def stream(self, path: str) -> Iterator[str]:
+        """Give the lines of a watch, as they come.
+
+        Raises:
+            httpx.HTTPError: the API server refused it, or its response ended early.
+        """
+        with self._client.stream("GET", path) as answer:
+            yield from answer.raise_for_status().iter_lines()
+
     @cached_property
     def _client(self) -> httpx.Client:
         # Tests restart the API server, so connections aren't reused.
@@ -199,11 +208,25 @@ class ControlPlane:
         """Write a kubeconfig with a token of an existing service account, optionally for another server address."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         token = self.request("POST", path, {"spec": {"expirationSeconds": int(duration.total_seconds())}})
-        return self._write_kubeconfig(f"{namespace}.{name}", {"token": token["status"]["token"]}, server)
+        between = f".{server.rpartition(':')[2]}" if server else ""
+        return self._write_kubeconfig(f"{namespace}.{name}{between}", {"token": token["status"]["token"]}, server)
 
     def compact(self) -> int:
         """Compact etcd to the newest revision."""
         return components.compact(self.folder)
+
+    @contextmanager
+    def out_of_space(self) -> Iterator[None]:
+        """Have etcd refuse every write, as when its quota is used up."""
+        components.set_alarm(self.folder, active=True)
+        try:
+            yield
+        finally:
+            components.set_alarm(self.folder, active=False)
+
+    def renew_certificate(self) -> None:
+        """Replace the API server's certificate, which it reads again by itself."""
+        components.write_serving_certificate(self.folder, self.authority)
 
     @contextmanager
     def restored(self) -> Iterator[None]:

@@ -1,10 +1,11 @@
-"""A proxy for an API server that cuts watches, makes them hang and delays responses."""
+"""A proxy for an API server that cuts and freezes watches, and delays, refuses and holds requests."""
 
 import asyncio
 import json
+import random
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -32,8 +33,11 @@ class WatchProxy:
     _expired: set[str] = field(default_factory=set)
     """The paths of watches that will get the error Expired."""
     _frozen: set[asyncio.Task[None]] = field(default_factory=set)
+    _open: asyncio.Event = field(default_factory=asyncio.Event)
     delay_seconds: float = 0.0
     """The delay of each response that isn't a watch."""
+    refusals: Sequence[int] = ()
+    """The statuses with which half of the requests are refused."""
 
     @classmethod
     @contextmanager
@@ -41,6 +45,7 @@ class WatchProxy:
         """Run the proxy in a separate thread."""
         it = cls(_upstream=controlplane.url)
         started, stop = threading.Event(), asyncio.Event()
+        it._open.set()
         main = it._serve(controlplane, started, stop)
         thread = threading.Thread(target=it._loop.run_until_complete, args=(main,))
         thread.start()
@@ -62,13 +67,22 @@ class WatchProxy:
         finally:
             self._cut_kind = None
 
-    def freeze(self) -> None:
-        """Stop forwarding on the open watches, without closing them."""
-        self._frozen.update(self._watches)
+    def freeze(self, kind: str = "") -> None:
+        """Stop forwarding on the open watches of a kind, or of all, without closing them."""
+        self._frozen.update(watch for watch, path in list(self._watches.items()) if _is_of(path, kind))
+
+    @contextmanager
+    def blackhole(self) -> Iterator[None]:
+        """Forward nothing, like a broken network: requests, responses and events arrive afterwards."""
+        self._loop.call_soon_threadsafe(self._open.clear)
+        try:
+            yield
+        finally:
+            self._loop.call_soon_threadsafe(self._open.set)
 
     def _cut(self, kind: str) -> None:
         for watch, path in list(self._watches.items()):
-            if path.endswith(kind):
+            if _is_of(path, kind):
                 self._expired.add(path)
                 watch.cancel()
 
@@ -96,23 +110,35 @@ class WatchProxy:
 
     async def _handle(self, session: aiohttp.ClientSession, request: web.Request) -> web.StreamResponse:
         is_watch, path = request.query.get("watch") == "true", request.path
-        if is_watch and self._cut_kind is not None and path.endswith(self._cut_kind):
+        if is_watch and self._cut_kind is not None and _is_of(path, self._cut_kind):
             raise web.HTTPServiceUnavailable
         if is_watch and path in self._expired:
             self._expired.discard(path)
             return web.Response(text=json.dumps({"type": "ERROR", "object": _EXPIRED}) + "\n")
+        if self.refusals and random.random() < 0.5:  # noqa: S311 - any half of them
+            return _refused(random.choice(self.refusals))  # noqa: S311
         if not is_watch:
             await asyncio.sleep(self.delay_seconds)
+        await self._open.wait()
+        try:
+            return await self._forward(session, request, is_watch=is_watch)
+        except (aiohttp.ClientConnectionError, ConnectionError):  # of either side
+            raise web.HTTPBadGateway from None
+
+    async def _forward(
+        self, session: aiohttp.ClientSession, request: web.Request, *, is_watch: bool
+    ) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name not in _OWN_HEADERS}
         async with session.request(
             request.method, self._upstream + request.path_qs, headers=headers, data=await request.read() or None
         ) as upstream:
             kept = {name: value for name, value in upstream.headers.items() if name not in _OWN_HEADERS}
             response = web.StreamResponse(status=upstream.status, headers=kept)
+            await self._open.wait()
             await response.prepare(request)
             copying = asyncio.ensure_future(self._copy(upstream, response))
             if is_watch:
-                self._watches[copying] = path
+                self._watches[copying] = request.path
             await asyncio.gather(copying, return_exceptions=True)
             self._watches.pop(copying, None)
             return response
@@ -121,7 +147,17 @@ class WatchProxy:
         async for chunk in upstream.content.iter_any():
             if asyncio.current_task() in self._frozen:
                 await asyncio.Event().wait()
+            await self._open.wait()
             await response.write(chunk)
+
+
+def _is_of(path: str, kind: str) -> bool:
+    return not kind or path.endswith(f"/{kind}")
+
+
+def _refused(status: int) -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Refused", "code": status}
+    return web.json_response(body | {"message": "refused"}, status=status, headers={"Retry-After": "1"})
 
 
 def _serving(controlplane: ControlPlane) -> ssl.SSLContext:

@@ -2,30 +2,22 @@
 
 import base64
 import os
-import random
-import secrets
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import pytest
 
-from devbox_secrets.api.names import account_secrets_path
-from devbox_secrets.controller.leader import LEASE_DURATION_SECONDS
-from devbox_secrets.kube.client import APPLY
-from harness.controlplane import ControlPlane, RequestError
+from harness.controlplane import ControlPlane
 from harness.tools import tool
 from integration.support.account import SECRET, Account
-from integration.support.chart import ACCOUNT, NAMESPACE, get, install, until
+from integration.support.chart import NAMESPACE, get, install, until
 from integration.support.processes import Operator, operator
 
 TAKEOVER_SECONDS = 15.0
@@ -194,91 +186,3 @@ def test_the_lease_names_its_holder(plane: ControlPlane, replicas: Replicas, acc
     spec = get(plane, "lease", "devbox-secrets", "-n", NAMESPACE)["spec"]
     assert spec["holderIdentity"]
     assert spec["leaseDurationSeconds"] < TAKEOVER_SECONDS
-
-
-class Changes:
-    """Random changes of two accounts, and what each namespace must hold in the end."""
-
-    def __init__(self, plane: ControlPlane, chance: random.Random) -> None:
-        self._plane = plane
-        self._chance = chance
-        self._accounts = [Account.of(plane, "default").member() for _ in range(2)]
-        self._guest = self._accounts[0].member()
-        self._guest_of = self._guest.name
-        self._values: dict[str, dict[str, bytes]] = {it.name: {} for it in [*self._accounts, self._guest]}
-
-    def one(self) -> None:
-        """Do one change; until it's answered, since an API server that is away did nothing or all of it."""
-        account = self._chance.choice(self._accounts)
-        variable = self._chance.choice(["A", "B", "C", "D"])
-        path = account_secrets_path(account.name, variable.lower())
-        match self._chance.choices(["put", "delete", "move"], [6, 3, 1])[0]:
-            case "put":
-                value = self._chance.randbytes(8).hex().encode()
-                self._insist("PATCH", f"{path}?fieldManager=test&force=true", account.manifest(variable, value))
-                self._values[account.name][variable] = value
-            case "delete":
-                self._insist("DELETE", path)
-                self._values[account.name].pop(variable, None)
-            case "move":
-                self._guest_of = self._chance.choice([self._guest, *self._accounts]).name
-                body = {"metadata": {"labels": {ACCOUNT: self._guest_of}}}
-                self._insist("PATCH", f"/api/v1/namespaces/{self._guest.name}", body, "application/merge-patch+json")
-
-    def hold(self) -> bool:
-        """Tell whether every namespace holds what it should."""
-        account_of = {it.name: it.name for it in self._accounts} | {self._guest.name: self._guest_of}
-        return all(
-            (self._guest.data(namespace) or {}) == self._values[account] for namespace, account in account_of.items()
-        )
-
-    def _insist(self, method: str, path: str, body: object = None, media_type: str = APPLY) -> None:
-        def is_answered() -> bool:
-            try:
-                self._plane.request(method, path, body, media_type)
-            except httpx.TransportError:
-                return False
-            except RequestError as error:
-                return error.status == HTTPStatus.NOT_FOUND
-            return True
-
-        until(f"{method} {path} is answered", is_answered, seconds=120)
-
-
-def _freeze(replicas: Replicas, _: ControlPlane) -> None:
-    with frozen(replicas.leader()):
-        time.sleep(LEASE_DURATION_SECONDS)  # as long as it takes another one to lead
-
-
-def _kill(replicas: Replicas, _: ControlPlane) -> None:
-    leader = replicas.leader().component
-    leader.kill()
-    leader.start()
-
-
-def _crash(_: Replicas, plane: ControlPlane) -> None:
-    plane.compact()
-    plane.apiserver.kill()
-    plane.apiserver.start()
-    plane.apiserver.wait_ready()
-
-
-def test_after_many_changes_and_faults_each_namespace_holds_what_it_should(
-    replicas: Replicas, plane: ControlPlane
-) -> None:
-    seed = int(os.environ.get("DEVBOX_SECRETS_TEST_SEED") or secrets.randbits(32))
-    count = int(os.environ.get("DEVBOX_SECRETS_TEST_CHANGES") or 100)
-    chance = random.Random(seed)  # noqa: S311 - a repeatable choice
-    replicas.leader()
-    changes = Changes(plane, chance)
-    faults = [_crash, _kill, _freeze] * (count // 100)
-    chance.shuffle(faults)
-    with ThreadPoolExecutor(1) as other:
-        for part in range(len(faults)):
-            fault = other.submit(faults[part], replicas, plane)
-            for _ in range(count // len(faults) // 2):
-                changes.one()
-            fault.result()
-            for _ in range(count // len(faults) // 2):
-                changes.one()
-    until(f"each namespace holds what it should, DEVBOX_SECRETS_TEST_SEED={seed}", changes.hold, seconds=60)

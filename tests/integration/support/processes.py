@@ -5,7 +5,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from harness.process import Component
 from integration.support.chart import NAMESPACE
 
 COMMAND = Path(sys.executable).with_name("devbox-secrets")
+OPERATOR = (str(COMMAND), "operator")
 END_SECONDS = 5
 """How long a program may take to exit before it is killed; a killed program reports no coverage."""
 
@@ -65,11 +66,12 @@ def operator(
     folder: Path | None = None,
     server: str | None = None,
     probe: str = "readyz",
+    program: Sequence[str] = OPERATOR,
     **settings: str,
 ) -> Iterator[Operator]:
     """Run the operator on a control plane with the chart installed; its log goes into the folder.
 
-    It waits for the probe; use `healthz` for an operator that can't become ready.
+    It waits for the probe; use `healthz` for an operator that can't become ready. A test can give a program of its own.
     """
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets", server=server)
     port = free_port()
@@ -83,7 +85,8 @@ def operator(
         "DEVBOX_SECRETS_KEYS_REFRESH_SECONDS": "0.5",
         **{f"DEVBOX_SECRETS_{name.upper()}": value for name, value in settings.items()},
     }
-    component = Component(COMMAND, ["operator"], folder or controlplane.folder, lambda: is_ready(url, probe), env)
+    where = folder or controlplane.folder
+    component = Component(Path(program[0]), program[1:], where, lambda: is_ready(url, probe), env)
     component.start()
     try:
         component.wait_ready()
