@@ -3,17 +3,21 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.controlplane import ControlPlane, KubectlError
 from harness.process import ComponentError, workspace
 from harness.tools import KUBERNETES_VERSION
+from harness.watch_proxy import WatchProxy
 
 AUDIT_POLICY = """
 apiVersion: audit.k8s.io/v1
@@ -129,6 +133,32 @@ def test_a_watch_from_before_a_compaction_is_told_to_list_anew(other: ControlPla
     watch = "/api/v1/namespaces/default/configmaps?watch=1&timeoutSeconds=5&resourceVersion=1"
     answer = other.kubectl("get", "--raw", watch, check=False)
     assert "too old resource version" in answer.stdout + answer.stderr
+
+
+def test_etcd_that_is_out_of_space_takes_no_writes(other: ControlPlane) -> None:
+    with other.out_of_space(), pytest.raises(KubectlError, match="database space exceeded"):
+        other.kubectl("create", "configmap", "too-much")
+    other.kubectl("create", "configmap", "too-much")
+
+
+def test_the_api_server_serves_a_renewed_certificate(other: ControlPlane) -> None:
+    address = ("127.0.0.1", int(other.url.rpartition(":")[2]))
+    before = ssl.get_server_certificate(address)
+    other.renew_certificate()
+    _wait_until(lambda: ssl.get_server_certificate(address) != before, timeout=90)
+
+
+def test_a_proxy_refuses_requests_and_holds_them_until_the_network_is_back(other: ControlPlane) -> None:
+    with WatchProxy.start(other) as proxy, httpx.Client(base_url=proxy.url, verify=False) as client:  # noqa: S501 - ours
+        proxy.refusals = (429,)
+        _wait_until(lambda: client.get("/readyz").status_code == 429)
+        proxy.refusals = ()
+        with ThreadPoolExecutor(1) as pool:
+            with proxy.blackhole():
+                held = pool.submit(client.get, "/readyz")
+                with pytest.raises(httpx.ReadTimeout):
+                    client.get("/readyz", timeout=1)
+            assert held.result().text == "ok"
 
 
 def test_says_why_a_component_did_not_start() -> None:
