@@ -131,10 +131,14 @@ class Soak:
         try:
             cluster = read(self.stage.plane)
             unready = [why for each in self.stage.replicas if (why := each.operator.unready())]
+            listed = {name: self.users.listed(name) for name in self.model.namespaces}
         except (httpx.HTTPError, RequestError, OSError) as error:
             return [str(error)]
         self._check_history(cluster.secrets)
-        return [*self.model.differences(cluster), *unready]
+        wrong = [
+            f"{name}: the gateway lists {has}" for name, has in listed.items() if has != self.model.variables(name)
+        ]
+        return [*self.model.differences(cluster), *wrong, *unready]
 
     def _check_history(self, secrets: Mapping[str, Json]) -> None:
         for seen, secret in self.observer.take(secrets):

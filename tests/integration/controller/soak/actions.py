@@ -158,6 +158,11 @@ class Users:
             case _:
                 self._change_keys(action)
 
+    def listed(self, account: str) -> list[str]:
+        """Give the variables of an account's secrets, as the gateway lists them."""
+        answer = self._gateway.get("/v1/secrets?limit=100", headers=_of(account)).raise_for_status()
+        return sorted(each["name"] for each in answer.json()["secrets"])
+
     def _insist(self, action: Action, attempt: Callable[[], T]) -> T:
         """Try until it succeeds."""
         failures: list[Exception] = []
@@ -221,7 +226,7 @@ class Users:
         return written[self._insist(action, lambda: self._plane.request("GET", path))["spec"]["sealed"]]
 
     def _put_at_gateway(self, action: Action, value: str) -> None:
-        headers = {"X-Devbox-Secrets-Account": action.namespace}
+        headers = _of(action.namespace)
         path, body = f"/v1/secrets/{action.variable}", {"value": value}
         answer = self._gateway.post(path, json=body, headers=headers)
         if answer.status_code == HTTPStatus.NOT_FOUND:
@@ -238,8 +243,7 @@ class Users:
                 if self._plane.read(account_secrets_path(action.namespace, action.name)):
                     self._command("delete", action.name, where, "--yes")
             case _:
-                headers = {"X-Devbox-Secrets-Account": action.namespace}
-                answer = self._gateway.post(f"/v1/secrets/{action.variable}/delete", headers=headers)
+                answer = self._gateway.post(f"/v1/secrets/{action.variable}/delete", headers=_of(action.namespace))
                 if answer.status_code != HTTPStatus.NOT_FOUND:
                     answer.raise_for_status()
 
@@ -356,6 +360,11 @@ class Users:
         done = command(self._plane.kubeconfig, *arguments, value=value.encode())
         if done.returncode:
             raise NotDone(done.stderr)
+
+
+def _of(account: str) -> dict[str, str]:
+    """Give the header by which a call at the gateway names its account."""
+    return {"X-Devbox-Secrets-Account": account}
 
 
 def _base64(text: str) -> str:

@@ -78,6 +78,9 @@ class Model:
     def members(self, account: str) -> list[str]:
         return [name for name in self.namespaces if self.account_of(name) == account]
 
+    def variables(self, account: str) -> list[str]:
+        return sorted(each.variable for (namespace, _), each in self.account_secrets.items() if namespace == account)
+
     def remove_namespace(self, name: str) -> None:
         self.namespaces.pop(name, None)
         self.foreign.pop(name, None)
