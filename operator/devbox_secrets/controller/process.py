@@ -58,7 +58,7 @@ def run(settings: ControllerSettings) -> None:
     # Silence kopf: we log what matters, once.
     logs.configure(settings.log_level, settings.log_format, {"kopf": logging.CRITICAL})
     disable_created_metrics()  # each would add a series to a counter, and nobody uses them
-    # Almost all objects are long-lived or have no cycles: with the default, the collector uses about a tenth of the CPU.
+    # Most objects live long or have no cycles; with the default, the collector uses about a tenth of the CPU.
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     with suppress(asyncio.CancelledError):  # stopped during the initial sync
