@@ -26,6 +26,7 @@ from harness.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
 API = ROOT / "docs" / "reference" / "api.md"
+CLI = ROOT / "docs" / "cli.md"
 METRICS = ROOT / "docs" / "reference" / "metrics.md"
 OPERATIONS = ROOT / "docs" / "operations"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -140,6 +141,41 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
 def test_every_make_target_is_told_to_contributors() -> None:
     text = CONTRIBUTING.read_text()
     assert {name for name in targets() if f"`make {name}`" not in text} == set()
+
+
+@cache
+def options() -> dict[str, set[str]]:
+    """The options of each command, as its reference lists them."""
+    _, *sections = re.split(r"^## ([a-z ]+)\n", CLI.read_text(), flags=re.MULTILINE)
+    return {
+        name: {"-h", "--help", *re.findall(r"`(--?[a-zA-Z-]+)`", text)}
+        for name, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+def unknown_options(text: str) -> set[str]:
+    """The options in commands of a text that the commands don't have."""
+    pieces = (re.sub(r"\\\n *", "", piece) for piece in code(text))
+    commands = (each for piece in pieces for each in re.findall(r"devbox-secrets ([a-z][^|;&)`\n]*)", piece))
+    used = ((max((it for it in options() if f"{each} ".startswith(f"{it} ")), default=""), each) for each in commands)
+    return {
+        f"{name} {option}"
+        for name, words in used
+        if name
+        for option in re.findall(r"(?<= )--?[a-zA-Z][a-zA-Z-]*", words)
+        if option not in options()[name]
+    }
+
+
+@pytest.mark.parametrize("document", documents(), ids=name_of)
+def test_every_option_of_a_command_that_is_named_exists(document: Path) -> None:
+    mistyped = {"set --desciption"}  # an example of an error
+    assert unknown_options(document.read_text()) <= mistyped
+
+
+def test_an_option_that_does_not_exist_would_be_found() -> None:
+    text = "```console\n$ devbox-secrets update A \\\n    --rotate-after 90d < a\n```\n"
+    assert unknown_options(text) == {"update --rotate-after"}
 
 
 def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
