@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from devbox_secrets.cli.kit.app import Commands, Exit
-from devbox_secrets.cli.kit.options import AccountOptions
+from devbox_secrets.cli.kit.options import ScopeOptions
 from devbox_secrets.cli.kit.output import Format, Output, print_table, show
 
 commands = Commands("Administration")
@@ -13,7 +13,7 @@ commands = Commands("Administration")
 
 @commands.command()
 async def check(
-    at: AccountOptions,
+    at: ScopeOptions,
     output: Output = Format.TEXT,
     tenants: Annotated[
         bool, typer.Option("--tenants", help="Report AccountSecrets that aren't Ready as errors.")

@@ -41,7 +41,9 @@ async def list_keys(at: ClusterOptions, output: Output = Format.TEXT) -> None:
 @commands.command()
 async def rotate(
     at: ClusterOptions,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the new key to be published.")] = True,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the new key to be published (default).")
+    ] = True,
     timeout: Timeout = "60s",  # noqa: ASYNC109 - an option
 ) -> None:
     """Request a new sealing key from the operator, and print its id.

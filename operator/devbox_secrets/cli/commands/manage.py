@@ -56,7 +56,7 @@ async def list_(
 async def get(at: AccountOptions, name: Name, output: ObjectOutput = ObjectFormat.TEXT) -> None:
     """Show the details of a secret.
 
-    The value isn't shown: nobody can read it back.
+    The value isn't shown: an AccountSecret contains only the sealed value.
     """
     from devbox_secrets.cli.resources import account_secrets
 

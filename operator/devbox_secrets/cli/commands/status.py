@@ -64,7 +64,8 @@ async def status(
 ) -> None:
     """Show whether secrets are synced and which devboxes have older values.
 
-    Environment variables keep the value from the container's start. Files are updated.
+    Without NAME, the devboxes are only counted. Environment variables keep the value from the container's start. Files
+    are updated.
 
     Exit codes: 0 if all shown secrets are synced; 3 if one is not, with the reason in the output; 4 if the operator
     hasn't processed the values within the timeout.

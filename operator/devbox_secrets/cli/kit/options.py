@@ -127,6 +127,20 @@ class AccountOptions(ClusterOptions):
         return account
 
 
+@dataclass(frozen=True)
+class ScopeOptions(AccountOptions):
+    """The cluster and the installation, and the account of a command that otherwise covers all accounts."""
+
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account", "--namespace", "-n",
+            help="The account, which is a namespace; defaults to the whole cluster.",
+            autocompletion=complete_namespaces,
+        ),
+    ] = None  # fmt: skip
+
+
 def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":
     """Read the public key in a file.
 

@@ -36,7 +36,10 @@ FromFile = Annotated[
 ]  # fmt: skip
 KeepNewline = Annotated[
     bool,
-    typer.Option("--keep-newline", help="Keep the trailing newline of a one-line value, and a byte order mark."),
+    typer.Option(
+        "--keep-newline",
+        help="Keep the trailing newline of a one-line value, and a byte order mark; by default, both are removed.",
+    ),
 ]
 AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Accept a value that is empty or only whitespace.")]
 
