@@ -48,9 +48,11 @@ test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 test-release: $(VENV)/wheel ## Build a release twice, and test its contents
 	@$(PYTEST) tests/release
 
-.PHONY: soak
+.PHONY: soak soak-mutants
 soak: $(VENV)/wheel ## Check the whole system against a model while parts fail, for ten minutes; OPTIONS: --seconds, --rounds, --seed, --fault
 	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m integration.controller.soak $(OPTIONS)
+soak-mutants: $(VENV)/wheel ## Check that the soak detects five mutants of the operator
+	@$(PYTEST) tests/integration/controller/soak/mutants.py
 
 .PHONY: bench
 bench: $(VENV)/wheel ## Run the benchmarks (about 20 minutes)
