@@ -10,6 +10,9 @@ import os
 import shutil
 import signal
 import sys
+import threading
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ from devbox_secrets.kube.tls import read_authority
 
 _CLUSTER_CONFIG = "client.authentication.k8s.io/exec"
 _KIND = "ExecCredential"
+#: uvloop can't start processes from two loops at once, and the operator has two.
+_STARTING = threading.Lock()
+_RETRY_SECONDS = 0.005
 
 
 class Credential(Fields, alias_generator=to_camel):
@@ -59,10 +65,12 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
     env = os.environ | {each.name: each.value for each in plugin.env}
     env["KUBERNETES_EXEC_INFO"] = json.dumps(_exec_info(target, plugin, interactive=interactive), default=str)
     try:
-        process = await asyncio.create_subprocess_exec(
-            program, *plugin.args, env=env, stdout=asyncio.subprocess.PIPE,
-            stdin=None if interactive else asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        _check_whole([*plugin.args, *env.values()])
+        async with _only_one():
+            process = await asyncio.create_subprocess_exec(
+                program, *plugin.args, env=env, stdout=asyncio.subprocess.PIPE,
+                stdin=None if interactive else asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "an argument or a variable contains a NUL"
         raise ConfigError(f"cannot run the exec plugin {name} of the {target.name}: {reason}") from None
@@ -83,6 +91,23 @@ async def run(target: Target, plugin: ExecPlugin) -> Credential:
             " or a client certificate and key"
         )
     return credential
+
+
+def _check_whole(texts: Iterable[str]) -> None:
+    """Raise ValueError, as asyncio does, for a text with a NUL: uvloop would cut it off there."""
+    if any("\0" in text for text in texts):
+        raise ValueError
+
+
+@asynccontextmanager
+async def _only_one() -> AsyncIterator[None]:
+    """Wait until no loop of this process starts a plugin, without blocking this loop."""
+    while not _STARTING.acquire(blocking=False):  # noqa: ASYNC110 - the other loop runs in another thread
+        await asyncio.sleep(_RETRY_SECONDS)
+    try:
+        yield
+    finally:
+        _STARTING.release()
 
 
 def _parse(output: bytes, api_version: str) -> Credential | None:

@@ -5,10 +5,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from devbox_secrets.errors import ConfigError
 from devbox_secrets.kube import exec_plugin
@@ -183,3 +185,18 @@ async def test_one_that_is_missing_comes_with_its_install_hint(tmp_path: Path) -
 )
 async def test_one_that_can_not_be_run_is_a_sentence(program: Path, fields: dict[str, object], reason: str) -> None:
     assert await failure(program, **fields) == f"cannot run the exec plugin login of the context dev: {reason}"
+
+
+def test_two_loops_can_run_one_at_the_same_time(program: Path) -> None:
+    async def some() -> list[str]:
+        return [found.token for found in await asyncio.gather(*(run(program) for _ in range(20)))]
+
+    with ThreadPoolExecutor() as threads:
+        found = [threads.submit(lambda: uvloop.run(some())) for _ in range(2)]
+    assert [each.result() for each in found] == [["t"] * 20] * 2
+
+
+def test_a_nul_is_not_cut_off_by_the_operator_s_loop(program: Path) -> None:
+    reason = "an argument or a variable contains a NUL"
+    found = uvloop.run(failure(program, args=["a\0b"]))
+    assert found == f"cannot run the exec plugin login of the context dev: {reason}"
