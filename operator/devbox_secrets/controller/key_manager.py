@@ -165,7 +165,8 @@ class KeyManager:
         return None if sealed is None else key_ids(sealed)
 
     def _requested(self, text: str | None) -> datetime | None:
-        request = read_rotation_request(text, self._clock())
+        newest = self.keyring.newest.created if self.keyring else None
+        request = read_rotation_request(text, self._clock(), newest)
         if request.rejection and text != self._rejected:
             LOG.warning(
                 "ignoring the annotation %s of the Secret %s: %s",

@@ -89,6 +89,15 @@ async def test_who_may_not_write_makes_and_publishes_nothing() -> None:
     assert list(keys.manager.keyring) == [KEY.public.id]
 
 
+async def test_a_key_from_the_future_is_replaced_at_the_request_of_the_command() -> None:
+    keys = Keys()
+    ahead = KeyPair.generate(keys.now + timedelta(minutes=20))
+    keys.put(ahead, rotate=(ahead.created + timedelta(microseconds=1)).isoformat())
+    await keys.manager.refresh(write=True)
+    assert keys.manager.keyring.newest.public.id != ahead.public.id
+    assert ROTATE_ANNOTATION not in keys.api.objects[SECRET]["metadata"].get("annotations", {})
+
+
 async def test_a_second_refresh_writes_nothing() -> None:
     keys = Keys(KEY)
     assert await keys.writes() == [CONFIGMAP]

@@ -21,11 +21,12 @@ class RotationRequest:
     rejection: str | None = None
 
 
-def read_rotation_request(text: str | None, now: datetime) -> RotationRequest:
+def read_rotation_request(text: str | None, now: datetime, newest: datetime | None = None) -> RotationRequest:
     """Parse the annotation that requests a new key: an RFC 3339 time that isn't in the future.
 
     A small clock skew is accepted. A time further ahead is ignored until then, so that a typo can't date a key into
-    the next century.
+    the next century. But a key newer than `newest`, the newest one, can always be requested, even if that is from
+    the future.
     """
     if text is None:
         return RotationRequest()
@@ -36,7 +37,7 @@ def read_rotation_request(text: str | None, now: datetime) -> RotationRequest:
         since = since.astimezone(UTC)
     except (ValueError, OverflowError):
         return RotationRequest(rejection="it isn't a time with a time zone, such as 2026-01-31T12:00:00Z")
-    if since > now + CLOCK_SKEW:
+    if since > now + CLOCK_SKEW and (newest is None or since > newest + _STEP):
         return RotationRequest(rejection=f"it is in the future; the operator's clock says {now:%Y-%m-%dT%H:%M:%SZ}")
     return RotationRequest(since)
 

@@ -88,6 +88,13 @@ def test_a_request_for_a_time_to_come_is_refused_until_then() -> None:
     assert read_rotation_request(text, NOW + SECOND).since == NOW + CLOCK_SKEW + SECOND
 
 
+def test_a_key_newer_than_one_from_the_future_can_be_requested() -> None:
+    newest = NOW + timedelta(minutes=20)
+    for since in (newest, newest + timedelta(microseconds=1)):
+        assert read_rotation_request(since.isoformat(), NOW, newest).since == since
+    assert read_rotation_request((newest + SECOND).isoformat(), NOW, newest).rejection
+
+
 def test_a_new_key_is_dated_now_and_yet_later_than_all_others() -> None:
     assert creation_time(None, NOW) == creation_time(ago(1), NOW) == NOW
     assert creation_time(NOW, NOW) == NOW + timedelta(microseconds=1)
