@@ -82,6 +82,8 @@ class PublicKey:
         match = _PUBLIC.fullmatch(text)
         if match is None and _has_white_space(text, f"{VERSION}-public."):
             raise InvalidKey(f"the public sealing key {_ONE_LINE}")
+        if match is None and text.startswith(f"{VERSION}-public."):
+            raise InvalidKey("the public sealing key is damaged or incomplete")
         if match is None:
             raise InvalidKey(f"not a public sealing key: it doesn't start with {VERSION}-public.")
         try:
@@ -236,6 +238,8 @@ def _parse(sealed: str) -> tuple[str, bytes]:
     match = _ENVELOPE.fullmatch(sealed)
     if match is None and _has_white_space(sealed, f"{VERSION}."):
         raise NotSealed(f"the sealed value {_ONE_LINE}")
+    if match is None and sealed.startswith(f"{VERSION}."):
+        raise NotSealed("the sealed value is damaged or incomplete")
     if match is None:
         raise NotSealed(f"not a sealed value: it doesn't start with {VERSION}. and a key id")
     try:

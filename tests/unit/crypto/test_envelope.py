@@ -239,6 +239,20 @@ def test_other_text_with_white_space_is_not_taken_for_a_sealed_value(text: str) 
         key_id_of(text)
 
 
+@pytest.mark.parametrize("text", [SEALED[:20], "dbs1.", f"{SEALED}=", SEALED.replace("dbs1.", "dbs1.x", 1)])
+def test_a_damaged_sealed_value_is_not_said_to_start_with_something_else(text: str) -> None:
+    with pytest.raises(NotSealed) as caught:
+        key_id_of(text)
+    assert str(caught.value) == "the sealed value is damaged or incomplete"
+
+
+@pytest.mark.parametrize("text", ["dbs1-public.", str(KEY.public)[:20], f"{KEY.public}="])
+def test_a_damaged_public_key_is_not_said_to_start_with_something_else(text: str) -> None:
+    with pytest.raises(InvalidKey) as caught:
+        PublicKey.parse(text)
+    assert str(caught.value) == "the public sealing key is damaged or incomplete"
+
+
 #: An ML-KEM-768 public key's coefficients are below 3,329; X25519's points of small order agree on no key.
 INVALID_HALVES = {
     "ML-KEM-768": b"\xff" * 1184 + KEY.public.raw[1184:],
