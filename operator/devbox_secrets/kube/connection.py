@@ -157,7 +157,7 @@ class Connection:
                 yield response
         except TimeoutError as error:  # aiohttp's are of this class as well
             raise RequestTimeout(f"{self._failure}: no response within {_TIMEOUT_SECONDS} seconds") from error
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, UnicodeError):  # the latter for a host name that IDNA doesn't allow
             raise ConfigError(f"{self._failure}: invalid URL") from None
         except aiohttp.ClientError as error:
             raise Unreachable(f"{self._failure}: {_reason(error)}") from error

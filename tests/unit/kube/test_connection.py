@@ -75,9 +75,10 @@ async def test_what_no_header_can_have_is_a_sentence(user: User, what: str) -> N
     assert str(caught.value) == f"{what} of the context dev contains a line break or isn't text"
 
 
-async def test_a_url_that_can_not_be_one_is_a_sentence() -> None:
-    sentence = "cannot reach https://ä..b (context dev): invalid URL"
-    assert await failure(target(server="https://ä..b"), ConfigError) == sentence
+@pytest.mark.parametrize("host", ["ä..b", "a..b", f"{'a' * 64}.example"])
+async def test_a_url_that_can_not_be_one_is_a_sentence(host: str) -> None:
+    sentence = f"cannot reach https://{host} (context dev): invalid URL"
+    assert await failure(target(server=f"https://{host}"), ConfigError) == sentence
 
 
 async def test_a_token_in_a_file_is_read_again_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
