@@ -210,7 +210,7 @@ def test_a_pending_secret_is_not_a_tenant_s_mistake(cluster: ControlPlane, runni
 def test_an_account_without_a_home_is_reported(cluster: ControlPlane, running: Operator) -> None:
     namespace(cluster, "lost", **{ACCOUNT: "nowhere"})
     assert check(cluster, code=0)["namespaces"][1].startswith(
-        "the label names an account that doesn't exist: lost → nowhere;"
+        "the label names an account without a home: lost → nowhere;"
     )
     cluster.kubectl("label", "namespace", "lost", f"{ACCOUNT}-")
 

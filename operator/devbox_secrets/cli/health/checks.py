@@ -215,14 +215,14 @@ async def account_secrets(probe: Probe) -> list[Finding]:
 
 
 async def namespaces(probe: Probe) -> list[Finding]:
-    """Each account that a namespace's label names exists."""
+    """Each account that a namespace's label names has a home."""
     labels = {
         body["metadata"]["name"]: body["metadata"].get("labels", {}) async for body in probe.each("/api/v1/namespaces")
     }
     homes = {name: account_of(name, of) for name, of in labels.items()}
     wrong = [f"{name} → {home}" for name, home in homes.items() if not is_home(home, homes.get(home))]
     if wrong:
-        text = f"the label names an account that doesn't exist: {first_few(wrong)}"
+        text = f"the label names an account without a home: {first_few(wrong)}"
         see = f"kubectl get namespaces -L {ACCOUNT_LABEL}"
         return [Finding(Level.WARNING, "namespaces", f"{text}; check: {see}")]
     labelled = sum(bool(of.get(ACCOUNT_LABEL)) for of in labels.values())
