@@ -84,8 +84,10 @@ class Backup(_Model):
     """The content of a backup file."""
 
     header: Header
+    # Only canonical base64: the unused bits of the last character are 0.
     ciphertext: Annotated[
-        str, Field(pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$", repr=False)
+        str,
+        Field(pattern="^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$", repr=False),
     ]
 
     @classmethod

@@ -151,7 +151,7 @@ def read_file(path: Path) -> KubeconfigFile | None:
         return None
     except OSError as error:
         raise ConfigError(f"cannot read the kubeconfig {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - pyyaml raises any exception, such as KeyError for `!!bool x`
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "it"
         raise ConfigError(f"the kubeconfig {path} is invalid: {where} isn't valid YAML") from None

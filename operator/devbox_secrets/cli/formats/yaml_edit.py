@@ -14,6 +14,8 @@ from devbox_secrets.errors import InvalidText
 
 #: libyaml is much faster, but pyyaml may be built without it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: The errors of pyyaml; the last two are for an escape that isn't a character, such as "\UFFFFFFFF".
+_INVALID = (yaml.YAMLError, ValueError, OverflowError)
 #: The maximum nesting depth, because libyaml's composer is recursive.
 _DEPTH_MAX = 200
 _KEY_ID = re.compile(r"dbs1\.([0-9a-f]{16})\.")
@@ -22,6 +24,7 @@ _PLACEHOLDER = re.compile(r"\{\{|\$\{|\$\(")
 _ELSEWHERE = (
     "the value isn't in an AccountSecret with a spec.name, so its account and variable are unknown; seal it again"
 )
+_NOT_ONE_LINE = "the sealed value contains whitespace or a line break; write it on one line without whitespace"
 _COMMENT = "the value is in a comment; remove it, or seal it again"
 
 
@@ -61,7 +64,7 @@ def find(text: str) -> list[Sealed]:
     offset = len(text) - len(content)
     try:
         documents = _documents(content)
-    except yaml.YAMLError as error:
+    except _INVALID as error:
         # It may be a template. Don't repeat the parser's message: it quotes the text.
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"
@@ -87,7 +90,7 @@ def _start(sealed: Sealed) -> int:
 def _documents(text: str) -> list[yaml.Node]:
     try:
         return _composed(text, _LOADER)
-    except yaml.YAMLError:
+    except _INVALID:
         # libyaml rejects two features of JSON: surrogate escapes, and tabs between tokens.
         return _composed(text.replace("\t", " "), yaml.SafeLoader)
 
@@ -112,8 +115,8 @@ def _in(document: yaml.Node, text: str, offset: int) -> list[Sealed]:
         value = node.value.strip()
         variable, account = manifests.get(id(node), ("", None))
         if key_ids(value) or (variable and value and not _PLACEHOLDER.search(value)):
-            start, end = _span(text, node, offset, value)
-            problem = "" if variable else _ELSEWHERE
+            start, end, is_exact = _span(text, node, offset, value)
+            problem = ("" if is_exact else _NOT_ONE_LINE) if variable else _ELSEWHERE
             found.append(Sealed(value, node.start_mark.line + 1, start, end, variable, account, problem))
     if found:
         _check_keys(mappings)
@@ -157,15 +160,17 @@ def _check_keys(mappings: list[yaml.MappingNode]) -> None:
             lines[key.value] = line
 
 
-def _span(text: str, node: yaml.ScalarNode, offset: int, value: str) -> tuple[int, int]:
-    """Return the position of a scalar's text, without its quotes, anchor or block header."""
+def _span(text: str, node: yaml.ScalarNode, offset: int, value: str) -> tuple[int, int, bool]:
+    """Return the position of a scalar's text, and whether it excludes anchors and block headers."""
     first, last = node.start_mark.index + offset, node.end_mark.index + offset
-    start = text.find(value, first, last)
-    if start >= 0:
-        return start, start + len(value)
-    if node.style == '"':  # it has escapes, or a line that ends with a backslash
-        return text.index('"', first) + 1, last - 1
-    return first, last
+    if node.style in {'"', "'"}:
+        start, end = text.index(node.style, first) + 1, last - 1
+        if (content := text[start:end]).strip() != value:  # escapes, or a line that ends with a backslash
+            return start, end, True
+        start += len(content) - len(content.lstrip())
+        return start, start + len(value), True
+    end = first + len(text[first:last].rstrip())
+    return (end - len(value), end, True) if text.endswith(value, first, end) else (first, end, False)
 
 
 def _outside(text: str, found: list[Sealed], problem: str) -> Iterator[Sealed]:

@@ -41,9 +41,12 @@ def problems(text: str) -> list[tuple[int, str]]:
         'spec: {name: TOKEN, sealed: "' + OLD.replace(".", r"\u002e") + '"}\n',
         f"spec:\r\n  name: TOKEN\r\n  sealed: {OLD}\r\n  description: é 🙂\r\n",
         f"spec: &here\n  name: TOKEN\n  sealed: &value {OLD}\nother: *here\n",
+        f"spec:\n  name: TOKEN\n  sealed: ' {OLD} '\n",
+        'spec: {name: TOKEN, sealed: "' + OLD.replace("bs1", r"\x62\x73\x31") + '"}\n',
     ],
     ids=[
         *("plain", "quoted", "in a flow", "a block", "folded", "its own line", "wrapped", "escaped", "CRLF", "anchors"),
+        *("spaces in quotes", "more escapes"),
     ],
 )
 def test_only_the_sealed_string_changes(spec: str) -> None:
@@ -86,6 +89,7 @@ ELSEWHERE = (
     "the value isn't in an AccountSecret with a spec.name, so its account and variable are unknown; seal it again"
 )
 COMMENT = "the value is in a comment; remove it, or seal it again"
+SEVERAL_LINES = "the sealed value contains whitespace or a line break; write it on one line without whitespace"
 
 
 @pytest.mark.parametrize(
@@ -105,11 +109,16 @@ COMMENT = "the value is in a comment; remove it, or seal it again"
         (f"a: {{{{ .Values.b }}}}: {{\nb: {OLD}\nc: {OLD}\n", "line 1 isn't YAML"),
         (f"{'[' * 100_000}{OLD}{']' * 100_000}", "the file isn't YAML"),
         (f"a: \x01{OLD}", "the file isn't YAML"),
+        (f'a: "{OLD}\\U00110000"', "the file isn't YAML"),
+        (f'a: "{OLD}\\UFFFFFFFF"', "the file isn't YAML"),
+        (f"{HEAD}spec:\n  name: TOKEN\n  sealed: |\n    {OLD[:22]}\n    {OLD[22:]}\n  a: 1\n", [(6, SEVERAL_LINES)]),
+        (f"{HEAD}spec:\n  name: TOKEN\n  sealed: &a\n    {OLD[:22]}\n    {OLD[22:]}\n", [(6, SEVERAL_LINES)]),
         (f"TOKEN={OLD}\nOTHER=x\n", [(1, ELSEWHERE)]),
     ],
     ids=[
         *("Helm values", "JSON6902", "no name", "a list", "a description", "keys", "a text in a text", "wrapped"),
-        *("folded", "comments", "another kind", "a template", "too deep", "a control character", "a .env file"),
+        *("folded", "comments", "another kind", "a template", "too deep", "a control character", "no character"),
+        *("no character either", "several lines", "several plain lines", "a .env file"),
     ],
 )
 def test_sealed_values_elsewhere_are_reported(text: str, found: list[tuple[int, str]] | str) -> None:
@@ -145,6 +154,17 @@ def test_a_key_that_is_set_twice_is_rejected(text: str, lines: tuple[int, int]) 
 def test_a_key_that_is_set_twice_matters_only_where_a_sealed_value_is() -> None:
     text = f"a: 1\na: 2\n---\n{HEAD}spec: {{name: TOKEN, sealed: {OLD}}}\n"
     assert len(find(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("sealed", "expected"),
+    [("&TODO TODO", f"&TODO {NEW}"), (r'"\x31"', f'"{NEW}"'), ("''''", f"'{NEW}'"), ("!!str str", f"!!str {NEW}")],
+)
+def test_a_placeholder_for_a_sealed_value_is_replaced_without_its_anchor_tag_or_quotes(
+    sealed: str, expected: str
+) -> None:
+    text = f"{HEAD}spec: {{name: TOKEN, sealed: {sealed}}}\n"
+    assert resealed(text) == text.replace(sealed, expected)
 
 
 def test_a_key_that_is_no_text_is_passed_over() -> None:

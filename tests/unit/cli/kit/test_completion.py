@@ -115,7 +115,7 @@ def test_an_empty_kubeconfig_variable_is_none(
     assert complete("list", "--context", "p") == ["prod"]
 
 
-@pytest.mark.parametrize("content", ["", "contexts: 1", "contexts: [{}]", "{", "\udcff"])
+@pytest.mark.parametrize("content", ["", "contexts: 1", "contexts: [{}]", "{", "\udcff", "a: !!timestamp x"])
 def test_a_damaged_kubeconfig_completes_nothing(
     complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
 ) -> None:
