@@ -48,6 +48,10 @@ test-e2e: $(VENV)/wheel ## Run the tests on a kind cluster
 test-release: $(VENV)/wheel ## Build a release twice, and test its contents
 	@$(PYTEST) tests/release
 
+.PHONY: fuzz
+fuzz: $(VENV)/wheel ## Fuzz the code that reads input from outside; RUNS: inputs for each target; TARGETS: only these
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(RUNS),--runs $(RUNS)) $(TARGETS)
+
 .PHONY: soak soak-mutants
 soak: $(VENV)/wheel ## Check the whole system against a model while parts fail, for ten minutes; OPTIONS: --seconds, --rounds, --seed, --fault
 	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m integration.controller.soak $(OPTIONS)
