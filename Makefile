@@ -52,6 +52,10 @@ test-release: $(VENV)/wheel ## Build a release twice, and test its contents
 fuzz: $(VENV)/wheel ## Fuzz the code that reads input from outside; RUNS: inputs for each target; TARGETS: only these
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(RUNS),--runs $(RUNS)) $(TARGETS)
 
+.PHONY: mutants
+mutants: $(VENV)/wheel ## Mutate the pure packages, and report the mutants that no test detects; CHILDREN: how many to run at once
+	@PYTHONPATH=tests $(BIN)/python -m mutation $(if $(CHILDREN),--children $(CHILDREN)) $(MUTANTS)
+
 .PHONY: soak soak-mutants
 soak: $(VENV)/wheel ## Check the whole system against a model while parts fail, for ten minutes; OPTIONS: --seconds, --rounds, --seed, --fault
 	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m integration.controller.soak $(OPTIONS)

@@ -1,7 +1,10 @@
 """The CustomResourceDefinition: structural, described, and without a rule that would repeat a value."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from devbox_secrets.api.crd import crd
 from devbox_secrets.api.models import AccountSecretStatus
@@ -17,6 +20,11 @@ def schemas(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[
         yield from schemas(field, f"{path}.{name}")
     if "items" in schema:
         yield from schemas(schema["items"], f"{path}[]")
+
+
+def test_it_equals_the_file_in_crds() -> None:
+    file = Path(__file__).parents[3] / "crds" / "accountsecrets.devbox-secrets.dev.yaml"
+    assert crd() == yaml.safe_load(file.read_text())
 
 
 def test_every_schema_is_structural() -> None:

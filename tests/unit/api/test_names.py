@@ -31,11 +31,11 @@ def test_every_field_manager_is_another_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "path"),
+    ("names_of_objects", "path"),
     [
-        ("", "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets"),
-        ("github-token", "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets/github-token"),
+        ((), "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets"),
+        (("github-token",), "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets/github-token"),
     ],
 )
-def test_account_secrets_are_at_their_account_s_path(name: str, path: str) -> None:
-    assert names.account_secrets_path("team", name) == path
+def test_account_secrets_are_at_their_account_s_path(names_of_objects: tuple[str, ...], path: str) -> None:
+    assert names.account_secrets_path("team", *names_of_objects) == path

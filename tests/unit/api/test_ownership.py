@@ -7,6 +7,7 @@ import pytest
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, FIELD_MANAGER, GATEWAY_FIELD_MANAGER
 from devbox_secrets.api.ownership import (
     is_given_up,
+    is_ours,
     is_without_copy,
     managing_tool,
     owned_fields,
@@ -130,3 +131,25 @@ def test_field_managers_are_named_with_the_fields_that_they_own() -> None:
         "unknown": ["spec.sealed"],
     }
     assert owned_fields({}, ["sealed"]) == {}
+
+
+CREATED = "2026-01-01T00:01:00Z"
+
+
+@pytest.mark.parametrize(
+    ("created", "applied", "ours"),
+    [
+        (CREATED, CREATED, True),
+        (CREATED, "2026-01-01T00:00:00Z", True),
+        (CREATED, "2025-12-31T23:59:59Z", False),
+        (CREATED, "2027-01-01T00:00:00Z", True),
+        (CREATED, "", False),
+        (CREATED, None, False),
+        ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z", True),
+    ],
+)
+def test_a_secret_applied_more_than_a_minute_before_its_creation_was_restored(
+    created: str, applied: str | None, ours: bool
+) -> None:
+    written = {"manager": FIELD_MANAGER, "operation": "Apply", "time": applied}
+    assert is_ours({"creationTimestamp": created, "managedFields": [written]}) is ours

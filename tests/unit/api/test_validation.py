@@ -76,7 +76,7 @@ def test_what_can_be_no_namespace_can_be_no_account(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", [None, "", "for CI", "für CI 🙂\n", "x" * 1024, "🙂" * 1024])
+@pytest.mark.parametrize("text", [None, "", "for CI", "für CI 🙂\n", "x" * 1024, "🙂" * 1024, "\ud7ff\ue000"])
 def test_a_description_is_a_short_text(text: str | None) -> None:
     check_description(text)
 
@@ -85,7 +85,7 @@ def test_a_description_is_a_short_text(text: str | None) -> None:
     ("text", "message"),
     [
         ("x" * 1025, "the description has 1,025 characters; the maximum is 1,024"),
-        ("caf\udce9", "the description isn't UTF-8 text"),
+        *((f"caf{half}", "the description isn't UTF-8 text") for half in ("\ud800", "\udce9", "\udfff")),
     ],
 )
 def test_any_other_description_is_refused(text: str, message: str) -> None:

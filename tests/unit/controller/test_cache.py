@@ -151,6 +151,17 @@ def test_a_deletion_from_before_a_state_does_not_take_it_away() -> None:
     assert table.get(KEY) == "made anew"
 
 
+def test_clearing_a_table_also_forgets_the_versions() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 5, "known")
+    table.replace({}, 6)
+    table.delete(("team", "b"), 7)
+    table.clear()
+    assert table.get(KEY) is None
+    assert table.upsert(KEY, 1, "from before")
+    assert table.upsert(("team", "b"), 1, "from before")
+
+
 def test_what_was_deleted_can_be_made_anew() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "first")
@@ -337,6 +348,51 @@ def test_a_namespace_that_goes_marks_its_account_and_itself() -> None:
     assert members(cache, "a") == []
 
 
+def test_deleting_a_namespace_with_another_label_marks_both_accounts() -> None:
+    cache = cache_with_home()
+    cache.upsert_namespace(namespace(2, "box", "team"))
+    assert cache.delete_namespace(namespace(3, "box", "other")) == {"box", "team", "other"}
+    assert cache.delete_namespace(namespace(4, "box", "other")) == set()
+    cache.upsert_namespace(namespace(5, "box", "other"))
+    assert (members(cache, "team"), members(cache, "other")) == (["team"], ["box"])
+
+
+def test_a_namespace_is_known_until_it_is_being_deleted() -> None:
+    cache = cache_with_home()
+    assert (cache.has_namespace("team"), cache.has_namespace("box")) == (True, False)
+    cache.upsert_namespace(namespace(2, "team", terminating=True))
+    assert not cache.has_namespace("team")
+
+
+def test_account_secrets_are_counted_by_their_ready_reason_and_if_overdue() -> None:
+    cache = cache_with_home()
+    ready = {"type": "Ready", "status": "True", "reason": "Synced", "message": "", "lastTransitionTime": CREATED}
+    due = {**ready, "type": "RotationDue"}
+    cache.upsert_account_secret(account_secret(2, name="a"))
+    cache.upsert_account_secret(account_secret(3, name="b", status={"conditions": [ready, due]}))
+    cache.upsert_account_secret(account_secret(4, name="c", status={"conditions": [ready]}))
+    cache.upsert_account_secret(account_secret(5, name="d", spec={"name": "D"}))
+    assert cache.ready_reasons() == {("team", "Pending"): 1, ("team", "Synced"): 2, ("team", "InvalidSpec"): 1}
+    assert cache.overdue() == 1
+
+
+def test_an_account_falls_due_if_a_value_is_too_old_and_not_yet_overdue() -> None:
+    cache = cache_with_home()
+    body = account_secret(2, status={"changedAt": "2026-01-01T00:00:00Z"})
+    body["spec"]["rotateAfter"] = "1d"
+    cache.upsert_account_secret(body)
+    assert cache.falling_due("2026-01-01T23:59:59Z") == set()
+    assert cache.falling_due("2026-01-02T00:00:00Z") == {"team"}
+
+
+def test_a_list_of_secrets_replaces_the_known_ones() -> None:
+    cache = cache_with_home()
+    assert cache.replace_secrets([read_secret(secret(2, "team", {"A": b"1"}))], 3) == {"team"}
+    assert known(cache, "team").data == prints(A=b"1")
+    assert cache.replace_secrets([], 4) == {"team"}
+    assert list(cache.secrets()) == []
+
+
 def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
     cache = Cache()
     for body in (namespace(1, "team"), namespace(2, "z", "team"), namespace(3, "b", "team"), namespace(4, "c")):
@@ -424,6 +480,13 @@ def test_a_namespace_that_a_list_lacks_is_no_member() -> None:
     cache.upsert_namespace(namespace(1, "box", "team"))
     assert cache.replace_namespaces([], 2) == {"box", "team"}
     assert members(cache, "team") == []
+
+
+def test_a_list_of_namespaces_marks_the_accounts_of_all_that_changed() -> None:
+    cache = cache_with_home()
+    assert cache.replace_namespaces([namespace(2, "box", "a"), namespace(3, "other", "b")], 4) == {
+        *("team", "box", "a", "other", "b"),
+    }
 
 
 def test_a_list_of_what_is_known_marks_nothing() -> None:
@@ -544,6 +607,18 @@ def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recrea
     assert known(cache) == found
 
 
+@pytest.mark.parametrize(("kind", "must_recreate"), [("Opaque", False), ("kubernetes.io/tls", True)])
+def test_a_secret_of_another_type_must_be_created_again(kind: str, must_recreate: bool) -> None:
+    _, found = read_secret(secret(2, "box") | {"type": kind})
+    assert found.must_recreate is must_recreate
+
+
+@pytest.mark.parametrize(("labels", "account"), [(MANAGED, "team"), ({}, "")])
+def test_a_secret_is_known_with_the_account_of_its_label(labels: dict[str, str], account: str) -> None:
+    _, found = read_secret(secret(2, "box", labels=labels))
+    assert found.account == account
+
+
 def test_a_secret_that_is_being_deleted_is_known_with_its_finalizers() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
@@ -576,6 +651,25 @@ def test_of_a_long_sealed_text_only_what_stands_for_it_is_kept() -> None:
     assert needs_reseal(spec.sealed, {"0123456789abcdef"})
     assert abridge(text + "y") != spec.sealed
     assert spec.description is None
+
+
+def test_a_short_sealed_text_is_kept_and_its_description_is_not() -> None:
+    body = account_secret(2)
+    assert read_account_secret(body) == AccountSecret.parse(body)
+    body["spec"]["description"] = "for CI"
+    spec = read_account_secret(body).spec
+    assert (spec.sealed, spec.description) == ("sealed-2", None)
+
+
+def test_a_long_sealed_text_without_a_description_is_abridged() -> None:
+    body = account_secret(2)
+    body["spec"]["sealed"] = "dbs1.0123456789abcdef." + "x" * 5000
+    assert is_abridged(read_account_secret(body).spec.sealed)
+
+
+def test_a_sealed_text_is_kept_up_to_4096_characters() -> None:
+    assert abridge("x" * 4096) == "x" * 4096
+    assert is_abridged(abridge("x" * 4097))
 
 
 @pytest.mark.parametrize("text", ["dbs1.0123456789abcdef.x", "", "…" + "x" * 5000])

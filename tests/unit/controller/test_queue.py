@@ -201,6 +201,19 @@ def test_a_name_that_fails_comes_again_each_time_later() -> None:
     run(main())
 
 
+def test_consecutive_failures_are_counted_for_each_name() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        assert queue.failures("a") == 0
+        for failures in (1, 2):
+            queue.add(["a"])
+            await take(queue)
+            queue.failed("a")
+            assert (queue.failures("a"), queue.failures("b")) == (failures, 0)
+
+    run(main())
+
+
 def test_a_success_makes_the_next_failure_the_first_again() -> None:
     async def main() -> None:
         queue = WorkQueue()

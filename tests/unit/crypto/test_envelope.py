@@ -153,20 +153,28 @@ def test_a_public_key_survives_its_text() -> None:
     assert PublicKey.parse(f"  {KEY.public}\n") == KEY.public
 
 
+NOT_A_KEY = "not a public sealing key: it doesn't start with dbs1-public."
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "",
-        "dbs1-public",
-        str(KEY.public)[:-1],
-        str(KEY.public).replace(KEY.public.id, "0" * 16),
-        str(KEY.public) + "AAAA",
-        "dbs1-public.0123456789abcdef.AAAA",
+        ("", NOT_A_KEY),
+        ("dbs1-public", NOT_A_KEY),
+        ("white space", NOT_A_KEY),
+        (str(KEY.public)[:-1], "the public sealing key is damaged: not base64url"),
+        (
+            str(KEY.public).replace(KEY.public.id, "0" * 16),
+            "the public sealing key is damaged: its id doesn't match its bytes",
+        ),
+        (str(KEY.public) + "AAAA", "a public sealing key has 1216 bytes, not 1219"),
+        ("dbs1-public.0123456789abcdef.AAAA", "a public sealing key has 1216 bytes, not 3"),
     ],
 )
-def test_a_damaged_public_key_is_refused(text: str) -> None:
-    with pytest.raises(InvalidKey):
+def test_a_damaged_public_key_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidKey) as caught:
         PublicKey.parse(text)
+    assert str(caught.value) == message
 
 
 def test_an_opening_key_survives_its_secret() -> None:
@@ -177,12 +185,13 @@ def test_an_opening_key_survives_its_secret() -> None:
 @pytest.mark.parametrize(
     "raw",
     [b"", b"{}", b"[]", b"\xff", b'{"created": "x", "seed": "AAAA"}',
-     b'{"created": "2026-01-01T00:00:00+00:00", "seed": "canary"}'],
+     b'{"created": "2026-01-01T00:00:00+00:00", "seed": "canary"}',
+     b'{"created": "2026-01-01T00:00:00", "seed": "' + b"A" * 43 + b'"}'],
 )  # fmt: skip
 def test_a_damaged_opening_key_is_refused_without_showing_it(raw: bytes) -> None:
     with pytest.raises(InvalidKey) as caught:
         KeyPair.load(raw)
-    assert "canary" not in str(caught.value)
+    assert str(caught.value) == "not a sealing key written by devbox-secrets"
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
@@ -235,8 +244,43 @@ def test_white_space_in_a_sealed_value_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["plain text", "dbs2.0 0"])
 def test_other_text_with_white_space_is_not_taken_for_a_sealed_value(text: str) -> None:
-    with pytest.raises(NotSealed, match="not a sealed value"):
+    with pytest.raises(NotSealed) as caught:
         key_id_of(text)
+    assert str(caught.value) == "not a sealed value: it doesn't start with dbs1. and a key id"
+
+
+@pytest.mark.parametrize(
+    ("sealed", "message"),
+    [
+        (f"dbs1.{KEY.public.id}.AB", "the sealed value is damaged: not base64url"),
+        (
+            SEALED.replace(KEY.public.id, "0" * 16),
+            (
+                "the value is sealed with the key 0000000000000000, which this cluster doesn't have; seal it again:"
+                " devbox-secrets seal B"
+            ),
+        ),
+        (
+            f"dbs1.{KEY.public.id}.AAAA",
+            (
+                "cannot open the sealed value for the account a and the name B: it was sealed for another account or"
+                " name, or it is damaged; seal it again: devbox-secrets seal B --account a"
+            ),
+        ),
+    ],
+)
+def test_the_error_for_a_value_that_does_not_open_says_what_to_do(sealed: str, message: str) -> None:
+    with pytest.raises(DevboxSecretsError) as caught:
+        RING.open(sealed, account="a", name="B")
+    assert str(caught.value) == message
+
+
+def test_a_value_that_opens_is_checked_for_its_variable() -> None:
+    largest = KEY.public.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - len("B=\0"))), account="a", name="B")
+    assert len(RING.open(largest, account="a", name="B")) == VARIABLE_MAX_BYTES - len("B=\0")
+    vector = next(each for each in VECTORS["invalid"] if each["stage"] == "value")
+    with pytest.raises(InvalidValue, match=f"the value of {vector['name']} "):
+        RING.open(vector["sealed"], account=vector["account"], name=vector["name"])
 
 
 @pytest.mark.parametrize("text", [SEALED[:20], "dbs1.", f"{SEALED}=", SEALED.replace("dbs1.", "dbs1.x", 1)])

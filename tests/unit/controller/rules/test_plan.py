@@ -116,6 +116,14 @@ def test_an_update_that_does_not_open_leaves_the_value_that_was_synced() -> None
     assert THEN in result.not_ready[bad.uid].message
 
 
+@pytest.mark.parametrize(("status", "current"), [(SYNCED_BEFORE, {}), (AccountSecretStatus(), {"A": v("stray")})])
+def test_without_a_synced_value_none_is_reported_as_kept(
+    status: AccountSecretStatus, current: dict[str, Fingerprint]
+) -> None:
+    bad = entry("A", BROKEN, status=status)
+    assert plan(bad, current=current).not_ready == {bad.uid: BROKEN}
+
+
 def test_a_value_of_someone_else_is_not_taken_for_one_that_was_synced() -> None:
     assert plan(entry("A", BROKEN), current={"A": v("stray")}).values == {}
 

@@ -72,6 +72,12 @@ def test_what_became_different_is_an_event() -> None:
     assert write.events == [Event("CannotOpen", "it doesn't open")]
 
 
+def test_a_finalizer_on_a_secret_that_need_not_be_recreated_has_no_effect() -> None:
+    members = [Member("box", labeled=False, secret=ExistingSecret("7", finalizers=("a.example/hold",)))]
+    (write,) = report(replace(state(ONE), members=members), PLANNED, DONE, 0, NOW)
+    assert reasons([write]) == {ONE.uid: "Synced"}
+
+
 def test_without_a_home_there_is_nothing_to_tell() -> None:
     assert report(state(ONE, home_exists=False), plan(), DONE, 0, NOW) == []
 

@@ -41,6 +41,7 @@ DUE = {
     "a request after the key was made": (ago(1), ago(0.5), DAYS_90, True),
     "a request, never to be rotated on schedule": (ago(1), ago(0.5), None, True),
     "a request that the key has met": (ago(1), ago(1), None, False),
+    "a request met by a key created right now": (NOW, ago(1), None, False),
     "a request from before the key": (ago(1), ago(2), None, False),
     "an old request and an old key": (ago(100), ago(200), DAYS_90, True),
     "a request, and a key dated by a clock that was ahead": (NOW + SECOND, ago(0), DAYS_90, True),
@@ -69,7 +70,9 @@ def test_a_key_is_made_when_the_newest_is_too_old_or_older_than_was_asked(
     ],
 )
 def test_a_request_names_a_time(text: str | None, since: datetime | None) -> None:
-    assert read_rotation_request(text, NOW) == RotationRequest(since)
+    request = read_rotation_request(text, NOW)
+    assert request == RotationRequest(since)
+    assert request.since is None or request.since.tzinfo is UTC
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_without_known_keys_none_is_lost() -> None:
 
 
 def test_the_keys_of_values_are_told_by_their_text() -> None:
-    assert key_ids(["dbs1.00000000000000aa.x", "dbs1.00000000000000aa.y", "dbs1.bb.x", "dbs1", ""]) == {
+    assert key_ids(["dbs1.00000000000000aa.x", "dbs1.00000000000000aa.y", "dbs1.bb.x.y", "dbs1", ""]) == {
         "00000000000000aa",
         "bb",
     }

@@ -1,13 +1,16 @@
 """What statuses say."""
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from devbox_secrets.api.models import AccountSecretStatus, Condition, Reason
 from devbox_secrets.controller.rules.conditions import NotReady, not_owned
 from devbox_secrets.controller.rules.fingerprint import Fingerprint
-from devbox_secrets.controller.rules.status import falls_due, next_status
+from devbox_secrets.controller.rules.status import falls_due, next_status, timestamp
 from unit.controller.rules.entries import entry, v
 
 THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
@@ -98,6 +101,63 @@ def test_a_value_is_due_when_it_is_older_than_rotate_after_says(
     assert (due.status if due else None) == status
     assert words in (due.message if due else "")
     assert falls_due(before, rotate_after, NOW) is (status == "True")
+
+
+@pytest.mark.parametrize(
+    ("rotate_after", "due"),
+    [
+        (
+            "32d",
+            Condition(
+                type="RotationDue",
+                status="True",
+                reason="Overdue",
+                message="the value was last changed at 2026-01-01T00:00:00Z and was due for rotation at"
+                " 2026-02-02T00:00:00Z (rotateAfter: 32d); get a new value from its issuer and seal it: devbox-secrets"
+                " seal A",
+                last_transition_time=NOW,
+                observed_generation=1,
+            ),
+        ),
+        (
+            "33d",
+            Condition(
+                type="RotationDue",
+                status="False",
+                reason="NotDue",
+                message="the value is due for rotation at 2026-02-03T00:00:00Z",
+                last_transition_time=NOW,
+                observed_generation=1,
+            ),
+        ),
+    ],
+)
+def test_the_condition_says_when_the_value_is_due_for_rotation(rotate_after: str, due: Condition) -> None:
+    before = AccountSecretStatus(changed_at=THEN, conditions=ready("True", "Synced"), observed_generation=1)
+    made = entry("A", v("1"), rotate_after=rotate_after, status=before, before=v("1"))
+    synced = Condition(
+        type="Ready",
+        status="True",
+        reason="Synced",
+        message="new devboxes of the account get the variable",
+        last_transition_time=THEN,
+        observed_generation=1,
+    )
+    assert next_status(made, None, NOW).conditions == (synced, due)
+
+
+@pytest.fixture
+def _in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_tokyo")
+def test_a_time_is_written_in_utc_in_any_local_time_zone() -> None:
+    assert timestamp(datetime(26, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=1)))) == "0026-01-02T02:04:05Z"
 
 
 def test_a_new_value_is_fresh_again() -> None:

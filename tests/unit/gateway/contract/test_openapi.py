@@ -11,8 +11,10 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api.validation import check_value, check_variable
 from devbox_secrets.errors import DevboxSecretsError, ValueTooLarge
+from devbox_secrets.gateway.contract import operations as contract
 from devbox_secrets.gateway.contract.errors import CODES
 from devbox_secrets.gateway.contract.ids import ID_MAX_LENGTH, ID_PATTERN
+from devbox_secrets.gateway.contract.openapi import document
 from devbox_secrets.gateway.contract.openapi_page import render
 from devbox_secrets.gateway.contract.requests import Creation
 from devbox_secrets.gateway.contract.responses import ErrorView
@@ -26,6 +28,10 @@ OPERATIONS = {
     for method, operation in methods.items()
 }
 GUARDED = [call for call in OPERATIONS if "/v1/" in call]
+
+
+def test_it_is_generated_from_the_operations() -> None:
+    assert document(contract.OPERATIONS) == DOCUMENT
 
 
 def test_it_has_every_call_of_the_contract_and_each_its_own_name() -> None:
@@ -91,11 +97,153 @@ def test_its_errors_are_those_of_the_document_for_people() -> None:
 
 
 def test_the_page_shows_what_stands_in_the_document_as_text() -> None:
-    document = copy.deepcopy(DOCUMENT)
-    document["info"]["title"] = document["paths"]["/v1/secrets"]["get"]["summary"] = "<script>alert(1)</script>"
-    page = render(document)
+    changed = copy.deepcopy(DOCUMENT)
+    changed["info"]["title"] = changed["paths"]["/v1/secrets"]["get"]["summary"] = "<script>alert(1)</script>"
+    page = render(changed)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 3
+
+
+SMALL: dict[str, Any] = {
+    "info": {"title": "A & B", "description": "Two < three", "version": "1&2"},
+    "paths": {
+        "/v1/a&b/{id}": {
+            "get": {
+                "operationId": "get&A",
+                "summary": "Get < a",
+                "security": [{"bearer": []}],
+                "parameters": [
+                    {
+                        "name": "id",
+                        "in": "path",
+                        "required": True,
+                        "schema": {"type": "string"},
+                        "description": "Its <id>",
+                    },
+                    {"name": "a&b", "in": "query", "required": True, "schema": {"type": "integer", "default": 2}},
+                    {"name": "c", "in": "header", "schema": {"type": "string", "enum": ["<", ">"]}, "description": "C"},
+                ],
+                "responses": {
+                    "200": {
+                        "description": "Done & well",
+                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/A"}}},
+                    },
+                    "429": {
+                        "description": "Too many",
+                        "headers": {"X-A": {"description": "One <"}, "X-B": {"description": "Two"}},
+                        "content": {"text/a&b": {"schema": {"type": "string"}}},
+                    },
+                },
+            },
+            "post": {
+                "operationId": "postA",
+                "summary": "Post",
+                "requestBody": {
+                    "required": False,
+                    "description": "At < most",
+                    "content": {"text/plain": {"schema": {"type": "string"}}},
+                },
+                "responses": {},
+            },
+        },
+        "/b": {
+            "post": {
+                "operationId": "postB",
+                "summary": "B",
+                "requestBody": {
+                    "required": True,
+                    "description": "b",
+                    "content": {"text/b": {"schema": {"type": "string"}}},
+                },
+                "responses": {},
+            }
+        },
+    },
+    "components": {
+        "schemas": {
+            "A": {
+                "description": "An <a>",
+                "required": ["list"],
+                "properties": {
+                    "list": {"type": "array", "items": {"$ref": "#/components/schemas/B&C"}, "description": "L <"},
+                    "text": {
+                        "type": "string",
+                        "format": "a&b",
+                        "writeOnly": True,
+                        "minimum": 1,
+                        "maximum": 2,
+                        "maxLength": 3,
+                        "pattern": "^<$",
+                    },
+                },
+            },
+            "B&C": {"properties": {"a": {"type": "string"}}},
+            "D": {},
+        },
+        "securitySchemes": {"bearer": {"scheme": "bearer", "description": "A <token>"}},
+    },
+}
+PAGE = """\
+<h1>A &amp; B</h1>
+<p>Version 1&amp;2. <a href='openapi.json'>The OpenAPI document</a></p>
+<p>Two &lt; three</p>
+<p><code>Authorization: Bearer …</code> A &lt;token&gt;</p>
+<h2>Operations</h2>
+<section id='get&amp;A'>
+<h3><b class='method'>GET</b> /v1/a&amp;b/{id}</h3>
+<p>Get &lt; a.</p>
+<table><caption>Parameters</caption>
+<tr><td><code>id</code> (path)</td><td>string</td><td>Its &lt;id&gt;</td></tr>
+<tr><td><code>a&amp;b</code> (query, required)</td><td>integer, default 2</td><td></td></tr>
+<tr><td><code>c</code> (header)</td><td>string, <code>&lt;</code> or <code>&gt;</code></td><td>C</td></tr>
+</table>
+<table><caption>Responses</caption>
+<tr><td><code>200</code> <a href='#A'>A</a></td><td></td><td>Done &amp; well</td></tr>
+<tr><td><code>429</code> text/a&amp;b</td><td>X-A: One &lt; X-B: Two</td><td>Too many</td></tr>
+</table>
+</section>
+<section id='postA'>
+<h3><b class='method'>POST</b> /v1/a&amp;b/{id}</h3>
+<p>Post. No token needed.</p>
+<table><caption>Body</caption>
+<tr><td>optional text/plain</td><td></td><td>At &lt; most</td></tr>
+</table>
+</section>
+<section id='postB'>
+<h3><b class='method'>POST</b> /b</h3>
+<p>B. No token needed.</p>
+<table><caption>Body</caption>
+<tr><td>text/b</td><td></td><td>b</td></tr>
+</table>
+</section>
+<h2>Schemas</h2>
+<section id='A'><h3>A</h3><p>An &lt;a&gt;</p>
+<table><caption>Fields</caption>
+<tr><td><code>list</code></td><td>list of <a href='#B&amp;C'>B&amp;C</a></td><td>L &lt;</td></tr>
+<tr><td><code>text</code> (optional)</td><td>string, a&amp;b, never in a response, at least 1, at most 2,\
+ at most 3 characters, <code>^&lt;$</code></td><td></td></tr>
+</table>
+</section>
+<section id='B&amp;C'><h3>B&amp;C</h3><p></p>
+<table><caption>Fields</caption>
+<tr><td><code>a</code> (optional)</td><td>string</td><td></td></tr>
+</table>
+</section>
+<section id='D'><h3>D</h3><p></p>
+</section>
+</body></html>
+"""
+
+
+def test_the_page_has_a_section_for_each_operation_and_each_schema() -> None:
+    head, separator, body = render(SMALL).partition("</style></head><body>\n")
+    assert body == PAGE
+    assert head.startswith(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<title>A &amp; B</title><style>:root {"
+    )
+    assert separator
 
 
 def _bytes(text: str) -> SecretBytes:
