@@ -178,7 +178,8 @@ async def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_de
 def written(account: Account) -> dict[str, str]:
     """Return the data of the account Secret; empty if it doesn't exist."""
     listed = account.cluster.get("secrets", f"-n{account.name}", f"--field-selector=metadata.name={SECRET}")["items"]
-    return {name: base64.b64decode(value).decode() for each in listed for name, value in each["data"].items()}
+    data: dict[str, str] = listed[0].get("data", {}) if listed else {}
+    return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
 
 def test_a_pod_reaches_it_by_the_services_name_with_its_own_service_account(
