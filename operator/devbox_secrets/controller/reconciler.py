@@ -39,7 +39,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 #: Concurrent requests per account: a large account leaves connections free for others, and no request
 #: times out while it waits for a connection.
-_CONCURRENCY = 4
+_CONCURRENCY = 6
 #: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
 _OPENED_AT_ONCE = 20
 
