@@ -110,7 +110,7 @@ PLOTS: Mapping[str, tuple[str, str, Sequence[tuple[str, str, str, str]]]] = {
         ],
     ),
     "benchmarks-rates.svg": (
-        "Part of the API server's own rate",
+        "Share of the API server's own rate",
         "%",
         [
             ("sync", "sync", "of the floor's rate", "a second"),
