@@ -96,6 +96,7 @@ BENCHMARKS = (
         "Next to sealed-secrets",
         "Both controllers sync as many secrets on the same control plane. sealed-secrets v0.40.0 runs with its request"
         " limit switched off, and with its defaults for one restart. Each restarts while one new secret waits.",
+        ("--patience", "30"),
     ),
 )
 

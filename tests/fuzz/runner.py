@@ -16,6 +16,7 @@ TARGETS = ("envelope", "backup", "accountsecrets", "env_files", "bodies", "kubec
 """The targets that need only Python."""
 SERVER_TARGETS = ("api_server", "annotations")
 """The targets that send each input to a real API server."""
+_TESTS = Path(__file__).parents[1]
 CORPORA = Path(__file__).parent / "corpora"
 """The corpora in the repository, a folder for each target."""
 
@@ -74,6 +75,7 @@ def run(target: str, runs: int, *, seed: int = 0, module: str = "", folder: Path
     command = [sys.executable, "-m", "fuzz.process", module or f"fuzz.targets.{target}"]
     # Measuring coverage would make it many times slower.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")]))
     started = time.monotonic()
     with log.open("w") as file:
         code = subprocess.run(
