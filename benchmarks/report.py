@@ -96,7 +96,6 @@ BENCHMARKS = (
         "Next to sealed-secrets",
         "Both controllers sync as many secrets on the same control plane. sealed-secrets v0.40.0 runs with its request"
         " limit switched off, and with its defaults for one restart. Each restarts while one new secret waits.",
-        ("--patience", "30"),
     ),
 )
 
@@ -173,9 +172,10 @@ def _cell(cells: Sequence[str]) -> str:
 def _page(tables: Mapping[str, Table], rounds: int) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
+    spread = f"the median of {rounds} runs, with the least and the greatest in parentheses"
     yield (
-        f"Each figure is the median of {rounds} runs, with the least and the greatest in parentheses. The API server,"
-        " etcd, the clients and the operator share one machine, so the ratios within a run say more than the rates."
+        f"Each figure is {spread if rounds > 1 else 'from one run'}. The API server, etcd, the clients and the operator"
+        " share one machine, so the ratios within a run say more than the rates."
     )
     yield ""
     yield f"Machine: {_machine()}. Kubernetes {KUBERNETES_VERSION}, {datetime.now(UTC):%B %Y}."
