@@ -83,7 +83,8 @@ def test_in_a_labelled_namespace_a_devbox_waits_for_the_variable_that_it_names(a
     account.kubectl("wait", f"--for={waiting}=CreateContainerConfigError", "pod/box", "--timeout=60s")
     account.sync("PROD_DATABASE_URL", "the url")
     account.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/box", "--timeout=150s")
-    assert "DB: the url\n" in account.kubectl("logs", "box")
+    # The kubelet may give an empty log for a moment after the end.
+    until("the log has the variable", lambda: "DB: the url\n" in account.kubectl("logs", "box"))
 
 
 def test_a_pod_with_a_wrong_annotation_is_refused_and_told_how_to_write_it(account: Account) -> None:
