@@ -13,11 +13,11 @@ import json
 import os
 import secrets
 import time
-import urllib.request
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,14 +31,17 @@ from harness.components import write_private
 from harness.controlplane import ControlPlane
 from harness.process import Component
 from harness.tools import source, tool
+from integration.support.processes import Process, is_ready
 from support import SYNCED, BenchmarkError, Ground, Request, Usage, arguments, ground, say, table, wait, wait_idle
 from sync import floor, serve_copy
 from workload import VALUE, creates, make_accounts, send_all, variables
 
 _PEER = "sealed-secrets"
 _UNLIMITED = "--kubeclient-qps=-1"
-_PROBES, _METRICS = "http://127.0.0.1:8080", "http://127.0.0.1:8081/metrics"
+_SERVER, _METRICS = "http://127.0.0.1:8080", "http://127.0.0.1:8081"
+_CERTIFICATE = "v1/cert.pem"
 _KEY = "value"
+#: It writes a secret that it has unsealed before it unseals the next.
 _UNSEALED = "sealed_secrets_controller_unseal_requests_total"
 #: client-go reads a pod's service account from there; a mount namespace gives the program a /run of its own.
 _AS_IN_A_POD = """
@@ -50,19 +53,13 @@ exec "$@"
 
 
 @dataclass(frozen=True)
-class Running:
-    """A controller's process, and how many secrets it says it has synced."""
-
-    pid: int
-    synced: Callable[[], float]
-
-
-@dataclass(frozen=True)
 class Contender:
     """A controller, and what is asked of it."""
 
     name: str
-    start: Callable[[], AbstractContextManager[Running]]
+    start: Callable[[], AbstractContextManager[Process]]
+    synced: str
+    """The metric that counts the synced secrets."""
     secrets: Sequence[Request]
     new: Request
     """One more secret."""
@@ -93,14 +90,15 @@ def main() -> None:
 def _row(here: Ground, contender: Contender, rate: float, it: Namespace) -> Sequence[str]:
     count = len(contender.secrets)
     with contender.start() as running:
-        wait_idle(running.pid, it.seconds)
-        before = Usage.of(running.pid)
+        pid = running.component.pid
+        wait_idle(pid, it.seconds)
+        before = Usage.of(pid)
         say(f"{contender.name}: {count:,} secrets")
         start = time.perf_counter()
         send_all(here.server, contender.secrets)
-        wait("every secret is synced", it.seconds, lambda: running.synced() >= count)
+        wait("every secret is synced", it.seconds, lambda: running.metric(contender.synced) >= count)
         seconds = time.perf_counter() - start
-        after = Usage.of(running.pid)
+        after = Usage.of(pid)
     return (
         contender.name,
         f"{count / seconds:.0f}",
@@ -129,16 +127,11 @@ def _is_there(controlplane: ControlPlane, contender: Contender) -> bool:
 
 def devbox_secrets(here: Ground, accounts: Sequence[str], each: int) -> Contender:
     """Give our operator, and AccountSecrets for it."""
-
-    @contextmanager
-    def start() -> Iterator[Running]:
-        with here.operator() as it:
-            yield Running(it.component.pid, lambda: it.metric(SYNCED))
-
     requests = creates(here.key.public, accounts, each + 1)
     count = each * len(accounts)
     path = f"/api/v1/namespaces/{accounts[0]}/secrets/{ACCOUNT_SECRET}"
-    return Contender("devbox-secrets", start, requests[:count], requests[count], path, variables(each + 1)[-1])
+    key = variables(each + 1)[-1]
+    return Contender("devbox-secrets", here.operator, SYNCED, requests[:count], requests[count], path, key)
 
 
 def prepare(controlplane: ControlPlane) -> None:
@@ -162,23 +155,24 @@ def sealed_secrets(controlplane: ControlPlane, namespaces: Sequence[str], each: 
     arguments = ["--mount", "--", "sh", "-euc", _AS_IN_A_POD, "sh", str(tool(_PEER)), *flags]
 
     @contextmanager
-    def start() -> Iterator[Running]:
-        component = Component(Path("/usr/bin/unshare"), arguments, controlplane.folder, _is_ready, env)
+    def start() -> Iterator[Process]:
+        ready = partial(is_ready, _SERVER, _CERTIFICATE)
+        component = Component(Path("/usr/bin/unshare"), arguments, controlplane.folder, ready, env)
         component.start()
         try:
             component.wait_ready()
-            yield Running(component.pid, _unsealed)
+            yield Process(component, _METRICS)
         finally:
             component.stop()
 
-    with start():
-        public_key = _public_key()
+    with start() as it:
+        public_key = _public_key(replace(it, url=_SERVER))
     names = [f"secret-{number}" for number in range(each + 1)]
     requests = [_sealed_secret(public_key, namespace, name) for name in names for namespace in namespaces]
     count = each * len(namespaces)
     path = f"/api/v1/namespaces/{namespaces[0]}/secrets/{names[-1]}"
     name = f"{_PEER}, no limit" if flags else f"{_PEER}, defaults"
-    return Contender(name, start, requests[:count], requests[count], path, _KEY)
+    return Contender(name, start, _UNSEALED, requests[:count], requests[count], path, _KEY)
 
 
 def _sealed_secret(key: rsa.RSAPublicKey, namespace: str, name: str) -> Request:
@@ -199,29 +193,11 @@ def _sealed_secret(key: rsa.RSAPublicKey, namespace: str, name: str) -> Request:
     return Request("POST", path, json.dumps(body).encode())
 
 
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - a process of our own
-        text: str = answer.read().decode()
-        return text
-
-
-def _is_ready() -> bool:
-    with suppress(OSError):
-        return bool(_get(f"{_PROBES}/v1/cert.pem"))
-    return False
-
-
-def _public_key() -> rsa.RSAPublicKey:
-    key = load_pem_x509_certificate(_get(f"{_PROBES}/v1/cert.pem").encode()).public_key()
+def _public_key(it: Process) -> rsa.RSAPublicKey:
+    key = load_pem_x509_certificate(it.get(f"/{_CERTIFICATE}").encode()).public_key()
     if not isinstance(key, rsa.RSAPublicKey):
         raise BenchmarkError(f"{_PEER} has a key of another kind than RSA")
     return key
-
-
-def _unsealed() -> float:
-    """Give how many secrets were unsealed; each is written before the next begins."""
-    lines = (line.rpartition(" ") for line in _get(_METRICS).splitlines())
-    return next((float(value) for name, _, value in lines if name == _UNSEALED), 0.0)
 
 
 if __name__ == "__main__":

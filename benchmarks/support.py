@@ -23,6 +23,7 @@ import aiohttp
 from devbox_secrets.crypto.envelope import KeyPair
 from harness.components import write_private
 from harness.controlplane import ControlPlane
+from harness.table import lines
 from integration.support.chart import NAMESPACE, Json, install
 from integration.support.processes import Operator, operator
 
@@ -226,12 +227,8 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """
     if file := os.environ.get(TABLES):
         Path(file).write_text(json.dumps([[title], header, *rows]))
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    print(f"\n{title}")
-    for row in (header, ["-" * width for width in widths], *rows):
-        figures = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *figures]).rstrip())
-    print(flush=True)
+    rule = ["-" * max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    print("", title, *lines([header, rule, *rows]), "", sep="\n", flush=True)
 
 
 def say(what: str) -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.run import CACHE
+from harness.table import lines
 
 TARGETS = ("envelope", "backup", "accountsecrets", "env_files", "bodies", "kubeconfig", "yaml_edit")
 """The targets that need only Python."""
@@ -109,11 +110,4 @@ def table(results: Sequence[Result]) -> str:
         (it.target, f"{it.inputs:,}", f"{it.seconds:.0f}", f"{it.new_coverage:+}", str(len(it.findings)))
         for it in results
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in (head, *rows)
-    ]
-    return "\n".join(lines)
+    return "\n".join(lines([head, *rows]))

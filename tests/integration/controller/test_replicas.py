@@ -31,17 +31,10 @@ class Replicas:
     two: Operator
 
     def leader(self) -> Operator:
-        return until("one of them writes", lambda: [it for it in (self.one, self.two) if leads(it)])[0]
+        return until("one of them writes", lambda: [it for it in (self.one, self.two) if it.leads()])[0]
 
     def other(self, leader: Operator) -> Operator:
         return self.two if leader is self.one else self.one
-
-
-def leads(it: Operator) -> bool:
-    try:
-        return it.component.is_running() and it.metric("devbox_secrets_leader") == 1
-    except OSError:  # it only just started
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +76,7 @@ def frozen(it: Operator) -> Iterator[None]:
 def test_one_writes_and_both_are_ready(replicas: Replicas, account: Account) -> None:
     leader = replicas.leader()
     other = replicas.other(leader)
-    assert not leads(other)
+    assert not other.leads()
     for it in (leader, other):
         assert it.get("/readyz") == it.get("/healthz") == "ok"
     assert leader.metric('devbox_secrets_writes_total{resource="secret"}') >= 1
@@ -97,7 +90,7 @@ def test_a_killed_leader_is_followed_soon(replicas: Replicas, account: Account) 
     account.put("TOKEN", b"second")
     account.holds({"TOKEN": b"second"})
     assert time.monotonic() - started < TAKEOVER_SECONDS
-    assert leads(replicas.other(leader))
+    assert replicas.other(leader).leads()
 
 
 def test_a_leader_that_ends_well_is_followed_at_once(replicas: Replicas, account: Account) -> None:
@@ -113,7 +106,7 @@ def test_the_follower_writes_nothing_again(replicas: Replicas, account: Account)
     leader = replicas.leader()
     leader.component.kill()
     other = replicas.other(leader)
-    until("the other took over", lambda: leads(other))
+    until("the other took over", other.leads)
     until("it looked at everything", lambda: other.metric("devbox_secrets_reconcile_duration_seconds_count") >= 1)
     until("it's through", lambda: other.metric("devbox_secrets_workqueue_depth") == 0)
     assert other.metric('devbox_secrets_writes_total{resource="secret"}') == 0
@@ -129,7 +122,7 @@ def test_a_frozen_leader_that_wakes_up_brings_no_older_value_back(
         with frozen(leader):
             # The first value is all that the frozen one knows; it wakes up with this in its queue.
             account.put("TOKEN", b"second")
-            until("the other took over", lambda: leads(other))
+            until("the other took over", other.leads)
             account.holds({"TOKEN": b"second"})
         until("it knows that it's the leader no more", lambda: "lost the lease" in leader.log)
         account.put("TOKEN", b"third")

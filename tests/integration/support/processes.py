@@ -50,6 +50,13 @@ class Process:
 class Operator(Process):
     """The operator, with the permissions from the chart."""
 
+    def leads(self) -> bool:
+        """Return whether it runs and holds the lease."""
+        try:
+            return self.component.is_running() and self.metric("devbox_secrets_leader") == 1
+        except OSError:  # it has only just started
+            return False
+
     def unready(self) -> str:
         """Return why it isn't ready; empty if it is."""
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
+from typer.models import OptionInfo
 
 from devbox_secrets.api.names import NAMESPACES_PATH, OPERATOR_NAMESPACE
 from devbox_secrets.api.validation import check_account
@@ -96,18 +97,18 @@ class ClusterOptions:
         return ClientConfig(self.kubeconfig, self.context, self.as_user, groups, self.as_uid)
 
 
+def _account(default: str) -> OptionInfo:
+    """Return the option for an account, with what it defaults to."""
+    text = f"The account, which is a namespace; defaults to {default}."
+    option: OptionInfo = typer.Option("--account", "--namespace", "-n", help=text, autocompletion=complete_namespaces)
+    return option
+
+
 @dataclass(frozen=True)
 class AccountOptions(ClusterOptions):
     """The cluster, the installation and the account."""
 
-    account: Annotated[
-        str | None,
-        typer.Option(
-            "--account", "--namespace", "-n",
-            help="The account, which is a namespace; defaults to the current context's namespace.",
-            autocompletion=complete_namespaces,
-        ),
-    ] = None  # fmt: skip
+    account: Annotated[str | None, _account("the current context's namespace")] = None
 
     @classmethod
     def typed(cls, ctx: typer.Context) -> Self:
@@ -131,14 +132,7 @@ class AccountOptions(ClusterOptions):
 class ScopeOptions(AccountOptions):
     """The cluster and the installation, and the account of a command that otherwise covers all accounts."""
 
-    account: Annotated[
-        str | None,
-        typer.Option(
-            "--account", "--namespace", "-n",
-            help="The account, which is a namespace; defaults to the whole cluster.",
-            autocompletion=complete_namespaces,
-        ),
-    ] = None  # fmt: skip
+    account: Annotated[str | None, _account("the whole cluster")] = None
 
 
 def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":

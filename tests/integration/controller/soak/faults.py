@@ -1,6 +1,6 @@
-"""What fails: the control plane, the network between it and the operator, and the operator's replicas.
+"""Faults of the control plane, of its connection to the operator, and of the operator's replicas.
 
-Each fault takes a while, and leaves all well.
+Each fault lasts a while and is then repaired.
 """
 
 import os
@@ -32,21 +32,15 @@ class Replica:
     operator: Operator
     proxy: WatchProxy
 
-    def leads(self) -> bool:
-        try:
-            return self.operator.metric("devbox_secrets_leader") == 1
-        except OSError:  # it only just started
-            return False
-
     def kill(self) -> None:
-        """Have it crash, and start again."""
+        """Kill it and start it again."""
         self.operator.component.kill()
         self.operator.component.start()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What can fail."""
+    """Everything that can fail."""
 
     plane: ControlPlane
     replicas: tuple[Replica, Replica]
@@ -54,14 +48,14 @@ class Stage:
     """The folder of the gateway's certificate."""
 
     def leader(self) -> Replica:
-        """Give the leader; while there is none, any replica will do."""
+        """Return the leader, or any replica if there is none."""
         found: list[Replica] = []
         with suppress(AssertionError):
-            found = until("one leads", lambda: [it for it in self.replicas if it.leads()])
+            found = until("one leads", lambda: [it for it in self.replicas if it.operator.leads()])
         return (found or list(self.replicas))[0]
 
     def mount_certificate(self) -> None:
-        """Give the gateway a new certificate."""
+        """Mount a new certificate for the gateway."""
         pair = self.plane.authority.server("localhost", addresses=["127.0.0.1"])
         mount(self.certificate, {"tls.crt": pair.certificate, "tls.key": pair.key})
 
@@ -166,7 +160,7 @@ def _freeze_watches(it: Stage, random: Random) -> None:
 
 
 REWIND = "rewind"
-"""etcd is restored from an older snapshot: what people did since is undone, so the soak does this itself."""
+"""Restore etcd from an older snapshot. This undoes actions, so the soak does it itself."""
 PLANE_FAULTS: Mapping[str, Fault] = {
     "kill-api-server": _kill_api_server,
     "kill-etcd": _kill_etcd,
