@@ -194,7 +194,7 @@ class ControlPlane:
         return context
 
     def user_kubeconfig(self, user: str, group: str | None = None) -> Path:
-        """Write a kubeconfig for a user with this name, who has a client certificate."""
+        """Write a kubeconfig that authenticates as this user with a client certificate."""
         pair = self.authority.client(user, group)
         identity = {
             "client-certificate-data": _base64(pair.certificate),

@@ -23,7 +23,7 @@ from pydantic.alias_generators import to_camel
 from devbox_secrets.crypto.envelope import KeyPair
 from devbox_secrets.errors import BackupLocked, InvalidBackup, InvalidKey, InvalidPassphrase
 
-#: Anyone who has the file can try any number of passphrases.
+#: An attacker who has the file can try an unlimited number of passphrases.
 PASSPHRASE_MIN_LENGTH = 12
 #: More than a backup of all keys that a Secret can hold.
 MAX_BYTES = 4 << 20

@@ -1,7 +1,7 @@
 """Checks the whole system against a model: `python -m integration.controller.soak --seconds 600 --seed 1`.
 
-People change things and parts fail, for a round; then all must be as the model says, and nothing may have been
-written meanwhile that must never be. The seed decides which actions and faults there are, and their order.
+In each round, users make changes while parts of the system fail. Afterwards, the cluster must match the model, and no
+forbidden value may have been written in between. The seed determines the actions, the faults and their order.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _PAUSE_SECONDS = 0.5
 _POLL_SECONDS = 0.5
 _LAST_LINES = 50
 _REPLICA = (sys.executable, "-m", "integration.controller.soak.replica")
-#: One whose clock is further ahead than is taken for usual.
+#: A replica whose clock is further ahead than the operator tolerates.
 _AHEAD = (*_REPLICA, "--minutes-ahead=7")
 _SETTINGS = {
     "resync_seconds": "3600",  # each list has another reason
@@ -46,11 +46,11 @@ _SETTINGS = {
 
 
 class Violation(Exception):
-    """Something is not as it must be."""
+    """The cluster differs from the model, or a forbidden value was written."""
 
 
 class Soak:
-    """One cluster, and what happens to it."""
+    """A cluster, its users and its faults."""
 
     def __init__(self, stage: Stage, users: Users, observer: Observer, options: argparse.Namespace) -> None:
         self.stage = stage
@@ -83,7 +83,7 @@ class Soak:
         self._await_quiet()
 
     def _shuffled(self, names: list[str]) -> Iterator[str]:
-        """Give every fault in random order, again and again."""
+        """Yield all faults in random order, repeatedly."""
         while True:
             yield from self._random.sample(names, len(names)) or [""]
 
@@ -98,13 +98,13 @@ class Soak:
             time.sleep(self._random.random() * _PAUSE_SECONDS)
 
     def _act_and_rewind(self) -> None:
-        """Take a snapshot of etcd, act, and restore it: nothing of that has happened then."""
+        """Take a snapshot of etcd, act, and restore the snapshot, which undoes the actions."""
         before = deepcopy((self.model, self.history))
         with self.stage.plane.restored():
             self._act()
             self._check_history({})
         self.model, self.history = before
-        self.stage.plane.controller_manager.restart()  # it would wait for versions that are yet to come
+        self.stage.plane.controller_manager.restart()  # it would wait for versions that no longer exist
 
     def _do_all(self, actions: list[Action]) -> None:
         for action in actions:
@@ -112,10 +112,10 @@ class Soak:
             self.users.do(action, self.model, self.history)
 
     def _await_quiet(self) -> None:
-        """Wait until the cluster is as the model says.
+        """Wait until the cluster matches the model.
 
         Raises:
-            Violation: it doesn't come to that.
+            Violation: it doesn't match in time.
         """
         started = time.monotonic()
         while differences := self._differences():
@@ -147,7 +147,7 @@ class Soak:
 
 
 def read(plane: ControlPlane) -> Cluster:
-    """Read what the model is compared with."""
+    """Read the objects that are compared with the model."""
     namespaces = plane.request("GET", "/api/v1/namespaces")["items"]
     account_secrets = plane.request("GET", ALL_ACCOUNT_SECRETS_PATH)["items"]
     native = plane.request("GET", f"/api/v1/secrets?fieldSelector=metadata.name={SECRET}")["items"]
@@ -191,15 +191,19 @@ def say(text: str) -> None:
 
 
 def main() -> str | None:
-    """Run round after round until time is up; say what isn't as it must be."""
+    """Run rounds until the time is up; return the first violation."""
     names = [*PLANE_FAULTS, *REPLICA_FAULTS]
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--rounds", type=int, help="end after so many, however long they take")
+    parser.add_argument("--rounds", type=int, help="number of rounds; by default, only the time is limited")
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
-    parser.add_argument("--fault", nargs="*", choices=names, default=names, metavar="FAULT", help="have these only")
+    parser.add_argument(
+        "--fault", nargs="*", choices=names, default=names, metavar="FAULT", help="use only these faults"
+    )
     parser.add_argument("--mutant", choices=MUTANTS, help="run an operator that lacks a check")
-    parser.add_argument("--quiet-seconds", type=float, default=150, help="how long it may take until all is well")
+    parser.add_argument(
+        "--quiet-seconds", type=float, default=150, help="maximum time until the cluster matches the model"
+    )
     options = parser.parse_args()
     say(f"seed {options.seed}")
     with ExitStack() as stack:

@@ -1,6 +1,6 @@
-"""What people do: chosen by a seed, and done through kubectl, the command line and the gateway.
+"""Actions of users, chosen by a seed and performed with kubectl, the CLI and the gateway.
 
-Each action is tried until it is done, whatever fails meanwhile. So what a seed chooses doesn't depend on failures.
+Each action is retried until it succeeds, so the choices of a seed don't depend on failures.
 """
 
 import base64
@@ -61,12 +61,12 @@ T = TypeVar("T")
 
 
 class NotDone(Exception):
-    """A command or a response said that something was not done."""
+    """A command or a response reported a failure."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """Something that someone does."""
+    """An action of a user."""
 
     verb: str
     namespace: str = ""
@@ -82,20 +82,20 @@ class Action:
 
 
 class Chooser:
-    """Chooses one action after the other."""
+    """Chooses actions."""
 
     def __init__(self, seed: int) -> None:
         self._random = Random(f"{seed}: actions")  # noqa: S311 - a repeatable choice
         self._count = 0
 
     def start(self) -> list[Action]:
-        """Give what is there at the start: two accounts, each with a value and a second namespace."""
+        """Return the actions that create two accounts, each with a value and a second namespace."""
         labels = zip(NAMESPACES, (None, None, *HOMES), strict=False)
         made = [Action("create", name, number=self._next(), label=label) for name, label in labels]
         return made + [Action("put", name, "x", "X", self._next()) for name in HOMES]
 
     def choose(self, model: Model) -> Action:
-        """Choose something that can be done."""
+        """Choose a possible action."""
         while True:
             (verb,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
             if action := self._choose(verb, model):
@@ -133,7 +133,7 @@ class Chooser:
 
 
 class Users:
-    """People who may do everything, the gateway's callers among them."""
+    """Users with all permissions, who use kubectl, the CLI and the gateway."""
 
     def __init__(self, plane: ControlPlane, gateway: httpx.Client) -> None:
         self._plane = plane
@@ -142,7 +142,7 @@ class Users:
         self._backup = plane.folder / "backup"
 
     def do(self, action: Action, model: Model, history: History) -> None:
-        """Do something, and have model and history know it."""
+        """Perform an action and record it in the model and the history."""
         match action.verb:
             case "put" | "missealed" | "race":
                 self._put(action, model)
@@ -159,7 +159,7 @@ class Users:
                 self._change_keys(action)
 
     def listed(self, account: str) -> list[str]:
-        """Give the variables of an account's secrets, as the gateway lists them."""
+        """Return the variables of an account as the gateway lists them."""
         answer = self._gateway.get("/v1/secrets?limit=100", headers=_of(account)).raise_for_status()
         return sorted(each["name"] for each in answer.json()["secrets"])
 
