@@ -104,7 +104,7 @@ def try_devbox(account: Account, _: int) -> None:
     assert "envFrom" in account.kubectl(*box)
 
 
-def until(awaited: str, ask: Callable[[], object], seconds: float = 20) -> float:
+def until(awaited: str, ask: Callable[[], object], seconds: float = 60) -> float:
     """Wait until it is true, and return how many seconds that took."""
     started = time.monotonic()
     while not ask():
