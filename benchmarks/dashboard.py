@@ -19,7 +19,7 @@ from harness.prometheus import Prometheus
 from integration.support.account import Account
 from integration.support.chart import Json
 from integration.support.monitoring import DASHBOARD, Programs, programs, scraping
-from integration.support.sealing_keys import made, put_sealed, rotate
+from integration.support.sealing_keys import new_key, put_sealed, rotate
 from support import arguments
 
 _PICTURE = Path(__file__).parents[1] / "docs" / "dashboard.svg"
@@ -52,7 +52,7 @@ def work(it: Programs, seconds: float) -> None:
     """Create, update, read and delete secrets, including some that aren't Ready, and rotate the keys halfway."""
     chance, started, rotated = random.Random(1), time.monotonic(), False  # noqa: S311 - reproducible load
     teams = [_team(it.account.controlplane, f"team-{letter}") for letter in "abc"]
-    others = [made(days=1) for _ in teams]
+    others = [new_key(days=1) for _ in teams]
     while (elapsed := time.monotonic() - started) < seconds:
         name = f"SECRET_{chance.randrange(30)}"
         if it.api.post("/v1/secrets", json={"name": name, "value": str(elapsed)}).is_error:

@@ -12,7 +12,7 @@ from integration.support.account import Account
 from integration.support.chart import install, until
 from integration.support.gateway import Gateway, gateway, new_account, publish_key, token
 from integration.support.processes import Operator, operator
-from integration.support.sealing_keys import have_a_key
+from integration.support.sealing_keys import ensure_key
 from integration.support.webhook import Fallback, without_policy
 
 _CRDS = Path(__file__).parents[2] / "crds"
@@ -47,7 +47,7 @@ def namespace(controlplane: ControlPlane) -> Iterator[str]:
 def running(controlplane: ControlPlane) -> Iterator[Operator]:
     """The chart installed, and its operator running."""
     install(controlplane)
-    have_a_key(controlplane)
+    ensure_key(controlplane)
     with operator(controlplane) as it:
         yield it
 

@@ -10,9 +10,9 @@ from integration.support.chart import NAMESPACE, get, install, until
 from integration.support.rights import (
     ACCOUNT_SECRET,
     ACCOUNTSECRETS,
-    AT_HOME,
     CHART_ROLES,
     EVERYWHERE,
+    IN_OPERATOR_NAMESPACE,
     ROLES,
     can_i,
     rights,
@@ -99,7 +99,7 @@ def test_the_operators_rights_everywhere_are_exactly_these(
 def test_the_operators_rights_in_its_own_namespace_are_exactly_these(
     controlplane: ControlPlane, operator: Path
 ) -> None:
-    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=operator)) == AT_HOME
+    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=operator)) == IN_OPERATOR_NAMESPACE
 
 
 @pytest.mark.parametrize("what", OPERATOR_MAY)

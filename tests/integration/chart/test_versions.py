@@ -12,7 +12,7 @@ from harness.controlplane import ControlPlane
 from integration.support.account import Account
 from integration.support.chart import install, until
 from integration.support.processes import operator
-from integration.support.sealing_keys import have_a_key
+from integration.support.sealing_keys import ensure_key
 
 NEXT = "v1"
 _CRD = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{PLURAL}.{GROUP}"
@@ -23,7 +23,7 @@ def _account() -> Iterator[Account]:
     """An account on a control plane of this module's own: a version that objects are stored in can't be removed."""
     with ControlPlane.start() as it:
         install(it)
-        have_a_key(it)
+        ensure_key(it)
         with operator(it):
             yield Account.of(it, "default")
 

@@ -20,7 +20,7 @@ from integration.support.chart import ACCOUNT, CHART, NAMESPACE, Json, get, helm
 from integration.support.gateway import Gateway, new_account, token
 from integration.support.gateway_requests import create, error_message
 from integration.support.processes import COMMAND, command
-from integration.support.users import Role, bind, may
+from integration.support.users import Role, bind, wait_until_allowed
 
 Done = subprocess.CompletedProcess[str]
 
@@ -58,7 +58,7 @@ def person(account: Account, role: str) -> Path:
     user = f"{role}-{uuid4().hex[:8]}"
     it = account.controlplane
     bind(it, user, Role(role, account.name, "list"))
-    may(it, user, verb="list", group=GROUP, resource="accountsecrets", namespace=account.name)
+    wait_until_allowed(it, user, verb="list", group=GROUP, resource="accountsecrets", namespace=account.name)
     return it.user_kubeconfig(user)
 
 

@@ -17,12 +17,12 @@ from integration.support.processes import COMMAND, Operator, operator
 from integration.support.sealing_keys import (
     SECRET,
     damage,
-    forms,
     is_published,
-    made,
+    new_key,
     newest,
     published,
     put_sealed,
+    seed_forms,
     store,
     store_and_publish,
     stored,
@@ -48,7 +48,7 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
 @pytest.fixture
 def account(controlplane: ControlPlane, namespace: str) -> Account:
     """A namespace; each value is sealed with the key that the test names."""
-    return Account(controlplane, made().public, namespace)
+    return Account(controlplane, new_key().public, namespace)
 
 
 @pytest.fixture
@@ -86,12 +86,12 @@ def person(controlplane: ControlPlane, name: str, *verbs: str) -> Path:
 
 
 def test_keys_are_listed_the_newest_first_with_their_use(controlplane: ControlPlane, account: Account) -> None:
-    new, old, damaged = made(days=1), made(days=2), made(days=3)
+    new, old, damaged = new_key(days=1), new_key(days=2), new_key(days=3)
     store(controlplane, new, old)
     damage(controlplane, damaged)
     for variable in ("ONE", "TWO"):
         put_sealed(account, old, variable, b"x")
-    gone = made(days=9)
+    gone = new_key(days=9)
     put_sealed(account, gone, "THREE", b"x")
     done = keys(controlplane, "list", "--output=json")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
@@ -121,7 +121,7 @@ def _second(time: datetime) -> str:
 def test_without_permission_to_read_the_secret_the_public_keys_are_listed(
     controlplane: ControlPlane, running: Operator
 ) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store_and_publish(controlplane, new, old)
     done = keys(controlplane, "list", "--output=json", kubeconfig=person(controlplane, "nobody"))
     assert json.loads(done.stdout) == [
@@ -137,7 +137,7 @@ def test_without_permission_to_read_the_secret_the_public_keys_are_listed(
 
 
 def test_permission_to_patch_the_secret_is_enough_to_rotate(controlplane: ControlPlane, running: Operator) -> None:
-    old = made(days=1)
+    old = new_key(days=1)
     store_and_publish(controlplane, old)
     done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "rotator", "patch"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -160,7 +160,7 @@ def test_without_an_installation_the_message_names_the_namespace_option(controlp
 
 
 def test_waiting_for_a_rotation_has_a_timeout(controlplane: ControlPlane, running: Operator) -> None:
-    old = made(days=1)
+    old = new_key(days=1)
     store_and_publish(controlplane, old)
     running.component.stop()
     try:
@@ -181,7 +181,7 @@ def test_waiting_for_a_rotation_has_a_timeout(controlplane: ControlPlane, runnin
 def test_a_backup_is_only_readable_by_its_owner_and_never_overwrites_a_file(
     controlplane: ControlPlane, passphrase: str, tmp_path: Path
 ) -> None:
-    store(controlplane, made(days=1), made(days=2))
+    store(controlplane, new_key(days=1), new_key(days=2))
     path = tmp_path / "backup"
     done = keys(controlplane, "backup", str(path), passphrase)
     assert (done.returncode, done.stdout) == (0, "")
@@ -197,7 +197,7 @@ def test_a_backup_is_only_readable_by_its_owner_and_never_overwrites_a_file(
 
 
 def test_a_backup_needs_a_long_enough_passphrase(controlplane: ControlPlane, tmp_path: Path) -> None:
-    store(controlplane, made(days=1))
+    store(controlplane, new_key(days=1))
     path = tmp_path / "backup"
     done = keys(controlplane, "backup", str(path))
     assert done.returncode == 1
@@ -219,7 +219,7 @@ def test_a_backup_needs_a_key(controlplane: ControlPlane, passphrase: str) -> No
 
 
 def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane: ControlPlane, tmp_path: Path) -> None:
-    only = made(days=1)
+    only = new_key(days=1)
     store(controlplane, only)
     path = tmp_path / "backup"
     where = f"--kubeconfig={controlplane.kubeconfig}"
@@ -240,11 +240,11 @@ def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane
 def test_a_restore_adds_missing_keys_and_removes_nothing(
     controlplane: ControlPlane, running: Operator, account: Account, passphrase: str, tmp_path: Path
 ) -> None:
-    lost, kept = made(days=3), made(days=2)
+    lost, kept = new_key(days=3), new_key(days=2)
     store(controlplane, lost, kept)
     path = str(tmp_path / "backup")
     assert keys(controlplane, "backup", path, passphrase).returncode == 0
-    new = made(days=1)
+    new = new_key(days=1)
     store_and_publish(controlplane, kept, new)
     name = put_sealed(account, lost, "TOKEN", b"x")
     account.is_ready(name, "UnknownKey")
@@ -264,7 +264,7 @@ def test_a_restore_adds_missing_keys_and_removes_nothing(
 
 
 def test_a_restore_replaces_a_damaged_key(controlplane: ControlPlane, passphrase: str, tmp_path: Path) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     path = str(tmp_path / "backup")
     keys(controlplane, "backup", path, passphrase)
@@ -280,7 +280,7 @@ def test_a_restore_replaces_a_damaged_key(controlplane: ControlPlane, passphrase
 def test_a_backup_that_cannot_be_decrypted_changes_nothing(
     controlplane: ControlPlane, passphrase: str, tmp_path: Path
 ) -> None:
-    store(controlplane, made(days=1))
+    store(controlplane, new_key(days=1))
     path = tmp_path / "backup"
     keys(controlplane, "backup", str(path), passphrase)
     before = get(controlplane, *SECRET)["metadata"]["resourceVersion"]
@@ -302,7 +302,7 @@ def test_a_backup_that_cannot_be_decrypted_changes_nothing(
 def test_a_key_in_use_is_not_pruned_until_its_values_are_sealed_again(
     controlplane: ControlPlane, running: Operator, account: Account
 ) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     name = put_sealed(account, old, "TOKEN", b"before")
     account.is_ready(name)
@@ -320,7 +320,7 @@ def test_a_key_in_use_is_not_pruned_until_its_values_are_sealed_again(
 
 
 def test_pruning_without_names_removes_all_unused_keys(controlplane: ControlPlane, account: Account) -> None:
-    new, needed, one, two = (made(days=days) for days in (1, 2, 3, 4))
+    new, needed, one, two = (new_key(days=days) for days in (1, 2, 3, 4))
     store(controlplane, new, needed, one, two)
     put_sealed(account, needed, "TOKEN", b"x")
     looked = keys(controlplane, "prune", "--dry-run")
@@ -336,7 +336,7 @@ def test_pruning_without_names_removes_all_unused_keys(controlplane: ControlPlan
 
 @pytest.mark.parametrize("answer", ["y", "n"])
 def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer: str) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     unasked = keys(controlplane, "prune")
     assert unasked.returncode == 1
@@ -351,7 +351,7 @@ def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer:
 
 
 def test_the_newest_key_and_an_unknown_one_are_rejected_together(controlplane: ControlPlane) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     done = keys(controlplane, "prune", "--yes", old.public.id, new.public.id, "0123456789abcdef")
     assert (done.returncode, done.stdout) == (1, "")
@@ -414,7 +414,7 @@ def test_a_lost_cluster_is_restored_from_its_backup_and_its_manifests(passphrase
     assert log.count("created the first sealing key") == 1
     texts = [log, backup.read_text(), *said]
     assert all(key_id in text for key_id in before for text in texts[:2])
-    assert [form for key in before.values() for form in forms(key) if any(form in text for text in texts)] == []
+    assert [form for key in before.values() for form in seed_forms(key) if any(form in text for text in texts)] == []
 
 
 def _put(controlplane: ControlPlane, account: str, variable: str, value: bytes) -> Json:
@@ -428,7 +428,7 @@ def test_one_cluster_of_a_fleet_rotates_and_the_others_restore(
     controlplane: ControlPlane, running: Operator, passphrase: str, tmp_path: Path
 ) -> None:
     """As docs/operations/keys.md has it: the same manifest opens in every cluster."""
-    store(controlplane, made(days=1))
+    store(controlplane, new_key(days=1))
     with ControlPlane.start() as other:
         install(other)
         _backed_up(controlplane, other, tmp_path / "first", passphrase)

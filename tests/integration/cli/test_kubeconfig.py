@@ -25,7 +25,7 @@ from integration.support.kubeconfigs import (
     ADMIN_USER,
     CLUSTER,
     GO,
-    REFUSED,
+    REJECTED,
     V1,
     V1BETA1,
     Case,
@@ -202,11 +202,11 @@ def _lasting(user: Json) -> Json:
     return {key: value for key, value in user.get("extra", {}).items() if not key.startswith("authentication.")}
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 async def test_the_command_refuses_what_kubectl_refuses(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    case = REFUSED[name]
+    case = REJECTED[name]
     env = world.write(case, tmp_path)
     found = await command_acts_as(case, env, monkeypatch)
     assert isinstance(found, str), found

@@ -11,7 +11,7 @@ from harness.controlplane import ControlPlane
 from integration.support.account import SECRET, Account
 from integration.support.chart import ACCOUNT, Json, closed_to, get, install, until
 from integration.support.processes import Operator, operator
-from integration.support.sealing_keys import have_a_key
+from integration.support.sealing_keys import ensure_key
 
 FAR = "2001-01-01T00:00:00Z"
 
@@ -19,7 +19,7 @@ FAR = "2001-01-01T00:00:00Z"
 @pytest.fixture(scope="module")
 def running(controlplane: ControlPlane) -> Iterator[Operator]:
     install(controlplane)
-    have_a_key(controlplane)
+    ensure_key(controlplane)
     with operator(controlplane, rescan_seconds="0.3") as it:
         yield it
 

@@ -26,14 +26,14 @@ from integration.support.sealing_keys import (
     add,
     annotate,
     empty,
-    forms,
     is_published,
-    made,
+    new_key,
     newest,
     published,
     put_sealed,
     remove,
     requested,
+    seed_forms,
     store,
     stored,
 )
@@ -65,7 +65,7 @@ def start(controlplane: ControlPlane, tmp_path: Path) -> Start:
 @pytest.fixture
 def account(controlplane: ControlPlane, namespace: str) -> Account:
     """A namespace; each value is sealed with the key that the test names."""
-    return Account(controlplane, made().public, namespace)
+    return Account(controlplane, new_key().public, namespace)
 
 
 def manager(client: Client, rotate_every: timedelta | None = None) -> KeyManager:
@@ -89,7 +89,7 @@ def test_the_first_key_is_made_where_there_is_none(controlplane: ControlPlane, s
 
 
 def test_a_key_that_becomes_too_old_is_followed_by_a_new_one(controlplane: ControlPlane, start: Start) -> None:
-    old = made(minutes=59, seconds=55)
+    old = new_key(minutes=59, seconds=55)
     store(controlplane, old)
     with start(rotate_keys="1h") as it:
         until("a new key is published", lambda: newest(controlplane) not in {"", old.public.id})
@@ -100,7 +100,7 @@ def test_a_key_that_becomes_too_old_is_followed_by_a_new_one(controlplane: Contr
 
 
 def test_without_a_schedule_an_old_key_stays_the_newest(controlplane: ControlPlane, start: Start) -> None:
-    old = made(days=5000)
+    old = new_key(days=5000)
     store(controlplane, old)
     with start(rotate_keys="never"):
         # Whether a new one is due was decided before it was published.
@@ -111,7 +111,7 @@ def test_without_a_schedule_an_old_key_stays_the_newest(controlplane: ControlPla
 def test_a_new_key_changes_nothing_of_what_was_sealed_before(
     controlplane: ControlPlane, account: Account, start: Start
 ) -> None:
-    old = made(days=1)
+    old = new_key(days=1)
     store(controlplane, old)
     name = put_sealed(account, old, "TOKEN", b"before")
     with start() as it:
@@ -133,7 +133,7 @@ def test_a_new_key_changes_nothing_of_what_was_sealed_before(
 def test_a_request_is_met_by_one_key_and_goes_even_if_it_comes_from_a_clock_ahead(
     controlplane: ControlPlane, start: Start
 ) -> None:
-    store(controlplane, made(days=1))
+    store(controlplane, new_key(days=1))
     with start():
         for number in (2, 3):
             annotate(controlplane, (datetime.now(UTC) + timedelta(minutes=3)).isoformat())
@@ -146,7 +146,7 @@ def test_a_request_is_met_by_one_key_and_goes_even_if_it_comes_from_a_clock_ahea
 def test_a_key_that_a_clock_ahead_had_made_is_dated_now_and_followed_by_others(
     controlplane: ControlPlane, start: Start
 ) -> None:
-    old, future = made(days=1), made(days=-10_000)
+    old, future = new_key(days=1), new_key(days=-10_000)
     store(controlplane, old, future)
     with start():
         dated = partial(_created, controlplane, future)
@@ -166,13 +166,13 @@ def _created(controlplane: ControlPlane, key: KeyPair) -> datetime:
 def test_a_request_that_makes_no_sense_is_told_once_and_harms_nothing(
     controlplane: ControlPlane, since: str, start: Start
 ) -> None:
-    only = made(days=1)
+    only = new_key(days=1)
     store(controlplane, only)
     annotate(controlplane, since)
     with start() as it:
         until("it's told", lambda: "ignoring the annotation" in it.log)
         # A round later: what is stored now is published, and the request was read once more.
-        second = made(days=2)
+        second = new_key(days=2)
         add(controlplane, second)
         is_published(controlplane, [only.public.id, second.public.id])
         assert it.log.count("ignoring the annotation") == 1
@@ -182,7 +182,7 @@ def test_a_request_that_makes_no_sense_is_told_once_and_harms_nothing(
 
 
 def test_two_replicas_make_one_key_for_each_request(controlplane: ControlPlane, tmp_path: Path) -> None:
-    store(controlplane, made(days=1))
+    store(controlplane, new_key(days=1))
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     with operator(controlplane, tmp_path / "one") as one, operator(controlplane, tmp_path / "two") as two:
@@ -200,7 +200,7 @@ def test_two_replicas_make_one_key_for_each_request(controlplane: ControlPlane, 
 
 
 async def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlplane: ControlPlane) -> None:
-    store(controlplane, made(days=91))
+    store(controlplane, new_key(days=91))
     async with Client.connect(ClientConfig(controlplane.kubeconfig)) as client:
         managers = [manager(client, timedelta(days=90)) for _ in range(8)]
         rounds = (each.refresh(write=True) for each in managers)
@@ -214,7 +214,7 @@ async def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlpla
 async def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_does(
     controlplane: ControlPlane,
 ) -> None:
-    only = made(days=1)
+    only = new_key(days=1)
     store(controlplane, only)
 
     async with Client.connect(ClientConfig(controlplane.kubeconfig)) as client:
@@ -231,7 +231,7 @@ async def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_
 
 
 def test_a_key_that_was_taken_away_alone_is_gone(controlplane: ControlPlane, account: Account, start: Start) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     with start():
         is_published(controlplane, [new.public.id, old.public.id])
@@ -248,7 +248,7 @@ def test_a_key_that_was_taken_away_alone_is_gone(controlplane: ControlPlane, acc
 def test_a_key_that_is_used_is_written_back_when_it_was_taken_away(
     controlplane: ControlPlane, account: Account, start: Start
 ) -> None:
-    new, old = made(days=1), made(days=2)
+    new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     with start() as it:
         account.is_ready(put_sealed(account, old, "TOKEN", b"x"))
@@ -260,7 +260,7 @@ def test_a_key_that_is_used_is_written_back_when_it_was_taken_away(
 def test_of_very_many_keys_the_newest_are_published_and_all_open(
     controlplane: ControlPlane, account: Account, start: Start
 ) -> None:
-    keys = [made(hours=number) for number in range(PUBLIC_KEYS_MAX + 5)]
+    keys = [new_key(hours=number) for number in range(PUBLIC_KEYS_MAX + 5)]
     store(controlplane, *keys)
     with start():
         is_published(controlplane, [key.public.id for key in keys[:PUBLIC_KEYS_MAX]])
@@ -269,7 +269,7 @@ def test_of_very_many_keys_the_newest_are_published_and_all_open(
 
 
 def test_the_log_shows_no_seed(controlplane: ControlPlane, start: Start) -> None:
-    old = made(days=100)
+    old = new_key(days=100)
     store(controlplane, old)
     with start() as it:
         until("a new key is published", lambda: len(published(controlplane)) == 3)
@@ -277,4 +277,4 @@ def test_the_log_shows_no_seed(controlplane: ControlPlane, start: Start) -> None
         empty(controlplane)
         until("they are back", lambda: stored(controlplane) == keys)
     assert all(key_id in it.log for key_id in keys)
-    assert [form for key in keys.values() for form in forms(key) if form in it.log] == []
+    assert [form for key in keys.values() for form in seed_forms(key) if form in it.log] == []

@@ -16,7 +16,7 @@ from harness.controlplane import ControlPlane
 from integration.support.chart import ACCOUNT, NAMESPACE, Json, get, install, until
 from integration.support.gateway import bind, gateway, token
 from integration.support.processes import Operator, operator, seal
-from integration.support.rights import AT_HOME_WITH_GATEWAY
+from integration.support.rights import IN_OPERATOR_NAMESPACE_WITH_GATEWAY
 from integration.support.sealing_keys import rotate
 
 USER = f"system:serviceaccount:{NAMESPACE}:devbox-secrets"
@@ -137,7 +137,9 @@ def test_every_right_of_the_operator_was_used(life: Life) -> None:
         for verb in [event["verb"]] + ["create"] * (event["responseStatus"]["code"] == 201)
     }
     assert used == {
-        (resource, names, verb) for resource, names, verbs in AT_HOME_WITH_GATEWAY for verb in verbs.split()
+        (resource, names, verb)
+        for resource, names, verbs in IN_OPERATOR_NAMESPACE_WITH_GATEWAY
+        for verb in verbs.split()
     }
 
 

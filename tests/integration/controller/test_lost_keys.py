@@ -16,7 +16,7 @@ from integration.support.sealing_keys import (
     CONFIGMAP,
     SECRET,
     is_published,
-    made,
+    new_key,
     put_sealed,
     requested,
     store,
@@ -51,7 +51,7 @@ WAYS: dict[str, Callable[[ControlPlane], object]] = {
     "kubectl delete": lambda it: it.kubectl("delete", *SECRET),
     "an empty replacement": lambda it: it.kubectl("replace", "--filename=-", input=FORMER_MANIFEST),
 }
-NEW, OLD = KEYS = made(days=1), made(days=2)
+NEW, OLD = KEYS = new_key(days=1), new_key(days=2)
 ALL = {key.public.id: key for key in KEYS}
 
 

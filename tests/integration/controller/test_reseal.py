@@ -21,8 +21,8 @@ from integration.support.account import SECRET, Account
 from integration.support.chart import MANIFEST, NAMESPACE, Json, get, install, render, until
 from integration.support.gateway import Gateway, gateway, new_account, token
 from integration.support.processes import Operator, command, operator, seal
-from integration.support.rights import AT_HOME_WITH_GATEWAY, EVERYWHERE_WITH_GATEWAY, can_i, rights
-from integration.support.sealing_keys import add, made, newest, rotate, stored
+from integration.support.rights import EVERYWHERE_WITH_GATEWAY, IN_OPERATOR_NAMESPACE_WITH_GATEWAY, can_i, rights
+from integration.support.sealing_keys import add, new_key, newest, rotate, stored
 
 ENABLED = "--set=gateway.enabled=true"
 SETTINGS = {"reseal_gateway_values": "true", "keys_refresh_seconds": "0.1", "rescan_seconds": "0.2"}
@@ -241,7 +241,7 @@ def test_what_does_not_open_is_left_alone_with_its_reason(
 ) -> None:
     copied = take(account, account.manifest("TOKEN", b"x", "copied", sealed_for="elsewhere"))
     strange = account.manifest("STRANGE", b"x", "strange")
-    strange["spec"]["sealed"] = made().public.seal(SecretBytes(b"x"), account=account.name, name="STRANGE")
+    strange["spec"]["sealed"] = new_key().public.seal(SecretBytes(b"x"), account=account.name, name="STRANGE")
     take(account, strange)
     put(api, "NEIGHBOUR", "x")
     texts = sealed(account, "copied"), sealed(account, "strange")
@@ -294,7 +294,7 @@ def no_updates(controlplane: ControlPlane) -> Iterator[None]:
     ]
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
     controlplane.kubectl("apply", "-f", "-", input=text)
-    box = Account(controlplane, made().public, "default").member(closed="true")
+    box = Account(controlplane, new_key().public, "default").member(closed="true")
     name = box.put("TOKEN", b"x")
     patch = ("patch", "accountsecret", name, "-n", box.name, "--type=merge", "-p", '{"spec": {"description": "b"}}')
     until("it refuses", lambda: controlplane.kubectl(*patch, "--dry-run=server", check=False).returncode != 0)
@@ -370,7 +370,7 @@ def test_a_restart_beside_very_many_keys_writes_nothing(controlplane: ControlPla
     with start("first"):
         account = Account.of(controlplane, new_account(controlplane))
         account.is_ready(take(account, account.manifest("TOKEN", b"1")))
-        add(controlplane, *(made(days=100 + number) for number in range(200)))
+        add(controlplane, *(new_key(days=100 + number) for number in range(200)))
         moves(account, rotate(controlplane))
         before = read(account)
     with start("second") as it:
@@ -425,7 +425,7 @@ def test_with_the_gateway_the_operator_may_patch_accountsecrets_and_nothing_else
 ) -> None:
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
     assert rights(can_i(controlplane, "default", kubeconfig=kubeconfig)) == EVERYWHERE_WITH_GATEWAY
-    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=kubeconfig)) == AT_HOME_WITH_GATEWAY
+    assert rights(can_i(controlplane, NAMESPACE, kubeconfig=kubeconfig)) == IN_OPERATOR_NAMESPACE_WITH_GATEWAY
 
 
 def test_without_the_gateway_the_operator_is_not_told_to() -> None:

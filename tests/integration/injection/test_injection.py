@@ -128,7 +128,7 @@ def test_the_pods_of_a_workload_get_them_and_its_template_stays_as_written(
 def test_the_author_of_a_deployment_reads_the_refusal_in_its_replicasets_events(
     controlplane: ControlPlane, namespace: str
 ) -> None:
-    wrong = next(case for case in REFUSED if case.name == "a misspelt annotation")
+    wrong = next(case for case in REFUSED if case.name == "a misspelled annotation")
     template = TEMPLATE | {"metadata": TEMPLATE["metadata"] | {"annotations": wrong.annotations}}
     spec = {"selector": SELECTOR, "template": template}
     manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "box"}, "spec": spec}

@@ -1,4 +1,4 @@
-"""An account as its owner uses it: AccountSecrets as input, the Ready condition and the account Secret as output."""
+"""An account as its owner uses it: applies AccountSecrets, and reads Ready conditions and the account Secret."""
 
 import base64
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class Account:
 
         def ask() -> Json:
             body = self.controlplane.read(account_secrets_path(self.name, name))
-            assert body, f"there is no AccountSecret {name}"
+            assert body, f"the AccountSecret {name} doesn't exist"
             for condition in body.get("status", {}).get("conditions", []):
                 if condition["type"] == "Ready" and condition["observedGeneration"] == body["metadata"]["generation"]:
                     return dict(condition)
@@ -77,7 +77,7 @@ class Account:
         until(f"the account Secret holds {sorted(wanted or {})}", lambda: self.data(namespace) == wanted)
 
     def member(self, **labels: str) -> "Account":
-        """Create and return another namespace, optionally labelled."""
+        """Create and return another namespace, optionally labeled."""
         name = f"test-{uuid4().hex[:8]}"
         self.controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
         return replace(self, name=name)

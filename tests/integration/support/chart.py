@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def helm(command: str, *arguments: str, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run helm; without a kubeconfig it can't reach a cluster. A chart that isn't released gets the image's name."""
+    """Run helm; without a kubeconfig it can't reach a cluster. A chart that isn't released needs the image's name."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
     image = (IMAGE,) if command in {"install", "template", "upgrade"} else ()
     words: list[str | Path] = [tool("helm"), command, *image, *arguments]
@@ -71,9 +71,9 @@ def settle(controlplane: ControlPlane, gets: str = "envFrom") -> None:
         injects = partial(_gets_secrets, controlplane, labels, gets)
         until(f"a pod with the labels {labels} gets its secrets", injects)
         refuses = partial(_is_refused, controlplane, labels)
-        until(f"a pod with the labels {labels} and a malformed annotation is refused", refuses)
+        until(f"a pod with the labels {labels} and a malformed annotation is rejected", refuses)
     refuses = partial(_account_is_refused, controlplane)
-    until("a namespace whose account is no namespace's name is refused", refuses)
+    until("a namespace with an invalid account label is rejected", refuses)
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str], field: str) -> bool:
@@ -138,7 +138,7 @@ def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
         found = dry_run(controlplane, manifest, namespace)
     except RequestError as error:
         return error.message
-    raise AssertionError(f"it took {found}")
+    raise AssertionError(f"the API server accepted {found}")
 
 
 def created(controlplane: ControlPlane, manifest: Json, namespace: str = "default", query: str = "") -> Json:
@@ -151,7 +151,7 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
 
 
 def closed_to(group: str, resource: str, unless: str = "false") -> list[Json]:
-    """Return a policy and its binding, which reject new objects in namespaces with the label closed=RESOURCE.
+    """Return a policy and its binding that reject new objects in namespaces with the label closed=RESOURCE.
 
     `unless` is a CEL expression for the objects that are allowed.
     """
@@ -180,7 +180,7 @@ def until(awaited: str, ask: Callable[[], T], seconds: float = _SECONDS) -> T:
     deadline = time.monotonic() + seconds
     asked = time.monotonic()
     while not (answer := ask()):
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s, but not: {awaited}"
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {awaited}"
         time.sleep(max(0.05, time.monotonic() - asked))
         asked = time.monotonic()
     return answer

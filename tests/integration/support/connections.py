@@ -1,4 +1,4 @@
-"""The connections of a port, from the kernel."""
+"""Counts the connections of a port, as the kernel reports them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The gateway as its users run it: its process, from the wheel, and a token for an account."""
+"""The gateway as its users run it: the program from the wheel, and tokens for accounts."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from harness.controlplane import ControlPlane
 from harness.process import Component
 from integration.support.chart import NAMESPACE, Json, until
 from integration.support.processes import COMMAND, END_SECONDS, Process, operator
-from integration.support.sealing_keys import have_a_key
+from integration.support.sealing_keys import ensure_key
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Gateway:
 
     @property
     def audit(self) -> list[Json]:
-        """The lines of the requests so far."""
+        """The audit log's entries so far."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
     @property
@@ -42,7 +42,7 @@ class Gateway:
         return url.host, url.port or 0
 
     def client(self, token: str, account: str | None = None, *, http2: bool = False) -> httpx.Client:
-        """Return a plain client with a token, and optionally the account that it names."""
+        """Return an HTTP client with a token, and optionally with the header that names an account."""
         headers = {"Authorization": f"Bearer {token}"} | ({"X-Devbox-Secrets-Account": account} if account else {})
         return httpx.Client(
             base_url=self.url,
@@ -116,7 +116,7 @@ def token(controlplane: ControlPlane, namespace: str, name: str = "editor") -> s
 
 
 def endpoints(secret: Json) -> dict[str, tuple[str, str, Json | None]]:
-    """All endpoints, for one existing secret."""
+    """Return a request to each endpoint, for one existing secret."""
     by_name, by_id = f"/v1/secrets/{secret['name']}", f"/v1/secrets/id/{secret['id']}"
     return {
         "create": ("POST", "/v1/secrets", {"name": "MINE_NOW", "value": "w"}),
@@ -142,7 +142,7 @@ def publish_key(controlplane: ControlPlane) -> None:
         return "newest" in ((controlplane.read(path) or {}).get("data") or {})
 
     if not is_published():
-        have_a_key(controlplane)
+        ensure_key(controlplane)
         with operator(controlplane):
             until("a key is published", is_published)
 

@@ -14,13 +14,13 @@ GO = {"name": "go", "context": {"cluster": "c", "user": "u"}}
 
 @dataclass(frozen=True)
 class Case:
-    """Files and how they are used; `{token}` and the like in their text are replaced."""
+    """A kubeconfig and other files, and their use. Placeholders such as `<alice>` in their text are replaced."""
 
     user: Json | None = None
     cluster: Json = field(default_factory=dict)
-    """Merged into the default kubeconfig; None removes a field."""
+    """Merged into the default cluster; None removes a field."""
     changes: Json = field(default_factory=dict)
-    """The whole file."""
+    """Top-level fields of the kubeconfig to replace."""
     files: Mapping[str, str | bytes | Json] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     context: str | None = None
@@ -29,7 +29,7 @@ class Case:
 
 
 def plugin(output: Json | str, *before: str) -> str:
-    """A program that returns a credential."""
+    """Return a program that prints a credential."""
     text = output if isinstance(output, str) else json.dumps(output)
     return "\n".join(["#!/bin/sh", *before, "cat <<'END'", text, "END", ""])
 
@@ -38,7 +38,7 @@ def credential(status: Json, version: str = V1) -> Json:
     return {"apiVersion": version, "kind": "ExecCredential", "status": status}
 
 
-def gives(status: Json, version: str = V1) -> dict[str, str]:
+def plugin_file(status: Json, version: str = V1) -> dict[str, str]:
     return {"plugin.sh": plugin(credential(status, version))}
 
 
@@ -49,7 +49,7 @@ def run(command: str = "./plugin.sh", version: str = V1, **fields: Any) -> Json:
 TOKEN = {"token": "<alice>"}
 ADMIN_USER = {"client-certificate-data": "<cert>", "client-key-data": "<key>"}
 PAIR = {"clientCertificateData": "<crt json>", "clientKeyData": "<key json>"}
-GIVES_ALICE = gives(TOKEN)
+ALICE_PLUGIN = plugin_file(TOKEN)
 SECOND = {"clusters": [], "users": [{"name": "u", "user": {"token": "<bob>"}}], "contexts": [], "current-context": ""}
 THEN_B, B_THEN = {"KUBECONFIG": "<here>/config:<here>/b"}, {"KUBECONFIG": "<here>/b:<here>/config"}
 FAR = {"server": "https://far.invalid", "tls-server-name": "localhost"}
@@ -59,10 +59,10 @@ NEAR = {"server": "https://0.0.0.0:<port>", "tls-server-name": "localhost"}
 ACTING: dict[str, tuple[str, Case]] = {
     # Credentials.
     "token": (ALICE, Case(TOKEN)),
-    "tokenFile, relative, with a line break": (ALICE, Case({"tokenFile": "t"}, files={"t": "<alice>\n"})),
-    "tokenFile before token": (BOB, Case({**TOKEN, "tokenFile": "t"}, files={"t": "<bob>"})),
-    "token, and a tokenFile that is missing": (ALICE, Case({**TOKEN, "tokenFile": "t"})),
-    "token, and a tokenFile that is empty": (ALICE, Case({**TOKEN, "tokenFile": "t"}, files={"t": "\n"})),
+    "a relative tokenFile with a line break": (ALICE, Case({"tokenFile": "t"}, files={"t": "<alice>\n"})),
+    "tokenFile overrides token": (BOB, Case({**TOKEN, "tokenFile": "t"}, files={"t": "<bob>"})),
+    "token and a missing tokenFile": (ALICE, Case({**TOKEN, "tokenFile": "t"})),
+    "token and an empty tokenFile": (ALICE, Case({**TOKEN, "tokenFile": "t"}, files={"t": "\n"})),
     "client certificate": (ADMIN, Case(ADMIN_USER)),
     "client certificate in files": (
         ADMIN,
@@ -73,11 +73,11 @@ ACTING: dict[str, tuple[str, Case]] = {
         Case({"client-certificate-data": "<cert>", "client-key": "key"}, files={"key": "<key pem>"}),
     ),
     "client certificate and token": (ADMIN, Case(ADMIN_USER | TOKEN)),
-    "a key without a certificate, which doesn't count": (ALICE, Case({**TOKEN, "client-key-data": "<key>"})),
+    "a key without a certificate, which is ignored": (ALICE, Case({**TOKEN, "client-key-data": "<key>"})),
     "null fields": (ALICE, Case({**TOKEN, "exec": None, "as": None, "as-groups": None}, {"proxy-url": None})),
     # Impersonation.
     "as": ("jane", Case({**ADMIN_USER, "as": "jane"})),
-    "as with all that belongs to it": (
+    "as with groups, UID and extra fields": (
         "jane",
         Case(
             {
@@ -88,19 +88,21 @@ ACTING: dict[str, tuple[str, Case]] = {
     ),
     "--as": ("joe", Case(ADMIN_USER, as_user="joe")),
     "--as and --as-group": ("joe", Case(ADMIN_USER, as_user="joe", as_groups=("dev", "ops"))),
-    "--as before as, whose groups stay": ("joe", Case({**ADMIN_USER, "as": "a", "as-groups": ["g"]}, as_user="joe")),
-    "--as-group before as-groups": ("jane", Case({**ADMIN_USER, "as": "jane", "as-groups": ["g"]}, as_groups=("h",))),
+    "--as overrides as, not its groups": ("joe", Case({**ADMIN_USER, "as": "a", "as-groups": ["g"]}, as_user="joe")),
+    "--as-group overrides as-groups": (
+        "jane", Case({**ADMIN_USER, "as": "jane", "as-groups": ["g"]}, as_groups=("h",))
+    ),
     "as, with an exec plugin": (
         "jane",
-        Case({**run(), "as": "jane"}, files=gives(PAIR)),
+        Case({**run(), "as": "jane"}, files=plugin_file(PAIR)),
     ),
     # Exec plugins.
-    "exec": (ALICE, Case(run(), files=GIVES_ALICE)),
+    "exec": (ALICE, Case(run(), files=ALICE_PLUGIN)),
     "exec, v1beta1 without interactiveMode": (
         ALICE,
-        Case(run(version=V1BETA1, interactiveMode=None), files=gives(TOKEN, V1BETA1)),
+        Case(run(version=V1BETA1, interactiveMode=None), files=plugin_file(TOKEN, V1BETA1)),
     ),
-    "exec on PATH": (ALICE, Case(run("plugin.sh"), files=GIVES_ALICE, env={"PATH": "<here>:/usr/bin:/bin"})),
+    "exec on PATH": (ALICE, Case(run("plugin.sh"), files=ALICE_PLUGIN, env={"PATH": "<here>:/usr/bin:/bin"})),
     "exec with arguments and variables": (
         ALICE,
         Case(
@@ -108,7 +110,7 @@ ACTING: dict[str, tuple[str, Case]] = {
             files={"plugin.sh": plugin(credential(TOKEN), '[ "$1|$2|$X" = "a b|c|y z" ] || exit 1')},
         ),
     ),
-    "exec that needs to know the cluster": (
+    "exec that needs information about the cluster": (
         ALICE,
         Case(
             run(provideClusterInfo=True),
@@ -127,17 +129,17 @@ ACTING: dict[str, tuple[str, Case]] = {
             },
         ),
     ),
-    "exec that gives a client certificate": (
+    "exec that returns a client certificate": (
         ADMIN,
-        Case(run(), files=gives(PAIR)),
+        Case(run(), files=plugin_file(PAIR)),
     ),
-    "exec that gives what has expired": (
+    "exec that returns an expired credential": (
         ALICE,
-        Case(run(), files=gives({**TOKEN, "expirationTimestamp": "2020-01-01T00:00:00Z"})),
+        Case(run(), files=plugin_file({**TOKEN, "expirationTimestamp": "2020-01-01T00:00:00Z"})),
     ),
-    "exec and a token, which goes before": (BOB, Case({**run(), "token": "<bob>"}, files=GIVES_ALICE)),
+    "exec and a token, which is used": (BOB, Case({**run(), "token": "<bob>"}, files=ALICE_PLUGIN)),
     # Clusters.
-    "certificate-authority, relative": (
+    "a relative certificate-authority": (
         ALICE,
         Case(TOKEN, {"certificate-authority-data": None, "certificate-authority": "ca"}, files={"ca": "<ca pem>"}),
     ),
@@ -149,13 +151,13 @@ ACTING: dict[str, tuple[str, Case]] = {
     "a server with a slash": (ALICE, Case(TOKEN, {"server": "<server>/"})),
     "disable-compression": (ALICE, Case(TOKEN, {"disable-compression": True})),
     "proxy-url": (ALICE, Case(TOKEN, {**FAR, "proxy-url": "<proxy>"})),
-    "proxy-url before HTTPS_PROXY": (
+    "proxy-url overrides HTTPS_PROXY": (
         ALICE,
         Case(TOKEN, {**FAR, "proxy-url": "<proxy>"}, env={"HTTPS_PROXY": "http://127.0.0.1:9"}),
     ),
     "HTTPS_PROXY": (ALICE, Case(TOKEN, FAR, env={"HTTPS_PROXY": "<proxy>"})),
     "https_proxy without a scheme": (ALICE, Case(TOKEN, FAR, env={"https_proxy": "<proxy host>"})),
-    "HTTPS_PROXY and this machine": (ALICE, Case(TOKEN, env={"HTTPS_PROXY": "http://127.0.0.1:9"})),
+    "HTTPS_PROXY isn't used for this machine": (ALICE, Case(TOKEN, env={"HTTPS_PROXY": "http://127.0.0.1:9"})),
     "NO_PROXY with a CIDR": (
         ALICE,
         Case(TOKEN, NEAR, env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "10.0.0.0/8,0.0.0.0/8"}),
@@ -165,9 +167,9 @@ ACTING: dict[str, tuple[str, Case]] = {
         Case(TOKEN, NEAR, env={"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "0.0.0.0:<port>"}),
     ),
     # Files and contexts.
-    "KUBECONFIG, first file wins": (ALICE, Case(TOKEN, files={"b": SECOND}, env=THEN_B)),
-    "KUBECONFIG, other order": (BOB, Case(TOKEN, files={"b": SECOND}, env=B_THEN)),
-    "KUBECONFIG with missing, empty and repeated ones": (
+    "KUBECONFIG: the first file wins": (ALICE, Case(TOKEN, files={"b": SECOND}, env=THEN_B)),
+    "KUBECONFIG in the opposite order": (BOB, Case(TOKEN, files={"b": SECOND}, env=B_THEN)),
+    "KUBECONFIG with missing, empty and repeated files": (
         ALICE,
         Case(
             TOKEN,
@@ -175,7 +177,7 @@ ACTING: dict[str, tuple[str, Case]] = {
             env={"KUBECONFIG": ":<here>/x:<here>/e:<here>/n::<here>/config:<here>/config:"},
         ),
     ),
-    "KUBECONFIG, paths of the file that has them": (
+    "KUBECONFIG: paths are relative to the file that contains them": (
         BOB,
         Case(
             TOKEN,
@@ -216,7 +218,7 @@ ACTING: dict[str, tuple[str, Case]] = {
         Case(changes={"users": [{"name": "u", "user": TOKEN}, {"name": "v", "user": {"client-certificate": "gone"}}]}),
     ),
     "unknown fields": (ALICE, Case({**TOKEN, "future": 1, "Token": "no"}, changes={"preferences": {}, "future": []})),
-    "two documents, of which the first counts": (
+    "two documents, of which the first is used": (
         ALICE,
         Case(TOKEN, files={"b": b"users: []\n---\nusers: [{name: u, user: {token: no}}]\n"}, env=B_THEN),
     ),
@@ -227,8 +229,8 @@ ACTING: dict[str, tuple[str, Case]] = {
 }  # fmt: skip
 
 #: Kubeconfigs that both kubectl and our CLI reject.
-REFUSED: dict[str, Case] = {
-    "a token that nobody has": Case({"token": "x"}),
+REJECTED: dict[str, Case] = {
+    "an unknown token": Case({"token": "x"}),
     "a token that is a number": Case({"token": 7}),
     "no credentials": Case({}),
     "a user that doesn't exist": Case(TOKEN, changes={"users": []}),
@@ -236,37 +238,39 @@ REFUSED: dict[str, Case] = {
     "no current-context": Case(TOKEN, changes={"current-context": ""}),
     "a current-context that doesn't exist": Case(TOKEN, changes={"current-context": "gone"}),
     "a context that doesn't exist": Case(TOKEN, context="gone"),
-    "a password, which no API server takes any more": Case({"username": "a", "password": "b"}),
+    "a password, which API servers no longer accept": Case({"username": "a", "password": "b"}),
     "token and password": Case({**TOKEN, "username": "a", "password": "b"}),
-    "tokenFile that is missing": Case({"tokenFile": "gone"}),
-    "tokenFile that is empty": Case({"tokenFile": "t"}, files={"t": ""}),
+    "a missing tokenFile": Case({"tokenFile": "gone"}),
+    "an empty tokenFile": Case({"tokenFile": "t"}, files={"t": ""}),
     "client certificate without its key": Case({"client-certificate-data": "<cert>"}),
     "client certificate with another key": Case({**ADMIN_USER, "client-key-data": "<other key>"}),
-    "client certificate both ways": Case({**ADMIN_USER, "client-certificate": "crt"}, files={"crt": "<crt pem>"}),
-    "client certificate that is missing": Case({"client-certificate": "gone", "client-key-data": "<key>"}),
+    "client certificate as data and file": Case(
+        {**ADMIN_USER, "client-certificate": "crt"}, files={"crt": "<crt pem>"}
+    ),
+    "a missing client certificate": Case({"client-certificate": "gone", "client-key-data": "<key>"}),
     "client certificate that isn't base64": Case({"client-certificate-data": "%", "client-key-data": "<key>"}),
-    "as without the right to": Case({**TOKEN, "as": "jane"}),
+    "as without permission to impersonate": Case({**TOKEN, "as": "jane"}),
     "as-groups without as": Case({**ADMIN_USER, "as-groups": ["g"]}),
     "--as-group without --as": Case(ADMIN_USER, as_groups=("g",)),
-    "exec that is missing": Case(run("./gone")),
+    "a missing exec plugin": Case(run("./gone")),
     "exec that isn't on PATH": Case(run("no-such-plugin", installHint="get it")),
     "exec that isn't executable": Case(run("./config")),
     "exec that fails": Case(run(), files={"plugin.sh": "#!/bin/sh\nexit 3\n"}),
     "exec that prints no credential": Case(run(), files={"plugin.sh": plugin("{}")}),
     "exec that prints no JSON": Case(run(), files={"plugin.sh": plugin("login first")}),
-    "exec that gives nothing": Case(run(), files=gives({})),
-    "exec that gives a certificate without its key": Case(run(), files=gives({**PAIR, "clientKeyData": ""})),
-    "exec of another version than it says": Case(run(), files=gives(TOKEN, V1BETA1)),
-    "exec without apiVersion": Case(run(version=""), files=GIVES_ALICE),
-    "exec of a version that is gone": Case(run(version="client.authentication.k8s.io/v1alpha1"), files=GIVES_ALICE),
-    "exec, v1 without interactiveMode": Case(run(interactiveMode=None), files=GIVES_ALICE),
-    "exec that needs a terminal": Case(run(interactiveMode="Always"), files=GIVES_ALICE),
-    "another authority": Case(TOKEN, {"certificate-authority-data": "<other ca>"}),
-    "an authority that is no certificate": Case(TOKEN, {"certificate-authority-data": "YQ=="}),
-    "an authority that is missing": Case(TOKEN, {"certificate-authority-data": None, "certificate-authority": "gone"}),
-    "an authority both ways": Case(TOKEN, {"certificate-authority": "ca"}, files={"ca": "<ca pem>"}),
-    "no authority": Case(TOKEN, {"certificate-authority-data": None}),
-    "an authority, and no check": Case(TOKEN, {"insecure-skip-tls-verify": True}),
+    "exec that returns an empty credential": Case(run(), files=plugin_file({})),
+    "exec that returns a certificate without its key": Case(run(), files=plugin_file({**PAIR, "clientKeyData": ""})),
+    "exec that returns another apiVersion": Case(run(), files=plugin_file(TOKEN, V1BETA1)),
+    "exec without apiVersion": Case(run(version=""), files=ALICE_PLUGIN),
+    "exec with a removed apiVersion": Case(run(version="client.authentication.k8s.io/v1alpha1"), files=ALICE_PLUGIN),
+    "exec, v1 without interactiveMode": Case(run(interactiveMode=None), files=ALICE_PLUGIN),
+    "exec that needs a terminal": Case(run(interactiveMode="Always"), files=ALICE_PLUGIN),
+    "another CA": Case(TOKEN, {"certificate-authority-data": "<other ca>"}),
+    "a CA that isn't a certificate": Case(TOKEN, {"certificate-authority-data": "YQ=="}),
+    "a missing CA file": Case(TOKEN, {"certificate-authority-data": None, "certificate-authority": "gone"}),
+    "a CA as data and file": Case(TOKEN, {"certificate-authority": "ca"}, files={"ca": "<ca pem>"}),
+    "no CA": Case(TOKEN, {"certificate-authority-data": None}),
+    "a CA and insecure-skip-tls-verify": Case(TOKEN, {"insecure-skip-tls-verify": True}),
     "another tls-server-name": Case(TOKEN, {"tls-server-name": "wrong.example"}),
     "no server": Case(TOKEN, {"server": None}),
     "a server with a path that doesn't exist": Case(TOKEN, {"server": "<server>/prefix"}),
@@ -277,7 +281,7 @@ REFUSED: dict[str, Case] = {
     "a damaged file": Case(TOKEN, files={"b": "users: ["}, env=THEN_B),
     "a file that is a list": Case(TOKEN, files={"b": "[]"}, env=THEN_B),
     "a folder": Case(TOKEN, files={"d/x": ""}, env={"KUBECONFIG": "<here>/config:<here>/d"}),
-    "two users of one name": Case(changes={"users": [{"name": "u", "user": TOKEN}, {"name": "u", "user": TOKEN}]}),
+    "two users with one name": Case(changes={"users": [{"name": "u", "user": TOKEN}, {"name": "u", "user": TOKEN}]}),
     "another apiVersion": Case(TOKEN, changes={"apiVersion": "v2"}),
     "another kind": Case(TOKEN, changes={"kind": "Pod"}),
     "no file at all": Case(TOKEN, env={"KUBECONFIG": "<here>/x:<here>/y"}),

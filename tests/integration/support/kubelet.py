@@ -29,7 +29,7 @@ def make_ready(controlplane: ControlPlane, namespace: str, deployment: str) -> N
     """Report a Deployment's pods as ready."""
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
     own = (f"--namespace={namespace}", f"--selector=app.kubernetes.io/name={deployment}")
-    # A controller creates them, not all at the same time.
+    # The Deployment's controller creates them one after the other.
     at = (f"deployment/{deployment}", f"--namespace={namespace}")
     controlplane.kubectl("wait", *at, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
     for name in controlplane.kubectl("get", "pods", *own, "--output=name").stdout.split():

@@ -17,7 +17,7 @@ from integration.support.account import Account
 from integration.support.chart import CHART, DEVBOX, NAMESPACE, Json, container, install, pod, render
 from integration.support.gateway import Gateway, gateway, new_account, token
 from integration.support.processes import Operator, Process, operator
-from integration.support.sealing_keys import have_a_key
+from integration.support.sealing_keys import ensure_key
 from integration.support.webhook import HOST, Webhook, webhook
 
 DASHBOARD: Json = json.loads((CHART / "files" / "dashboard.json").read_text())
@@ -66,18 +66,18 @@ class Programs:
 def programs(controlplane: ControlPlane, folder: Path) -> Iterator[Programs]:
     """Run one replica of each, with logs in JSON."""
     install(controlplane, "--set=gateway.enabled=true")
-    have_a_key(controlplane)
+    ensure_key(controlplane)
     authority = Authority.create("test")
     pair = authority.server(HOST, addresses=[])
     certificate = {"tls.crt": pair.certificate, "tls.key": pair.key}
     with (
-        operator(controlplane, folder, log_format="json", reseal_gateway_values="true") as first,
-        gateway(controlplane, log_format="json") as door,
-        webhook(folder / "webhook", certificate, log_format="json") as hook,
+        operator(controlplane, folder, log_format="json", reseal_gateway_values="true") as running_operator,
+        gateway(controlplane, log_format="json") as running_gateway,
+        webhook(folder / "webhook", certificate, log_format="json") as running_webhook,
     ):
         account = Account.of(controlplane, new_account(controlplane))
-        with door.client(token(controlplane, account.name)) as api:
-            yield Programs(first, door, hook, account, api, authority)
+        with running_gateway.client(token(controlplane, account.name)) as api:
+            yield Programs(running_operator, running_gateway, running_webhook, account, api, authority)
 
 
 @contextmanager

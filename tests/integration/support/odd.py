@@ -15,9 +15,9 @@ from harness.controlplane import ControlPlane
 from integration.support.chart import Json
 
 CANARY = "canary-in-an-odd-place"
-#: Levels of an object: more than Python reads by default.
+#: Nesting levels of an object: more than Python parses by default.
 _LEVELS = 1500
-#: Timestamps by our CRD or by other definitions.
+#: Timestamps that our CRD accepts, and timestamps that only an edited one does.
 _TIMES = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z", "2026-99-99T99:99:99Z"]
 _OTHER_TIMES = ["9999-12-31T23:00:00-05:00", "2026-01-01T00:00:00.123456789+14:00", "2016-12-31T23:59:60Z", []]
 _TEXTS = [
@@ -126,7 +126,7 @@ def annotations(random: Random) -> dict[str, str]:
 
 
 def write_deep(client: httpx.Client, account: str, name: str) -> None:
-    """Give an AccountSecret a field manager with fields nested deeper than Python reads by default."""
+    """Give an AccountSecret a field manager with fields nested deeper than Python parses by default."""
     deep = '{"f:a":' * _LEVELS + "{}" + "}" * _LEVELS
     entry = {
         "manager": "m",

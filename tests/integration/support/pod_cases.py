@@ -1,4 +1,4 @@
-"""The injection: a table of cases for all methods."""
+"""A table of injection cases, for all methods of injection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ VOLUME: Json = {"name": SECRET, "secret": {"secretName": SECRET, "defaultMode": 
 FILES: Json = {"name": SECRET, "mountPath": PATH, "readOnly": True}
 CACHE: Json = {"name": "cache", "mountPath": "/cache"}
 CACHE_VOLUME: Json = {"name": "cache", "emptyDir": {}}
-#: Only some of the files, under another path, which a pod can do itself.
+#: A pod's own volume of the Secret, with only one of the files.
 VOLUME_BY_HAND: Json = {
     "name": SECRET,
     "secret": {"secretName": SECRET, "defaultMode": 0o400, "items": [{"key": "TOKEN", "path": "token"}]},
@@ -52,7 +52,7 @@ A_HUNDRED = [f"VARIABLE_{number}" for number in range(100)]
 
 @dataclass(frozen=True)
 class Case:
-    """A pod, and the fields of its containers and of itself that injection changes, in an account's home."""
+    """A pod in an account's home, and the fields of the pod and its containers that injection changes."""
 
     name: str
     after: Sequence[Json]
@@ -69,7 +69,7 @@ class Case:
         return {"containers": self.containers, "initContainers": self.init, "volumes": self.volumes}
 
     def applied_to(self, spec: Json, *, optional: bool = True) -> Json:
-        """Return the spec of the unchanged pod, as the API server returns it, with the case's changes."""
+        """Apply the case's changes to the spec of the pod, as the API server returns it without injection."""
         afters = {"containers": self.after, "initContainers": self.init_after}
         changed = {
             kind: [before | after for before, after in zip(spec.get(kind, []), afters[kind], strict=True)]
@@ -99,7 +99,7 @@ def _required(value: object) -> object:
 ALL_VARIABLES = [
     Case("one container", [ALL]),
     Case(
-        "two containers and one that runs before them",
+        "two containers and an init container",
         [ALL, ALL],
         containers=[container("a"), container("b")],
         init=[container("setup")],
@@ -121,28 +121,28 @@ ALL_VARIABLES = [
     Case("an empty envFrom", [ALL], containers=[container("a", envFrom=[])]),
     Case("the pod's own env is kept", [ALL], containers=[container("a", env=OWN_ENV)]),
     Case(
-        "one that already refers to the Secret is unchanged, the other is not",
+        "a container that already refers to the Secret is unchanged",
         [{}, ALL],
         containers=[container("a", envFrom=BY_HAND), container("b")],
     ),
     Case(
-        "thirty containers of sixteen envFrom each",
+        "thirty containers with sixteen envFrom entries each",
         [{"envFrom": [OURS, *MANY]}] * 30,
         containers=[container(f"c{number}", envFrom=MANY) for number in range(30)],
     ),
-    Case("a pod of more than a mebibyte", [ALL], containers=[container("a", env=LARGE_ENV)]),
+    Case("a pod larger than one mebibyte", [ALL], containers=[container("a", env=LARGE_ENV)]),
     *(
         Case(f"the label's value is {value!r}", [ALL], labels={"devbox-secrets.dev/devbox": value})
         for value in ("TRUE", "yes", "1", "", "False", "no")
     ),
     Case("a pod of agent-sandbox", [ALL], labels=SANDBOX),
     Case(
-        "a pod that is no devbox by one label is one by the other",
+        "a pod that one label excludes and the other selects",
         [ALL],
         labels={"devbox-secrets.dev/devbox": "false"} | SANDBOX,
     ),
     Case(
-        "a pod that both selectors match gets them once",
+        "a pod that both selectors match gets the secrets once",
         [ALL, {"envFrom": [OURS, *OWN]}],
         containers=[container("a"), container("b", envFrom=OWN)],
         init=[container("setup")],
@@ -151,34 +151,37 @@ ALL_VARIABLES = [
     ),
     Case("a thousand annotations", [ALL], {**MANY_ANNOTATIONS, INJECT: "true"}),
     Case(
-        "five hundred envFrom, and more env than the limit",
+        "five hundred envFrom entries, and more env entries than the limit",
         [{"envFrom": [OURS, *MANY_ENV_FROM]}],
         containers=[container("a", envFrom=MANY_ENV_FROM, env=TOO_MUCH_ENV)],
     ),
-    Case("annotations of others mean nothing", [ALL], {"example.org/devbox-secrets.dev": "x", "env": "A"}),
-    Case("inject: true is the same as nothing", [ALL], {INJECT: "true"}),
+    Case("other projects' annotations are ignored", [ALL], {"example.org/devbox-secrets.dev": "x", "env": "A"}),
+    Case("inject: true is the default", [ALL], {INJECT: "true"}),
 ]
 
 NOTHING = [
     Case("inject: false", [{}], {INJECT: "false"}, init=[container("setup")], init_after=[{}]),
-    Case("inject: false beside all others", [{}], {INJECT: "false", MOUNT: PATH, **TWO}),
+    Case("inject: false with all other annotations", [{}], {INJECT: "false", MOUNT: PATH, **TWO}),
     Case("inject: false in a pod of agent-sandbox", [{}], {INJECT: "false"}, labels=SANDBOX),
     Case(
-        "inject: false in a pod with more than a devbox may have",
+        "inject: false in a pod that exceeds a devbox's limits",
         [{}] * 101,
         {INJECT: "false"},
         [container(f"c{number}") for number in range(101)],
     ),
     Case(
-        "inject: false leaves what the pod does by itself", [{}], {INJECT: "false"}, [container("a", envFrom=BY_HAND)]
+        "inject: false keeps the pod's own reference to the Secret",
+        [{}],
+        {INJECT: "false"},
+        [container("a", envFrom=BY_HAND)],
     ),
 ]
 
 CHOSEN = [
-    Case("env chooses one", [{"env": [one("TOKEN")]}], {ENV: "TOKEN"}),
-    Case("env renames", [{"env": [one("DB", "PROD_DATABASE_URL")]}], {ENV: "DB=PROD_DATABASE_URL"}),
+    Case("env selects one variable", [{"env": [one("TOKEN")]}], {ENV: "TOKEN"}),
+    Case("env renames a variable", [{"env": [one("DB", "PROD_DATABASE_URL")]}], {ENV: "DB=PROD_DATABASE_URL"}),
     Case(
-        "env chooses for every container, in the order of the annotation",
+        "env applies to every container, in the order of the annotation",
         [{"env": BOTH}, {"env": BOTH}],
         TWO,
         [container("a"), container("b")],
@@ -187,32 +190,32 @@ CHOSEN = [
     ),
     Case("env without spaces", [{"env": BOTH}], {ENV: "GITHUB_TOKEN,DB=PROD_DATABASE_URL"}),
     Case(
-        "env with spaces and lines around names",
+        "env with spaces and line breaks around names",
         [{"env": BOTH}],
         {ENV: "  GITHUB_TOKEN ,\n DB =\tPROD_DATABASE_URL \n"},
     ),
     Case("env: one variable under two names", [{"env": [one("A"), one("B", "A")]}], {ENV: "A, B=A"}),
-    Case("env: two that swap their names", [{"env": [one("A", "B"), one("B", "A")]}], {ENV: "A=B, B=A"}),
+    Case("env: two variables that swap names", [{"env": [one("A", "B"), one("B", "A")]}], {ENV: "A=B, B=A"}),
     Case("env: lowercase letters, digits and _", [{"env": [one("_a1", "b_2")]}], {ENV: "_a1=b_2"}),
-    Case("env beside inject: true", [{"env": BOTH}], {INJECT: "true", **TWO}),
+    Case("env with inject: true", [{"env": BOTH}], {INJECT: "true", **TWO}),
     Case("env and an empty env", [{"env": BOTH}], TWO, [container("a", env=[])]),
     Case(
-        "env: what the container defines itself is not added, the rest comes before its own",
+        "env: variables that the container defines aren't added; the others precede its own",
         [{"env": [BOTH[1], *OWN_ENV]}, {"env": BOTH}],
         TWO,
         [container("a", env=OWN_ENV), container("b")],
         init=[container("setup", env=OWN_ENV)],
         init_after=[{"env": [BOTH[1], *OWN_ENV]}],
     ),
-    Case("env: all of it is the container's own", [{}], {ENV: "GITHUB_TOKEN"}, [container("a", env=OWN_ENV)]),
+    Case("env: the container defines every variable", [{}], {ENV: "GITHUB_TOKEN"}, [container("a", env=OWN_ENV)]),
     Case(
-        "env: it is the new name that the container may have itself",
+        "env: a renamed variable is compared by its new name",
         [{"env": [one("MINE", "GITHUB_TOKEN"), *OWN_ENV]}],
         {ENV: "MINE=GITHUB_TOKEN, OTHER=DB"},
         [container("a", env=OWN_ENV)],
     ),
     Case("env and the container's own envFrom", [{"env": BOTH}], TWO, [container("a", envFrom=OWN)]),
-    Case("env and the Secret by hand", [{"env": BOTH}], TWO, [container("a", envFrom=BY_HAND)]),
+    Case("env and the container's reference to the Secret", [{"env": BOTH}], TWO, [container("a", envFrom=BY_HAND)]),
     Case("env in a pod of agent-sandbox", [{"env": BOTH}], TWO, labels=SANDBOX),
     Case(
         "env in a pod that both selectors match",
@@ -224,15 +227,15 @@ CHOSEN = [
     Case(
         "env: the longest name", [{"env": [one(LONGEST_NAME, LONGEST_NAME)]}], {ENV: f"{LONGEST_NAME}={LONGEST_NAME}"}
     ),
-    Case("env: as many spaces as there may be", [{"env": [one("A")]}], {ENV: "A" + " " * 59_999}),
+    Case("env: the maximum number of spaces", [{"env": [one("A")]}], {ENV: "A" + " " * 59_999}),
     Case(
-        "env: a container of five hundred, of which some have one name that env has, too",
+        "env: a container with five hundred entries, some of them with one of the annotation's names",
         [{"env": [one("B"), *TOO_MUCH_ENV[:490], *[{"name": "A", "value": "own"}] * 10]}],
         {ENV: "A, B"},
         [container("a", env=[*TOO_MUCH_ENV[:490], *[{"name": "A", "value": "own"}] * 10])],
     ),
     Case(
-        "env: a hundred in three containers of thirty each",
+        "env: a hundred entries for three containers with thirty each",
         [{"env": [*map(one, A_HUNDRED), *MANY_ENV]}] * 3,
         {ENV: ",".join(A_HUNDRED)},
         [container(f"c{number}", env=MANY_ENV) for number in range(3)],
@@ -260,7 +263,7 @@ MOUNTED = [
         volumes_after=[VOLUME],
     ),
     Case(
-        "mount in every container, beside what it has",
+        "mount in every container, beside its own mounts",
         [ALL | {"volumeMounts": [CACHE, FILES]}, ALL | {"volumeMounts": [FILES]}],
         {MOUNT: PATH},
         [container("a", volumeMounts=[CACHE]), container("b", volumeMounts=[])],
@@ -270,7 +273,7 @@ MOUNTED = [
         volumes_after=[CACHE_VOLUME, VOLUME],
     ),
     Case(
-        "mount below the path of another",
+        "mount below another mount's path",
         [ALL | {"volumeMounts": [CACHE, FILES | {"mountPath": "/cache/account"}]}],
         {MOUNT: "/cache/account"},
         [container("a", volumeMounts=[CACHE])],
@@ -278,7 +281,7 @@ MOUNTED = [
         volumes_after=[CACHE_VOLUME, VOLUME],
     ),
     Case(
-        "mount at a path that another one's begins with",
+        "mount at a path whose characters start another mount's path",
         [ALL | {"volumeMounts": [CACHE, FILES | {"mountPath": "/cac"}]}],
         {MOUNT: "/cac"},
         [container("a", volumeMounts=[CACHE])],
@@ -292,7 +295,7 @@ MOUNTED = [
         volumes_after=[VOLUME],
     ),
     Case(
-        "mount at the longest path, beside a thousand volumes and mounts",
+        "mount at the longest path, with the maximum number of volumes and mounts",
         [ALL | {"volumeMounts": [*MANY_MOUNTS, FILES | {"mountPath": LONGEST_PATH}]}],
         {MOUNT: LONGEST_PATH},
         [container("a", volumeMounts=MANY_MOUNTS)],
@@ -300,7 +303,7 @@ MOUNTED = [
         volumes_after=[CACHE_VOLUME, VOLUME],
     ),
     Case(
-        "mount in a pod that mounts the Secret by itself",
+        "mount in a pod that mounts the Secret itself",
         [ALL | {"volumeMounts": [FILES_BY_HAND, FILES]}, ALL | {"volumeMounts": [FILES]}],
         {MOUNT: PATH},
         [container("a", volumeMounts=[FILES_BY_HAND]), container("b")],
@@ -308,7 +311,7 @@ MOUNTED = [
         volumes_after=[VOLUME_BY_HAND],
     ),
     Case(
-        "mount in a container that has it there by itself",
+        "mount at a path where the container mounts the Secret itself",
         [ALL],
         {MOUNT: "/mine"},
         [container("a", volumeMounts=[FILES_BY_HAND])],
@@ -351,7 +354,7 @@ PART_BY_HAND: Json = {"name": SECRET, "mountPath": "/mine/token", "subPath": "TO
 FILES_CASES = [
     Case("one container", [THERE], volumes_after=[VOLUME]),
     Case(
-        "every container, init container and sidecar, beside what they have",
+        "every container, init container and sidecar, beside their own mounts",
         [{"volumeMounts": [CACHE, MOUNT_THERE]}, THERE],
         containers=[container("a", volumeMounts=[CACHE]), container("b", volumeMounts=[])],
         init=[container("proxy", restartPolicy="Always"), container("setup", volumeMounts=[CACHE])],
@@ -365,27 +368,27 @@ FILES_CASES = [
         containers=[container("a", env=OWN_ENV, envFrom=[SETTINGS]), container("b", envFrom=BY_HAND)],
         volumes_after=[VOLUME],
     ),
-    Case("mount chooses another path", [{"volumeMounts": [FILES]}], {MOUNT: PATH}, volumes_after=[VOLUME]),
-    Case("env chooses variables in place of files", [{"env": BOTH}], TWO),
+    Case("mount sets another path", [{"volumeMounts": [FILES]}], {MOUNT: PATH}, volumes_after=[VOLUME]),
+    Case("env selects variables instead of files", [{"env": BOTH}], TWO),
     Case("env and mount", [{"env": BOTH, "volumeMounts": [FILES]}], {MOUNT: PATH, **TWO}, volumes_after=[VOLUME]),
-    Case("inject: true is the same as nothing", [THERE], {INJECT: "true"}, volumes_after=[VOLUME]),
+    Case("inject: true is the default", [THERE], {INJECT: "true"}, volumes_after=[VOLUME]),
     Case("inject: false", [{}], {INJECT: "false"}, init=[container("setup")], init_after=[{}]),
     Case(
-        "inject: false, and something else where the files would be",
+        "inject: false, and another mount and volume instead of the files",
         [{}],
         {INJECT: "false"},
         containers=[container("a", volumeMounts=[CACHE | {"mountPath": DEFAULT_PATH}])],
         volumes=[CACHE_VOLUME, {"name": SECRET, "emptyDir": {}}],
     ),
     Case(
-        "a pod that mounts the Secret by itself",
+        "a pod that mounts the Secret itself",
         [{"volumeMounts": [FILES_BY_HAND, PART_BY_HAND, MOUNT_THERE]}, THERE],
         containers=[container("a", volumeMounts=[FILES_BY_HAND, PART_BY_HAND]), container("b")],
         volumes=[VOLUME_BY_HAND],
         volumes_after=[VOLUME_BY_HAND],
     ),
     Case(
-        "a container that has it there by itself",
+        "a container that mounts the Secret at that path itself",
         [{}],
         containers=[container("a", volumeMounts=[FILES_BY_HAND | {"mountPath": DEFAULT_PATH}])],
         volumes=[VOLUME_BY_HAND],
@@ -398,7 +401,7 @@ FILES_CASES = [
         volumes_after=[CACHE_VOLUME, VOLUME],
     ),
     Case(
-        "as many mounts and volumes as there may be",
+        "the maximum number of mounts and volumes",
         [{"volumeMounts": [*MANY_MOUNTS, MOUNT_THERE]}],
         containers=[container("a", volumeMounts=MANY_MOUNTS)],
         volumes=[CACHE_VOLUME],

@@ -1,4 +1,4 @@
-"""Rejected annotations and their messages: a table of cases."""
+"""A table of pods that are rejected, with the messages."""
 
 import re
 from collections.abc import Sequence
@@ -103,11 +103,11 @@ def _taken(name: str, path: str) -> str:
 
 
 REFUSED = [
-    Refusal("a misspelt annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
+    Refusal("a misspelled annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
     Refusal("a capital letter", {"devbox-secrets.dev/Env": "A"}, _unknown("devbox-secrets.dev/Env")),
-    Refusal("a label's name", {"devbox-secrets.dev/devbox": "true"}, _unknown("devbox-secrets.dev/devbox")),
+    Refusal("the name of our label", {"devbox-secrets.dev/devbox": "true"}, _unknown("devbox-secrets.dev/devbox")),
     Refusal(
-        "a misspelt one beside a right one",
+        "a misspelled annotation beside a correct one",
         {"devbox-secrets.dev/mounts": "/a", **TWO},
         _unknown("devbox-secrets.dev/mounts"),
     ),
@@ -144,7 +144,7 @@ REFUSED = [
             "=" * 60_000: 1,
         }.items()
     ),
-    Refusal("env: a hundred and one", {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])}, _MANY),
+    Refusal("env: a hundred and one entries", {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])}, _MANY),
     Refusal("env: a hundred commas", {ENV: "A" + "," * 100}, _MANY),
     Refusal("env: 25,000 commas", {ENV: "," * 25_000}, _MANY),
     Refusal("env: 30,000 entries", {ENV: ",".join("A" * 30_000)}, _MANY),
@@ -152,22 +152,22 @@ REFUSED = [
         Refusal(f"env: a quarter of a megabyte of {character!r}", {ENV: character * 250_000}, _LONG)
         for character in ", A="
     ),
-    Refusal("env: one space too many", {ENV: "A" + " " * 60_000}, _LONG),
+    Refusal("env: one space more than the maximum", {ENV: "A" + " " * 60_000}, _LONG),
     Refusal(
-        "env: a hundred in four containers",
+        "env: a hundred entries for four containers",
         {ENV: ",".join(A_HUNDRED)},
         _ADDED.format(4),
         [container(f"c{number}") for number in range(3)],
         [container("setup", env=OWN_ENV)],
     ),
     Refusal(
-        "env: a hundred in a hundred containers of fifty",
+        "env: a hundred entries for a hundred containers with fifty each",
         {ENV: ",".join(A_HUNDRED)},
         _LARGE,
         [container(f"c{number}", env=TOO_MUCH_ENV[:50]) for number in range(100)],
     ),
-    Refusal("env: a name twice", {ENV: "A, B, A"}, _twice("A")),
-    Refusal("env: a new name twice", {ENV: "A=B,A = C"}, _twice("A")),
+    Refusal("env: a repeated name", {ENV: "A, B, A"}, _twice("A")),
+    Refusal("env: a repeated new name", {ENV: "A=B,A = C"}, _twice("A")),
     Refusal("env: a new name that another entry has", {ENV: "B, B=C"}, _twice("B")),
     *(
         Refusal(f"mount: {value!r}", {MOUNT: value}, _PATH)
@@ -193,7 +193,7 @@ REFUSED = [
     ),
     *(
         Refusal(
-            f"mount: taken by {path} of {who}",
+            f"mount: {path} of {who} is in use",
             {MOUNT: "/cache"},
             _taken(who, "/cache"),
             [container("a"), container("b", volumeMounts=[CACHE | {"mountPath": path}] if who == "b" else [])],
@@ -203,7 +203,7 @@ REFUSED = [
         for who, path in (("b", "/cache"), ("b", "/cache/"), ("b", "/cache/pip"), ("setup", "/cache"))
     ),
     Refusal(
-        "mount: another volume of our name",
+        "mount: another volume with our name",
         {MOUNT: PATH},
         _VOLUME,
         volumes=[{"name": SECRET, "emptyDir": {}}],
@@ -212,36 +212,36 @@ REFUSED = [
         Refusal(f"mount: a quarter of a megabyte of {part!r}", {MOUNT: part * (250_000 // len(part))}, _PATH)
         for part in ("/", "/a", "a")
     ),
-    Refusal("mount: one character too many", {MOUNT: f"{LONGEST_PATH}aa"}, _PATH),
+    Refusal("mount: one character more than the maximum", {MOUNT: f"{LONGEST_PATH}aa"}, _PATH),
     Refusal("1,001 annotations", {**MANY_ANNOTATIONS, INJECT: "true", MOUNT: PATH}, _LARGE),
     Refusal("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
-    Refusal("501 envFrom", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
+    Refusal("501 envFrom entries", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
     Refusal(
-        "env, and 501 env",
+        "env, and 501 env entries",
         TWO,
         _LARGE,
         [container("a", env=TOO_MUCH_ENV[:250]), container("b", env=TOO_MUCH_ENV[250:])],
     ),
     Refusal(
-        "mount, and 501 mounts, volumes and envFrom",
+        "mount, and 501 mounts, volumes and envFrom entries",
         {MOUNT: PATH},
         _LARGE,
         [container("a", volumeMounts=MANY_MOUNTS, envFrom=MANY_ENV_FROM[:2])],
         volumes=[CACHE_VOLUME],
     ),
-    Refusal("malformed beside inject: false", {INJECT: "false", MOUNT: "here"}, _PATH),
-    Refusal("in a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),
-    Refusal("in a pod that both selectors match", {ENV: "A,"}, _blank(2), labels=DEVBOX | SANDBOX),
+    Refusal("a malformed annotation beside inject: false", {INJECT: "false", MOUNT: "here"}, _PATH),
+    Refusal("a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),
+    Refusal("a pod that both selectors match", {ENV: "A,"}, _blank(2), labels=DEVBOX | SANDBOX),
 ]
 """With `injection.as: env`."""
 
 FILES_REFUSED = [
-    Refusal("a misspelt annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
+    Refusal("a misspelled annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
     Refusal("an empty env", {ENV: ""}, _EMPTY),
     Refusal("a malformed path", {MOUNT: "here"}, _PATH),
     *(
         Refusal(
-            f"taken: {path}",
+            f"{path} is in use",
             {},
             _taken("a", DEFAULT_PATH),
             [container("a", volumeMounts=[CACHE | {"mountPath": path}])],
@@ -249,7 +249,7 @@ FILES_REFUSED = [
         )
         for path in (DEFAULT_PATH, f"{DEFAULT_PATH}/", f"{DEFAULT_PATH}/pip")
     ),
-    Refusal("another volume of our name", {}, _VOLUME, volumes=[{"name": SECRET, "emptyDir": {}}]),
+    Refusal("another volume with our name", {}, _VOLUME, volumes=[{"name": SECRET, "emptyDir": {}}]),
     Refusal(
         "501 mounts and volumes",
         {},

@@ -54,7 +54,7 @@ class Operator(Process):
         """Return whether it runs and holds the lease."""
         try:
             return self.component.is_running() and self.metric("devbox_secrets_leader") == 1
-        except OSError:  # it has only just started
+        except OSError:  # it has just started
             return False
 
     def unready(self) -> str:
@@ -78,7 +78,7 @@ def operator(
 ) -> Iterator[Operator]:
     """Run the operator on a control plane with the chart installed; its log goes into the folder.
 
-    It waits for the probe; use `healthz` for an operator that can't become ready. A test can give a program of its own.
+    It waits for the probe; use `healthz` for an operator that can't become ready. A test can pass another program.
     """
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets", server=server)
     port = free_port()

@@ -21,10 +21,10 @@ OWN = {
     ("configmaps", "devbox-secrets-public-keys", "get patch"),
     ("leases.coordination.k8s.io", "devbox-secrets", "get patch"),
 }
-AT_HOME = EVERYWHERE | OWN
+IN_OPERATOR_NAMESPACE = EVERYWHERE | OWN
 # For the gateway, whose values the operator reseals.
 EVERYWHERE_WITH_GATEWAY = EVERYWHERE - {(ACCOUNTSECRETS, "", "list watch")} | {(ACCOUNTSECRETS, "", "list patch watch")}
-AT_HOME_WITH_GATEWAY = EVERYWHERE_WITH_GATEWAY | OWN
+IN_OPERATOR_NAMESPACE_WITH_GATEWAY = EVERYWHERE_WITH_GATEWAY | OWN
 
 # Kubernetes' default permissions of authenticated users: system:basic-user, system:discovery,
 # system:public-info-viewer, system:cluster-trust-bundle-discovery, and for service accounts
@@ -65,7 +65,7 @@ CHART_ROLES = {
 def rights(listing: str) -> set[tuple[str, str, str]]:
     """Parse the output of `kubectl auth can-i --list`, without the permissions of all authenticated users."""
     rows = re.findall(r"^(\S*) +\[(.*?)\] +\[(.*?)\] +\[(.*?)\]$", listing, re.MULTILINE)
-    assert len(rows) == len(listing.splitlines()), f"not a table of rights:\n{listing}"
+    assert len(rows) == len(listing.splitlines()), f"not a table of permissions:\n{listing}"
     return {
         (resource or path, names, " ".join(sorted(verbs.split())))
         for resource, path, names, verbs in rows

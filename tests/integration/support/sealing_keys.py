@@ -24,8 +24,8 @@ _CONFIGMAP_PATH = f"/api/v1/namespaces/{NAMESPACE}/configmaps/{CONFIGMAP[1]}"
 _BY_HAND = "fieldManager=kubectl-patch"
 
 
-def made(**ago: float) -> KeyPair:
-    """Return a new key of this age: made(days=1)."""
+def new_key(**ago: float) -> KeyPair:
+    """Return a new key of this age: new_key(days=1)."""
     return KeyPair.generate(datetime.now(UTC) - timedelta(**ago))
 
 
@@ -35,11 +35,11 @@ def create(controlplane: ControlPlane) -> None:
     controlplane.request("PATCH", f"{_SECRET_PATH}?fieldManager=devbox-secrets-create", body, APPLY)
 
 
-def have_a_key(controlplane: ControlPlane) -> None:
+def ensure_key(controlplane: ControlPlane) -> None:
     """Make sure that a key exists, because the operator creates no first key while there are AccountSecrets."""
     if not stored(controlplane):
         create(controlplane)
-        add(controlplane, made(days=1))
+        add(controlplane, new_key(days=1))
 
 
 def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
@@ -57,7 +57,7 @@ def store(controlplane: ControlPlane, *keys: KeyPair) -> None:
 
 
 def store_and_publish(controlplane: ControlPlane, *keys: KeyPair) -> None:
-    """Do the same with a running operator, and wait until exactly these keys are published."""
+    """Replace the keys while an operator runs, and wait until exactly these keys are published."""
     wanted = {*(key.public.id for key in keys), "newest"}
     store(controlplane, *keys)
 
@@ -79,7 +79,7 @@ def remove(controlplane: ControlPlane, *keys: KeyPair) -> None:
 
 
 def damage(controlplane: ControlPlane, key: KeyPair) -> None:
-    """Replace a key's entry with other data."""
+    """Replace a key's entry with invalid data."""
     _patch(controlplane, {"data": {key.public.id: "eA=="}})
 
 
@@ -142,8 +142,8 @@ def put_sealed(account: Account, key: KeyPair, variable: str, value: bytes) -> s
     return account.apply(body)
 
 
-def forms(key: KeyPair) -> list[str]:
-    """Return all texts that would reveal a key's seed."""
+def seed_forms(key: KeyPair) -> list[str]:
+    """Return all encodings that would reveal a key's seed."""
     dump = key.dump()
     seed = key.seed.get_secret_value()
     return [json.loads(dump)["seed"], seed.hex(), base64.b64encode(seed).decode(), base64.b64encode(dump).decode()]

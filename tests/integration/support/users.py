@@ -62,10 +62,10 @@ class Person:
         return self
 
     def can(self, verb: str, resource: str, where: str = EVERYWHERE) -> None:
-        """Wait until the API server allows it."""
+        """Wait until the user has the permission."""
         group = "" if resource == "namespaces" else GROUP
         asked = {"verb": verb, "group": group, "resource": resource, "namespace": where}
-        may(self.controlplane, self.user, **asked)
+        wait_until_allowed(self.controlplane, self.user, **asked)
 
     def __call__(self, *arguments: str, body: Json | None = None) -> Done:
         """Run kubectl as the user."""
@@ -95,11 +95,11 @@ def bind(controlplane: ControlPlane, user: str, role: Role) -> None:
     controlplane.request("POST", f"/apis/{_RBAC}/v1/{within}", body)
 
 
-def may(controlplane: ControlPlane, user: str, **attributes: str) -> None:
-    """Wait until the API server allows it: its view of roles lags a little."""
+def wait_until_allowed(controlplane: ControlPlane, user: str, **attributes: str) -> None:
+    """Wait until the API server allows it: new roles apply after a moment."""
     body = {"spec": {"user": user, "resourceAttributes": attributes}}
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-    until(f"{user} may {attributes}", lambda: controlplane.request("POST", path, body)["status"]["allowed"])
+    until(f"{user} can {attributes}", lambda: controlplane.request("POST", path, body)["status"]["allowed"])
 
 
 def denied(user: str, home: str) -> str:
@@ -113,9 +113,9 @@ def denied(user: str, home: str) -> str:
 def sentence(done: Done) -> str:
     """Return kubectl's output after the names of the policy and of its binding."""
     assert done.returncode == 1, done.stdout
-    start, _, told = done.stderr.rpartition(" denied request: ")
+    start, _, message = done.stderr.rpartition(" denied request: ")
     assert start.endswith(f": ValidatingAdmissionPolicy '{POLICY}' with binding '{POLICY}'"), done.stderr
-    return told.removesuffix("\n")
+    return message.removesuffix("\n")
 
 
 def labels_of(controlplane: ControlPlane, name: str) -> Json:
@@ -131,7 +131,7 @@ def make(controlplane: ControlPlane, labels: dict[str, str], name: str | None = 
     return name
 
 
-# Sets labels of a namespace, by changing or creating it.
+# A way to set a namespace's labels, by changing or creating it.
 Way = Callable[[Person, str, dict[str, str]], Done]
 
 

@@ -1,7 +1,7 @@
 """The product on an API server without the policy API: the chart as Helm installs it there, and the webhook.
 
-There are no nodes to run the Deployment's pods, so the webhook runs as a child process, and an EndpointSlice has its
-address.
+There are no nodes to run the Deployment's pods, so the webhook runs as a child process, and an EndpointSlice contains
+its address.
 """
 
 import base64
@@ -50,7 +50,7 @@ class Webhook(Process):
     """One replica of the webhook."""
 
     port: int
-    """The address for the API server."""
+    """The port for the API server's requests."""
     certificate: Path
     """The folder of its certificate."""
 
@@ -101,7 +101,7 @@ class Fallback:
 
 @contextmanager
 def without_policy(apiserver_args: Sequence[str] = SWITCHED_OFF, **settings: str) -> Iterator[Fallback]:
-    """Run all of this, with settings for the webhook's process; yields when devboxes get their secrets."""
+    """Run such a control plane, with settings for the webhook; yield it once devboxes get their secrets."""
     with ControlPlane.start(apiserver_args=apiserver_args) as controlplane:
         release(controlplane, "install", str(CHART), "--create-namespace")
         with webhook(
