@@ -1,4 +1,4 @@
-"""Whose an account Secret is, which value stays in it, and what finalizers hold: on a real API server."""
+"""Ownership of account Secrets, their last good values, and finalizers, on a real API server."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
 
 
 def secret(account: Account) -> Json:
-    """Give a namespace's account Secret as a copy of it would be made: without what the API server sets."""
+    """Return a namespace's account Secret as someone would copy it, without the fields that the API server sets."""
     body = get(account.controlplane, "secret", SECRET, "-n", account.name, "--show-managed-fields")
     kept = ("name", "labels", "managedFields")
     return {**body, "metadata": {name: body["metadata"][name] for name in kept}}
@@ -47,7 +47,7 @@ def release(account: Account, kind: str = "secret", name: str = SECRET) -> None:
 
 @contextmanager
 def stopped(it: Operator) -> Iterator[None]:
-    """Have the operator down for a while."""
+    """Stop the operator, and start it again afterwards."""
     it.component.stop()
     try:
         yield
@@ -60,8 +60,8 @@ def data(value: bytes) -> Json:
     return {"TOKEN": base64.b64encode(value).decode()}
 
 
-def told(account: Account, reason: str) -> str:
-    """Wait for an Event on a namespace; give its sentence."""
+def wait_for_event(account: Account, reason: str) -> str:
+    """Wait for an Event about a namespace, and return its message."""
 
     def ask() -> str:
         items = get(account.controlplane, "events.events.k8s.io", "-n", account.name)["items"]
@@ -70,8 +70,8 @@ def told(account: Account, reason: str) -> str:
     return until(f"an Event {reason} in {account.name}", ask)
 
 
-def copies(account: Account, *, with_managed_fields: bool) -> Account:
-    """Copy the account Secret into a namespace of its own, as kubectl or a backup tool does."""
+def copy_secret(account: Account, *, with_managed_fields: bool) -> Account:
+    """Copy the account Secret into a new namespace, as kubectl or a backup tool does."""
     elsewhere, body = account.member(), secret(account)
     managed = [{**entry, "time": "2026-01-01T00:00:00Z"} for entry in body["metadata"].pop("managedFields")]
     account.controlplane.kubectl("apply", "-n", elsewhere.name, "-f", "-", input=json.dumps(body))
@@ -81,11 +81,11 @@ def copies(account: Account, *, with_managed_fields: bool) -> Account:
 
 
 @pytest.mark.parametrize("with_managed_fields", [False, True], ids=["kubectl", "a backup tool"])
-def test_a_copy_in_another_namespace_stays_and_is_told(account: Account, with_managed_fields: bool) -> None:
+def test_a_copy_in_another_namespace_is_kept_and_reported(account: Account, with_managed_fields: bool) -> None:
     account.is_ready(account.put("TOKEN", b"x"))
-    elsewhere = copies(account, with_managed_fields=with_managed_fields)
+    elsewhere = copy_secret(account, with_managed_fields=with_managed_fields)
     before = secret(elsewhere)
-    assert f"kubectl delete secret {SECRET} -n {elsewhere.name}" in told(elsewhere, "NotOwned")
+    assert f"kubectl delete secret {SECRET} -n {elsewhere.name}" in wait_for_event(elsewhere, "NotOwned")
     found = command(account.controlplane.kubeconfig, "check", "-o", "json", "--account", elsewhere.name).stdout
     (line,) = [each for each in json.loads(found) if each["check"] == "account Secrets"]
     assert line["level"] == "warning"
@@ -98,18 +98,18 @@ def test_a_copy_in_another_namespace_stays_and_is_told(account: Account, with_ma
     account.is_ready("token")
 
 
-def test_one_of_ours_that_was_replaced_by_force_is_someone_else_s(account: Account, running: Operator) -> None:
+def test_an_account_secret_that_someone_force_replaced_is_not_owned(account: Account, running: Operator) -> None:
     account.is_ready(account.put("TOKEN", b"x"))
     body = secret(account)
     body["data"] = data(b"theirs")
-    with stopped(running):  # otherwise it's there again before kubectl creates the other
+    with stopped(running):  # otherwise it recreates the Secret before kubectl does
         account.controlplane.kubectl("replace", "--force", "-n", account.name, "-f", "-", input=json.dumps(body))
     account.is_ready("token", "NotOwned")
     assert account.data() == {"TOKEN": b"theirs"}
 
 
 def break_value(account: Account) -> None:
-    """Apply an update that doesn't open."""
+    """Apply an update that can't be opened."""
     account.apply(account.manifest("TOKEN", b"x", "token", sealed_for="another-account"))
 
 
@@ -118,7 +118,7 @@ FORGED = {"large": b"x" * 200_000, "a NUL": b"a\0b", "not UTF-8": b"\xff\xfe"}
 
 @pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
 @pytest.mark.parametrize("restart", [False, True], ids=["while it runs", "while it's down"])
-def test_a_forged_value_never_takes_the_last_good_one_s_place(
+def test_a_forged_value_never_replaces_the_last_good_one(
     account: Account, running: Operator, forged: bytes, restart: bool
 ) -> None:
     guest = account.member(**{ACCOUNT: account.name})
@@ -132,7 +132,7 @@ def test_a_forged_value_never_takes_the_last_good_one_s_place(
     assert guest.data() == {"TOKEN": b"good"}
 
 
-def test_the_last_good_value_comes_from_a_member_when_the_home_s_secret_is_lost(
+def test_the_last_good_value_comes_from_a_member_when_the_homes_secret_is_lost(
     account: Account, running: Operator
 ) -> None:
     guest = account.member(**{ACCOUNT: account.name})
@@ -157,7 +157,7 @@ def test_the_last_good_value_comes_from_memory_when_no_secret_has_it(account: Ac
     account.holds({"TOKEN": b"good"})
 
 
-def test_a_secret_that_a_finalizer_holds_keeps_no_value(account: Account) -> None:
+def test_a_secret_held_by_a_finalizer_keeps_no_value(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"x"))
     hold(account)
     account.delete("token")
@@ -174,7 +174,7 @@ def get_metadata(account: Account) -> Json:
     return found
 
 
-def test_an_account_secret_that_a_finalizer_holds_counts_as_deleted(account: Account) -> None:
+def test_an_accountsecret_held_by_a_finalizer_counts_as_deleted(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"old"))
     hold(account, "accountsecret", "token")
     account.controlplane.kubectl("delete", "accountsecret", "token", "-n", account.name, "--wait=false")
@@ -185,14 +185,14 @@ def test_an_account_secret_that_a_finalizer_holds_counts_as_deleted(account: Acc
     release(account, "accountsecret", "token")
 
 
-def test_an_immutable_secret_that_a_finalizer_holds_after_a_move_is_told_with_both(account: Account) -> None:
+def test_a_held_immutable_secret_is_reported_with_its_namespace_and_finalizer(account: Account) -> None:
     other = account.member()
     account.is_ready(account.put("TOKEN", b"mine"))
     moving = account.member(**{ACCOUNT: account.name})
     moving.holds({"TOKEN": b"mine"})
     patch_secret(moving, immutable=True, metadata={"finalizers": [HOLD]})
     moving.join(other.name)
-    assert f"in the namespace {moving.name} ({HOLD})" in told(moving, "NotWritten")
+    assert f"in the namespace {moving.name} ({HOLD})" in wait_for_event(moving, "NotWritten")
     other.put("TOKEN", b"theirs")
     assert f"in the namespace {moving.name} ({HOLD})" in other.is_ready("token", "NotWritten")["message"]
     release(moving)

@@ -1,4 +1,4 @@
-"""The documents' health check for Argo CD, run by a Lua interpreter on what the operator really writes."""
+"""The documented health check for Argo CD, run by a Lua interpreter on statuses that the operator wrote."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ WAITING = {"status": "Progressing", "message": "waiting for the operator of devb
 
 
 def health(body: Json) -> dict[str, str]:
-    """Run the documents' snippet as Argo CD does: the object is the global `obj`, the health is what it returns."""
+    """Run the documented snippet as Argo CD does: the object is the global `obj`, and it returns the health."""
     _, _, rest = GITOPS.read_text().partition("## Health in Argo CD")
     snippet = yaml.safe_load(rest.split("```yaml")[1].split("```")[0])["data"][KEY]
     lua = LuaRuntime(unpack_returned_tuples=True)
@@ -30,12 +30,14 @@ def health(body: Json) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("status", [None, {}, {"observedGeneration": -1}, {"observedGeneration": 1, "conditions": []}])
-def test_what_nobody_has_looked_at_is_progressing(status: Json | None) -> None:
+def test_an_unprocessed_accountsecret_is_progressing(status: Json | None) -> None:
     body = {"metadata": {"generation": 1}} | ({} if status is None else {"status": status})
     assert health(body) == WAITING
 
 
-def test_health_is_what_the_operator_says_of_the_current_generation(controlplane: ControlPlane, namespace: str) -> None:
+def test_health_is_the_operators_condition_for_the_current_generation(
+    controlplane: ControlPlane, namespace: str
+) -> None:
     def current() -> dict[str, str]:
         body = controlplane.read(account_secrets_path(namespace, "token"))
         assert body

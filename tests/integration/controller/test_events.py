@@ -1,4 +1,4 @@
-"""What people are told, and when: the condition RotationDue, Events, and the metrics that go with them."""
+"""Events, the condition RotationDue, and the related metrics."""
 
 import json
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
 
 
 def events(account: Account, name: str) -> list[tuple[str, str]]:
-    """Give type and reason of the Events about an object, in the order of their time."""
+    """Return the types and reasons of the Events about an object, in order of time."""
     items = get(account.controlplane, "events.events.k8s.io", "-n", account.name)["items"]
     about = [item for item in items if item["regarding"]["name"] == name]
     return [(item["type"], item["reason"]) for item in sorted(about, key=lambda item: item["eventTime"])]
 
 
-def tells(account: Account, name: str, *expected: tuple[str, str]) -> None:
+def wait_for_events(account: Account, name: str, *expected: tuple[str, str]) -> None:
     until(f"Events about {name}: {expected}", lambda: events(account, name) == list(expected))
 
 
@@ -41,35 +41,35 @@ def condition(account: Account, name: str) -> Json:
     return dict(found[0]) if found else {}
 
 
-def test_a_refusal_and_its_end_are_told_once_each(account: Account) -> None:
+def test_a_failure_and_its_recovery_are_each_reported_once(account: Account) -> None:
     name = account.apply(account.manifest("TOKEN", b"x", sealed_for="another-account"))
     account.is_ready(name, "CannotOpen")
-    tells(account, name, ("Warning", "CannotOpen"))
+    wait_for_events(account, name, ("Warning", "CannotOpen"))
     account.apply(account.manifest("TOKEN", b"x"))
     account.is_ready(name)
-    tells(account, name, ("Warning", "CannotOpen"), ("Normal", "Synced"))
+    wait_for_events(account, name, ("Warning", "CannotOpen"), ("Normal", "Synced"))
     account.put("TOKEN", b"y")
     account.holds({"TOKEN": b"y"})
     account.is_ready(name)
-    tells(account, name, ("Warning", "CannotOpen"), ("Normal", "Synced"))
+    wait_for_events(account, name, ("Warning", "CannotOpen"), ("Normal", "Synced"))
 
 
-def test_describe_shows_it_with_the_sentence(account: Account) -> None:
+def test_describe_shows_the_events_message(account: Account) -> None:
     name = account.put("LD_PRELOAD", b"x")
     account.is_ready(name, "ReservedName")
-    tells(account, name, ("Warning", "ReservedName"))
+    wait_for_events(account, name, ("Warning", "ReservedName"))
     shown = account.controlplane.kubectl("describe", "accountsecret", name, "-n", account.name).stdout
     assert "LD_PRELOAD is reserved" in shown.partition("Events:")[2]
 
 
-def test_a_first_success_is_told_by_its_status_alone(account: Account) -> None:
-    well, bad = account.put("TOKEN", b"x"), account.put("LD_PRELOAD", b"x")
-    account.is_ready(well)
-    tells(account, bad, ("Warning", "ReservedName"))
-    assert events(account, well) == []
+def test_a_first_success_creates_no_event(account: Account) -> None:
+    good, bad = account.put("TOKEN", b"x"), account.put("LD_PRELOAD", b"x")
+    account.is_ready(good)
+    wait_for_events(account, bad, ("Warning", "ReservedName"))
+    assert events(account, good) == []
 
 
-def test_an_event_that_is_refused_holds_nothing_back(account: Account, running: Operator) -> None:
+def test_a_rejected_event_blocks_nothing(account: Account, running: Operator) -> None:
     kubectl = account.controlplane.kubectl
     for body in closed_to("events.k8s.io", "events"):
         kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
@@ -89,28 +89,28 @@ def test_an_event_that_is_refused_holds_nothing_back(account: Account, running: 
         }
     )
     create = ("create", "--dry-run=server", "-n", account.name, "-f", "-")
-    until("Events are refused", lambda: "no events here" in kubectl(*create, input=event, check=False).stderr)
-    bad, well = account.put("LD_PRELOAD", b"x"), account.put("TOKEN", b"x")
+    until("Events are rejected", lambda: "no events here" in kubectl(*create, input=event, check=False).stderr)
+    bad, good = account.put("LD_PRELOAD", b"x"), account.put("TOKEN", b"x")
     account.is_ready(bad, "ReservedName")
-    account.is_ready(well)
-    until("the log says so", lambda: f"namespaces/{account.name}/events: " in running.log)
+    account.is_ready(good)
+    until("the rejection is logged", lambda: f"namespaces/{account.name}/events: " in running.log)
     assert events(account, bad) == []
 
 
-def test_a_value_that_becomes_too_old_is_told_without_any_change_of_it(account: Account, running: Operator) -> None:
+def test_a_value_that_becomes_too_old_is_reported_without_any_change(account: Account, running: Operator) -> None:
     body = account.manifest("TOKEN", b"x")
     body["spec"]["rotateAfter"] = "1m"
     name = account.apply(body)
-    until("it is fresh", lambda: condition(account, name).get("reason") == "NotDue")
+    until("rotation isn't due", lambda: condition(account, name).get("reason") == "NotDue")
     assert running.metric("devbox_secrets_rotation_due") == 0
-    # As if it had been synced long ago: nobody waits a minute for it.
+    # As if the value had changed long ago, so that the test needn't wait a minute.
     status = json.dumps({"status": {"changedAt": FAR}})
     patch = ("patch", "accountsecret", name, "-n", account.name, "--subresource=status", "--type=merge", "-p", status)
     account.controlplane.kubectl(*patch)
-    due = until("it is due", lambda: found if (found := condition(account, name)).get("status") == "True" else {})
+    due = until("rotation is due", lambda: found if (found := condition(account, name)).get("status") == "True" else {})
     assert due["reason"] == "Overdue"
     assert f"the value was last changed at {FAR}" in due["message"]
-    tells(account, name, ("Warning", "RotationDue"))
+    wait_for_events(account, name, ("Warning", "RotationDue"))
     assert running.metric("devbox_secrets_rotation_due") == 1
     assert account.data() == {"TOKEN": b"x"}
     wide = account.controlplane.kubectl("get", "accountsecrets", "-n", account.name, "-o", "wide").stdout
@@ -118,76 +118,76 @@ def test_a_value_that_becomes_too_old_is_told_without_any_change_of_it(account: 
     body = account.manifest("TOKEN", b"new")
     body["spec"]["rotateAfter"] = "1m"
     account.apply(body)
-    until("it is fresh again", lambda: condition(account, name).get("reason") == "NotDue")
+    until("rotation is no longer due", lambda: condition(account, name).get("reason") == "NotDue")
     assert running.metric("devbox_secrets_rotation_due") == 0
 
 
-def test_without_rotate_after_there_is_no_such_condition(account: Account) -> None:
+def test_without_rotate_after_there_is_no_rotation_condition(account: Account) -> None:
     body = account.manifest("TOKEN", b"x")
     body["spec"]["rotateAfter"] = "90d"
     name = account.apply(body)
-    until("it has one", lambda: condition(account, name))
+    until("the condition exists", lambda: condition(account, name))
     account.apply(account.manifest("TOKEN", b"x"))
-    until("it has none", lambda: not condition(account, name))
+    until("the condition is removed", lambda: not condition(account, name))
 
 
-def test_a_namespace_whose_account_has_no_home_is_told_until_it_has(account: Account, running: Operator) -> None:
+def test_a_namespace_without_a_home_is_reported_until_the_home_exists(account: Account, running: Operator) -> None:
     home = f"test-{uuid4().hex[:8]}"
     before = running.metric("devbox_secrets_namespaces_without_home")
     lost = account.member(**{ACCOUNT: home})
-    tells(lost, lost.name, ("Warning", "HomeNotFound"))
+    wait_for_events(lost, lost.name, ("Warning", "HomeNotFound"))
     shown = account.controlplane.kubectl("get", "events", "-n", lost.name).stdout
     assert f"the namespace {home} doesn't exist" in shown
     assert running.metric("devbox_secrets_namespaces_without_home") == before + 1
     account.controlplane.kubectl("create", "namespace", home)
-    until("it isn't lost any more", lambda: running.metric("devbox_secrets_namespaces_without_home") == before)
+    until("no other namespace has no home", lambda: running.metric("devbox_secrets_namespaces_without_home") == before)
     found = Account.of(account.controlplane, home)
     found.is_ready(found.put("TOKEN", b"x"))
     lost.holds({"TOKEN": b"x"})
 
 
-def test_a_namespace_whose_home_belongs_to_another_account_is_told(account: Account) -> None:
+def test_a_namespace_whose_home_belongs_to_another_account_is_reported(account: Account) -> None:
     between = account.member(**{ACCOUNT: account.name})
     lost = account.member(**{ACCOUNT: between.name})
     account.is_ready(account.put("TOKEN", b"x"))
-    tells(lost, lost.name, ("Warning", "InvalidHome"))
+    wait_for_events(lost, lost.name, ("Warning", "InvalidHome"))
     between.holds({"TOKEN": b"x"})
     lost.holds({})
     lost.join(account.name)
     lost.holds({"TOKEN": b"x"})
 
 
-def test_a_new_leader_tells_nothing_twice(account: Account, running: Operator) -> None:
+def test_a_new_leader_repeats_no_events(account: Account, running: Operator) -> None:
     name = account.put("LD_PRELOAD", b"x")
     lost, later = account.member(), account.member()
     lost.join("nowhere")
-    tells(account, name, ("Warning", "ReservedName"))
-    tells(lost, lost.name, ("Warning", "HomeNotFound"))
+    wait_for_events(account, name, ("Warning", "ReservedName"))
+    wait_for_events(lost, lost.name, ("Warning", "HomeNotFound"))
     running.component.restart()
-    until("it leads", lambda: running.metric("devbox_secrets_leader") == 1)
+    until("it is the leader", lambda: running.metric("devbox_secrets_leader") == 1)
     later.join("nowhere")
-    tells(later, later.name, ("Warning", "HomeNotFound"))
-    tells(account, name, ("Warning", "ReservedName"))
-    tells(lost, lost.name, ("Warning", "HomeNotFound"))
+    wait_for_events(later, later.name, ("Warning", "HomeNotFound"))
+    wait_for_events(account, name, ("Warning", "ReservedName"))
+    wait_for_events(lost, lost.name, ("Warning", "HomeNotFound"))
 
 
-def test_drift_is_counted_and_a_change_of_ours_is_not(account: Account, running: Operator) -> None:
+def test_drift_is_counted_but_our_own_changes_are_not(account: Account, running: Operator) -> None:
     drift = "devbox_secrets_drift_repairs_total"
     before = running.metric(drift)
     account.is_ready(account.put("TOKEN", b"1"))
     account.put("TOKEN", b"2")
     account.holds({"TOKEN": b"2"})
-    until("it is quiet", lambda: running.metric("devbox_secrets_workqueue_depth") == 0)
+    until("the queue is empty", lambda: running.metric("devbox_secrets_workqueue_depth") == 0)
     assert running.metric(drift) == before
     stray = json.dumps({"data": {"STRAY": "eA=="}})
     account.controlplane.kubectl("patch", "secret", SECRET, "-n", account.name, "--type=merge", "-p", stray)
-    until("it is counted", lambda: running.metric(drift) == before + 1)
+    until("the change is counted", lambda: running.metric(drift) == before + 1)
     account.controlplane.kubectl("delete", "secret", SECRET, "-n", account.name)
-    until("it is counted, too", lambda: running.metric(drift) == before + 2)
+    until("the deletion is counted", lambda: running.metric(drift) == before + 2)
     account.holds({"TOKEN": b"2"})
 
 
-def test_the_time_to_a_written_secret_is_measured(account: Account, running: Operator) -> None:
+def test_the_time_until_the_secret_is_written_is_measured(account: Account, running: Operator) -> None:
     before = running.metric("devbox_secrets_sync_duration_seconds_count")
     account.is_ready(account.put("TOKEN", b"1"))
     assert running.metric("devbox_secrets_sync_duration_seconds_count") > before

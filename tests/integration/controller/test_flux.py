@@ -1,6 +1,6 @@
-"""A folder of sealed values as Flux applies it: ready or not, drift, a reseal, and pruning.
+"""A folder of AccountSecrets applied by Flux: readiness, drift, a reseal, and pruning.
 
-The program is tests/harness/tools/flux-apply, around the library of Flux's kustomize-controller.
+The program is tests/harness/tools/flux-apply, which uses the library of Flux's kustomize-controller.
 """
 
 import json
@@ -23,7 +23,7 @@ from integration.support.processes import Operator, command, operator, seal
 
 @dataclass(frozen=True)
 class Repository:
-    """A folder of manifests in Git, and what Flux does with it."""
+    """A folder of manifests in Git that Flux applies."""
 
     account: Account
     folder: Path
@@ -33,7 +33,7 @@ class Repository:
         return self.account.controlplane.kubeconfig
 
     def seal(self, name: str, value: bytes, account: str | None = None) -> None:
-        """Write a manifest for a value; one that is sealed for another account can't be opened in this one."""
+        """Write a value's manifest; if it is sealed for another account, it can't be opened in this one."""
         done = seal(self.account.controlplane, name, value, account or self.account.name)
         assert done.returncode == 0, done.stderr
         self.path(name).write_text(done.stdout.replace(f"namespace: {account}", f"namespace: {self.account.name}"))
@@ -48,7 +48,7 @@ class Repository:
         return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
     def changes(self) -> dict[str, str]:
-        """Reconcile until all is ready, and give what became of each AccountSecret."""
+        """Reconcile until everything is ready, and return the action for each AccountSecret."""
         done = self.reconcile()
         assert done.returncode == 0, done.stderr
         words = (line.split() for line in done.stdout.splitlines())
@@ -58,7 +58,7 @@ class Repository:
         return self.account.controlplane.request("GET", account_secrets_path(self.account.name, name))
 
     def secret(self) -> Json:
-        """Give the metadata of the account Secret."""
+        """Return the metadata of the account Secret."""
         path = f"/api/v1/namespaces/{self.account.name}/secrets/{SECRET}"
         found: Json = self.account.controlplane.request("GET", path)["metadata"]
         return found
@@ -82,12 +82,12 @@ def repository(controlplane: ControlPlane, namespace: str, tmp_path: Path) -> Re
 
 @pytest.fixture
 def synced(repository: Repository, running: Operator) -> Repository:
-    """The same, applied once, with the operator."""
+    """The same folder, applied once while the operator runs."""
     assert repository.changes() == {"token": "created", "password": "created"}
     return repository
 
 
-def test_what_nobody_has_looked_at_is_waited_for(controlplane: ControlPlane, repository: Repository) -> None:
+def test_flux_waits_for_unprocessed_accountsecrets(controlplane: ControlPlane, repository: Repository) -> None:
     done = repository.reconcile("1s")
     assert done.returncode == 1
     subject = f"AccountSecret/{repository.account.name}"
@@ -97,14 +97,14 @@ def test_what_nobody_has_looked_at_is_waited_for(controlplane: ControlPlane, rep
         assert repository.changes() == {"token": "unchanged", "password": "unchanged"}
 
 
-def test_all_is_ready_when_flux_is(synced: Repository) -> None:
+def test_values_are_synced_when_flux_is_done(synced: Repository) -> None:
     assert synced.account.data() == {"TOKEN": b"first", "PASSWORD": b"other"}
     synced.seal("TOKEN", b"second")
     assert synced.changes() == {"token": "configured", "password": "unchanged"}
     assert synced.account.data() == {"TOKEN": b"second", "PASSWORD": b"other"}
 
 
-def test_what_cannot_be_opened_is_waited_for_until_the_timeout(synced: Repository) -> None:
+def test_flux_waits_until_the_timeout_for_a_value_that_cannot_be_opened(synced: Repository) -> None:
     synced.seal("TOKEN", b"first", account="elsewhere")
     done = synced.reconcile("2s")
     assert done.returncode == 1
@@ -112,7 +112,7 @@ def test_what_cannot_be_opened_is_waited_for_until_the_timeout(synced: Repositor
     assert synced.account.is_ready("token", "CannotOpen")
 
 
-def test_a_change_by_hand_is_undone(controlplane: ControlPlane, synced: Repository) -> None:
+def test_flux_reverts_a_manual_change(controlplane: ControlPlane, synced: Repository) -> None:
     other = json.dumps(synced.account.manifest("TOKEN", b"by hand"))
     controlplane.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", input=other)
     synced.account.holds({"TOKEN": b"by hand", "PASSWORD": b"other"})
@@ -120,13 +120,13 @@ def test_a_change_by_hand_is_undone(controlplane: ControlPlane, synced: Reposito
     assert synced.account.data() == {"TOKEN": b"first", "PASSWORD": b"other"}
 
 
-def test_what_the_operator_writes_is_no_drift(synced: Repository) -> None:
+def test_flux_does_not_consider_the_operators_writes_drift(synced: Repository) -> None:
     before = synced.stored("token"), synced.secret()
     assert synced.changes() == {"token": "unchanged", "password": "unchanged"}
     assert (synced.stored("token"), synced.secret()) == before
 
 
-def test_a_reseal_changes_the_sealed_values_and_nothing_of_the_devboxes(
+def test_a_reseal_changes_the_sealed_values_but_not_the_account_secret(
     controlplane: ControlPlane, synced: Repository
 ) -> None:
     before, secret = synced.stored("token"), synced.secret()
@@ -140,7 +140,7 @@ def test_a_reseal_changes_the_sealed_values_and_nothing_of_the_devboxes(
     assert synced.secret() == secret
 
 
-def test_what_is_gone_from_git_is_gone_from_the_account_secret(synced: Repository) -> None:
+def test_a_value_deleted_from_git_is_deleted_from_the_account_secret(synced: Repository) -> None:
     synced.path("PASSWORD").unlink()
     assert synced.changes() == {"token": "unchanged", "password": "deleted"}
     synced.account.holds({"TOKEN": b"first"})
@@ -149,6 +149,6 @@ def test_what_is_gone_from_git_is_gone_from_the_account_secret(synced: Repositor
     synced.account.holds(None)
 
 
-def test_the_account_secret_is_not_flux_s(synced: Repository) -> None:
+def test_flux_does_not_own_the_account_secret(synced: Repository) -> None:
     assert "kustomize.toolkit.fluxcd.io/name" in synced.stored("token")["metadata"]["labels"]
     assert "fluxcd" not in json.dumps(synced.secret())

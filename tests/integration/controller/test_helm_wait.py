@@ -1,4 +1,4 @@
-"""A chart of one's own with a sealed value, as `helm upgrade --wait` applies it."""
+"""A user's chart with an AccountSecret, applied by `helm upgrade --wait`."""
 
 import subprocess
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def chart(controlplane: ControlPlane, namespace: str, tmp_path: Path) -> Chart:
     return Chart(Account.of(controlplane, namespace), tmp_path)
 
 
-def test_what_nobody_has_looked_at_is_waited_for(controlplane: ControlPlane, chart: Chart) -> None:
+def test_helm_waits_for_an_unprocessed_accountsecret(controlplane: ControlPlane, chart: Chart) -> None:
     done = chart.upgrade(b"first", "1s")
     assert done.returncode == 1
     assert f"AccountSecret/{chart.account.name}/token not ready. status: InProgress" in done.stderr
@@ -50,14 +50,14 @@ def test_what_nobody_has_looked_at_is_waited_for(controlplane: ControlPlane, cha
         assert chart.upgrade(b"first", "60s").returncode == 0
 
 
-def test_devboxes_get_the_value_when_helm_is_done(chart: Chart, running: Operator) -> None:
+def test_the_value_is_synced_when_helm_is_done(chart: Chart, running: Operator) -> None:
     for value in (b"first", b"second"):
         done = chart.upgrade(value, "60s")
         assert done.returncode == 0, done.stderr
         assert chart.account.data() == {"TOKEN": value}
 
 
-def test_what_cannot_be_opened_fails_the_release_at_the_timeout(chart: Chart, running: Operator) -> None:
+def test_a_value_that_cannot_be_opened_fails_the_release_at_the_timeout(chart: Chart, running: Operator) -> None:
     done = chart.upgrade(b"first", "2s", sealed_for="elsewhere")
     assert done.returncode == 1
     assert f"AccountSecret/{chart.account.name}/token not ready. status: InProgress" in done.stderr

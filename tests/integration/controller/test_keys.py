@@ -1,4 +1,4 @@
-"""The sealing keys as the operator keeps them: made, published, kept safe, on a real API server."""
+"""How the operator creates, publishes and preserves the sealing keys, on a real API server."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ Start = Callable[..., AbstractContextManager[Operator]]
 
 @pytest.fixture(scope="module")
 def controlplane() -> Iterator[ControlPlane]:
-    """A control plane of our own: these tests take its keys away."""
+    """A separate control plane, because these tests remove its keys."""
     with ControlPlane.start() as it:
         install(it)
         yield it
@@ -51,44 +51,44 @@ def controlplane() -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def start(controlplane: ControlPlane, tmp_path: Path) -> Start:
-    """Run the operator, which looks at its keys all the time, with a log of its own."""
+    """Return a function that runs an operator that reads its keys frequently, with a separate log."""
 
     @contextmanager
     def run(**settings: str) -> Iterator[Operator]:
         with operator(controlplane, tmp_path, keys_refresh_seconds="0.1", **settings) as it:
             yield it
-            it.component.stop()  # so that it gives the Lease back, and the next needn't wait
+            it.component.stop()  # so that it releases the Lease, and the next one needn't wait
 
     return run
 
 
 @pytest.fixture
 def account(controlplane: ControlPlane, namespace: str) -> Account:
-    """A namespace; each value is sealed with the key that the test names."""
+    """A namespace; each test chooses the keys that seal its values."""
     return Account(controlplane, new_key().public, namespace)
 
 
 def manager(client: Client, rotate_every: timedelta | None = None) -> KeyManager:
-    """Manage the keys without an operator, in a cluster where nothing is sealed."""
+    """Return a key manager that runs without an operator, in a cluster without sealed values."""
     store = KeyStore(client, NAMESPACE)
     return KeyManager(store, lambda: datetime.now(UTC), rotate_every, sealed=tuple, record=mock.AsyncMock())
 
 
 def versions(account: Account, name: str) -> list[str]:
-    """Give the versions of what the operator could have written for an AccountSecret."""
+    """Return the resourceVersions of the objects that the operator could have written for an AccountSecret."""
     objects = (("accountsecret", name), ("secret", "devbox-account-secrets"))
     return [get(account.controlplane, *each, "-n", account.name)["metadata"]["resourceVersion"] for each in objects]
 
 
-def test_the_first_key_is_made_where_there_is_none(controlplane: ControlPlane, start: Start) -> None:
+def test_the_first_key_is_created_if_there_is_none(controlplane: ControlPlane, start: Start) -> None:
     store(controlplane)
     with start() as it:
-        (key_id,) = until("a key is there", lambda: stored(controlplane))
+        (key_id,) = until("a key exists", lambda: stored(controlplane))
         is_published(controlplane, [key_id])
         assert f"created the first sealing key: {key_id}" in it.log
 
 
-def test_a_key_that_becomes_too_old_is_followed_by_a_new_one(controlplane: ControlPlane, start: Start) -> None:
+def test_a_new_key_is_created_when_the_newest_is_too_old(controlplane: ControlPlane, start: Start) -> None:
     old = new_key(minutes=59, seconds=55)
     store(controlplane, old)
     with start(rotate_keys="1h") as it:
@@ -103,14 +103,12 @@ def test_without_a_schedule_an_old_key_stays_the_newest(controlplane: ControlPla
     old = new_key(days=5000)
     store(controlplane, old)
     with start(rotate_keys="never"):
-        # Whether a new one is due was decided before it was published.
+        # Before publishing it, the operator decided whether a new one is due.
         is_published(controlplane, [old.public.id])
     assert stored(controlplane).keys() == {old.public.id}
 
 
-def test_a_new_key_changes_nothing_of_what_was_sealed_before(
-    controlplane: ControlPlane, account: Account, start: Start
-) -> None:
+def test_a_new_key_does_not_affect_older_values(controlplane: ControlPlane, account: Account, start: Start) -> None:
     old = new_key(days=1)
     store(controlplane, old)
     name = put_sealed(account, old, "TOKEN", b"before")
@@ -125,27 +123,25 @@ def test_a_new_key_changes_nothing_of_what_was_sealed_before(
         assert account.data() == {"TOKEN": b"before", "OTHER": b"after"}
         assert versions(account, name)[0] == before[0]
     with start() as it:
-        until("it opened both", lambda: it.metric("devbox_secrets_opens_total") == 2)
-        until("every account was looked at", lambda: it.metric("devbox_secrets_workqueue_depth") == 0)
+        until("it has opened both", lambda: it.metric("devbox_secrets_opens_total") == 2)
+        until("every account is reconciled", lambda: it.metric("devbox_secrets_workqueue_depth") == 0)
         assert it.metric('devbox_secrets_writes_total{resource="secret"}') == 0
 
 
-def test_a_request_is_met_by_one_key_and_goes_even_if_it_comes_from_a_clock_ahead(
+def test_a_rotation_request_creates_one_key_even_if_its_clock_is_ahead(
     controlplane: ControlPlane, start: Start
 ) -> None:
     store(controlplane, new_key(days=1))
     with start():
         for number in (2, 3):
             annotate(controlplane, (datetime.now(UTC) + timedelta(minutes=3)).isoformat())
-            until("the request is met", lambda: not requested(controlplane))
+            until("the request is done", lambda: not requested(controlplane))
             is_published(controlplane, stored(controlplane))
             assert len(stored(controlplane)) == number
     assert max(key.created for key in stored(controlplane).values()) < datetime.now(UTC)
 
 
-def test_a_key_that_a_clock_ahead_had_made_is_dated_now_and_followed_by_others(
-    controlplane: ControlPlane, start: Start
-) -> None:
+def test_a_key_dated_in_the_future_is_redated_and_can_be_rotated(controlplane: ControlPlane, start: Start) -> None:
     old, future = new_key(days=1), new_key(days=-10_000)
     store(controlplane, old, future)
     with start():
@@ -163,43 +159,43 @@ def _created(controlplane: ControlPlane, key: KeyPair) -> datetime:
 
 
 @pytest.mark.parametrize("since", ["soon", "2099-01-01T00:00:00Z"])
-def test_a_request_that_makes_no_sense_is_told_once_and_harms_nothing(
+def test_an_invalid_rotation_request_is_reported_once_and_ignored(
     controlplane: ControlPlane, since: str, start: Start
 ) -> None:
     only = new_key(days=1)
     store(controlplane, only)
     annotate(controlplane, since)
     with start() as it:
-        until("it's told", lambda: "ignoring the annotation" in it.log)
-        # A round later: what is stored now is published, and the request was read once more.
+        until("it's logged", lambda: "ignoring the annotation" in it.log)
+        # After another round: the stored keys are published, and the request was read again.
         second = new_key(days=2)
         add(controlplane, second)
         is_published(controlplane, [only.public.id, second.public.id])
         assert it.log.count("ignoring the annotation") == 1
         assert stored(controlplane).keys() == {only.public.id, second.public.id}
         annotate(controlplane, datetime.now(UTC).isoformat())
-        until("a right one is met", lambda: len(stored(controlplane)) == 3)
+        until("a valid request is done", lambda: len(stored(controlplane)) == 3)
 
 
-def test_two_replicas_make_one_key_for_each_request(controlplane: ControlPlane, tmp_path: Path) -> None:
+def test_two_replicas_create_one_key_for_each_request(controlplane: ControlPlane, tmp_path: Path) -> None:
     store(controlplane, new_key(days=1))
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     with operator(controlplane, tmp_path / "one") as one, operator(controlplane, tmp_path / "two") as two:
         for count in (2, 3):
             annotate(controlplane, datetime.now(UTC).isoformat())
-            until("a key is published", lambda: len(published(controlplane)) == count + 1)  # noqa: B023 - asked in this round
+            until("a key is published", lambda: len(published(controlplane)) == count + 1)  # noqa: B023 - called in this round
             assert len(stored(controlplane)) == count
-        # Who takes over finds the request met.
+        # The next leader must not repeat the request.
         leader, other = sorted((one, two), key=lambda it: it.metric("devbox_secrets_leader"), reverse=True)
         leader.component.kill()
-        until("the other took over", lambda: other.metric("devbox_secrets_leader") == 1)
+        until("the other one is the leader", lambda: other.metric("devbox_secrets_leader") == 1)
         controlplane.kubectl("patch", *CONFIGMAP, "--type=merge", "-p", '{"data": {"stray": "x"}}')
-        until("it has looked at the keys", lambda: "stray" not in published(controlplane))
+        until("it has read the keys", lambda: "stray" not in published(controlplane))
     assert len(stored(controlplane)) == 3
 
 
-async def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlplane: ControlPlane) -> None:
+async def test_only_one_of_many_concurrent_managers_creates_a_due_key(controlplane: ControlPlane) -> None:
     store(controlplane, new_key(days=91))
     async with Client.connect(ClientConfig(controlplane.kubeconfig)) as client:
         managers = [manager(client, timedelta(days=90)) for _ in range(8)]
@@ -207,11 +203,11 @@ async def test_of_many_who_see_at_once_that_a_key_is_due_one_makes_it(controlpla
         outcomes = await asyncio.gather(*rounds, return_exceptions=True)
     assert len(stored(controlplane)) == 2
     is_published(controlplane, stored(controlplane))
-    # Of those who published the same at the same time one was first.
+    # Of those that published the same keys concurrently, only the first succeeded.
     assert all(isinstance(each, bool | Conflict) for each in outcomes)
 
 
-async def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_does(
+async def test_a_follower_keeps_lost_keys_in_memory_and_writes_them_as_leader(
     controlplane: ControlPlane,
 ) -> None:
     only = new_key(days=1)
@@ -223,14 +219,16 @@ async def test_a_replica_that_does_not_write_keeps_lost_keys_in_memory_until_it_
         empty(controlplane)
         await keys.refresh(write=False)
         assert list(keys.keyring) == [only.public.id]
-        assert not keys.stored  # so that nothing is sealed with what memory alone holds
+        assert not keys.stored  # so that nothing is sealed with keys that exist only in memory
         assert stored(controlplane) == {}
         await keys.refresh(write=True)
         assert list(keys.stored) == [only.public.id]
     assert stored(controlplane) == {only.public.id: only}
 
 
-def test_a_key_that_was_taken_away_alone_is_gone(controlplane: ControlPlane, account: Account, start: Start) -> None:
+def test_an_unused_key_can_be_removed_and_added_again(
+    controlplane: ControlPlane, account: Account, start: Start
+) -> None:
     new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
     with start():
@@ -239,13 +237,13 @@ def test_a_key_that_was_taken_away_alone_is_gone(controlplane: ControlPlane, acc
         is_published(controlplane, [new.public.id])
         account.is_ready(put_sealed(account, old, "TOKEN", b"x"), "UnknownKey")
         assert stored(controlplane).keys() == {new.public.id}
-        # And back again, without a restart.
+        # And added again, without a restart.
         add(controlplane, old)
         account.is_ready("token")
         account.holds({"TOKEN": b"x"})
 
 
-def test_a_key_that_is_used_is_written_back_when_it_was_taken_away(
+def test_a_removed_key_that_is_in_use_is_written_back(
     controlplane: ControlPlane, account: Account, start: Start
 ) -> None:
     new, old = new_key(days=1), new_key(days=2)
@@ -253,11 +251,11 @@ def test_a_key_that_is_used_is_written_back_when_it_was_taken_away(
     with start() as it:
         account.is_ready(put_sealed(account, old, "TOKEN", b"x"))
         remove(controlplane, old)
-        until("it's back", lambda: stored(controlplane) == {key.public.id: key for key in (new, old)})
+        until("it's written back", lambda: stored(controlplane) == {key.public.id: key for key in (new, old)})
         assert f"wrote back lost sealing keys from memory: {old.public.id}" in it.log
 
 
-def test_of_very_many_keys_the_newest_are_published_and_all_open(
+def test_only_the_newest_of_very_many_keys_are_published_but_all_open_values(
     controlplane: ControlPlane, account: Account, start: Start
 ) -> None:
     keys = [new_key(hours=number) for number in range(PUBLIC_KEYS_MAX + 5)]
@@ -275,6 +273,6 @@ def test_the_log_shows_no_seed(controlplane: ControlPlane, start: Start) -> None
         until("a new key is published", lambda: len(published(controlplane)) == 3)
         keys = stored(controlplane)
         empty(controlplane)
-        until("they are back", lambda: stored(controlplane) == keys)
+        until("the keys are written back", lambda: stored(controlplane) == keys)
     assert all(key_id in it.log for key_id in keys)
     assert [form for key in keys.values() for form in seed_forms(key) if form in it.log] == []

@@ -1,6 +1,6 @@
-"""One whole life of an installation, then a search of everything that the system wrote in it.
+"""The lifecycle of an installation, and a search of everything that the system wrote during it.
 
-The audit log shows which rights were used; the canary values must be nowhere but in the account Secret.
+The audit log shows which permissions were used; the canary values must be only in the account Secret.
 """
 
 import base64
@@ -27,7 +27,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
-  # What a cluster's owner would log: bodies, except those that hold secrets by their nature.
+  # As a cluster's owner would log: bodies, except those of Secrets.
   - level: Metadata
     resources: [{group: "", resources: [secrets]}]
   - level: RequestResponse
@@ -35,20 +35,20 @@ rules:
 
 
 @dataclass(frozen=True)
-class Life:
-    """What was written while it lasted."""
+class Lifecycle:
+    """What the system wrote during the lifecycle."""
 
     audit: list[Json]
     texts: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def life() -> Iterator[Life]:
-    """Install, seal, apply, update, damage, repair, delete, rotate; two accounts and a member namespace."""
+def lifecycle() -> Iterator[Lifecycle]:
+    """Install, seal, apply, update, damage, repair, delete and rotate, with two accounts and a member namespace."""
     with ControlPlane.start(audit_policy=POLICY) as it:
         install(it, "--set=gateway.enabled=true")
         with operator(it, reseal_gateway_values="true", rescan_seconds="0.2") as running:
-            _live(it, running)
+            _run_lifecycle(it, running)
             texts = {
                 "the operator's log at DEBUG": running.log,
                 "its metrics": running.get("/metrics"),
@@ -62,10 +62,10 @@ def life() -> Iterator[Life]:
             }
         texts["the audit log"] = it.audit_log.read_text()
         texts["the API server's log"] = it.log("kube-apiserver").read_text()
-        yield Life([json.loads(line) for line in texts["the audit log"].splitlines()], texts)
+        yield Lifecycle([json.loads(line) for line in texts["the audit log"].splitlines()], texts)
 
 
-def _live(it: ControlPlane, running: Operator) -> None:
+def _run_lifecycle(it: ControlPlane, running: Operator) -> None:
     for namespace in ("one", "two", "box"):
         it.kubectl("create", "namespace", namespace)
     it.kubectl("label", "namespace", "box", f"{ACCOUNT}=one")
@@ -76,28 +76,30 @@ def _live(it: ControlPlane, running: Operator) -> None:
         until(f"{namespace} has its value", partial(_holds, it, namespace, value))
     _apply(it, "one", "TOKEN", CANARIES[3])
     until("box has the new value", lambda: _holds(it, "box", CANARIES[3]))
-    # Sealed for another account; then plain text, which the API server refuses.
+    # Sealed for another account.
     body = json.loads(seal(it, "COPIED", CANARIES[1].encode(), "two", "-o", "json").stdout)
     body["metadata"]["namespace"] = "one"
     it.kubectl("apply", "-f", "-", input=json.dumps(body))
     it.kubectl("patch", "secret", SECRET, "-n", "two", "--type=merge", "-p", '{"data": {"STRAY": "eA=="}}')
     until("two is repaired", lambda: "STRAY" not in get(it, "secret", SECRET, "-n", "two")["data"])
     it.kubectl("delete", "accountsecrets", "--all", "-n", "two")
-    until("two's is gone", lambda: it.kubectl("get", "secret", SECRET, "-n", "two", check=False).returncode == 1)
-    _take_through_the_gateway(it, "two", CANARIES[4])
+    until(
+        "two's Secret is deleted", lambda: it.kubectl("get", "secret", SECRET, "-n", "two", check=False).returncode == 1
+    )
+    _create_through_the_gateway(it, "two", CANARIES[4])
     until("two has its value", lambda: _holds(it, "two", CANARIES[4]))
     newest = rotate(it)
     of_key = ("get", "accountsecret", "token", "-n", "two", "-o", "jsonpath={.status.keyId}")
-    until("the gateway's value is sealed anew", lambda: it.kubectl(*of_key).stdout == newest)
-    until("all is told", lambda: 'reason="CannotOpen"} 1.0' in running.get("/metrics"))
+    until("the gateway's value is resealed", lambda: it.kubectl(*of_key).stdout == newest)
+    until("the failure is counted", lambda: 'reason="CannotOpen"} 1.0' in running.get("/metrics"))
 
 
 def _apply(it: ControlPlane, account: str, name: str, value: str) -> None:
-    # One of the names is reserved, and the operator refuses it.
+    # One of the names is reserved, and the operator rejects it.
     it.kubectl("apply", "-f", "-", input=seal(it, name, value.encode(), account, "--allow-reserved").stdout)
 
 
-def _take_through_the_gateway(it: ControlPlane, account: str, value: str) -> None:
+def _create_through_the_gateway(it: ControlPlane, account: str, value: str) -> None:
     it.kubectl("create", "serviceaccount", "editor", "-n", account)
     bind(it, account, f"{account}:editor", "edit")
     with gateway(it) as rest, rest.client(token(it, account)) as api:
@@ -114,26 +116,26 @@ def _processes(running: Operator) -> str:
     return (folder / "cmdline").read_text() + (folder / "environ").read_text()
 
 
-def test_a_value_is_nowhere_but_in_the_account_secret(life: Life) -> None:
+def test_values_are_only_in_the_account_secret(lifecycle: Lifecycle) -> None:
     for canary in CANARIES:
         for form in (canary, base64.b64encode(canary.encode()).decode(), canary.encode().hex()):
-            found = [where for where, text in life.texts.items() if form in text]
+            found = [where for where, text in lifecycle.texts.items() if form in text]
             assert not found, f"{canary} as {form}"
 
 
-def test_the_search_would_have_found_it(life: Life) -> None:
-    assert all(life.texts.values())
-    assert "TOKEN" in life.texts["AccountSecrets"]
-    assert "copied: CannotOpen" in life.texts["the operator's log at DEBUG"]
-    assert SECRET in life.texts["the audit log"]
+def test_the_search_would_have_found_a_value(lifecycle: Lifecycle) -> None:
+    assert all(lifecycle.texts.values())
+    assert "TOKEN" in lifecycle.texts["AccountSecrets"]
+    assert "copied: CannotOpen" in lifecycle.texts["the operator's log at DEBUG"]
+    assert SECRET in lifecycle.texts["the audit log"]
 
 
-def test_every_right_of_the_operator_was_used(life: Life) -> None:
+def test_the_operator_used_each_of_its_permissions(lifecycle: Lifecycle) -> None:
     used = {
-        _right(event["objectRef"], verb)
-        for event in life.audit
+        _permission(event["objectRef"], verb)
+        for event in lifecycle.audit
         if event["user"]["username"] == USER and "objectRef" in event
-        # A server-side apply that creates needs both rights, and is logged as a patch that created.
+        # A server-side apply that creates an object needs both permissions, and is logged as a patch with status 201.
         for verb in [event["verb"]] + ["create"] * (event["responseStatus"]["code"] == 201)
     }
     assert used == {
@@ -143,7 +145,7 @@ def test_every_right_of_the_operator_was_used(life: Life) -> None:
     }
 
 
-def _right(reference: Json, verb: str) -> tuple[str, str, str]:
+def _permission(reference: Json, verb: str) -> tuple[str, str, str]:
     resource = ".".join(filter(None, [reference["resource"], reference.get("apiGroup")]))
     if "subresource" in reference:
         resource += f"/{reference['subresource']}"
@@ -151,10 +153,10 @@ def _right(reference: Json, verb: str) -> tuple[str, str, str]:
     return resource, reference.get("name", SECRET) if named else "", verb
 
 
-def test_it_was_refused_nothing(life: Life) -> None:
-    refused = [
+def test_the_operator_was_denied_nothing(lifecycle: Lifecycle) -> None:
+    denied = [
         event["requestURI"]
-        for event in life.audit
+        for event in lifecycle.audit
         if event["user"]["username"] == USER and event["responseStatus"]["code"] in {401, 403}
     ]
-    assert refused == []
+    assert denied == []

@@ -1,4 +1,4 @@
-"""What tools do to the Secret of the sealing keys, with two replicas, one and none: on a release of Helm's."""
+"""What Helm and kubectl do to the Secret of the sealing keys, with two running replicas, one and none."""
 
 import json
 import shutil
@@ -24,8 +24,8 @@ from integration.support.sealing_keys import (
 )
 
 FORCE = ("--force-replace", "--server-side=false")
-#: As the chart had it until the operator created it.
-FORMER_MANIFEST = """apiVersion: v1
+#: The manifest in older charts, whose operator couldn't create the Secret.
+OLD_MANIFEST = """apiVersion: v1
 kind: Secret
 metadata:
   name: devbox-secrets-keys
@@ -41,7 +41,7 @@ type: Opaque
 
 def _replace_by_force(it: ControlPlane) -> None:
     # It deletes the Secret and creates another one, unless the operator was faster.
-    done = it.kubectl("replace", "--force", "--filename=-", input=FORMER_MANIFEST, check=False)
+    done = it.kubectl("replace", "--force", "--filename=-", input=OLD_MANIFEST, check=False)
     assert done.returncode == 0 or "already exists" in done.stderr, done.stderr
 
 
@@ -49,52 +49,52 @@ WAYS: dict[str, Callable[[ControlPlane], object]] = {
     "helm upgrade": lambda it: release(it, "upgrade", str(CHART), *FORCE),
     "kubectl replace --force": _replace_by_force,
     "kubectl delete": lambda it: it.kubectl("delete", *SECRET),
-    "an empty replacement": lambda it: it.kubectl("replace", "--filename=-", input=FORMER_MANIFEST),
+    "an empty replacement": lambda it: it.kubectl("replace", "--filename=-", input=OLD_MANIFEST),
 }
 NEW, OLD = KEYS = new_key(days=1), new_key(days=2)
 ALL = {key.public.id: key for key in KEYS}
 
 
 @pytest.fixture(scope="module")
-def former(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Make the chart as it was when the Secret was in it, and the operator couldn't create one."""
+def old_chart(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a chart like older ones: it contains the Secret, and the operator can't create one."""
     chart = tmp_path_factory.mktemp("former") / "devbox-secrets"
     shutil.copytree(CHART, chart)
-    (chart / "templates" / "former-keys.yaml").write_text(FORMER_MANIFEST)
+    (chart / "templates" / "old-keys.yaml").write_text(OLD_MANIFEST)
     rbac = chart / "templates" / "rbac.yaml"
-    present, past = "resourceNames: [devbox-secrets-keys]\n    verbs: [get, create, patch]", "[get, patch]"
-    assert present in rbac.read_text()
-    rbac.write_text(rbac.read_text().replace(present, present.replace("[get, create, patch]", past)))
+    current, old = "resourceNames: [devbox-secrets-keys]\n    verbs: [get, create, patch]", "[get, patch]"
+    assert current in rbac.read_text()
+    rbac.write_text(rbac.read_text().replace(current, current.replace("[get, create, patch]", old)))
     return str(chart)
 
 
 @pytest.fixture(scope="module")
-def controlplane(former: str) -> Iterator[ControlPlane]:
+def controlplane(old_chart: str) -> Iterator[ControlPlane]:
     with ControlPlane.start() as it:
-        release(it, "install", former, "--create-namespace")
+        release(it, "install", old_chart, "--create-namespace")
         settle(it)
         yield it
 
 
 @pytest.fixture(scope="module")
-def present(controlplane: ControlPlane) -> ControlPlane:
-    """Upgrade to the chart as it is."""
+def upgraded(controlplane: ControlPlane) -> ControlPlane:
+    """The control plane, upgraded to the current chart."""
     release(controlplane, "upgrade", str(CHART))
     return controlplane
 
 
 @pytest.fixture
-def account(present: ControlPlane, namespace: str) -> Account:
-    """An account in which a value is sealed with the older of the two keys."""
-    store(present, *KEYS)
-    it = Account(present, NEW.public, namespace)
+def account(upgraded: ControlPlane, namespace: str) -> Account:
+    """An account with a value that is sealed with the older of the two keys."""
+    store(upgraded, *KEYS)
+    it = Account(upgraded, NEW.public, namespace)
     put_sealed(it, OLD, "TOKEN", b"x")
     return it
 
 
 @pytest.fixture
 def backup(account: Account, tmp_path: Path) -> list[str]:
-    """Back the keys up, and give the arguments of the command that restores them."""
+    """Back up the keys, and return the arguments of the command that restores them."""
     (tmp_path / "passphrase").write_text("correct horse battery staple")
     arguments = [str(tmp_path / "backup"), f"--passphrase-file={tmp_path / 'passphrase'}"]
     assert command(account.controlplane.kubeconfig, "keys", "backup", *arguments).returncode == 0
@@ -102,20 +102,20 @@ def backup(account: Account, tmp_path: Path) -> list[str]:
 
 
 def restore(controlplane: ControlPlane, backup: list[str]) -> list[str]:
-    """Restore the keys, and give what became of each."""
+    """Restore the keys, and return the result for each."""
     done = command(controlplane.kubeconfig, "keys", "restore", *backup)
     assert done.returncode == 0, done.stderr
     return [line.split(",")[0].split(" ", 1)[1] for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("options", [(), FORCE], ids=["upgrade", "upgrade with replacement"])
-def test_an_upgrade_from_the_chart_that_had_the_secret_keeps_it_and_so_does_the_next(
-    controlplane: ControlPlane, former: str, options: tuple[str, ...]
+def test_upgrades_from_a_chart_with_the_secret_keep_it(
+    controlplane: ControlPlane, old_chart: str, options: tuple[str, ...]
 ) -> None:
     controlplane.kubectl("delete", *SECRET, "--ignore-not-found")
-    release(controlplane, "upgrade", former)
+    release(controlplane, "upgrade", old_chart)
     store(controlplane, *KEYS)
-    # As the documentation says for tools that prune.
+    # As documented for tools that prune.
     unpruned = ("argocd.argoproj.io/sync-options=Prune=false", "kustomize.toolkit.fluxcd.io/prune=disabled")
     controlplane.kubectl("annotate", *SECRET, *unpruned)
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_an_upgrade_from_the_chart_that_had_the_secret_keeps_it_and_so_does_the_
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_while_an_operator_runs_nothing_takes_the_keys_away(
+def test_a_running_operator_preserves_the_keys(
     account: Account, backup: list[str], tmp_path: Path, replicas: int
 ) -> None:
     controlplane = account.controlplane
@@ -137,7 +137,7 @@ def test_while_an_operator_runs_nothing_takes_the_keys_away(
             is_published(controlplane, ALL)
             before = get(controlplane, *SECRET)["metadata"]["resourceVersion"]
             destroy(controlplane)
-            until(f"after {way} the keys are there", lambda: stored(controlplane) == ALL)
+            until(f"the keys exist after {way}", lambda: stored(controlplane) == ALL)
             written = get(controlplane, *SECRET)["metadata"]["resourceVersion"] != before
             assert written is (way != "helm upgrade"), way
             assert restore(controlplane, backup) == ["already exists"] * 2, way
@@ -146,7 +146,7 @@ def test_while_an_operator_runs_nothing_takes_the_keys_away(
         account.holds({"TOKEN": b"x", "OTHER": b"y"})
 
 
-def test_an_operator_that_ends_leaves_the_keys_behind(account: Account, tmp_path: Path) -> None:
+def test_an_operator_that_exits_writes_the_keys_back(account: Account, tmp_path: Path) -> None:
     controlplane = account.controlplane
     with operator(controlplane, tmp_path, keys_refresh_seconds="3600") as it:
         is_published(controlplane, ALL)
@@ -156,7 +156,7 @@ def test_an_operator_that_ends_leaves_the_keys_behind(account: Account, tmp_path
     assert stored(controlplane) == ALL
 
 
-def test_keys_that_are_gone_when_no_operator_runs_are_missed_until_they_are_restored(
+def test_keys_lost_without_an_operator_are_reported_until_they_are_restored(
     account: Account, backup: list[str], tmp_path: Path
 ) -> None:
     controlplane = account.controlplane
@@ -170,7 +170,7 @@ def test_keys_that_are_gone_when_no_operator_runs_are_missed_until_they_are_rest
             continue
         (tmp_path / way).mkdir()
         with operator(controlplane, tmp_path / way, probe="healthz", keys_refresh_seconds="0.1") as it:
-            _says_that_the_keys_are_gone(it, controlplane)
+            _check_that_lost_keys_are_reported(it, controlplane)
             assert stored(controlplane) == {}
             account.is_ready("token", "UnknownKey")
             assert account.data() == {"TOKEN": b"x"}
@@ -179,15 +179,15 @@ def test_keys_that_are_gone_when_no_operator_runs_are_missed_until_they_are_rest
             is_published(controlplane, ALL)
             account.is_ready("token")
             account.holds({"TOKEN": b"x"})
-            it.component.stop()  # so that it gives the Lease back, and the next needn't wait
+            it.component.stop()  # so that it releases the Lease, and the next one needn't wait
         assert stored(controlplane) == ALL
 
 
-def test_without_a_backup_one_starts_over_by_asking_for_a_new_key(account: Account, tmp_path: Path) -> None:
+def test_without_a_backup_rotate_creates_a_new_key(account: Account, tmp_path: Path) -> None:
     controlplane = account.controlplane
     controlplane.kubectl("delete", *SECRET)
     with operator(controlplane, tmp_path, probe="healthz", keys_refresh_seconds="0.1") as it:
-        _says_that_the_keys_are_gone(it, controlplane)
+        _check_that_lost_keys_are_reported(it, controlplane)
         done = command(controlplane.kubeconfig, "keys", "rotate")
         assert (done.returncode, list(stored(controlplane))) == (0, [done.stdout.strip()])
         assert not requested(controlplane)
@@ -195,7 +195,7 @@ def test_without_a_backup_one_starts_over_by_asking_for_a_new_key(account: Accou
         account.is_ready("token", "UnknownKey")
 
 
-def _says_that_the_keys_are_gone(it: Operator, controlplane: ControlPlane) -> None:
+def _check_that_lost_keys_are_reported(it: Operator, controlplane: ControlPlane) -> None:
     until("it isn't ready", lambda: "all sealing keys are lost" in it.unready())
     until("no key is published", lambda: not get(controlplane, *CONFIGMAP).get("data"))
     assert it.metric("devbox_secrets_sealing_keys_lost") == 1
@@ -205,6 +205,6 @@ def _says_that_the_keys_are_gone(it: Operator, controlplane: ControlPlane) -> No
         (event["regarding"]["name"], event["reason"]) for event in events
     }
     checked = json.loads(command(controlplane.kubeconfig, "check", "--output=json").stdout)
-    (said,) = (line for line in checked if line["check"] == "sealing key")
-    assert said["level"] == "error"
-    assert "devbox-secrets keys restore FILE" in said["text"]
+    (found,) = (line for line in checked if line["check"] == "sealing key")
+    assert found["level"] == "error"
+    assert "devbox-secrets keys restore FILE" in found["text"]

@@ -1,4 +1,4 @@
-"""Odd objects: whatever the API server accepts, the operator, the gateway and the command line go on."""
+"""The operator, the gateway and the CLI keep working with any odd object that the API server accepts."""
 
 import base64
 import json
@@ -32,20 +32,20 @@ MERGE = "application/merge-patch+json"
 
 
 @dataclass(frozen=True)
-class Odd:
-    """An account full of odd objects, and what runs beside it."""
+class OddCluster:
+    """An account full of odd objects, other accounts, the operator and the gateway."""
 
     account: Account
     neighbor: Account
     deep: Account
-    """An account with an object deeper than Python reads unless told to."""
+    """An account with an object nested deeper than Python parses by default."""
     operator: Operator
     gateway: Gateway
 
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """A control plane of our own: its CRD is edited, and its objects are odd."""
+    """A separate control plane, because its CRD is edited and its objects are odd."""
     with ControlPlane.start() as it:
         install(it)
         publish_key(it)
@@ -53,12 +53,12 @@ def plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="module")
-def running(plane: ControlPlane) -> Iterator[Odd]:
-    """The operator and the gateway, started when the odd objects that an edited CRD accepted are there."""
+def running(plane: ControlPlane) -> Iterator[OddCluster]:
+    """The operator and the gateway, started after an edited CRD has accepted odd objects."""
     print(f"DEVBOX_SECRETS_TEST_SEED={SEED}")  # noqa: T201 - pytest shows it when a test fails
     random, crd = Random(SEED), our_crd()  # noqa: S311 - nothing secret
     account, neighbor, deep = (Account.of(plane, new_account(plane)) for _ in range(3))
-    # Of the others the API server takes nothing any more: the CRD's rules stumble over their specs.
+    # The API server rejects all changes to the others: the CRD's rules can't evaluate their specs.
     names = [f"odd-{number}" for number in range(0, ODD_OBJECTS, 2)]
     account.put("GOOD", b"1")
     with administrator(plane) as client:
@@ -75,7 +75,7 @@ def running(plane: ControlPlane) -> Iterator[Odd]:
         odd_writes(client, random, account, names)
         with operator(plane) as it, gateway(plane) as rest:
             odd_writes(client, random, account, names)
-            yield Odd(account, neighbor, deep, it, rest)
+            yield OddCluster(account, neighbor, deep, it, rest)
 
 
 def our_crd() -> Json:
@@ -84,7 +84,7 @@ def our_crd() -> Json:
 
 
 def accepts_anything(crd: Json) -> Json:
-    """Give the CRD with a schema that someone loosened."""
+    """Return the CRD with a loosened schema."""
     edited: Json = json.loads(json.dumps(crd))
     (version,) = edited["spec"]["versions"]
     version.pop("selectableFields")
@@ -94,7 +94,7 @@ def accepts_anything(crd: Json) -> Json:
 
 
 def edit_crd(plane: ControlPlane, client: httpx.Client, account: Account, crd: Json, *, accepted: bool) -> None:
-    """Replace the CRD, and wait until the API server acts on it."""
+    """Replace the CRD, and wait until the API server uses it."""
     plane.kubectl("replace", "--filename=-", input=json.dumps(crd))
     body = account.manifest("PROBE", b"x") | {"spec": {"name": ["PROBE"]}}
     path = f"{account_secrets_path(account.name)}?dryRun=All"
@@ -102,7 +102,7 @@ def edit_crd(plane: ControlPlane, client: httpx.Client, account: Account, crd: J
 
 
 def odd_writes(client: httpx.Client, random: Random, account: Account, names: list[str]) -> None:
-    """Write odd statuses, field managers and annotations, of which the API server accepts a good part."""
+    """Write odd statuses, field managers and annotations, many of which the API server accepts."""
     accepted = sum(odd_write(client, random, account.name, random.choice(names)) for _ in range(ODD_WRITES))
     assert accepted > ODD_WRITES / 3
 
@@ -115,7 +115,7 @@ def odd_write(client: httpx.Client, random: Random, account: str, name: str) -> 
 
 
 def write_odd_neighbors(client: httpx.Client, account: Account) -> None:
-    """Write odd objects of the other kinds that the operator and the command line read."""
+    """Write odd objects of the other kinds that the operator and the CLI read."""
     for number, secret in enumerate(ODD_SECRETS):
         name = f"{account.name}-{number}"
         metadata = {"name": name, "labels": {ACCOUNT: "no-home"} if number % 2 else {}}
@@ -162,7 +162,7 @@ ODD_PODS: dict[str, Json] = {
     "no-time": {"spec": {}, "state": {"running": {}}},
     "no-sources": {"spec": {"volumes": [{"name": "v", "projected": {}}]}, "state": {"terminated": {"exitCode": 0}}},
 }
-#: Each with the exit codes that it may have.
+#: Commands, with their allowed exit codes.
 COMMANDS = {
     "list -n {account}": (0,),
     "list -n {account} -o json": (0,),
@@ -179,35 +179,37 @@ COMMANDS = {
 }
 
 
-def test_all_that_is_odd_is_told_and_holds_nothing_else_back(running: Odd) -> None:
+def test_odd_objects_are_reported_and_block_no_others(running: OddCluster) -> None:
     account, neighbor = running.account, running.neighbor
     neighbor.is_ready(neighbor.put("TOKEN", b"1"))
     assert neighbor.data() == {"TOKEN": b"1"}
     account.is_ready(account.put("ANOTHER", b"2"))
     assert (account.data() or {}).items() >= {"GOOD": b"1", "ANOTHER": b"2"}.items()
     running.deep.holds({"DEEP": b"1"})
-    until("every status is the operator's", lambda: all(map(is_told, all_of(account))))
+    until("the operator has written every status", lambda: all(map(has_operators_status, all_of(account))))
     kubectl = account.controlplane.kubectl
     invalid = [secret for secret in map(AccountSecret.parse, all_of(account)) if secret.invalid_spec]
     assert invalid
     events = ("get", "events", "-n", account.name, "--field-selector=reason=InvalidSpec", "-o=json")
-    told = {event["involvedObject"]["name"]: event["message"] for event in json.loads(kubectl(*events).stdout)["items"]}
-    assert told.keys() == {secret.name for secret in invalid}
-    assert CANARY not in json.dumps(told)
+    messages = {
+        event["involvedObject"]["name"]: event["message"] for event in json.loads(kubectl(*events).stdout)["items"]
+    }
+    assert messages.keys() == {secret.name for secret in invalid}
+    assert CANARY not in json.dumps(messages)
 
 
 def all_of(account: Account) -> list[Json]:
     return list((account.controlplane.read(account_secrets_path(account.name)) or {})["items"])
 
 
-def is_told(body: Json) -> bool:
-    """Tell whether a status is the operator's, or the API server takes none."""
+def has_operators_status(body: Json) -> bool:
+    """Return whether the operator has written the current status, or the API server accepts none."""
     secret = AccountSecret.parse(body)
-    told = not secret.damaged and secret.status.observed_generation == secret.generation
-    return bool(secret.invalid_spec) or (told and secret.status.ready is not None)
+    current = not secret.damaged and secret.status.observed_generation == secret.generation
+    return bool(secret.invalid_spec) or (current and secret.status.ready is not None)
 
 
-def test_the_operator_is_ready_and_its_log_names_what_is_odd_without_showing_it(running: Odd) -> None:
+def test_the_operator_is_ready_and_its_log_names_invalid_fields_without_values(running: OddCluster) -> None:
     assert running.operator.get("/readyz")
     assert "devbox_secrets_accountsecrets" in running.operator.get("/metrics")
     log = running.operator.log
@@ -216,7 +218,7 @@ def test_the_operator_is_ready_and_its_log_names_what_is_odd_without_showing_it(
     assert re.search(rf"AccountSecret {running.account.name}/odd-\d+: invalid fields: spec\.", log)
 
 
-def test_the_gateway_lists_each_account(running: Odd) -> None:
+def test_the_gateway_lists_the_secrets_of_each_account(running: OddCluster) -> None:
     for account, variable in ((running.account, "GOOD"), (running.deep, "DEEP")):
         with running.gateway.client(token(account.controlplane, account.name)) as client:
             answer = client.get("/v1/secrets", params={"limit": 5000})
@@ -227,19 +229,19 @@ def test_the_gateway_lists_each_account(running: Odd) -> None:
 
 
 @pytest.mark.parametrize("what", COMMANDS)
-def test_a_command_says_what_it_has_to_say(what: str, running: Odd) -> None:
+def test_a_command_succeeds_or_reports_the_problem(what: str, running: OddCluster) -> None:
     account, deep = running.account.name, running.deep.name
     kubectl = running.account.controlplane.kubectl
-    odd_one = kubectl("get", "acs", "-n", account, "-o=name").stdout.split()[-1].partition("/")[2]
-    arguments = what.format(account=account, deep=deep, odd=odd_one).split()
+    odd_name = kubectl("get", "acs", "-n", account, "-o=name").stdout.split()[-1].partition("/")[2]
+    arguments = what.format(account=account, deep=deep, odd=odd_name).split()
     done = command(running.account.controlplane.kubeconfig, *arguments)
     assert "Traceback" not in done.stderr
     assert done.returncode in COMMANDS[what], done.stdout + done.stderr
 
 
-def test_a_restart_on_odd_objects_writes_nothing(running: Odd) -> None:
+def test_a_restart_on_odd_objects_writes_nothing(running: OddCluster) -> None:
     account = running.account
-    until("every status is the operator's", lambda: all(map(is_told, all_of(account))))
+    until("the operator has written every status", lambda: all(map(has_operators_status, all_of(account))))
     before = {body["metadata"]["uid"]: body["metadata"]["resourceVersion"] for body in all_of(account)}
     running.operator.component.kill()
     running.operator.component.start()

@@ -1,4 +1,4 @@
-"""What the operator makes of AccountSecrets, on a real API server and with the chart's rights alone."""
+"""How the operator syncs AccountSecrets, on a real API server and with only the chart's permissions."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from integration.support.processes import Operator, seal
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def test_what_the_command_seals_is_opened(account: Account) -> None:
+def test_a_value_sealed_by_the_command_line_is_opened(account: Account) -> None:
     done = seal(account.controlplane, "GITHUB_TOKEN", b"ghp_1\n", account.name)
     assert "removed the trailing newline" in done.stderr
     account.controlplane.kubectl("apply", "-f", "-", input=done.stdout)
@@ -35,12 +35,12 @@ def test_an_applied_value_is_in_the_account_secret(account: Account) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"two\nlines\n\n", "grüße 世界".encode(), b" spaces ", b"x" * 100_000])
-def test_a_value_arrives_byte_for_byte(account: Account, value: bytes) -> None:
+def test_a_value_is_preserved_byte_for_byte(account: Account, value: bytes) -> None:
     account.is_ready(account.put("VALUE", value))
     assert account.data() == {"VALUE": value}
 
 
-def test_an_update_takes_the_place_of_the_value_and_says_when(account: Account) -> None:
+def test_an_update_replaces_the_value_and_records_the_time(account: Account) -> None:
     name = account.put("TOKEN", b"one")
     account.is_ready(name)
     before = get(account.controlplane, "accountsecret", name, "-n", account.name)["status"]["changedAt"]
@@ -53,7 +53,7 @@ def test_an_update_takes_the_place_of_the_value_and_says_when(account: Account) 
     assert status["observedGeneration"] == 2
 
 
-def test_what_is_deleted_is_gone_and_the_last_one_takes_the_secret_with_it(account: Account) -> None:
+def test_a_deletion_removes_the_value_and_the_last_one_the_secret(account: Account) -> None:
     one, two = account.put("ONE", b"1"), account.put("TWO", b"2")
     account.holds({"ONE": b"1", "TWO": b"2"})
     account.delete(one)
@@ -62,7 +62,7 @@ def test_what_is_deleted_is_gone_and_the_last_one_takes_the_secret_with_it(accou
     account.holds(None)
 
 
-def test_one_that_cannot_be_opened_holds_nothing_back_and_says_what_to_do(account: Account) -> None:
+def test_a_value_that_cannot_be_opened_blocks_no_other_and_says_what_to_do(account: Account) -> None:
     copied = account.apply(account.manifest("COPIED", b"x", sealed_for="another-account"))
     good = account.put("GOOD", b"1")
     account.is_ready(good)
@@ -72,7 +72,7 @@ def test_one_that_cannot_be_opened_holds_nothing_back_and_says_what_to_do(accoun
     assert account.data() == {"GOOD": b"1"}
 
 
-def test_a_value_sealed_with_a_key_that_is_not_here_says_which(account: Account) -> None:
+def test_the_condition_names_an_unknown_key(account: Account) -> None:
     strange = KeyPair.generate(LONG_AGO).public
     body = account.manifest("TOKEN", b"x")
     body["spec"]["sealed"] = strange.seal(SecretBytes(b"x"), account=account.name, name="TOKEN")
@@ -81,7 +81,7 @@ def test_a_value_sealed_with_a_key_that_is_not_here_says_which(account: Account)
     assert "seal it again: devbox-secrets seal TOKEN" in condition["message"]
 
 
-def test_an_update_that_cannot_be_opened_leaves_the_value_that_was_there(account: Account) -> None:
+def test_an_update_that_cannot_be_opened_keeps_the_previous_value(account: Account) -> None:
     name = account.put("TOKEN", b"before")
     account.is_ready(name)
     account.apply(account.manifest("TOKEN", b"x", name, sealed_for="another-account"))
@@ -89,7 +89,7 @@ def test_an_update_that_cannot_be_opened_leaves_the_value_that_was_there(account
     assert account.data() == {"TOKEN": b"before"}
 
 
-def test_a_binary_value_is_refused_even_when_someone_sealed_it_by_other_means(account: Account) -> None:
+def test_a_binary_value_that_another_program_sealed_is_rejected(account: Account) -> None:
     body = account.manifest("TOKEN", b"x")
     suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
     raw = suite.encrypt(b"\xff\x00", account.key.hpke, b"\0".join([b"dbs1", account.name.encode(), b"TOKEN"]))
@@ -99,10 +99,10 @@ def test_a_binary_value_is_refused_even_when_someone_sealed_it_by_other_means(ac
     account.holds(None)
 
 
-def test_the_older_of_two_keeps_a_name_and_the_newer_takes_over_when_it_goes(account: Account) -> None:
+def test_the_older_of_two_keeps_a_name_until_it_is_deleted(account: Account) -> None:
     older = account.put("TOKEN", b"old", "older")
     account.is_ready(older)
-    until("a second passed", _a_second_later())
+    until("a second passed", _second_has_passed())
     newer = account.put("TOKEN", b"new", "newer")
     assert "older" in account.is_ready(newer, "NameConflict")["message"]
     assert account.data() == {"TOKEN": b"old"}
@@ -116,17 +116,17 @@ def test_a_reserved_name_never_reaches_a_devbox(account: Account) -> None:
     account.holds(None)
 
 
-def test_what_does_not_fit_into_a_secret_is_told_and_what_did_fit_stays(account: Account) -> None:
+def test_a_value_that_does_not_fit_is_reported_and_the_others_are_kept(account: Account) -> None:
     names = [account.put(f"PART_{number}", b"x" * 130_000) for number in range(8)]
     for name in names:
         account.is_ready(name)
-    until("a second passed", _a_second_later())
+    until("a second passed", _second_has_passed())
     last = account.put("PART_8", b"x" * 130_000)
     assert "1,048,576" in account.is_ready(last, "TooLarge")["message"]
     assert sorted(account.data() or {}) == [f"PART_{number}" for number in range(8)]
 
 
-def test_a_secret_of_someone_else_is_left_as_it_is(account: Account) -> None:
+def test_someone_elses_secret_is_not_changed(account: Account) -> None:
     kubectl = account.controlplane.kubectl
     kubectl("create", "secret", "generic", SECRET, "-n", account.name, "--from-literal=THEIRS=1")
     before = get(account.controlplane, "secret", SECRET, "-n", account.name)
@@ -141,7 +141,7 @@ def test_a_secret_of_someone_else_is_left_as_it_is(account: Account) -> None:
 
 
 _POLICIES = "admissionregistration.k8s.io/v1"
-NO_ANSWER: Json = {
+UNREACHABLE_WEBHOOK: Json = {
     "apiVersion": _POLICIES,
     "kind": "ValidatingWebhookConfiguration",
     "metadata": {"name": "no-answer"},
@@ -179,11 +179,11 @@ def test_drift_is_repaired_within_two_seconds(account: Account, patch: list[Json
     account.holds(wanted)
     account.controlplane.kubectl("patch", "secret", SECRET, "-n", account.name, "--type=json", "-p", json.dumps(patch))
     started = time.monotonic()
-    until("it's as before", lambda: account.data() == wanted and _labelled(account))
+    until("the Secret is restored", lambda: account.data() == wanted and _is_labeled(account))
     assert time.monotonic() - started < 2
 
 
-def test_a_deleted_secret_is_back_within_two_seconds(account: Account) -> None:
+def test_a_deleted_secret_is_recreated_within_two_seconds(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"x"))
     account.controlplane.kubectl("delete", "secret", SECRET, "-n", account.name)
     started = time.monotonic()
@@ -202,7 +202,7 @@ def test_member_namespaces_have_the_secret_and_keep_an_empty_one(account: Accoun
     member.holds({})
 
 
-def test_a_namespace_that_moves_to_another_account_has_that_ones_secrets_alone(account: Account) -> None:
+def test_a_namespace_that_moves_to_another_account_has_only_its_secrets(account: Account) -> None:
     other = account.member()
     account.is_ready(account.put("MINE", b"1"))
     other.is_ready(other.put("THEIRS", b"2"))
@@ -212,7 +212,7 @@ def test_a_namespace_that_moves_to_another_account_has_that_ones_secrets_alone(a
     moving.holds({"THEIRS": b"2"})
 
 
-def test_a_namespace_that_leaves_has_nothing_of_the_account_any_more(account: Account) -> None:
+def test_a_namespace_that_leaves_loses_the_accounts_secrets(account: Account) -> None:
     account.is_ready(account.put("TOKEN", b"x"))
     leaving = account.member(**{ACCOUNT: account.name})
     leaving.holds({"TOKEN": b"x"})
@@ -220,7 +220,7 @@ def test_a_namespace_that_leaves_has_nothing_of_the_account_any_more(account: Ac
     leaving.holds(None)
 
 
-def test_a_home_that_is_deleted_takes_its_secrets_from_every_member(account: Account) -> None:
+def test_deleting_a_home_removes_its_secrets_from_every_member(account: Account) -> None:
     home = account.member()
     home.is_ready(home.put("TOKEN", b"x"))
     member = account.member(**{ACCOUNT: home.name})
@@ -229,16 +229,16 @@ def test_a_home_that_is_deleted_takes_its_secrets_from_every_member(account: Acc
     member.holds({})
 
 
-def test_secrets_in_a_namespace_of_another_account_say_where_to_put_them(account: Account) -> None:
+def test_an_accountsecret_in_the_wrong_namespace_names_the_right_one(account: Account) -> None:
     guest = account.member()
     account.is_ready(account.put("TOKEN", b"x"))
-    lost = guest.put("OTHER", b"y")  # once the label is there, the API server refuses it
+    lost = guest.put("OTHER", b"y")  # with the label, the API server would reject it
     guest.join(account.name)
     assert f"in the namespace {account.name}" in guest.is_ready(lost, "WrongNamespace")["message"]
     guest.holds({"TOKEN": b"x"})
 
 
-def test_a_member_with_a_secret_of_someone_else_holds_back_no_other(account: Account) -> None:
+def test_a_member_with_someone_elses_secret_blocks_no_other(account: Account) -> None:
     guest = account.member()
     account.controlplane.kubectl("create", "secret", "generic", SECRET, "-n", guest.name)
     guest.join(account.name)
@@ -247,7 +247,7 @@ def test_a_member_with_a_secret_of_someone_else_holds_back_no_other(account: Acc
     account.holds({"TOKEN": b"x"})
 
 
-def test_a_member_whose_policy_refuses_the_secret_is_told_and_holds_back_no_other(account: Account) -> None:
+def test_a_member_whose_policy_rejects_the_secret_is_reported_and_blocks_no_other(account: Account) -> None:
     closed = account.member(closed="secrets")
     for body in closed_to("", "secrets"):
         account.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
@@ -264,31 +264,31 @@ def test_a_member_whose_policy_refuses_the_secret_is_told_and_holds_back_no_othe
     closed.holds({"TOKEN": b"canary-refused"})
 
 
-def test_a_member_that_fails_again_and_again_is_told_and_holds_back_no_status(account: Account) -> None:
-    silent = account.member(**{ACCOUNT: account.name, "unanswered": "true"})
-    silent.holds({})
+def test_a_member_that_keeps_failing_is_reported_and_blocks_no_status(account: Account) -> None:
+    unreachable = account.member(**{ACCOUNT: account.name, "unanswered": "true"})
+    unreachable.holds({})
     kubectl = account.controlplane.kubectl
-    kubectl("apply", "--server-side", "-f", "-", input=json.dumps(NO_ANSWER))
+    kubectl("apply", "--server-side", "-f", "-", input=json.dumps(UNREACHABLE_WEBHOOK))
     try:
-        change = ("annotate", "secret", SECRET, "-n", silent.name, "a=b", "--dry-run=server")
-        until("the webhook is asked", lambda: kubectl(*change, check=False).returncode == 1)
+        change = ("annotate", "secret", SECRET, "-n", unreachable.name, "a=b", "--dry-run=server")
+        until("the webhook is called", lambda: kubectl(*change, check=False).returncode == 1)
         name = account.put("TOKEN", b"x")
         lost = account.apply(account.manifest("LOST", b"x", sealed_for="another-account"))
-        assert silent.name in account.is_ready(name, "NotWritten")["message"]
+        assert unreachable.name in account.is_ready(name, "NotWritten")["message"]
         account.is_ready(lost, "CannotOpen")
         account.holds({"TOKEN": b"x"})
     finally:
         kubectl("delete", "validatingwebhookconfiguration", "no-answer")
     account.put("ANOTHER", b"y")
     account.is_ready(name)
-    silent.holds({"TOKEN": b"x", "ANOTHER": b"y"})
+    unreachable.holds({"TOKEN": b"x", "ANOTHER": b"y"})
 
 
-def test_a_status_names_no_key_when_the_value_names_none(account: Account) -> None:
+def test_a_status_names_no_key_if_the_value_is_malformed(account: Account) -> None:
     name = account.put("TOKEN", b"x")
     account.is_ready(name)
     body = account.manifest("TOKEN", b"xx", name)
-    # Of the last character's six bits four are beyond the last byte, and now not zero.
+    # Four of the last character's six bits are beyond the last byte; now they aren't zero.
     sealed = body["spec"]["sealed"]
     body["spec"]["sealed"] = sealed[:-1] + chr(ord(sealed[-1]) + 1)
     account.apply(body)
@@ -296,7 +296,7 @@ def test_a_status_names_no_key_when_the_value_names_none(account: Account) -> No
     assert "keyId" not in get(account.controlplane, "accountsecret", name, "-n", account.name)["status"]
 
 
-def test_nothing_is_written_on_the_users_object_but_its_status(account: Account) -> None:
+def test_only_the_status_of_the_users_object_is_written(account: Account) -> None:
     name = account.put("TOKEN", b"x")
     account.is_ready(name)
     metadata = get(account.controlplane, "accountsecret", name, "-n", account.name)["metadata"]
@@ -304,7 +304,7 @@ def test_nothing_is_written_on_the_users_object_but_its_status(account: Account)
     assert "finalizers" not in metadata
 
 
-def test_with_the_operator_gone_everything_can_be_deleted(account: Account, running: Operator) -> None:
+def test_everything_can_be_deleted_without_the_operator(account: Account, running: Operator) -> None:
     kubectl = account.controlplane.kubectl
     account.is_ready(account.put("TOKEN", b"x"))
     running.component.stop()
@@ -317,9 +317,7 @@ def test_with_the_operator_gone_everything_can_be_deleted(account: Account, runn
     kubectl("create", "namespace", account.name)
 
 
-def test_what_was_deleted_while_the_operator_was_down_is_gone_when_it_is_back(
-    account: Account, running: Operator
-) -> None:
+def test_deletions_while_the_operator_is_down_take_effect_when_it_starts(account: Account, running: Operator) -> None:
     one, two = account.put("ONE", b"1"), account.put("TWO", b"2")
     account.is_ready(one)
     account.is_ready(two)
@@ -338,20 +336,20 @@ def test_a_restart_on_an_unchanged_cluster_writes_nothing(account: Account, runn
     account.holds({f"V_{number}": b"x" for number in range(20)})
     for number in range(20):
         account.is_ready(f"v-{number}")
-    # Other tests' namespaces, while they end, are work for it.
-    until("they are gone", lambda: "Terminating" not in account.controlplane.kubectl("get", "namespaces").stdout)
+    # While other tests' namespaces terminate, the operator may write to them.
+    until("they are deleted", lambda: "Terminating" not in account.controlplane.kubectl("get", "namespaces").stdout)
     running.component.stop()
     before = _versions(account)
     running.component.start()
     running.component.wait_ready()
-    until("it opened them", lambda: running.metric("devbox_secrets_opens_total") >= 20)
-    until("every account was looked at", lambda: running.metric("devbox_secrets_workqueue_depth") == 0)
+    until("it has opened them", lambda: running.metric("devbox_secrets_opens_total") >= 20)
+    until("every account is reconciled", lambda: running.metric("devbox_secrets_workqueue_depth") == 0)
     assert running.metric('devbox_secrets_writes_total{resource="secret"}') == 0
     assert running.metric('devbox_secrets_writes_total{resource="status"}') == 0
     assert _versions(account) == before
 
 
-def test_a_key_that_comes_back_is_picked_up_without_a_restart(controlplane: ControlPlane, account: Account) -> None:
+def test_a_restored_key_is_used_without_a_restart(controlplane: ControlPlane, account: Account) -> None:
     old = KeyPair.generate(LONG_AGO)
     body = account.manifest("TOKEN", b"x")
     body["spec"]["sealed"] = old.public.seal(SecretBytes(b"restored"), account=account.name, name="TOKEN")
@@ -366,7 +364,7 @@ def test_a_key_that_comes_back_is_picked_up_without_a_restart(controlplane: Cont
     assert published[old.public.id] == str(old.public)
 
 
-def test_a_key_that_could_not_be_published_at_once_is_picked_up_all_the_same(
+def test_a_key_is_used_even_if_it_could_not_be_published_at_first(
     controlplane: ControlPlane, account: Account, running: Operator
 ) -> None:
     old = KeyPair.generate(LONG_AGO)
@@ -384,12 +382,12 @@ def test_a_key_that_could_not_be_published_at_once_is_picked_up_all_the_same(
     account.is_ready(name)
 
 
-def test_a_damaged_key_is_told_once_and_harms_no_other(
+def test_a_damaged_key_is_reported_once_and_affects_no_other(
     controlplane: ControlPlane, account: Account, running: Operator
 ) -> None:
     patch = json.dumps({"data": {"0123456789abcdef": base64.b64encode(b"canary-damaged-key").decode()}})
     controlplane.kubectl("patch", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge", "-p", patch)
-    until("it's told", lambda: "cannot read the sealing key 0123456789abcdef" in running.log)
+    until("it's logged", lambda: "cannot read the sealing key 0123456789abcdef" in running.log)
     account.is_ready(account.put("TOKEN", b"x"))
     assert running.log.count("cannot read the sealing key 0123456789abcdef") == 1
     assert "canary-damaged-key" not in running.log
@@ -397,7 +395,7 @@ def test_a_damaged_key_is_told_once_and_harms_no_other(
     controlplane.kubectl("patch", "secret", "devbox-secrets-keys", "-n", NAMESPACE, "--type=merge", "-p", patch)
 
 
-def test_it_ends_soon_and_well_when_it_is_told_to(running: Operator) -> None:
+def test_it_exits_promptly_and_successfully_when_stopped(running: Operator) -> None:
     try:
         assert running.component.stop(timeout=10) == 0
     finally:
@@ -405,26 +403,26 @@ def test_it_ends_soon_and_well_when_it_is_told_to(running: Operator) -> None:
         running.component.wait_ready()
 
 
-def test_the_api_server_may_restart_under_it(controlplane: ControlPlane, account: Account) -> None:
+def test_it_continues_after_a_restart_of_the_api_server(controlplane: ControlPlane, account: Account) -> None:
     account.is_ready(account.put("BEFORE", b"1"))
     controlplane.apiserver.restart()
     account.is_ready(account.put("AFTER", b"2"))
     assert account.data() == {"BEFORE": b"1", "AFTER": b"2"}
 
 
-def _a_second_later() -> Callable[[], bool]:
-    """Kubernetes dates objects to the second; two of one second are as old as each other."""
+def _second_has_passed() -> Callable[[], bool]:
+    """Return a function that returns whether the current second has passed: creation times have no fractions."""
     then = int(time.time())
     return lambda: int(time.time()) > then
 
 
-def _labelled(account: Account) -> bool:
+def _is_labeled(account: Account) -> bool:
     labels = get(account.controlplane, "secret", SECRET, "-n", account.name)["metadata"].get("labels", {})
     return bool(labels == {"app.kubernetes.io/managed-by": "devbox-secrets", ACCOUNT: account.name})
 
 
 def _versions(account: Account) -> dict[str, str]:
-    """Give the resourceVersion of everything that the operator could have written."""
+    """Return the resourceVersions of all objects that the operator could have written."""
     found = get(account.controlplane, "accountsecrets", "-n", account.name)["items"]
     found.append(get(account.controlplane, "secret", SECRET, "-n", account.name))
     found.append(get(account.controlplane, "secret", "devbox-secrets-keys", "-n", NAMESPACE))

@@ -1,4 +1,4 @@
-"""Watches that are cut or dead, an API server that crashes, is slow or refuses: nothing stale, and nothing silent."""
+"""Cut and stalled watches, and an API server that crashes, is slow or rejects requests: no stale values remain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ VARIABLES = [f"TOKEN_{number}" for number in range(10)]
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """A control plane of our own: these tests kill its API server."""
+    """A separate control plane, because these tests kill its API server."""
     with ControlPlane.start() as it:
         install(it)
         yield it
@@ -26,21 +26,21 @@ def plane() -> Iterator[ControlPlane]:
 
 @dataclass(frozen=True)
 class Team:
-    """An account, its operator, and what stands between that and the API server."""
+    """An account, the operator, and the proxy between the operator and the API server."""
 
     account: Account
     operator: Operator
     proxy: WatchProxy
 
     def unready(self) -> str:
-        """Give what the readiness probe says is wrong, if something is."""
+        """Return the readiness probe's error; empty if the operator is ready."""
         answer = httpx.get(f"{self.operator.url}/readyz", trust_env=False)
         return "" if answer.is_success else answer.text
 
 
 @pytest.fixture
 def team(plane: ControlPlane, tmp_path: Path) -> Iterator[Team]:
-    """A team whose operator lists everything only when something makes it."""
+    """A team whose operator doesn't list everything periodically."""
     with (
         WatchProxy.start(plane) as proxy,
         operator(plane, tmp_path, server=proxy.url, resync_seconds="3600") as it,
@@ -48,7 +48,7 @@ def team(plane: ControlPlane, tmp_path: Path) -> Iterator[Team]:
         yield Team(Account.of(plane, "default").member(), it, proxy)
 
 
-def test_what_is_deleted_while_the_watches_are_cut_is_gone(team: Team) -> None:
+def test_deletions_while_the_watches_are_cut_take_effect(team: Team) -> None:
     account = team.account
     guest = account.member(**{ACCOUNT: account.name})
     for variable in [*VARIABLES, "STAYS"]:
@@ -61,7 +61,7 @@ def test_what_is_deleted_while_the_watches_are_cut_is_gone(team: Team) -> None:
     account.holds({"STAYS": b"x"}, guest.name)
 
 
-def test_the_last_one_that_is_deleted_while_the_watches_are_cut_is_gone(team: Team) -> None:
+def test_deleting_an_accounts_last_secret_while_the_watches_are_cut_takes_effect(team: Team) -> None:
     account = team.account
     account.put("TOKEN", b"x")
     account.holds({"TOKEN": b"x"})
@@ -70,7 +70,7 @@ def test_the_last_one_that_is_deleted_while_the_watches_are_cut_is_gone(team: Te
     account.holds(None)
 
 
-def test_the_last_one_of_all_that_is_deleted_while_its_watch_alone_is_cut_is_gone(team: Team) -> None:
+def test_deleting_the_clusters_last_secret_while_only_its_watch_is_cut_takes_effect(team: Team) -> None:
     account, kubectl = team.account, team.account.controlplane.kubectl
     kubectl("delete", "accountsecrets", "--all", "--all-namespaces")
     account.put("TOKEN", b"x")
@@ -80,25 +80,25 @@ def test_the_last_one_of_all_that_is_deleted_while_its_watch_alone_is_cut_is_gon
     account.holds(None)
 
 
-def test_watches_that_are_dead_are_given_up(team: Team) -> None:
+def test_stalled_watches_are_abandoned(team: Team) -> None:
     account = team.account
     account.put("TOKEN", b"x")
     account.holds({"TOKEN": b"x"})
     team.proxy.freeze()
     account.put("OTHER", b"y")
-    until("it is heard of", lambda: account.data() == {"TOKEN": b"x", "OTHER": b"y"}, seconds=60)
+    until("the new value is synced", lambda: account.data() == {"TOKEN": b"x", "OTHER": b"y"}, seconds=60)
 
 
-def test_an_api_server_that_takes_three_seconds_for_each_answer_is_slow_and_no_more(team: Team) -> None:
+def test_it_keeps_working_if_each_response_takes_three_seconds(team: Team) -> None:
     team.proxy.delay_seconds = 3
     team.account.put("TOKEN", b"x")
-    until("it is synced", lambda: team.account.data() == {"TOKEN": b"x"}, seconds=60)
-    until("nothing is wrong", lambda: team.unready() == "", seconds=60)
+    until("the value is synced", lambda: team.account.data() == {"TOKEN": b"x"}, seconds=60)
+    until("the operator is ready", lambda: team.unready() == "", seconds=60)
     assert team.operator.metric("devbox_secrets_leader") == 1
     assert "lost the lease" not in team.operator.log
 
 
-def test_a_right_that_is_missing_is_told_and_waited_for(team: Team) -> None:
+def test_a_missing_permission_is_reported_until_it_is_granted(team: Team) -> None:
     kubectl = team.account.controlplane.kubectl
     kubectl("delete", "clusterrolebinding", "devbox-secrets")
     try:
@@ -111,7 +111,7 @@ def test_a_right_that_is_missing_is_told_and_waited_for(team: Team) -> None:
     assert sum("cannot list secrets" in line for line in team.operator.log.splitlines()) == 1
 
 
-def test_a_definition_that_is_deleted_is_told_and_waited_for(team: Team) -> None:
+def test_a_deleted_crd_is_reported_until_it_is_reinstalled(team: Team) -> None:
     account, kubectl = team.account, team.account.controlplane.kubectl
     account.put("TOKEN", b"x")
     account.holds({"TOKEN": b"x"})
@@ -126,7 +126,7 @@ def test_a_definition_that_is_deleted_is_told_and_waited_for(team: Team) -> None
     assert "Traceback" not in team.operator.log
 
 
-def test_after_a_restore_of_etcd_everything_is_as_it_says(team: Team) -> None:
+def test_after_a_restore_of_etcd_secrets_match_the_restored_state(team: Team) -> None:
     account = team.account
     account.put("TOKEN", b"before")
     account.holds({"TOKEN": b"before"})
@@ -141,10 +141,10 @@ def test_after_a_restore_of_etcd_everything_is_as_it_says(team: Team) -> None:
     account.holds({"TOKEN": b"before", "OTHER": b"again"})
 
 
-def test_a_namespace_that_is_created_again_gets_nothing_of_the_former_one(team: Team) -> None:
+def test_a_recreated_namespace_gets_nothing_from_the_previous_one(team: Team) -> None:
     account, kubectl = team.account, team.account.controlplane.kubectl
-    account.put("TOKEN", b"the former team's")
-    account.holds({"TOKEN": b"the former team's"})
+    account.put("TOKEN", b"the previous team's")
+    account.holds({"TOKEN": b"the previous team's"})
     with team.proxy.cut():
         kubectl("delete", "namespace", account.name)
         kubectl("create", "namespace", account.name)
@@ -153,7 +153,7 @@ def test_a_namespace_that_is_created_again_gets_nothing_of_the_former_one(team: 
     assert account.data() == {"OTHER": b"the new team's"}
 
 
-def test_what_is_deleted_right_after_the_api_server_crashed_is_gone(team: Team) -> None:
+def test_deletions_right_after_an_api_server_crash_take_effect(team: Team) -> None:
     account, apiserver = team.account, team.account.controlplane.apiserver
     for variable in VARIABLES:
         account.put(variable, b"x")

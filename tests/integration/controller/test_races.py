@@ -1,6 +1,6 @@
-"""What happens between the operator's reading and its writing, on a real API server.
+"""Changes between the operator's reads and writes, on a real API server.
 
-The reconciler runs in the test's own process, so that each overtaking comes at its very moment.
+The reconciler runs in the test's own process, so that each change happens at an exact moment.
 """
 
 import json
@@ -36,30 +36,30 @@ NAME = "token"
 pytestmark = pytest.mark.usefixtures("crds")
 
 
-class Overtaken(Client):
-    """A client with which something else happens just before a write, once."""
+class RacingClient(Client):
+    """A client that calls a function just before a write, once."""
 
     before_creation: Callable[[], object] | None = None
     before_apply: Callable[[], object] | None = None
     before_status: Callable[[], object] | None = None
 
-    async def send(self, method: str, path: str, **options: Any) -> Response:  # noqa: ANN401 - as its parent has them
-        happens: Callable[[], object] | None = None
+    async def send(self, method: str, path: str, **options: Any) -> Response:  # noqa: ANN401 - as in its parent
+        race: Callable[[], object] | None = None
         if options.get("query", {}).get("fieldManager") == CREATE_FIELD_MANAGER:
-            happens, self.before_creation = self.before_creation, None
+            race, self.before_creation = self.before_creation, None
         elif options.get("media_type") == APPLY:
-            happens, self.before_apply = self.before_apply, None
+            race, self.before_apply = self.before_apply, None
         elif path.endswith("/status"):
-            happens, self.before_status = self.before_status, None
-        if happens:
-            happens()
+            race, self.before_status = self.before_status, None
+        if race:
+            race()
         return await super().send(method, path, **options)
 
 
 class Operator:
-    """The operator's parts without its watches: it hears of a thing when the test says so."""
+    """The operator's parts without its watches: the test decides when it reads objects."""
 
-    def __init__(self, controlplane: ControlPlane, client: Overtaken) -> None:
+    def __init__(self, controlplane: ControlPlane, client: RacingClient) -> None:
         self.controlplane = controlplane
         self.client = client
         self.writer = Writer(client)
@@ -72,17 +72,17 @@ class Operator:
     async def reconcile(self, account: str) -> None:
         await self._reconciler.reconcile(account, time.monotonic())
 
-    async def hear_of_namespaces(self) -> set[str]:
+    async def observe_namespaces(self) -> set[str]:
         return self.cache.replace_namespaces(*await self.client.list_all(NAMESPACES_PATH, dict))
 
-    async def hear_of_account_secrets(self) -> None:
+    async def observe_account_secrets(self) -> None:
         self.cache.replace_account_secrets(*await self.client.list_all(ALL_ACCOUNT_SECRETS_PATH, AccountSecret.parse))
 
     async def begin(self, account: str) -> None:
-        """Have an account's first value applied and heard of."""
+        """Apply an account's first value, and observe it."""
         self.put(account, b"1")
-        await self.hear_of_namespaces()
-        await self.hear_of_account_secrets()
+        await self.observe_namespaces()
+        await self.observe_account_secrets()
 
     def put(self, account: str, value: bytes, **spec: str) -> None:
         sealed = KEY.public.seal(SecretBytes(value), account=account, name=VARIABLE)
@@ -102,36 +102,36 @@ def _hours() -> Iterator[datetime]:
 
 @pytest.fixture
 async def it(controlplane: ControlPlane) -> AsyncIterator[Operator]:
-    async with Overtaken.connect(ClientConfig(controlplane.kubeconfig)) as client:
+    async with RacingClient.connect(ClientConfig(controlplane.kubeconfig)) as client:
         yield Operator(controlplane, client)
 
 
-async def test_nothing_is_called_ready_before_its_namespace_was_heard_of(it: Operator, namespace: str) -> None:
+async def test_nothing_is_ready_before_its_namespace_was_observed(it: Operator, namespace: str) -> None:
     it.put(namespace, b"1")
-    await it.hear_of_account_secrets()
+    await it.observe_account_secrets()
     await it.reconcile(namespace)
     assert it.status(namespace)["conditions"][0]["reason"] == "Pending"
-    assert namespace in await it.hear_of_namespaces()
+    assert namespace in await it.observe_namespaces()
     await it.reconcile(namespace)
     assert it.status(namespace)["conditions"][0]["reason"] == "Synced"
 
 
-async def test_a_change_whose_status_was_overtaken_is_dated_all_the_same(it: Operator, namespace: str) -> None:
+async def test_a_change_is_dated_even_if_its_first_status_write_conflicts(it: Operator, namespace: str) -> None:
     await it.begin(namespace)
     await it.reconcile(namespace)
     before = it.status(namespace)["changedAt"]
 
     it.put(namespace, b"2")
-    await it.hear_of_account_secrets()
+    await it.observe_account_secrets()
     it.client.before_status = partial(it.put, namespace, b"2", description="meanwhile")
     with pytest.raises(APIError, match="409"):
         await it.reconcile(namespace)
-    await it.hear_of_account_secrets()
+    await it.observe_account_secrets()
     await it.reconcile(namespace)
     assert it.status(namespace)["changedAt"] > before
 
 
-async def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_away_again(
+async def test_a_secret_written_to_a_namespace_that_left_meanwhile_is_deleted(
     it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
     guest = f"{namespace}-guest"
@@ -139,20 +139,20 @@ async def test_what_is_written_into_a_namespace_that_moved_meanwhile_is_taken_aw
     controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}={namespace}")
     await it.begin(namespace)
 
-    def leaves() -> None:
+    def leave() -> None:
         controlplane.kubectl("label", "namespace", guest, f"{ACCOUNT}-")
         assert guest in it.cache.upsert_namespace(get(controlplane, "namespace", guest))
 
-    it.client.before_apply = leaves
+    it.client.before_apply = leave
     await it.reconcile(namespace)
-    # Now the watch tells of the Secret that was written.
+    # Now the watch delivers the written Secret.
     find = ("secret", SECRET, "-n", guest)
     assert it.cache.upsert_secret(get(controlplane, *find, "--show-managed-fields")) == {guest}
     await it.reconcile(guest)
     assert "NotFound" in controlplane.kubectl("get", *find, check=False).stderr
 
 
-async def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all_that_it_has(
+async def test_someone_elses_secret_created_just_before_ours_is_not_changed(
     it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
     await it.begin(namespace)
@@ -169,7 +169,7 @@ async def test_a_secret_of_someone_else_that_comes_up_just_before_ours_keeps_all
     assert "labels" not in theirs["metadata"]
 
 
-async def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
+async def test_a_secret_that_was_created_but_never_filled_is_still_owned(
     it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
     await it.begin(namespace)
@@ -181,7 +181,7 @@ async def test_one_of_ours_that_was_created_and_never_filled_is_still_ours(
     assert get(controlplane, "secret", SECRET, "-n", namespace)["data"] == {VARIABLE: "MQ=="}
 
 
-async def test_a_write_planned_for_an_older_state_is_refused(it: Operator, namespace: str) -> None:
+async def test_a_write_planned_for_an_older_version_is_rejected(it: Operator, namespace: str) -> None:
     created, _ = await it.writer.create_account_secret(namespace)
     uid, old = created["metadata"]["uid"], created["metadata"]["resourceVersion"]
     await it.writer.apply_account_secret(namespace, namespace, {VARIABLE: SecretBytes(b"new")}, uid, old)
@@ -192,7 +192,7 @@ async def test_a_write_planned_for_an_older_state_is_refused(it: Operator, names
     assert body["data"] == {VARIABLE: "bmV3"}
 
 
-async def test_a_write_to_a_secret_that_was_deleted_is_refused(
+async def test_a_write_to_a_deleted_secret_is_rejected(
     it: Operator, controlplane: ControlPlane, namespace: str
 ) -> None:
     created, _ = await it.writer.create_account_secret(namespace)

@@ -1,4 +1,4 @@
-"""Two replicas, one writer: whatever ends the one, the other goes on, and no older value comes back."""
+"""Two replicas, of which one writes: when it fails, the other takes over, and no older value is restored."""
 
 import base64
 import os
@@ -31,7 +31,7 @@ class Replicas:
     two: Operator
 
     def leader(self) -> Operator:
-        return until("one of them writes", lambda: [it for it in (self.one, self.two) if it.leads()])[0]
+        return until("one of them is the leader", lambda: [it for it in (self.one, self.two) if it.leads()])[0]
 
     def other(self, leader: Operator) -> Operator:
         return self.two if leader is self.one else self.one
@@ -39,7 +39,7 @@ class Replicas:
 
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
-    """A control plane of our own: these tests restart it."""
+    """A separate control plane, because these tests restart it."""
     with ControlPlane.start() as it:
         install(it)
         yield it
@@ -83,7 +83,7 @@ def test_one_writes_and_both_are_ready(replicas: Replicas, account: Account) -> 
     assert other.metric('devbox_secrets_writes_total{resource="secret"}') == 0
 
 
-def test_a_killed_leader_is_followed_soon(replicas: Replicas, account: Account) -> None:
+def test_a_killed_leader_is_replaced_soon(replicas: Replicas, account: Account) -> None:
     leader = replicas.leader()
     leader.component.kill()
     started = time.monotonic()
@@ -93,7 +93,7 @@ def test_a_killed_leader_is_followed_soon(replicas: Replicas, account: Account) 
     assert replicas.other(leader).leads()
 
 
-def test_a_leader_that_ends_well_is_followed_at_once(replicas: Replicas, account: Account) -> None:
+def test_a_leader_that_shuts_down_is_replaced_immediately(replicas: Replicas, account: Account) -> None:
     leader = replicas.leader()
     assert leader.component.stop() == 0
     started = time.monotonic()
@@ -102,57 +102,59 @@ def test_a_leader_that_ends_well_is_followed_at_once(replicas: Replicas, account
     assert time.monotonic() - started < TAKEOVER_SECONDS / 2
 
 
-def test_the_follower_writes_nothing_again(replicas: Replicas, account: Account) -> None:
+def test_a_new_leader_repeats_no_writes(replicas: Replicas, account: Account) -> None:
     leader = replicas.leader()
     leader.component.kill()
     other = replicas.other(leader)
-    until("the other took over", other.leads)
-    until("it looked at everything", lambda: other.metric("devbox_secrets_reconcile_duration_seconds_count") >= 1)
-    until("it's through", lambda: other.metric("devbox_secrets_workqueue_depth") == 0)
+    until("the other one is the leader", other.leads)
+    until("it has reconciled the account", lambda: other.metric("devbox_secrets_reconcile_duration_seconds_count") >= 1)
+    until("its queue is empty", lambda: other.metric("devbox_secrets_workqueue_depth") == 0)
     assert other.metric('devbox_secrets_writes_total{resource="secret"}') == 0
     assert other.metric('devbox_secrets_writes_total{resource="status"}') == 0
 
 
-def test_a_frozen_leader_that_wakes_up_brings_no_older_value_back(
+def test_a_frozen_leader_that_resumes_restores_no_older_value(
     replicas: Replicas, account: Account, tmp_path: Path
 ) -> None:
     leader = replicas.leader()
     other = replicas.other(leader)
     with history(account, tmp_path / "history") as seen:
         with frozen(leader):
-            # The first value is all that the frozen one knows; it wakes up with this in its queue.
+            # The frozen leader knows only the first value, and resumes with it in its queue.
             account.put("TOKEN", b"second")
-            until("the other took over", other.leads)
+            until("the other one is the leader", other.leads)
             account.holds({"TOKEN": b"second"})
-        until("it knows that it's the leader no more", lambda: "lost the lease" in leader.log)
+        until("it knows that it lost the lease", lambda: "lost the lease" in leader.log)
         account.put("TOKEN", b"third")
         account.holds({"TOKEN": b"third"})
-        until("all was seen", lambda: seen()[-1:] == [b"third"])
+        until("the watch has shown all values", lambda: seen()[-1:] == [b"third"])
     assert seen() == [b"first", b"second", b"third"]
     assert leader.metric('devbox_secrets_writes_total{resource="secret"}') == 1
 
 
 @contextmanager
 def history(account: Account, path: Path) -> Iterator[Callable[[], list[bytes]]]:
-    """Watch the account Secret, and give every value of TOKEN that it ever held, in order."""
+    """Watch the account Secret, and yield a function that returns all values of TOKEN so far, in order."""
     kubeconfig = f"--kubeconfig={account.controlplane.kubeconfig}"
     watch: list[str | Path] = [tool("kubectl"), kubeconfig, "get", "secret", SECRET]
     watch += ["-n", account.name, "--watch", '-o=jsonpath={.data.TOKEN}{"\\n"}']
     with path.open("w") as file, subprocess.Popen(watch, stdout=file) as process:
         try:
-            until("the watch began", path.read_text)
+            until("the watch has started", path.read_text)
             yield lambda: [value for value, _ in groupby(map(base64.b64decode, path.read_text().split()))]
         finally:
             process.kill()
 
 
-def test_a_restarted_api_server_changes_nothing(plane: ControlPlane, replicas: Replicas, account: Account) -> None:
+def test_updates_work_after_a_restart_of_the_api_server(
+    plane: ControlPlane, replicas: Replicas, account: Account
+) -> None:
     plane.apiserver.restart()
     account.put("TOKEN", b"second")
     account.holds({"TOKEN": b"second"})
 
 
-def test_a_restarted_etcd_changes_nothing(plane: ControlPlane, replicas: Replicas, account: Account) -> None:
+def test_updates_work_after_a_restart_of_etcd(plane: ControlPlane, replicas: Replicas, account: Account) -> None:
     plane.etcd.kill()
     plane.etcd.start()
     plane.etcd.wait_ready()
@@ -161,7 +163,7 @@ def test_a_restarted_etcd_changes_nothing(plane: ControlPlane, replicas: Replica
     account.holds({"TOKEN": b"second"})
 
 
-def test_what_was_deleted_while_a_watch_was_lost_and_history_compacted_is_gone(
+def test_a_deletion_that_was_compacted_away_takes_effect(
     plane: ControlPlane, replicas: Replicas, account: Account
 ) -> None:
     one = account.put("ONE", b"1")

@@ -1,4 +1,4 @@
-"""Values that the gateway took, after a rotation of the keys: sealed anew, and everything else as it was."""
+"""After a key rotation, the operator reseals the gateway's values and changes nothing else."""
 
 import json
 import os
@@ -33,7 +33,7 @@ SECRET_WRITES = 'devbox_secrets_writes_total{resource="secret"}'  # noqa: S105 -
 
 @pytest.fixture(scope="module")
 def controlplane() -> Iterator[ControlPlane]:
-    """A control plane of our own: these tests rotate its keys, and none is ever taken away."""
+    """A separate control plane, because these tests rotate its keys; they never remove one."""
     with ControlPlane.start() as it:
         install(it, ENABLED)
         yield it
@@ -53,7 +53,7 @@ def rest(controlplane: ControlPlane) -> Iterator[Gateway]:
 
 @pytest.fixture
 def account(controlplane: ControlPlane, running: Operator) -> Account:
-    """An account; what it seals itself has the key that is the newest now."""
+    """An account that seals values with the currently newest key."""
     return Account.of(controlplane, new_account(controlplane))
 
 
@@ -61,7 +61,7 @@ def account(controlplane: ControlPlane, running: Operator) -> Account:
 def start(
     controlplane: ControlPlane, running: Operator, tmp_path: Path
 ) -> Callable[[str], AbstractContextManager[Operator]]:
-    """Run operators by name, for which the other one ends."""
+    """Return a function that runs an operator with a named log folder; the shared operator is stopped."""
     if running.component.is_running():
         running.component.stop()
 
@@ -70,7 +70,7 @@ def start(
         (tmp_path / name).mkdir()
         with operator(controlplane, tmp_path / name, **SETTINGS) as it:
             yield it
-            it.component.stop()  # so that it gives the Lease back, and the next needn't wait
+            it.component.stop()  # so that it releases the Lease, and the next one needn't wait
 
     return run
 
@@ -88,8 +88,8 @@ def put(api: httpx.Client, variable: str, value: str) -> Json:
     return found
 
 
-def take(account: Account, body: Json) -> str:
-    """Create an AccountSecret as the gateway does, and give its name."""
+def create_as_gateway(account: Account, body: Json) -> str:
+    """Create an AccountSecret as the gateway does, and return its name."""
     created = ("create", "-f", "-", f"--field-manager={GATEWAY_FIELD_MANAGER}")
     account.controlplane.kubectl(*created, input=json.dumps(body))
     name: str = body["metadata"]["name"]
@@ -105,19 +105,19 @@ def sealed(account: Account, name: str = "token") -> str:
     return text
 
 
-def moves(account: Account, key_id: str, name: str = "token") -> Json:
-    """Wait until a value has this key, and its status says so; give the object."""
+def wait_until_resealed(account: Account, key_id: str, name: str = "token") -> Json:
+    """Wait until a value is sealed with this key and its status says so; return the object."""
 
-    def moved() -> Json:
+    def resealed() -> Json:
         body = read(account, name)
-        told = body["status"].get("observedGeneration") == body["metadata"]["generation"]
-        return body if key_id_of(body["spec"]["sealed"]) == body["status"].get("keyId") == key_id and told else {}
+        current = body["status"].get("observedGeneration") == body["metadata"]["generation"]
+        return body if key_id_of(body["spec"]["sealed"]) == body["status"].get("keyId") == key_id and current else {}
 
-    return until(f"{name} has the key {key_id}", moved)
+    return until(f"{name} is sealed with the key {key_id}", resealed)
 
 
 def managers(body: Json) -> set[str]:
-    """Name who holds the sealed value."""
+    """Return the field managers of the sealed value."""
     return {
         entry["manager"]
         for entry in body["metadata"]["managedFields"]
@@ -125,10 +125,10 @@ def managers(body: Json) -> set[str]:
     }
 
 
-# --- What is sealed anew, and what stays
+# --- What is resealed, and what isn't
 
 
-def test_after_a_rotation_a_value_has_the_newest_key_and_nothing_else_of_it_is_another(
+def test_after_a_rotation_a_value_is_resealed_and_otherwise_unchanged(
     controlplane: ControlPlane, account: Account, api: httpx.Client, running: Operator
 ) -> None:
     secret = put(api, "TOKEN", "value")
@@ -136,12 +136,12 @@ def test_after_a_rotation_a_value_has_the_newest_key_and_nothing_else_of_it_is_a
         *("patch", "accountsecret", "token", "-n", account.name, "--type=merge"),
         *("-p", '{"metadata": {"labels": {"a": "b"}}, "spec": {"rotateAfter": "90d", "description": "for CI"}}'),
     )
-    until("its status has the date", lambda: len(read(account)["status"].get("conditions", ())) == 2)
+    until("its status has both conditions", lambda: len(read(account)["status"].get("conditions", ())) == 2)
     account.is_ready("token")
     before, held = read(account), get(controlplane, "secret", SECRET, "-n", account.name)
     writes = running.metric(SECRET_WRITES)
 
-    after = moves(account, rotate(controlplane))
+    after = wait_until_resealed(account, rotate(controlplane))
     for field in ("uid", "creationTimestamp", "annotations", "labels"):
         assert after["metadata"][field] == before["metadata"][field]
     assert {**after["spec"], "sealed": ""} == {**before["spec"], "sealed": ""}
@@ -160,46 +160,44 @@ def read_with_managers(account: Account) -> Json:
     return get(account.controlplane, "accountsecret", "token", "-n", account.name, "--show-managed-fields")
 
 
-def test_it_moves_on_with_every_rotation_and_is_updated_as_before(
+def test_a_value_is_resealed_after_every_rotation_and_can_still_be_updated(
     controlplane: ControlPlane, account: Account, api: httpx.Client
 ) -> None:
     put(api, "TOKEN", "1")
     account.is_ready("token")
-    moves(account, rotate(controlplane))
-    moves(account, rotate(controlplane))
+    wait_until_resealed(account, rotate(controlplane))
+    wait_until_resealed(account, rotate(controlplane))
     account.holds({"TOKEN": b"1"})
     assert api.post("/v1/secrets/TOKEN", json={"value": "2"}).is_success
     account.holds({"TOKEN": b"2"})
-    moves(account, rotate(controlplane))
+    wait_until_resealed(account, rotate(controlplane))
     assert account.data() == {"TOKEN": b"2"}
 
 
-def test_a_value_that_kubectl_made_and_the_gateway_replaced_is_sealed_anew(
+def test_a_value_that_kubectl_created_and_the_gateway_replaced_is_resealed(
     controlplane: ControlPlane, account: Account, api: httpx.Client
 ) -> None:
     account.put("TOKEN", b"from a file")
     assert api.post("/v1/secrets/TOKEN", json={"value": "from the gateway"}).is_success
     account.is_ready("token")
-    moves(account, rotate(controlplane))
+    wait_until_resealed(account, rotate(controlplane))
 
 
 @pytest.mark.usefixtures("running")
-def test_what_is_not_ready_for_another_reason_than_its_key_is_sealed_anew(
-    controlplane: ControlPlane, account: Account
-) -> None:
-    made_twice = [take(account, account.manifest("TOKEN", b"1", name)) for name in ("one", "two")]
-    # Of the same second, perhaps: then it's the uid that counts.
-    metadata = {name: read(account, name)["metadata"] for name in made_twice}
+def test_a_value_that_is_not_ready_for_another_reason_is_resealed(controlplane: ControlPlane, account: Account) -> None:
+    both = [create_as_gateway(account, account.manifest("TOKEN", b"1", name)) for name in ("one", "two")]
+    # If they were created in the same second, the uid decides.
+    metadata = {name: read(account, name)["metadata"] for name in both}
     owner, other = sorted(metadata, key=lambda name: (metadata[name]["creationTimestamp"], metadata[name]["uid"]))
-    reserved = take(account, account.manifest("LD_PRELOAD", b"3", "reserved"))
+    reserved = create_as_gateway(account, account.manifest("LD_PRELOAD", b"3", "reserved"))
     reasons = {owner: "Synced", other: "NameConflict", reserved: "ReservedName"}
     for name, reason in reasons.items():
         account.is_ready(name, reason)
     events = ("events", "-n", account.name)
-    until("the two Events are there", lambda: len(get(controlplane, *events)["items"]) == 2)
+    until("both Events exist", lambda: len(get(controlplane, *events)["items"]) == 2)
     key_id = rotate(controlplane)
     for name, reason in reasons.items():
-        moves(account, key_id, name)
+        wait_until_resealed(account, key_id, name)
         account.is_ready(name, reason)
     assert len(get(controlplane, *events)["items"]) == 2
 
@@ -214,7 +212,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("who", [*OTHERS, "the command", "someone who replaced it", "someone who applied a copy"])
-def test_what_others_own_stays_as_it_is(
+def test_other_field_managers_values_are_not_changed(
     who: str, controlplane: ControlPlane, account: Account, api: httpx.Client
 ) -> None:
     body = account.manifest("TOKEN", b"theirs")
@@ -227,56 +225,56 @@ def test_what_others_own_stays_as_it_is(
         if who == "someone who applied a copy":
             body["spec"]["sealed"] = sealed(account)
         controlplane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(body))
-    put(api, "NEIGHBOUR", "x")
+    put(api, "NEIGHBOR", "x")
     account.is_ready("token")
-    account.is_ready("neighbour")
+    account.is_ready("neighbor")
     text = sealed(account)
-    moves(account, rotate(controlplane), "neighbour")
+    wait_until_resealed(account, rotate(controlplane), "neighbor")
     assert sealed(account) == text
     account.is_ready("token")
 
 
-def test_what_does_not_open_is_left_alone_with_its_reason(
+def test_a_value_that_cannot_be_opened_is_not_changed_and_keeps_its_reason(
     controlplane: ControlPlane, account: Account, api: httpx.Client
 ) -> None:
-    copied = take(account, account.manifest("TOKEN", b"x", "copied", sealed_for="elsewhere"))
+    copied = create_as_gateway(account, account.manifest("TOKEN", b"x", "copied", sealed_for="elsewhere"))
     strange = account.manifest("STRANGE", b"x", "strange")
     strange["spec"]["sealed"] = new_key().public.seal(SecretBytes(b"x"), account=account.name, name="STRANGE")
-    take(account, strange)
-    put(api, "NEIGHBOUR", "x")
+    create_as_gateway(account, strange)
+    put(api, "NEIGHBOR", "x")
     texts = sealed(account, "copied"), sealed(account, "strange")
-    account.is_ready("neighbour")
-    moves(account, rotate(controlplane), "neighbour")
+    account.is_ready("neighbor")
+    wait_until_resealed(account, rotate(controlplane), "neighbor")
     assert (sealed(account, "copied"), sealed(account, "strange")) == texts
     account.is_ready(copied, "CannotOpen")
     account.is_ready("strange", "UnknownKey")
 
 
-# --- What goes wrong
+# --- Failures
 
 
-def test_a_policy_that_refuses_one_account_holds_back_no_other_and_is_told(
+def test_a_policy_that_rejects_one_account_is_reported_and_blocks_no_other(
     controlplane: ControlPlane, account: Account, api: httpx.Client, running: Operator
 ) -> None:
     put(api, "TOKEN", "x")
     account.is_ready("token")
     closed = account.member(closed="true")
-    take(closed, closed.manifest("TOKEN", b"y"))
+    create_as_gateway(closed, closed.manifest("TOKEN", b"y"))
     closed.is_ready("token")
     with no_updates(controlplane):
         key_id = rotate(controlplane)
-        moves(account, key_id)
+        wait_until_resealed(account, key_id)
         until("it's counted", lambda: running.metric(FAILED) >= 1)
-        until("it's told", lambda: "failed to reseal values: 1; first error: PATCH" in running.log)
+        until("it's logged", lambda: "failed to reseal values: 1; first error: PATCH" in running.log)
         assert "nothing changes here" in running.log
         closed.is_ready("token")
         closed.holds({"TOKEN": b"y"})
-    moves(closed, key_id)
+    wait_until_resealed(closed, key_id)
 
 
 @contextmanager
 def no_updates(controlplane: ControlPlane) -> Iterator[None]:
-    """Have a policy refuse changes of AccountSecrets in namespaces with the label closed=true, statuses excepted."""
+    """Let a policy reject changes of AccountSecrets, but not of statuses, in namespaces with the label closed=true."""
     rule = {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["accountsecrets"], "operations": ["UPDATE"]}
     policy = {
         "matchConstraints": {"namespaceSelector": {"matchLabels": {"closed": "true"}}, "resourceRules": [rule]},
@@ -297,14 +295,16 @@ def no_updates(controlplane: ControlPlane) -> Iterator[None]:
     box = Account(controlplane, new_key().public, "default").member(closed="true")
     name = box.put("TOKEN", b"x")
     patch = ("patch", "accountsecret", name, "-n", box.name, "--type=merge", "-p", '{"spec": {"description": "b"}}')
-    until("it refuses", lambda: controlplane.kubectl(*patch, "--dry-run=server", check=False).returncode != 0)
+    until(
+        "the policy is in force", lambda: controlplane.kubectl(*patch, "--dry-run=server", check=False).returncode != 0
+    )
     try:
         yield
     finally:
         controlplane.kubectl("delete", "-f", "-", input=text)
 
 
-def test_without_the_right_everything_else_goes_on(
+def test_without_the_permission_everything_else_works(
     controlplane: ControlPlane, account: Account, api: httpx.Client, running: Operator
 ) -> None:
     put(api, "TOKEN", "1")
@@ -312,17 +312,17 @@ def test_without_the_right_everything_else_goes_on(
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
     may = ("auth", "can-i", "patch", "accountsecrets", "-A", f"--as=system:serviceaccount:{NAMESPACE}:devbox-secrets")
     try:
-        until("the API server knows", lambda: controlplane.kubectl(*may, check=False).stdout.strip() == "no")
-        text = sealed(account)  # not before: the gateway may have had the key before this one, too
+        until("the permission is revoked", lambda: controlplane.kubectl(*may, check=False).stdout.strip() == "no")
+        text = sealed(account)  # not before: if the gateway sealed with an older key, the value was resealed meanwhile
         key_id = rotate(controlplane)
-        until("it's told", lambda: 'cannot patch resource "accountsecrets"' in running.log)
+        until("it's logged", lambda: 'cannot patch resource "accountsecrets"' in running.log)
         put(api, "OTHER", "2")
         account.holds({"TOKEN": b"1", "OTHER": b"2"})
         account.is_ready("token")
         assert sealed(account) == text
     finally:
         install(controlplane, ENABLED)
-    moves(account, key_id)
+    wait_until_resealed(account, key_id)
 
 
 def test_a_key_that_the_gateway_may_still_seal_with_is_not_pruned(
@@ -332,7 +332,7 @@ def test_a_key_that_the_gateway_may_still_seal_with_is_not_pruned(
     old = newest(controlplane)
     rotate(controlplane)
     pruned = command(controlplane.kubeconfig, "keys", "prune", "--yes")
-    moves(account, newest(controlplane))
+    wait_until_resealed(account, newest(controlplane))
     named = command(controlplane.kubeconfig, "keys", "prune", old, "--yes")
     put(api, "OTHER", "2")
     account.is_ready("other")
@@ -340,13 +340,13 @@ def test_a_key_that_the_gateway_may_still_seal_with_is_not_pruned(
     assert f"{old} was the newest key until just now" in named.stderr
 
 
-# --- What begins and ends with an operator of its own
+# --- Tests that run their own operators
 
 
 Start = Callable[[str], AbstractContextManager[Operator]]
 
 
-def test_afterwards_the_older_key_can_go(controlplane: ControlPlane, start: Start) -> None:
+def test_afterwards_the_older_key_can_be_pruned(controlplane: ControlPlane, start: Start) -> None:
     with start("first"):
         old, _ = rotate(controlplane), rotate(controlplane)
         account = Account.of(controlplane, new_account(controlplane))
@@ -354,60 +354,60 @@ def test_afterwards_the_older_key_can_go(controlplane: ControlPlane, start: Star
         body["spec"]["sealed"] = stored(controlplane)[old].public.seal(
             SecretBytes(b"value"), account=account.name, name="TOKEN"
         )
-        moves(account, newest(controlplane), take(account, body))
+        wait_until_resealed(account, newest(controlplane), create_as_gateway(account, body))
         prune = partial(command, controlplane.kubeconfig, "keys", "prune", old, "--yes")
-        # Other tests' values need it, too, until they have moved on; and a gateway for half a minute.
-        until("nothing needs it", lambda: prune().returncode == 0, seconds=60)
+        # Other tests' values need it until they are resealed, and the gateway for half a minute.
+        until("the key is unused", lambda: prune().returncode == 0, seconds=60)
     with start("second") as it:
-        until("every account was looked at", lambda: it.metric("devbox_secrets_opens_total"))
-        until("nothing waits", lambda: not it.metric("devbox_secrets_workqueue_depth"))
+        until("it has opened values", lambda: it.metric("devbox_secrets_opens_total"))
+        until("the queue is empty", lambda: not it.metric("devbox_secrets_workqueue_depth"))
         account.is_ready("token")
         account.holds({"TOKEN": b"value"})
         assert it.metric(SECRET_WRITES) == 0
 
 
-def test_a_restart_beside_very_many_keys_writes_nothing(controlplane: ControlPlane, start: Start) -> None:
+def test_a_restart_with_very_many_keys_writes_nothing(controlplane: ControlPlane, start: Start) -> None:
     with start("first"):
         account = Account.of(controlplane, new_account(controlplane))
-        account.is_ready(take(account, account.manifest("TOKEN", b"1")))
+        account.is_ready(create_as_gateway(account, account.manifest("TOKEN", b"1")))
         add(controlplane, *(new_key(days=100 + number) for number in range(200)))
-        moves(account, rotate(controlplane))
+        wait_until_resealed(account, rotate(controlplane))
         before = read(account)
     with start("second") as it:
-        # Sealed with a key that isn't the newest any more.
+        # Sealed with a key that is no longer the newest.
         late = replace(account, name=new_account(controlplane))
-        take(late, late.manifest("TOKEN", b"x"))
-        moves(late, newest(controlplane))
-        # So it has looked for such values, and found all others as they should be.
+        create_as_gateway(late, late.manifest("TOKEN", b"x"))
+        wait_until_resealed(late, newest(controlplane))
+        # So it has looked for such values, and no other had to be resealed.
         assert it.metric(RESEALED) == 1
         assert read(account) == before
 
 
-def test_a_writer_that_hangs_amid_it_undoes_nothing_of_what_comes_meanwhile(
+def test_a_leader_that_hangs_while_resealing_overwrites_no_newer_value(
     controlplane: ControlPlane, start: Start
 ) -> None:
     with start("one") as one, start("two") as two:
         account = Account.of(controlplane, new_account(controlplane))
         variables = [f"V{number}" for number in range(3 * BATCH_SIZE)]
         items = [account.manifest(variable, b"1") for variable in variables]
-        take_all(account, "create", items)
+        write_all_as_gateway(account, "create", items)
         account.holds(dict.fromkeys(variables, b"1"))
         first, then = sorted((one, two), key=lambda it: it.metric("devbox_secrets_leader"), reverse=True)
         key_id = rotate(controlplane)
-        until("it has begun", lambda: first.metric(RESEALED))
+        until("it has started to reseal", lambda: first.metric(RESEALED))
         os.kill(first.component.pid, signal.SIGSTOP)
         try:
             late = [account.manifest(variable, b"2") for variable in variables[::10]]
-            take_all(account, "replace", late)
-            until("the other writes", lambda: then.metric("devbox_secrets_leader"))
+            write_all_as_gateway(account, "replace", late)
+            until("the other one is the leader", lambda: then.metric("devbox_secrets_leader"))
         finally:
             os.kill(first.component.pid, signal.SIGCONT)
-        until("it knows that it's not the writer", lambda: "lost the lease" in first.log)
-        until("all have moved on", lambda: keys_of(account) == {key_id})
+        until("it knows that it lost the lease", lambda: "lost the lease" in first.log)
+        until("all values are resealed", lambda: keys_of(account) == {key_id})
         account.holds(dict.fromkeys(variables, b"1") | dict.fromkeys(variables[::10], b"2"))
 
 
-def take_all(account: Account, how: str, items: list[Json]) -> None:
+def write_all_as_gateway(account: Account, how: str, items: list[Json]) -> None:
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     account.controlplane.kubectl(how, "-f", "-", f"--field-manager={GATEWAY_FIELD_MANAGER}", input=text)
 
@@ -417,10 +417,10 @@ def keys_of(account: Account) -> set[str]:
     return {key_id_of(item["spec"]["sealed"]) for item in items}
 
 
-# --- Rights
+# --- Permissions
 
 
-def test_with_the_gateway_the_operator_may_patch_accountsecrets_and_nothing_else_more(
+def test_with_the_gateway_the_operators_only_additional_permission_is_to_patch_accountsecrets(
     controlplane: ControlPlane,
 ) -> None:
     kubeconfig = controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
@@ -428,6 +428,6 @@ def test_with_the_gateway_the_operator_may_patch_accountsecrets_and_nothing_else
     assert rights(can_i(controlplane, NAMESPACE, kubeconfig=kubeconfig)) == IN_OPERATOR_NAMESPACE_WITH_GATEWAY
 
 
-def test_without_the_gateway_the_operator_is_not_told_to() -> None:
+def test_without_the_gateway_the_operator_does_not_reseal() -> None:
     assert "DEVBOX_SECRETS_RESEAL_GATEWAY_VALUES" not in render().stdout
     assert "DEVBOX_SECRETS_RESEAL_GATEWAY_VALUES" in render(ENABLED).stdout

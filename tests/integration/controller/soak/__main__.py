@@ -64,12 +64,12 @@ class Soak:
         self._replica_faults = self._shuffled([name for name in REPLICA_FAULTS if name in options.fault])
 
     def start(self) -> None:
-        """Have something there."""
+        """Create the first objects, and wait until the cluster matches the model."""
         self._do_all(self._chooser.start())
         self._await_quiet()
 
     def round(self) -> None:
-        """Be busy, then quiet."""
+        """Act while parts of the system fail, then wait until the cluster matches the model."""
         names = [next(self._plane_faults), next(self._replica_faults)]
         say(f"faults: {', '.join(filter(None, names)) or 'none'}")
         with ThreadPoolExecutor() as pool:

@@ -32,7 +32,7 @@ from integration.support.sealing_keys import published
 
 HOMES = ("soak-a", "soak-b")
 NAMESPACES = (*HOMES, "soak-c", "soak-d", "soak-e")
-#: By an AccountSecret's name, its variables. Of two that may have the same one, the names conflict.
+#: The variables of AccountSecrets, by their names. Two that can have the same variable can conflict.
 VARIABLES = {"r": ("V", "W"), "s": ("V", "W"), "x": ("X",), "y": ("Y",)}
 #: The command line and the gateway find these by their variables.
 _PLAIN = ("x", "y")
@@ -53,7 +53,7 @@ WEIGHTS = {
     "prune": 1,
     "lose keys": 1,
 }
-_INSIST_SECONDS = 180.0
+_RETRY_SECONDS = 180.0
 _FAILURES = (httpx.HTTPError, KubectlError, RequestError, LookupError, ValueError)
 _INCARNATION = "incarnation"
 
@@ -73,7 +73,7 @@ class Action:
     name: str = ""
     variable: str = ""
     number: int = 0
-    """Of the value, or of the namespace's creation."""
+    """The number of the value, or of the namespace's creation."""
     label: str | None = None
     by: str = "kubectl"
 
@@ -91,8 +91,8 @@ class Chooser:
     def start(self) -> list[Action]:
         """Return the actions that create two accounts, each with a value and a second namespace."""
         labels = zip(NAMESPACES, (None, None, *HOMES), strict=False)
-        made = [Action("create", name, number=self._next(), label=label) for name, label in labels]
-        return made + [Action("put", name, "x", "X", self._next()) for name in HOMES]
+        creations = [Action("create", name, number=self._next(), label=label) for name, label in labels]
+        return creations + [Action("put", name, "x", "X", self._next()) for name in HOMES]
 
     def choose(self, model: Model) -> Action:
         """Choose a possible action."""
@@ -111,7 +111,7 @@ class Chooser:
         label = random.choice(HOMES) if random.random() < (0.1 if name in HOMES else 0.7) else None
         action: Action | None = None
         match verb:
-            case "put" | "missealed" | "race" if found or model.is_home(name):  # elsewhere new ones are refused
+            case "put" | "missealed" | "race" if found or model.is_home(name):  # elsewhere, new ones are rejected
                 action = Action(verb, name, secret, variable, self._next(), by=by if verb == "put" else "kubectl")
             case "stale" | "delete" if found:
                 action = Action(verb, name, secret, variable, by=by)
@@ -147,10 +147,10 @@ class Users:
             case "put" | "missealed" | "race":
                 self._put(action, model)
             case "delete":
-                self._insist(action, lambda: self._delete(action))
+                self._retry(action, lambda: self._delete(action))
                 del model.account_secrets[action.namespace, action.name]
             case "stale":
-                self._insist(action, lambda: self._write_stale(action))
+                self._retry(action, lambda: self._write_stale(action))
             case "create" | "remove" | "recreate" | "label":
                 self._change_namespace(action, model, history)
             case "edit" | "erase" | "copy":
@@ -163,11 +163,11 @@ class Users:
         answer = self._gateway.get("/v1/secrets?limit=100", headers=_of(account)).raise_for_status()
         return sorted(each["name"] for each in answer.json()["secrets"])
 
-    def _insist(self, action: Action, attempt: Callable[[], T]) -> T:
-        """Try until it succeeds."""
+    def _retry(self, action: Action, attempt: Callable[[], T]) -> T:
+        """Try until the attempt succeeds, and return its result."""
         failures: list[Exception] = []
 
-        def tried() -> list[T]:
+        def try_once() -> list[T]:
             try:
                 return [attempt()]
             except (*_FAILURES, NotDone) as error:
@@ -175,7 +175,7 @@ class Users:
                 return []
 
         try:
-            return until(str(action), tried, _INSIST_SECONDS)[0]
+            return until(str(action), try_once, _RETRY_SECONDS)[0]
         except AssertionError as error:
             raise AssertionError(f"{error}: {failures[-1:]}") from None
 
@@ -186,17 +186,17 @@ class Users:
         value: Value | None = Value(action.namespace, incarnation, action.name, action.number)
         match action.verb, action.by:
             case "missealed", _:
-                self._insist(action, lambda: self._apply(self._sealed(action, "not the value", "elsewhere")))
+                self._retry(action, lambda: self._apply(self._sealed(action, "not the value", "elsewhere")))
                 value = None
             case "race", _:
                 value = self._race(action, incarnation)
             case _, "kubectl":
-                self._insist(action, lambda: self._apply(self._sealed(action, str(value))))
+                self._retry(action, lambda: self._apply(self._sealed(action, str(value))))
             case _, "command":
                 options = ("set", action.variable, f"--namespace={action.namespace}")
-                self._insist(action, lambda: self._command(*options, value=str(value)))
+                self._retry(action, lambda: self._command(*options, value=str(value)))
             case _:
-                self._insist(action, lambda: self._put_at_gateway(action, str(value)))
+                self._retry(action, lambda: self._put_at_gateway(action, str(value)))
         former = model.account_secrets.get(key)
         first = former.first if former else action.number
         model.account_secrets[key] = AccountSecret(action.variable, value, first)
@@ -211,19 +211,19 @@ class Users:
         self._plane.kubectl("apply", *options, input=json.dumps(body))
 
     def _race(self, action: Action, incarnation: int) -> Value:
-        """Write two values at the same time; give the one that stays."""
+        """Write two values at the same time; return the one that remains."""
         path = account_secrets_path(action.namespace, action.name)
 
         def write(writer: str) -> tuple[str, Value]:
             value = Value(action.namespace, incarnation, action.name, action.number, writer)
-            body = self._insist(action, lambda: self._sealed(action, str(value)))
+            body = self._retry(action, lambda: self._sealed(action, str(value)))
             query = f"fieldManager=kubectl-{writer}&force=true"
-            self._insist(action, lambda: self._plane.request("PATCH", f"{path}?{query}", body, APPLY))
+            self._retry(action, lambda: self._plane.request("PATCH", f"{path}?{query}", body, APPLY))
             return body["spec"]["sealed"], value
 
         with ThreadPoolExecutor() as pool:
             written = dict(pool.map(write, ("one", "two")))
-        return written[self._insist(action, lambda: self._plane.request("GET", path))["spec"]["sealed"]]
+        return written[self._retry(action, lambda: self._plane.request("GET", path))["spec"]["sealed"]]
 
     def _put_at_gateway(self, action: Action, value: str) -> None:
         headers = _of(action.namespace)
@@ -239,7 +239,7 @@ class Users:
             case "kubectl":
                 self._plane.kubectl("delete", "accountsecret", action.name, where, "--ignore-not-found")
             case "command":
-                # Where the first try was done but not answered, there is nothing to delete.
+                # If an earlier attempt succeeded without a response, there is nothing to delete.
                 if self._plane.read(account_secrets_path(action.namespace, action.name)):
                     self._command("delete", action.name, where, "--yes")
             case _:
@@ -248,7 +248,7 @@ class Users:
                     answer.raise_for_status()
 
     def _write_stale(self, action: Action) -> None:
-        """Change what is no longer so: it is refused."""
+        """Change an outdated version, which the API server must reject."""
         body = {"metadata": {"resourceVersion": "1"}, "spec": {"description": "stale"}}
         try:
             self._plane.request("PATCH", account_secrets_path(action.namespace, action.name), body, MERGE)
@@ -263,15 +263,15 @@ class Users:
     def _change_namespace(self, action: Action, model: Model, history: History) -> None:
         name = action.namespace
         if action.verb in {"remove", "recreate"}:
-            version = self._insist(action, lambda: self._remove(action))
+            version = self._retry(action, lambda: self._remove(action))
             model.remove_namespace(name)
             history.note(model, version)
         if action.verb in {"create", "recreate"}:
-            version = self._insist(action, lambda: self._create(action))
+            version = self._retry(action, lambda: self._create(action))
             model.namespaces[name] = Namespace(action.number, action.label)
             history.note(model, version)
         if action.verb == "label":
-            version = self._insist(action, lambda: self._label(action))
+            version = self._retry(action, lambda: self._label(action))
             model.namespaces[name] = Namespace(model.namespaces[name].incarnation, action.label)
             history.note(model, version)
 
@@ -299,12 +299,12 @@ class Users:
     def _change_secret(self, action: Action, model: Model) -> None:
         match action.verb:
             case "edit":
-                self._insist(action, lambda: self._edit(action))
+                self._retry(action, lambda: self._edit(action))
             case "erase":
-                self._insist(action, lambda: self._erase(action))
+                self._retry(action, lambda: self._erase(action))
                 model.foreign.pop(action.namespace, None)
             case _:
-                model.foreign[action.namespace] = self._insist(action, lambda: self._copy(action))
+                model.foreign[action.namespace] = self._retry(action, lambda: self._copy(action))
 
     def _secret(self, action: Action) -> str:
         return f"/api/v1/namespaces/{action.namespace}/secrets/{SECRET}"
@@ -326,7 +326,7 @@ class Users:
         self._plane.kubectl("delete", "secret", SECRET, f"--namespace={action.namespace}", "--ignore-not-found")
 
     def _copy(self, action: Action) -> Json:
-        """Put a Secret of one's own in the place of the account Secret, with the same labels."""
+        """Replace the account Secret with someone else's Secret that has the same labels."""
         if self._plane.read(self._secret(action)):
             self._plane.request("DELETE", self._secret(action))
         labels = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: action.namespace}
@@ -338,23 +338,23 @@ class Users:
     def _change_keys(self, action: Action) -> None:
         match action.verb:
             case "rotate":
-                self._insist(action, lambda: self._command("keys", "rotate", "--timeout=20s"))
+                self._retry(action, lambda: self._command("keys", "rotate", "--timeout=20s"))
             case "prune":
-                self._insist(action, lambda: self._command("keys", "prune", "--yes"))
+                self._retry(action, lambda: self._command("keys", "prune", "--yes"))
             case _:
                 self._lose_keys(action)
 
     def _lose_keys(self, action: Action) -> None:
-        """Back the keys up, delete them, and restore them."""
+        """Back up the keys, delete them, and restore them."""
         passphrase = f"--passphrase-file={self._passphrase}"
 
         def back_up() -> None:
             self._backup.unlink(missing_ok=True)
             self._command("keys", "backup", str(self._backup), passphrase)
 
-        self._insist(action, back_up)
-        self._insist(action, lambda: self._plane.kubectl("delete", *KEYS, "--ignore-not-found"))
-        self._insist(action, lambda: self._command("keys", "restore", str(self._backup), passphrase))
+        self._retry(action, back_up)
+        self._retry(action, lambda: self._plane.kubectl("delete", *KEYS, "--ignore-not-found"))
+        self._retry(action, lambda: self._command("keys", "restore", str(self._backup), passphrase))
 
     def _command(self, *arguments: str, value: str = "") -> None:
         done = command(self._plane.kubeconfig, *arguments, value=value.encode())
@@ -363,7 +363,7 @@ class Users:
 
 
 def _of(account: str) -> dict[str, str]:
-    """Give the header by which a call at the gateway names its account."""
+    """Return the header that names the account of a request to the gateway."""
     return {"X-Devbox-Secrets-Account": account}
 
 

@@ -27,7 +27,7 @@ _SLOW_SECONDS = 2.5
 
 @dataclass(frozen=True)
 class Replica:
-    """A replica of the operator, and what stands between it and the API server."""
+    """A replica of the operator, and the proxy between it and the API server."""
 
     operator: Operator
     proxy: WatchProxy
@@ -51,7 +51,7 @@ class Stage:
         """Return the leader, or any replica if there is none."""
         found: list[Replica] = []
         with suppress(AssertionError):
-            found = until("one leads", lambda: [it for it in self.replicas if it.operator.leads()])
+            found = until("one of them is the leader", lambda: [it for it in self.replicas if it.operator.leads()])
         return (found or list(self.replicas))[0]
 
     def mount_certificate(self) -> None:

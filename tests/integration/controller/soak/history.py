@@ -1,6 +1,6 @@
-"""What account Secrets held over time: an observer of its own, and what none of them may ever have held.
+"""The history of account Secrets: an observer, and the values that they must never have contained.
 
-The versions are resourceVersions, which order the changes of all objects.
+Versions are resourceVersions, which order the changes of all objects.
 """
 
 import json
@@ -17,7 +17,7 @@ from integration.controller.soak.model import Model, Value, is_ours, values_of
 from integration.support.account import SECRET
 from integration.support.chart import Json, until
 
-#: How long after a namespace has left an account the operator may still write its values there: until it has heard.
+#: How long the operator may still write an account's values to a namespace that left it: until it observes the change.
 _STALE_SECONDS = 60.0
 _WATCH_SECONDS = 5
 _RETRY_SECONDS = 0.1
@@ -36,10 +36,10 @@ class Membership:
     since: int
     until: int | None = None
     left: float = float("inf")
-    """When it ended, by the clock."""
+    """When it ended, in seconds of the monotonic clock."""
 
     def allows(self, namespace: Incarnation, value: Value, version: int, seen: float) -> bool:
-        """Tell whether the namespace's account Secret may have a value."""
+        """Return whether the namespace's account Secret may contain a value."""
         lasts = self.until is None or version <= self.until or seen < self.left + _STALE_SECONDS
         is_meant = (self.namespace, self.home) == (namespace, (value.account, value.incarnation))
         return is_meant and self.since <= version and lasts
@@ -47,15 +47,15 @@ class Membership:
 
 @dataclass
 class History:
-    """Which namespace belonged to which account, and the newest value that each had of each AccountSecret."""
+    """Which namespaces belonged to which accounts, and the newest value of each AccountSecret in each of them."""
 
     memberships: list[Membership] = field(default_factory=list)
     created: dict[Incarnation, int] = field(default_factory=dict)
-    """Since which version a namespace exists."""
+    """The version since which each namespace exists."""
     newest: dict[tuple[Incarnation, Incarnation, str], int] = field(default_factory=dict)
 
     def note(self, model: Model, version: int) -> None:
-        """Take the namespaces as they are since a version."""
+        """Record the namespaces as they are since a version."""
         here = {name: (name, each.incarnation) for name, each in model.namespaces.items()}
         self.created = dict.fromkeys(here.values(), version) | self.created
         homes = filter(model.is_home, model.namespaces)
@@ -67,7 +67,7 @@ class History:
         self.memberships += [Membership(*each, since=version) for each in sorted(members - lasting)]
 
     def violations(self, secret: Json, seen: float) -> Iterator[str]:
-        """Take a state of an account Secret; say what in it must never have been there."""
+        """Record a state of an account Secret; yield the values that it must never have contained."""
         name, version = secret["metadata"]["namespace"], int(secret["metadata"]["resourceVersion"])
         here = max(each for each, since in self.created.items() if each[0] == name and since <= version)
         for variable, value in values_of(secret).items() if is_ours(secret) else ():
@@ -87,7 +87,7 @@ class Observer:
 
     plane: ControlPlane
     seen: list[tuple[float, Json]] = field(default_factory=list)
-    """The states that nobody took yet, each with when it was seen."""
+    """The states that weren't taken yet, each with the time when it was seen."""
     versions: dict[str, int] = field(default_factory=dict)
     """By namespace, the newest version that was seen."""
     _newest: int = 0
@@ -106,16 +106,16 @@ class Observer:
             thread.join()
 
     def take(self, secrets: Mapping[str, Json]) -> list[tuple[float, Json]]:
-        """Give what was seen since the last time, when all of these states were."""
+        """Wait until these states were seen, and return all states since the last call."""
         wanted = {name: int(each["metadata"]["resourceVersion"]) for name, each in secrets.items()}
-        until("all was observed", lambda: all(self.versions.get(name, 0) >= at for name, at in wanted.items()))
+        until("all was seen", lambda: all(self.versions.get(name, 0) >= at for name, at in wanted.items()))
         taken, self.seen = self.seen, []
         return taken
 
     def _run(self) -> None:
         version = ""
         while not self._stop.is_set():
-            # While the API server is away, and where the history was compacted, it begins again.
+            # If the API server is down or the history was compacted, it starts again with a list.
             with suppress(httpx.HTTPError, RequestError, json.JSONDecodeError):
                 version = self._watch(version or self._list())
                 continue
@@ -125,7 +125,7 @@ class Observer:
     def _list(self) -> str:
         found = self.plane.request("GET", _PATH)
         version = int(found["metadata"]["resourceVersion"])
-        if version < self._newest:  # after a restore of etcd the history begins again
+        if version < self._newest:  # after a restore of etcd, the history starts again
             self.seen.clear()
             self.versions.clear()
         self._newest = version
@@ -134,7 +134,7 @@ class Observer:
         return str(version)
 
     def _watch(self, version: str) -> str:
-        """Watch for a while; give the version from which to go on, none where the history was compacted."""
+        """Watch for a while; return the version from which to continue, or "" if the history was compacted."""
         options = f"watch=true&allowWatchBookmarks=true&timeoutSeconds={_WATCH_SECONDS}&resourceVersion={version}"
         for line in self.plane.stream(f"{_PATH}&{options}"):
             event = json.loads(line)

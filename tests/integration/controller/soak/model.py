@@ -1,4 +1,4 @@
-"""What each namespace must hold when the operator has heard of everything: the rules once more, and short. Pure."""
+"""What each namespace must contain when the operator has processed everything: its rules again, in short. Pure."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -9,17 +9,17 @@ from devbox_secrets.api.names import ACCOUNT_LABEL, FIELD_MANAGER
 from devbox_secrets.api.ownership import precedence
 from integration.support.chart import Json
 
-#: What someone writes into an account Secret, and into one of their own.
+#: Values that users write into an account Secret, and into their own Secret in its place.
 EDITED, COPIED = "edited", "copied"
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value of an AccountSecret. A later one has a higher number; of two at the same time the writer differs."""
+    """A value of an AccountSecret. A later one has a higher number; two concurrent ones differ in the writer."""
 
     account: str
     incarnation: int
-    """Of the account's home."""
+    """The number of the home's creation."""
     name: str
     number: int
     writer: str = "one"
@@ -35,7 +35,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace: the number of its creation, and its account by its label."""
+    """A namespace: the number of its creation, and its account label."""
 
     incarnation: int
     label: str | None = None
@@ -43,7 +43,7 @@ class Namespace:
 
 @dataclass(frozen=True)
 class AccountSecret:
-    """An AccountSecret: its variable, its value if that can be opened, and the number of its first value."""
+    """An AccountSecret: its variable, its value if it can be opened, and the number of its first value."""
 
     variable: str
     value: Value | None
@@ -52,7 +52,7 @@ class AccountSecret:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The bodies that are in the cluster, by namespace."""
+    """The objects in the cluster, by namespace."""
 
     namespaces: Mapping[str, Json]
     account_secrets: Mapping[str, list[Json]]
@@ -61,7 +61,7 @@ class Cluster:
 
 @dataclass
 class Model:
-    """What people did."""
+    """What users have done."""
 
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     account_secrets: dict[tuple[str, str], AccountSecret] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Model:
         self.account_secrets = {key: each for key, each in self.account_secrets.items() if key[0] != name}
 
     def differences(self, cluster: Cluster) -> Iterator[str]:
-        """Say what is not as it must be."""
+        """Yield the differences between the cluster and the model."""
         if cluster.namespaces.keys() != self.namespaces.keys():
             yield f"the namespaces are {sorted(cluster.namespaces)}, not {sorted(self.namespaces)}"
             return
@@ -117,7 +117,7 @@ class Model:
         has = values_of(secret) if secret else {}
         for variable, owner in owners.items():
             want, have = self.account_secrets[account, owner], has.pop(variable, None)
-            # What does not open leaves the former value, if there was one.
+            # A value that can't be opened leaves the previous value, if there was one.
             kept = want.value is None and (have is None or (have.name == owner and have.number >= want.first))
             if have != want.value and not kept:
                 yield f"{name}: {variable} is {have}, not {want.value}"
@@ -147,7 +147,7 @@ class Model:
 
 
 def _owners(bodies: list[Json]) -> dict[str, str]:
-    """Give the name of each variable's AccountSecret: of several the oldest."""
+    """Return the name of each variable's AccountSecret, which is the oldest one."""
 
     def age(body: Json) -> tuple[str, str]:
         return precedence(body["metadata"]["creationTimestamp"], body["metadata"]["uid"])
@@ -161,12 +161,12 @@ def _content(secret: Json) -> object:
 
 
 def is_ours(secret: Json) -> bool:
-    """Tell whether the operator wrote a Secret."""
+    """Return whether the operator wrote a Secret."""
     writers = [(each["manager"], each["operation"]) for each in secret["metadata"].get("managedFields", ())]
     return (FIELD_MANAGER, "Apply") in writers
 
 
 def values_of(secret: Json) -> dict[str, Value | None]:
-    """Give a Secret's values by variable; None for what a person wrote."""
+    """Return a Secret's values by variable; None for a value that a user wrote."""
     texts = {name: base64.b64decode(text).decode() for name, text in (secret.get("data") or {}).items()}
     return {name: None if text in {EDITED, COPIED} else Value.parse(text) for name, text in texts.items()}

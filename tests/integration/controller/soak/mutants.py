@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[3]
-#: A mutant, with a seed and a fault that show it soon, and a part of what the soak then prints.
+#: A mutant, a seed and a fault that soon reveal it, and a part of the soak's message.
 MUTANTS = [
     ("no-fencing", 1, "cut-off-leader", "older than number"),
     ("ignored-relist", 1714, "expire-watches", "nobody's values"),

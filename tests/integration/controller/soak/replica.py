@@ -1,4 +1,4 @@
-"""Runs the operator with a clock that is off, or as a mutant: a program in the place of `devbox-secrets operator`.
+"""Runs the operator with a wrong clock, or as a mutant, instead of `devbox-secrets operator`.
 
 Each mutant lacks a check, and the soak must fail with it.
 """
@@ -49,7 +49,7 @@ MUTANTS: Mapping[str, Mapping[str, Any]] = {
     "wrong-member": {"Cache": _MissesLabels},
     "stale-namespace": {"Writer": SIMULATED["recreated-namespace"].writer},
 }
-"""By name, what stands for parts of the operator's process."""
+"""By name, the replacements for parts of the operator's process."""
 
 
 def main() -> None:
