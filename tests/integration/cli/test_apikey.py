@@ -1,4 +1,4 @@
-"""`devbox-secrets apikey`: an API key from the command, as a developer, an agent and someone without rights call it."""
+"""`devbox-secrets apikey` on a real API server, run by users with different permissions."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def run(account: Account, *arguments: str, kubeconfig: Path | None = None) -> Do
 
 
 def key_of(done: Done) -> str:
-    """Give the key of a command that succeeded, and printed it alone."""
+    """Return the key that a successful command printed as its only output."""
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
     assert done.stdout.strip() not in done.stderr
@@ -48,13 +48,13 @@ def claims(key: str) -> Json:
     return found
 
 
-def sentence(done: Done) -> str:
+def failure(done: Done) -> str:
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     return done.stderr.removeprefix("devbox-secrets: ").removesuffix("\n")
 
 
-def person(account: Account, role: str) -> Path:
-    """Give the kubeconfig of someone with a role in the account's namespace, once they have its rights."""
+def user_with_role(account: Account, role: str) -> Path:
+    """Return the kubeconfig of a user with a role in the account's namespace, once the role applies."""
     user = f"{role}-{uuid4().hex[:8]}"
     it = account.controlplane
     bind(it, user, Role(role, account.name, "list"))
@@ -63,14 +63,14 @@ def person(account: Account, role: str) -> Path:
 
 
 def test_an_admin_of_the_namespace_creates_a_working_key(account: Account, rest: Gateway) -> None:
-    done = run(account, "create", "ci", kubeconfig=person(account, "admin"))
+    done = run(account, "create", "ci", kubeconfig=user_with_role(account, "admin"))
     key = key_of(done)
     assert done.stderr.splitlines()[:2] == [
         f"devbox-secrets: bound devbox-secrets-edit to serviceaccount/ci in {account.name}",
         f"devbox-secrets: created serviceaccount/ci in {account.name}",
     ]
     with rest.client(key) as api:
-        until("the API server knows of the binding", lambda: api.get("/v1/secrets").is_success)
+        until("the binding applies", lambda: api.get("/v1/secrets").is_success)
         create(api, "TOKEN")
 
 
@@ -80,8 +80,8 @@ def test_later_runs_only_create_a_key(account: Account) -> None:
     for arguments in (("create", "ci"), ("create", "ci", "--role", "edit")):
         done = run(account, *arguments)
         key_of(done)
-        (told,) = done.stderr.splitlines()
-        assert told.startswith(f"devbox-secrets: created an API key for {account.name}/ci; it expires at 20")
+        (message,) = done.stderr.splitlines()
+        assert message.startswith(f"devbox-secrets: created an API key for {account.name}/ci; it expires at 20")
     assert get(account.controlplane, "serviceaccounts,rolebindings", "-n", account.name)["items"] == before
 
 
@@ -96,13 +96,13 @@ def test_objects_that_kubectl_created_are_not_changed(account: Account, rest: Ga
 
 def test_a_key_with_the_role_view_only_reads(account: Account, rest: Gateway) -> None:
     with rest.client(key_of(run(account, "create", "watcher", "--role", "view"))) as api:
-        until("it may read", lambda: api.get("/v1/secrets").is_success)
+        until("the key can read secrets", lambda: api.get("/v1/secrets").is_success)
         error_message(api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"}), 403, "Forbidden")
 
 
 def test_an_edit_key_is_never_issued_as_a_view_key(account: Account) -> None:
     key_of(run(account, "create", "ci"))
-    assert sentence(run(account, "create", "ci", "--role", "view")) == (
+    assert failure(run(account, "create", "ci", "--role", "view")) == (
         f"ci in {account.name} can edit secrets because of the RoleBinding ci-devbox-secrets-edit; use another"
         " name for a view-only key, or delete that RoleBinding"
     )
@@ -140,7 +140,7 @@ SERVICES = {
 
 
 @pytest.mark.parametrize("values", SERVICES)
-def test_the_base_url_is_that_of_the_chart_s_service(account: Account, values: str) -> None:
+def test_the_base_url_is_that_of_the_charts_service(account: Account, values: str) -> None:
     rendered = helm(
         "template", NAMESPACE, str(CHART), "-n", NAMESPACE, f"--set={values}", "--show-only=templates/gateway.yaml"
     ).stdout
@@ -148,14 +148,14 @@ def test_the_base_url_is_that_of_the_chart_s_service(account: Account, values: s
     account.controlplane.kubectl("apply", "-f", "-", "-n", NAMESPACE, input=service)
     try:
         assert json.loads(run(account, "create", "editor", "-o", "json").stdout)["baseUrl"] == SERVICES[values]
-        # Who may not read it there has no base URL, and the key all the same.
-        unseen = run(account, "create", "editor", "-o", "json", kubeconfig=person(account, "edit"))
-        assert json.loads(unseen.stdout)["baseUrl"] is None
+        # A user who can't read the Service gets a key without a base URL.
+        restricted = run(account, "create", "editor", "-o", "json", kubeconfig=user_with_role(account, "edit"))
+        assert json.loads(restricted.stdout)["baseUrl"] is None
     finally:
         account.controlplane.kubectl("delete", "service", "devbox-secrets-gateway", "-n", NAMESPACE)
 
 
-def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> None:
+def test_at_a_terminal_it_warns_that_the_key_is_visible(account: Account) -> None:
     master, slave = pty.openpty()
     done = subprocess.run(
         [COMMAND, "apikey", "create", "editor", "-n", account.name, "--kubeconfig", account.controlplane.kubeconfig],
@@ -170,21 +170,23 @@ def test_at_a_terminal_it_warns_that_the_key_stays_there(account: Account) -> No
     assert shown.strip().encode() not in done.stderr
 
 
-# --- What goes wrong
+# --- Errors
 
 
 def test_without_permission_to_create_tokens_the_message_says_who_has_it(account: Account) -> None:
-    told = sentence(run(account, "create", "editor", kubeconfig=person(account, "view")))
-    assert told == (
+    message = failure(run(account, "create", "editor", kubeconfig=user_with_role(account, "view")))
+    assert message == (
         f"you don't have permission to create ServiceAccount tokens in {account.name}; ask someone with the"
         " ClusterRole edit or admin there"
     )
-    key_of(run(account, "create", "editor", kubeconfig=person(account, "edit")))
+    key_of(run(account, "create", "editor", kubeconfig=user_with_role(account, "edit")))
 
 
 def test_without_permission_to_bind_roles_nothing_is_created(account: Account) -> None:
-    told = sentence(run(account, "create", "ci", kubeconfig=person(account, "edit")))
-    assert told.startswith(f"you don't have permission to read or create RoleBindings in {account.name}; ask an admin")
+    message = failure(run(account, "create", "ci", kubeconfig=user_with_role(account, "edit")))
+    assert message.startswith(
+        f"you don't have permission to read or create RoleBindings in {account.name}; ask an admin"
+    )
     assert account.controlplane.kubectl("get", "serviceaccount", "ci", "-n", account.name, check=False).returncode
 
 
@@ -192,8 +194,8 @@ def test_a_missing_cluster_role_is_reported_to_all_users(tmp_path: Path) -> None
     with ControlPlane.start() as it:
         it.kubectl("create", "rolebinding", "admin", "--clusterrole=admin", "--user=jane", "-n", "default")
         for kubeconfig in (it.kubeconfig, it.user_kubeconfig("jane")):
-            told = command(kubeconfig, "apikey", "create", "ci", "-n", "default")
-            assert sentence(told) == (
+            message = command(kubeconfig, "apikey", "create", "ci", "-n", "default")
+            assert failure(message) == (
                 "the ClusterRole devbox-secrets-edit doesn't exist; install the chart, which creates it"
             )
         assert it.kubectl("get", "rolebinding", "-n", "default", "-o", "name").stdout.split() == [
@@ -203,13 +205,13 @@ def test_a_missing_cluster_role_is_reported_to_all_users(tmp_path: Path) -> None
 
 def test_a_missing_namespace_is_reported(account: Account) -> None:
     done = command(account.controlplane.kubeconfig, "apikey", "create", "ci", "-n", "nowhere")
-    assert sentence(done) == "there is no namespace nowhere"
+    assert failure(done) == "there is no namespace nowhere"
 
 
 def test_a_foreign_binding_with_the_same_name_is_not_changed(account: Account) -> None:
     binding = ("create", "rolebinding", "ci-devbox-secrets-edit", "--clusterrole=view", "--user=jane")
     account.controlplane.kubectl(*binding, "-n", account.name)
-    assert sentence(run(account, "create", "ci")) == (
+    assert failure(run(account, "create", "ci")) == (
         f"the RoleBinding ci-devbox-secrets-edit in {account.name} is already in use; choose another name for the key"
     )
 
@@ -233,28 +235,28 @@ def test_a_member_namespace_is_reported(account: Account) -> None:
 
 WRONG = {
     "too short": (["create", "ci", "--duration", "9m"], 1, "9m is too short; the minimum is 10m"),
-    "no duration": (["create", "ci", "--duration", "soon"], 1, "'soon' isn't a number of days, hours or minutes"),
-    "longer than the API server takes": (
+    "not a duration": (["create", "ci", "--duration", "soon"], 1, "'soon' isn't a number of days, hours or minutes"),
+    "longer than the API server allows": (
         ["create", "editor", "--duration", "99999d"],
         1,
         "may not specify a duration larger",
     ),
-    "no name of a ServiceAccount": (["create", "ghp_0123"], 1, "invalid ServiceAccount name"),
+    "not a name of a ServiceAccount": (["create", "ghp_0123"], 1, "invalid ServiceAccount name"),
     "another path": (["create", "../secrets"], 1, "invalid ServiceAccount name"),
     "another role": (["create", "ci", "--role", "admin"], 2, "admin"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_rejects(what: str, account: Account) -> None:
-    arguments, code, told = WRONG[what]
+def test_invalid_arguments_are_rejected(what: str, account: Account) -> None:
+    arguments, code, message = WRONG[what]
     done = run(account, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
-    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "ghp_0123" not in done.stderr
 
 
-# --- Which there are, and the end of a key
+# --- list and revoke
 
 
 def test_service_accounts_are_listed_with_their_roles(account: Account) -> None:
@@ -263,14 +265,14 @@ def test_service_accounts_are_listed_with_their_roles(account: Account) -> None:
     key_of(run(account, "create", "watcher", "--role", "view"))
     lines = [line.split() for line in run(account, "list").stdout.splitlines()]
     assert [line[:2] for line in lines] == [["NAME", "ROLE"], ["ci", "edit"], ["watcher", "view"]]
-    unseen = json.loads(run(account, "list", "-o", "json", kubeconfig=person(account, "edit")).stdout)
-    assert [(each["serviceAccount"], each["role"]) for each in unseen] == [("ci", None), ("watcher", None)]
+    restricted = json.loads(run(account, "list", "-o", "json", kubeconfig=user_with_role(account, "edit")).stdout)
+    assert [(each["serviceAccount"], each["role"]) for each in restricted] == [("ci", None), ("watcher", None)]
 
 
 def test_revoked_keys_are_invalid_and_the_created_objects_are_deleted(account: Account, rest: Gateway) -> None:
     key = key_of(run(account, "create", "ci"))
     with rest.client(key) as api:
-        until("it may read", lambda: api.get("/v1/secrets").is_success)
+        until("the key can read secrets", lambda: api.get("/v1/secrets").is_success)
         done = run(account, "revoke", "ci", "--yes")
         assert (done.returncode, done.stdout, done.stderr) == (
             0, "", f"devbox-secrets: revoked all keys of {account.name}/ci\n",
@@ -280,19 +282,19 @@ def test_revoked_keys_are_invalid_and_the_created_objects_are_deleted(account: A
             answer = api.get("/v1/secrets")
             return None if answer.is_success or answer.status_code == 403 else answer
 
-        error_message(until("the key has ended", refused), 401, "Unauthorized")  # type: ignore[arg-type]
+        error_message(until("the key is invalid", refused), 401, "Unauthorized")  # type: ignore[arg-type]
     names = account.controlplane.kubectl("get", "serviceaccounts,rolebindings", "-n", account.name, "-o", "name").stdout
     assert "/ci" not in names
-    assert "has no ServiceAccount ci" in sentence(run(account, "revoke", "ci", "--yes"))
+    assert "has no ServiceAccount ci" in failure(run(account, "revoke", "ci", "--yes"))
 
 
-def test_objects_of_others_are_not_deleted(account: Account) -> None:
-    assert "wasn't created by apikey create" in sentence(run(account, "revoke", "editor", "--yes"))
+def test_objects_that_others_created_are_not_deleted(account: Account) -> None:
+    assert "wasn't created by apikey create" in failure(run(account, "revoke", "editor", "--yes"))
     assert token(account.controlplane, account.name)
 
 
 def test_nothing_is_revoked_without_confirmation(account: Account) -> None:
     key_of(run(account, "create", "ci"))
-    told = sentence(run(account, "revoke", "ci"))
-    assert told == "stdin is not a terminal; pass --yes to revoke the keys of ci"
+    message = failure(run(account, "revoke", "ci"))
+    assert message == "stdin is not a terminal; pass --yes to revoke the keys of ci"
     assert token(account.controlplane, account.name, "ci")

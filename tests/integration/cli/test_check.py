@@ -1,4 +1,4 @@
-"""`check` on a control plane of its own, which each test makes unwell in one way; the tests are the kubelet."""
+"""`check` on a separate control plane, which each test breaks in one way. The tests act as the kubelet."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from integration.support.kubelet import make_ready
 from integration.support.processes import Operator, command, operator
 from integration.support.webhook import Fallback
 
-WELL = {
+HEALTHY = {
     "API server", "AccountSecrets", "injection", "annotations", "accounts", "homes", "operator", "versions", "lease",
     "sealing key", "key readers", "synced", "namespaces", "account Secrets", "devboxes",
 }  # fmt: skip
-BOUND = (
+SELECTED = (
     "selects pods that match devbox-secrets.dev/devbox,devbox-secrets.dev/devbox notin (false)"
     " or agents.x-k8s.io/sandbox-name-hash"
 )
@@ -35,14 +35,14 @@ def cluster() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="module")
 def running(cluster: ControlPlane) -> Iterator[Operator]:
-    """The operator, and its Deployment's pods made ready: here no kubelet does."""
+    """The operator, with its Deployment's pods reported as ready, because no kubelet runs here."""
     with operator(cluster) as it:
         make_ready(cluster, NAMESPACE, NAMESPACE)
         yield it
 
 
 def check(cluster: ControlPlane, *arguments: str, code: int, kubeconfig: Path | None = None) -> dict[str, list[str]]:
-    """Run check, and give the level and the text by what was looked at; of two with one name the last."""
+    """Run check, and return each check's level and text; of two checks with the same name, the last one's."""
     done = command(kubeconfig or cluster.kubeconfig, "check", "-o", "json", *arguments)
     assert (done.returncode, done.stderr) == (code, "")
     return {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
@@ -53,8 +53,8 @@ def levels(found: dict[str, list[str]], level: str) -> set[str]:
 
 
 @contextmanager
-def changed(cluster: ControlPlane, *what: str) -> Iterator[None]:
-    """Delete something of the installation, and bring it back at the end."""
+def deleted(cluster: ControlPlane, *what: str) -> Iterator[None]:
+    """Delete a part of the installation, and restore it at the end."""
     cluster.kubectl("delete", *what)
     try:
         yield
@@ -70,19 +70,19 @@ def namespace(cluster: ControlPlane, name: str, **labels: str) -> None:
 
 def test_a_healthy_installation_only_has_a_warning_about_encryption(cluster: ControlPlane, running: Operator) -> None:
     found = check(cluster, code=0)
-    assert levels(found, "ok") == WELL
+    assert levels(found, "ok") == HEALTHY
     assert levels(found, "warning") == {"encryption"}
     assert found["encryption"][1].startswith("unknown, because kube-apiserver doesn't run as a pod; ensure")
-    assert found["injection"][1] == BOUND
+    assert found["injection"][1] == SELECTED
     assert found["operator"][1] == "2 of 2 replicas are ready"
     assert found["key readers"][1] == "only the operator and cluster administrators"
 
 
-def test_with_strict_a_warning_fails(cluster: ControlPlane, running: Operator) -> None:
+def test_strict_fails_on_a_warning(cluster: ControlPlane, running: Operator) -> None:
     assert check(cluster, "--strict", code=3) == check(cluster, code=0)
 
 
-def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
+def test_the_default_output_is_a_table(cluster: ControlPlane, running: Operator) -> None:
     lines = command(cluster.kubeconfig, "check").stdout.splitlines()
     assert lines[0].split() == ["LEVEL", "CHECK", "DETAILS"]
     assert lines[1].split()[:4] == ["ok", "API", "server", "Kubernetes"]
@@ -101,7 +101,7 @@ def test_people_see_a_table(cluster: ControlPlane, running: Operator) -> None:
 def test_a_policy_that_does_not_exist_or_is_not_bound_is_an_error(
     cluster: ControlPlane, running: Operator, what: tuple[str, ...], line: str
 ) -> None:
-    with changed(cluster, *what):
+    with deleted(cluster, *what):
         found = check(cluster, code=3)
     assert levels(found, "error") == {line}
     assert "reinstall the chart" in found[line][1]
@@ -119,7 +119,7 @@ def test_replicas_that_are_not_ready_and_other_versions_are_reported(cluster: Co
     at = ("deployment/devbox-secrets", "-n", NAMESPACE)
     cluster.kubectl("scale", *at, "--replicas=3")
     cluster.kubectl("label", *at, "app.kubernetes.io/version=0.0.9", "--overwrite")
-    until("the third has no kubelet", lambda: get(cluster, *at)["status"].get("unavailableReplicas") == 1)
+    until("the third replica is unavailable", lambda: get(cluster, *at)["status"].get("unavailableReplicas") == 1)
     found = check(cluster, code=0)
     assert found["operator"] == ["warning", f"2 of 3 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
     assert found["versions"][0] == "warning"
@@ -128,7 +128,7 @@ def test_replicas_that_are_not_ready_and_other_versions_are_reported(cluster: Co
     install(cluster)
 
 
-def test_a_gateway_that_is_installed_is_checked(cluster: ControlPlane, running: Operator) -> None:
+def test_an_installed_gateway_is_checked(cluster: ControlPlane, running: Operator) -> None:
     gateway = ("deployment", "devbox-secrets-gateway", "-n", NAMESPACE)
     cluster.kubectl("create", *gateway, "--image=gateway")
     found = check(cluster, code=3)
@@ -155,7 +155,7 @@ def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("binding", "told"),
+    ("binding", "message"),
     [
         (
             ("rolebinding", "ops", "-n", NAMESPACE, "--clusterrole=edit", "--user=ann"),
@@ -168,7 +168,7 @@ def test_a_lease_that_nobody_holds_or_renews_is_an_error() -> None:
     ],
 )
 def test_other_readers_of_the_keys_are_reported(
-    cluster: ControlPlane, running: Operator, binding: tuple[str, ...], told: str
+    cluster: ControlPlane, running: Operator, binding: tuple[str, ...], message: str
 ) -> None:
     role = ("create", "clusterrole", "view-secrets", "--verb=list", "--resource=secrets")
     cluster.kubectl(*role, check=False)
@@ -176,7 +176,7 @@ def test_other_readers_of_the_keys_are_reported(
     found = check(cluster, code=0)["key readers"]
     cluster.kubectl("delete", *binding[:2], *(binding[2:4] if binding[2] == "-n" else ()))
     assert found[0] == "warning"
-    assert told in found[1]
+    assert message in found[1]
 
 
 def test_conflicts_and_secrets_that_are_not_synced_are_reported(cluster: ControlPlane, running: Operator) -> None:
@@ -184,24 +184,24 @@ def test_conflicts_and_secrets_that_are_not_synced_are_reported(cluster: Control
     account = Account.of(cluster, "clash")
     cluster.kubectl("create", "secret", "generic", "devbox-account-secrets", "-n", "clash")
     account.is_ready(account.put("TOKEN", b"1"), "NotOwned")
-    told = "1 NotOwned: clash/token; for details: devbox-secrets status NAME -n ACCOUNT"
-    assert check(cluster, code=0)["not synced"] == ["warning", told]
-    assert check(cluster, "--strict", code=3)["not synced"] == ["warning", told]
+    message = "1 NotOwned: clash/token; for details: devbox-secrets status NAME -n ACCOUNT"
+    assert check(cluster, code=0)["not synced"] == ["warning", message]
+    assert check(cluster, "--strict", code=3)["not synced"] == ["warning", message]
     assert "not synced" not in check(cluster, "-n", "default", "--tenants", code=0)
     found = check(cluster, "--tenants", code=3)
-    assert found["not synced"] == ["error", told]
+    assert found["not synced"] == ["error", message]
     assert levels(found, "error") == {"not synced"}
     account.delete("token")
 
 
-def test_a_pending_secret_is_not_a_tenant_s_mistake(cluster: ControlPlane, running: Operator) -> None:
+def test_a_pending_secret_is_not_a_tenants_mistake(cluster: ControlPlane, running: Operator) -> None:
     namespace(cluster, "early")
     account = Account.of(cluster, "early")
     os.kill(running.component.pid, signal.SIGSTOP)
     try:
         account.put("TOKEN", b"1")
-        told = "1 Pending: early/token; for details: devbox-secrets status NAME -n ACCOUNT"
-        assert check(cluster, "--tenants", code=0)["not synced"] == ["warning", told]
+        message = "1 Pending: early/token; for details: devbox-secrets status NAME -n ACCOUNT"
+        assert check(cluster, "--tenants", code=0)["not synced"] == ["warning", message]
     finally:
         os.kill(running.component.pid, signal.SIGCONT)
     account.delete("token")
@@ -246,10 +246,10 @@ def test_a_missing_permission_is_a_warning_that_names_it(cluster: ControlPlane, 
     assert found["devboxes"][1] == "unknown: you don't have permission to list pods at the cluster scope"
 
 
-def test_the_webhook_is_injection_too(fallback: Fallback) -> None:
+def test_the_webhook_counts_as_injection(fallback: Fallback) -> None:
     found = check(fallback.controlplane, code=3)
-    assert found["injection"] == ["ok", BOUND]
-    # Here it runs, but not as the Deployment's pods.
+    assert found["injection"] == ["ok", SELECTED]
+    # The webhook runs here, but not in the Deployment's pods.
     assert found["webhook"] == ["error", f"0 of 2 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
 
 

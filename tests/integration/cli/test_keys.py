@@ -1,4 +1,4 @@
-"""`devbox-secrets keys` on a real API server, and what it is for: a cluster that is lost comes back."""
+"""`devbox-secrets keys` on a real API server, including the restore of a lost cluster."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests
 
 @pytest.fixture(scope="module")
 def controlplane() -> Iterator[ControlPlane]:
-    """A control plane of our own: these tests take its keys away."""
+    """A separate control plane, because these tests remove its keys."""
     with ControlPlane.start() as it:
         install(it)
         yield it
@@ -47,13 +47,13 @@ def running(controlplane: ControlPlane) -> Iterator[Operator]:
 
 @pytest.fixture
 def account(controlplane: ControlPlane, namespace: str) -> Account:
-    """A namespace; each value is sealed with the key that the test names."""
+    """A namespace; each test chooses the keys that seal its values."""
     return Account(controlplane, new_key().public, namespace)
 
 
 @pytest.fixture
 def passphrase(tmp_path: Path) -> str:
-    """The option that gives a passphrase without a terminal."""
+    """The option that passes a passphrase without a terminal."""
     path = tmp_path / "passphrase"
     path.write_text(f"{PASSPHRASE}\n")
     return f"--passphrase-file={path}"
@@ -72,8 +72,8 @@ def keys(
     )
 
 
-def person(controlplane: ControlPlane, name: str, *verbs: str) -> Path:
-    """Make someone who has these rights on the keys' Secret, and no others."""
+def user_with_verbs(controlplane: ControlPlane, name: str, *verbs: str) -> Path:
+    """Return the kubeconfig of a new user who has only these permissions for the keys' Secret."""
     path = controlplane.user_kubeconfig(name)
     role = ("create", "role", name, f"-n={NAMESPACE}", "--resource=secrets", "--resource-name=devbox-secrets-keys")
     if verbs:
@@ -85,7 +85,7 @@ def person(controlplane: ControlPlane, name: str, *verbs: str) -> Path:
 # --- list
 
 
-def test_keys_are_listed_the_newest_first_with_their_use(controlplane: ControlPlane, account: Account) -> None:
+def test_keys_are_listed_newest_first_with_their_use(controlplane: ControlPlane, account: Account) -> None:
     new, old, damaged = new_key(days=1), new_key(days=2), new_key(days=3)
     store(controlplane, new, old)
     damage(controlplane, damaged)
@@ -123,7 +123,7 @@ def test_without_permission_to_read_the_secret_the_public_keys_are_listed(
 ) -> None:
     new, old = new_key(days=1), new_key(days=2)
     store_and_publish(controlplane, new, old)
-    done = keys(controlplane, "list", "--output=json", kubeconfig=person(controlplane, "nobody"))
+    done = keys(controlplane, "list", "--output=json", kubeconfig=user_with_verbs(controlplane, "nobody"))
     assert json.loads(done.stdout) == [
         {"id": new.public.id, "state": "newest", "created": None, "accountSecrets": None},
         {"id": old.public.id, "state": "older", "created": None, "accountSecrets": None},
@@ -139,7 +139,7 @@ def test_without_permission_to_read_the_secret_the_public_keys_are_listed(
 def test_permission_to_patch_the_secret_is_enough_to_rotate(controlplane: ControlPlane, running: Operator) -> None:
     old = new_key(days=1)
     store_and_publish(controlplane, old)
-    done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "rotator", "patch"))
+    done = keys(controlplane, "rotate", kubeconfig=user_with_verbs(controlplane, "rotator", "patch"))
     assert (done.returncode, done.stderr) == (0, "")
     new = done.stdout.strip()
     assert newest(controlplane) == new
@@ -147,7 +147,7 @@ def test_permission_to_patch_the_secret_is_enough_to_rotate(controlplane: Contro
 
 
 def test_missing_permissions_for_keys_are_reported(controlplane: ControlPlane) -> None:
-    done = keys(controlplane, "rotate", kubeconfig=person(controlplane, "someone"))
+    done = keys(controlplane, "rotate", kubeconfig=user_with_verbs(controlplane, "someone"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "you need permission to patch the Secret devbox-secrets-keys in devbox-secrets" in done.stderr
 
@@ -172,7 +172,7 @@ def test_waiting_for_a_rotation_has_a_timeout(controlplane: ControlPlane, runnin
     finally:
         running.component.start()
         running.component.wait_ready()
-    until("the request is met once", lambda: len(published(controlplane)) == 3)
+    until("the request is done", lambda: len(published(controlplane)) == 3)
 
 
 # --- backup and restore
@@ -232,9 +232,9 @@ def test_a_passphrase_is_typed_twice_to_back_up_and_once_to_restore(controlplane
     backing.close()
     restoring = Terminal([COMMAND, "keys", "restore", str(path), where])
     restoring.answer(b"Backup passphrase", typed)
-    code, said = restoring.end()
+    code, shown = restoring.end()
     restoring.close()
-    assert (code, said.decode()) == (0, f"{only.public.id} already exists, created {_second(only.created)}\n")
+    assert (code, shown.decode()) == (0, f"{only.public.id} already exists, created {_second(only.created)}\n")
 
 
 def test_a_restore_adds_missing_keys_and_removes_nothing(
@@ -256,7 +256,7 @@ def test_a_restore_adds_missing_keys_and_removes_nothing(
     ]
     assert stored(controlplane) == {key.public.id: key for key in (lost, kept, new)}
     account.is_ready(name)
-    # As the operator writes it: a GitOps tool takes back what kubectl wrote by hand.
+    # With the operator's field manager: a GitOps tool reverts what kubectl wrote.
     managers = get(controlplane, *SECRET, "--show-managed-fields")["metadata"]["managedFields"]
     assert [one["manager"] for one in managers if f"f:{lost.public.id}" in one["fieldsV1"].get("f:data", {})] == [
         "devbox-secrets"
@@ -323,9 +323,9 @@ def test_pruning_without_names_removes_all_unused_keys(controlplane: ControlPlan
     new, needed, one, two = (new_key(days=days) for days in (1, 2, 3, 4))
     store(controlplane, new, needed, one, two)
     put_sealed(account, needed, "TOKEN", b"x")
-    looked = keys(controlplane, "prune", "--dry-run")
-    assert looked.returncode == 0
-    assert [line.split()[0] for line in looked.stdout.splitlines()] == [one.public.id, two.public.id]
+    dry_run = keys(controlplane, "prune", "--dry-run")
+    assert dry_run.returncode == 0
+    assert [line.split()[0] for line in dry_run.stdout.splitlines()] == [one.public.id, two.public.id]
     assert len(stored(controlplane)) == 4
     assert keys(controlplane, "prune", "--yes").returncode == 0
     assert stored(controlplane).keys() == {new.public.id, needed.public.id}
@@ -335,12 +335,12 @@ def test_pruning_without_names_removes_all_unused_keys(controlplane: ControlPlan
 
 
 @pytest.mark.parametrize("answer", ["y", "n"])
-def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer: str) -> None:
+def test_pruning_prompts_and_names_the_consequence(controlplane: ControlPlane, answer: str) -> None:
     new, old = new_key(days=1), new_key(days=2)
     store(controlplane, new, old)
-    unasked = keys(controlplane, "prune")
-    assert unasked.returncode == 1
-    assert "check with --dry-run, then pass --yes" in unasked.stderr
+    no_terminal = keys(controlplane, "prune")
+    assert no_terminal.returncode == 1
+    assert "check with --dry-run, then pass --yes" in no_terminal.stderr
     terminal = Terminal([COMMAND, "keys", "prune", f"--kubeconfig={controlplane.kubeconfig}"])
     question = b"Remove 1 key? Values in Git that are sealed with them can no longer be opened. [y/N]"
     terminal.answer(question, f"{answer}\n".encode())
@@ -360,18 +360,18 @@ def test_the_newest_key_and_an_unknown_one_are_rejected_together(controlplane: C
     assert len(stored(controlplane)) == 2
 
 
-# --- The whole life
+# --- Several clusters
 
 
 def test_a_lost_cluster_is_restored_from_its_backup_and_its_manifests(passphrase: str, tmp_path: Path) -> None:
     values = {"one": {"TOKEN": b"1", "OTHER": b"two\nlines"}, "two": {"TOKEN": b"2"}}
-    said: list[str] = []
+    outputs: list[str] = []
     backup = tmp_path / "backup"
 
     def run(controlplane: ControlPlane, *arguments: str) -> str:
         done = keys(controlplane, *arguments)
         assert done.returncode == 0, done.stderr
-        said.extend((done.stdout, done.stderr))
+        outputs.extend((done.stdout, done.stderr))
         return done.stdout.strip()
 
     with ControlPlane.start() as lost:
@@ -379,7 +379,7 @@ def test_a_lost_cluster_is_restored_from_its_backup_and_its_manifests(passphrase
         with operator(lost, tmp_path, keys_refresh_seconds="0.1") as it:
             for name in values:
                 lost.kubectl("create", "namespace", name)
-            is_published(lost, until("there is a key", lambda: stored(lost)))
+            is_published(lost, until("a key exists", lambda: stored(lost)))
             manifests = [_put(lost, "one", "TOKEN", b"1")]
             run(lost, "rotate")
             manifests.append(_put(lost, "one", "OTHER", b"two\nlines"))
@@ -412,7 +412,7 @@ def test_a_lost_cluster_is_restored_from_its_backup_and_its_manifests(passphrase
             log = it.log
 
     assert log.count("created the first sealing key") == 1
-    texts = [log, backup.read_text(), *said]
+    texts = [log, backup.read_text(), *outputs]
     assert all(key_id in text for key_id in before for text in texts[:2])
     assert [form for key in before.values() for form in seed_forms(key) if any(form in text for text in texts)] == []
 
@@ -427,11 +427,11 @@ def _put(controlplane: ControlPlane, account: str, variable: str, value: bytes) 
 def test_one_cluster_of_a_fleet_rotates_and_the_others_restore(
     controlplane: ControlPlane, running: Operator, passphrase: str, tmp_path: Path
 ) -> None:
-    """As docs/operations/keys.md has it: the same manifest opens in every cluster."""
+    """As in docs/operations/keys.md, every cluster can open the same manifest."""
     store(controlplane, new_key(days=1))
     with ControlPlane.start() as other:
         install(other)
-        _backed_up(controlplane, other, tmp_path / "first", passphrase)
+        _copy_keys(controlplane, other, tmp_path / "first", passphrase)
         with operator(other, tmp_path, keys_refresh_seconds="0.1", rotate_keys="never"):
             is_published(other, stored(controlplane))
             done = keys(controlplane, "rotate")
@@ -440,13 +440,13 @@ def test_one_cluster_of_a_fleet_rotates_and_the_others_restore(
             here, there = Account.of(controlplane, "default"), Account.of(other, "default")
             here.is_ready(here.apply(body))
             there.is_ready(there.apply(body), "UnknownKey")
-            _backed_up(controlplane, other, tmp_path / "second", passphrase)
+            _copy_keys(controlplane, other, tmp_path / "second", passphrase)
             there.is_ready(body["metadata"]["name"])
             there.holds(here.data())
             until("both seal with the same key", lambda: newest(other) == newest(controlplane))
 
 
-def _backed_up(controlplane: ControlPlane, other: ControlPlane, file: Path, passphrase: str) -> None:
+def _copy_keys(controlplane: ControlPlane, other: ControlPlane, file: Path, passphrase: str) -> None:
     for at, what in ((controlplane, "backup"), (other, "restore")):
         done = keys(at, what, str(file), passphrase)
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Kubeconfigs of every kind, through kubectl and through the command: both act as the same user, or neither acts."""
+"""kubectl and our CLI with kubeconfigs of every kind: both act as the same user, or both fail."""
 
 import base64
 import json
@@ -42,11 +42,11 @@ REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 
 @dataclass(frozen=True)
-class World:
-    """A control plane, a folder of files, and what their texts can name."""
+class KubeconfigWriter:
+    """A control plane, and the values of the placeholders in kubeconfigs."""
 
     controlplane: ControlPlane
-    words: Mapping[str, str]
+    placeholders: Mapping[str, str]
 
     def fill(self, value: Any) -> Any:  # noqa: ANN401 - any part of a kubeconfig
         if isinstance(value, dict):
@@ -54,8 +54,8 @@ class World:
         if isinstance(value, list):
             return [self.fill(each) for each in value]
         if isinstance(value, str):
-            for word, meaning in self.words.items():
-                value = value.replace(f"<{word}>", meaning)
+            for placeholder, meaning in self.placeholders.items():
+                value = value.replace(f"<{placeholder}>", meaning)
         return value
 
     def config(self, case: Case) -> Json:
@@ -71,7 +71,7 @@ class World:
         return found | case.changes
 
     def write(self, case: Case, folder: Path) -> dict[str, str]:
-        """Write the files; give the environment in which they are used."""
+        """Write the files, and return the environment in which they are used."""
         for name, content in {"config": self.config(case), **case.files}.items():
             path = folder / name
             path.parent.mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ class World:
 
 
 def _serve_proxy(listening: socket.socket, port: int) -> None:
-    """Connect whoever asks for whatever to the API server."""
+    """Tunnel every CONNECT request to the API server, whatever host it names."""
 
     def copy(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
@@ -124,7 +124,7 @@ def proxy(controlplane: ControlPlane) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def world(controlplane: ControlPlane, proxy: str) -> World:
+def writer(controlplane: ControlPlane, proxy: str) -> KubeconfigWriter:
     admin, other = controlplane.authority.client("admin", "system:masters"), controlplane.authority.client("admin")
     ca = controlplane.authority.pem
     accounts = "/api/v1/namespaces/default/serviceaccounts"
@@ -132,7 +132,7 @@ def world(controlplane: ControlPlane, proxy: str) -> World:
     for name in ("alice", "bob"):
         controlplane.request("POST", accounts, {"metadata": {"name": name}})
         tokens[name] = token(controlplane, "default", name)
-    words = {
+    placeholders = {
         **tokens,
         "server": controlplane.url,
         "port": controlplane.url.rpartition(":")[2],
@@ -149,20 +149,23 @@ def world(controlplane: ControlPlane, proxy: str) -> World:
         "key json": json.dumps(admin.key.decode())[1:-1],
         "other key": encoded(other.key),
     }
-    return World(controlplane, words)
+    return KubeconfigWriter(controlplane, placeholders)
 
 
 def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def kubectl_acts_as(world: World, case: Case, env: Mapping[str, str]) -> Json | None:
-    """Ask kubectl as whom it acts."""
+def kubectl_acts_as(writer: KubeconfigWriter, case: Case, env: Mapping[str, str]) -> Json | None:
+    """Return the user that kubectl acts as, or None if it fails."""
     options = [f"--context={case.context}"] if case.context else []
     options += [f"--as={case.as_user}"] if case.as_user else []
     options += [f"--as-group={each}" for each in case.as_groups]
     done = subprocess.run(
-        [tool("kubectl"), f"--cache-dir={world.controlplane.folder}/kubectl", *options, "auth", "whoami", "-o", "json"],
+        [
+            tool("kubectl"), f"--cache-dir={writer.controlplane.folder}/kubectl", *options,
+            "auth", "whoami", "-o", "json",
+        ],
         env={"PATH": os.environ["PATH"], "KUBECTL_KUBERC": "false", **env}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
@@ -170,7 +173,7 @@ def kubectl_acts_as(world: World, case: Case, env: Mapping[str, str]) -> Json | 
 
 
 async def command_acts_as(case: Case, env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Json | str:
-    """Ask the API server by the connection that each command makes; give the sentence where there is none."""
+    """Return the user that our commands act as, or the error message if they can't connect."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     options = ClusterOptions(context=case.context, as_user=case.as_user, as_group=list(case.as_groups))
@@ -184,35 +187,35 @@ async def command_acts_as(case: Case, env: Mapping[str, str], monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ACTING)
-async def test_the_command_acts_as_whom_kubectl_acts_as(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+async def test_the_command_and_kubectl_act_as_the_same_user(
+    writer: KubeconfigWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     who, case = ACTING[name]
-    env = world.write(case, tmp_path)
+    env = writer.write(case, tmp_path)
     found = await command_acts_as(case, env, monkeypatch)
     assert isinstance(found, dict), found
     assert found["username"] == who
-    theirs = kubectl_acts_as(world, case, env)
+    theirs = kubectl_acts_as(writer, case, env)
     assert theirs is not None
     assert {**found, "extra": _lasting(found)} == {**theirs, "extra": _lasting(theirs)}
 
 
 def _lasting(user: Json) -> Json:
-    """What doesn't differ between two requests with one credential."""
+    """Return the extra fields that don't differ between two requests with the same credential."""
     return {key: value for key, value in user.get("extra", {}).items() if not key.startswith("authentication.")}
 
 
 @pytest.mark.parametrize("name", REJECTED)
-async def test_the_command_refuses_what_kubectl_refuses(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+async def test_the_command_rejects_what_kubectl_rejects(
+    writer: KubeconfigWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     case = REJECTED[name]
-    env = world.write(case, tmp_path)
+    env = writer.write(case, tmp_path)
     found = await command_acts_as(case, env, monkeypatch)
     assert isinstance(found, str), found
     assert "\n" not in found
-    assert all(world.words[each] not in found for each in ("alice", "bob", "key"))
-    assert kubectl_acts_as(world, case, env) is None
+    assert all(writer.placeholders[each] not in found for each in ("alice", "bob", "key"))
+    assert kubectl_acts_as(writer, case, env) is None
 
 
 @pytest.mark.parametrize(
@@ -220,10 +223,10 @@ async def test_the_command_refuses_what_kubectl_refuses(
 )
 @pytest.mark.parametrize("option", [True, False])
 def test_an_impersonated_user_only_has_their_own_permissions(
-    world: World, crds: None, tmp_path: Path, arguments: str, *, option: bool
+    writer: KubeconfigWriter, crds: None, tmp_path: Path, arguments: str, *, option: bool
 ) -> None:
     user = ADMIN_USER if option else {**ADMIN_USER, "as": "jane"}
-    env = world.write(Case(user), tmp_path)
+    env = writer.write(Case(user), tmp_path)
     done = command(Path(env["KUBECONFIG"]), *arguments.split(), *(["--as=jane"] if option else []))
     assert done.returncode == 1
     assert ": 403 " in done.stderr
@@ -231,7 +234,7 @@ def test_an_impersonated_user_only_has_their_own_permissions(
 
 
 @pytest.mark.parametrize(
-    ("files", "fields", "said"),
+    ("files", "fields", "message"),
     [
         (
             {"plugin.sh": plugin(CANARY, "echo 'run: login --again' >&2", "trap 'exit 4' EXIT")},
@@ -250,16 +253,16 @@ def test_an_impersonated_user_only_has_their_own_permissions(
         ),
     ],
 )
-def test_an_exec_plugin_that_fails_ends_a_command_with_its_own_words(
-    world: World, tmp_path: Path, files: Mapping[str, str], fields: Json, said: str
+def test_the_message_of_a_failing_exec_plugin_is_shown(
+    writer: KubeconfigWriter, tmp_path: Path, files: Mapping[str, str], fields: Json, message: str
 ) -> None:
-    env = world.write(Case(run(**fields), files=files), tmp_path)
+    env = writer.write(Case(run(**fields), files=files), tmp_path)
     done = command(Path(env["KUBECONFIG"]), "list", "-n", "default")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
-async def test_the_token_of_a_plugin_is_shown_nowhere(world: World, tmp_path: Path) -> None:
-    env = world.write(Case(run(), files={"plugin.sh": plugin(credential({"token": CANARY}))}), tmp_path)
+async def test_a_plugins_token_is_not_shown(writer: KubeconfigWriter, tmp_path: Path) -> None:
+    env = writer.write(Case(run(), files={"plugin.sh": plugin(credential({"token": CANARY}))}), tmp_path)
     done = command(Path(env["KUBECONFIG"]), "list", "-n", "default")
     assert done.returncode == 1
     assert "401" in done.stderr

@@ -1,4 +1,4 @@
-"""An AccountSecret that both kubectl and the command change, as the documents say, on a real API server."""
+"""An AccountSecret that both kubectl and the command change, as documented, on a real API server."""
 
 import json
 import re
@@ -22,14 +22,14 @@ MIGRATION = DOCS / "how-to" / "migrate-from-sealed-secrets.md"
 
 
 def set_value(account: Account, *arguments: str, value: bytes) -> str:
-    """Run a command that takes a value, and give the sentence with which it fails; nothing where it doesn't."""
+    """Run a command that takes a value, and return its error message; empty if it succeeds."""
     result = command(account.controlplane.kubeconfig, *arguments, "-n", account.name, value=value)
     assert result.returncode in {0, 1}
     return result.stderr
 
 
 def kubectl(account: Account, *arguments: str, body: Json, check: bool = True) -> str:
-    """Run kubectl with a manifest, and give what it says on standard error."""
+    """Run kubectl with a manifest, and return its standard error."""
     done = account.controlplane.kubectl(*arguments, "--filename=-", input=json.dumps(body), check=check)
     return done.stderr
 
@@ -42,8 +42,8 @@ def sealed(account: Account) -> str:
     return str(stored(account)["spec"]["sealed"])
 
 
-def by(manager: str, media_type: str = MERGE, **metadata: Json) -> Callable[[Account, Json], None]:
-    """Give what writes a manifest as another field manager does."""
+def as_manager(manager: str, media_type: str = MERGE, **metadata: Json) -> Callable[[Account, Json], None]:
+    """Return a function that writes a manifest as another field manager does."""
 
     def write(account: Account, body: Json) -> None:
         path = account_secrets_path(account.name, "token")
@@ -58,13 +58,13 @@ def by(manager: str, media_type: str = MERGE, **metadata: Json) -> Callable[[Acc
     return write
 
 
-def kubectl_does(*arguments: str) -> Callable[[Account, Json], object]:
+def with_kubectl(*arguments: str) -> Callable[[Account, Json], object]:
     return lambda account, body: kubectl(account, *arguments, body=body)
 
 
 def edit(account: Account, body: Json) -> None:
-    """Change a value as a person does in the editor that kubectl starts."""
-    by("kubectl")(account, body)
+    """Change a value as `kubectl edit` does."""
+    as_manager("kubectl")(account, body)
     account.controlplane.request(
         "PATCH",
         f"{account_secrets_path(account.name, 'token')}?fieldManager=kubectl-edit",
@@ -73,62 +73,65 @@ def edit(account: Account, body: Json) -> None:
     )
 
 
-GIVEN_UP: dict[str, Callable[[Account, Json], object]] = {
-    "kubectl apply": kubectl_does("apply"),
-    "kubectl apply --server-side": kubectl_does("apply", "--server-side"),
-    "kubectl create": kubectl_does("create"),
+TAKEN_OVER: dict[str, Callable[[Account, Json], object]] = {
+    "kubectl apply": with_kubectl("apply"),
+    "kubectl apply --server-side": with_kubectl("apply", "--server-side"),
+    "kubectl create": with_kubectl("create"),
     "kubectl edit": edit,
-    "kubectl patch": by("kubectl-patch"),
-    "kubectl replace": by("kubectl-replace"),
-    "the gateway": by("devbox-secrets-gateway"),
-    "the operator after a rotation": by("devbox-secrets"),
+    "kubectl patch": as_manager("kubectl-patch"),
+    "kubectl replace": as_manager("kubectl-replace"),
+    "the gateway": as_manager("devbox-secrets-gateway"),
+    "the operator after a rotation": as_manager("devbox-secrets"),
 }
 
 
-@pytest.mark.parametrize("writer", GIVEN_UP)
-def test_the_command_takes_over_from_a_person_s_kubectl_and_the_gateway(account: Account, writer: str) -> None:
-    GIVEN_UP[writer](account, account.manifest("TOKEN", b"one"))
+@pytest.mark.parametrize("writer", TAKEN_OVER)
+def test_the_command_takes_over_from_kubectl_and_the_gateway(account: Account, writer: str) -> None:
+    TAKEN_OVER[writer](account, account.manifest("TOKEN", b"one"))
     assert set_value(account, "update", "TOKEN", value=b"two") == ""
     account.holds({"TOKEN": b"two"})
 
 
 TOOLS: dict[str, tuple[Callable[[Account, Json], None], str]] = {
-    "Argo CD": (by("argocd-controller", APPLY), "Argo CD manages token (spec.sealed); change it in Git"),
-    "Flux": (by("kustomize-controller", APPLY), "Flux manages token (spec.sealed); change it in Git"),
-    "Helm": (by("helm"), "Helm manages token (spec.sealed); change it in the release's chart or values"),
+    "Argo CD": (as_manager("argocd-controller", APPLY), "Argo CD manages token (spec.sealed); change it in Git"),
+    "Flux": (as_manager("kustomize-controller", APPLY), "Flux manages token (spec.sealed); change it in Git"),
+    "Helm": (as_manager("helm"), "Helm manages token (spec.sealed); change it in the release's chart or values"),
     "marked by Argo CD": (
-        by("kubectl", APPLY, annotations={"argocd.argoproj.io/tracking-id": "x"}),
+        as_manager("kubectl", APPLY, annotations={"argocd.argoproj.io/tracking-id": "x"}),
         "Argo CD manages token (spec.sealed); change it in Git",
     ),
-    "an unknown field manager": (by("k9s"), "the field manager k9s manages token (spec.sealed); change it there"),
+    "an unknown field manager": (
+        as_manager("k9s"),
+        "the field manager k9s manages token (spec.sealed); change it there",
+    ),
 }
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_what_a_tool_manages_is_its_own(account: Account, tool: str) -> None:
-    write, sentence = TOOLS[tool]
+def test_a_value_that_a_tool_manages_is_not_changed(account: Account, tool: str) -> None:
+    write, message = TOOLS[tool]
     write(account, account.manifest("TOKEN", b"one"))
     before = sealed(account)
-    said = set_value(account, "update", "TOKEN", value=b"two")
-    assert said == f"devbox-secrets: {sentence}, or pass --force-conflicts\n"
+    shown = set_value(account, "update", "TOKEN", value=b"two")
+    assert shown == f"devbox-secrets: {message}, or pass --force-conflicts\n"
     assert sealed(account) == before
 
 
 def test_conflicts_can_be_forced(account: Account) -> None:
-    by("argocd-controller", APPLY)(account, account.manifest("TOKEN", b"one"))
+    as_manager("argocd-controller", APPLY)(account, account.manifest("TOKEN", b"one"))
     assert set_value(account, "update", "TOKEN", "--force-conflicts", value=b"two") == ""
     account.holds({"TOKEN": b"two"})
 
 
 def test_a_deletion_names_the_tool_that_may_create_it_again(account: Account) -> None:
-    by("argocd-controller", APPLY)(account, account.manifest("TOKEN", b"one"))
-    said = set_value(account, "delete", "TOKEN", "--yes", value=b"")
-    assert said == "devbox-secrets: Argo CD manages token and may create it again; remove it in Git, too\n"
+    as_manager("argocd-controller", APPLY)(account, account.manifest("TOKEN", b"one"))
+    message = set_value(account, "delete", "TOKEN", "--yes", value=b"")
+    assert message == "devbox-secrets: Argo CD manages token and may create it again; remove it in Git, too\n"
     assert stored(account) == {}
 
 
 @pytest.mark.parametrize("first", [("apply",), ("apply", "--server-side")], ids=" ".join)
-def test_the_old_file_applied_again_counts_and_can_be_taken_over_again(
+def test_reapplying_the_old_file_takes_effect_and_can_be_taken_over_again(
     account: Account, first: tuple[str, ...]
 ) -> None:
     old = account.manifest("TOKEN", b"one")
@@ -141,20 +144,18 @@ def test_the_old_file_applied_again_counts_and_can_be_taken_over_again(
 
 
 @pytest.mark.parametrize("first", [("apply",), ("apply", "--server-side")], ids=" ".join)
-def test_the_old_file_applied_again_on_the_server_s_side_conflicts_until_it_is_forced(
-    account: Account, first: tuple[str, ...]
-) -> None:
+def test_reapplying_the_old_file_server_side_conflicts_unless_forced(account: Account, first: tuple[str, ...]) -> None:
     old = account.manifest("TOKEN", b"one")
     kubectl(account, *first, body=old)
     set_value(account, "update", "TOKEN", value=b"two")
-    said = kubectl(account, "apply", "--server-side", body=old, check=False)
-    assert 'conflict with "devbox-secrets-cli": .spec.sealed' in said
+    message = kubectl(account, "apply", "--server-side", body=old, check=False)
+    assert 'conflict with "devbox-secrets-cli": .spec.sealed' in message
     assert sealed(account) != old["spec"]["sealed"]
     kubectl(account, "apply", "--server-side", "--force-conflicts", body=old)
     account.holds({"TOKEN": b"one"})
 
 
-def test_kubectl_applies_over_what_the_command_created(account: Account) -> None:
+def test_kubectl_can_apply_over_what_the_command_created(account: Account) -> None:
     set_value(account, "seal", "TOKEN", "--apply", "--description=mine", value=b"one")
     body = account.manifest("TOKEN", b"two")
     assert "The missing annotation will be patched automatically" in kubectl(account, "apply", body=body)
@@ -163,7 +164,7 @@ def test_kubectl_applies_over_what_the_command_created(account: Account) -> None
     assert stored(account)["spec"]["description"] == "mine"
 
 
-def test_kubectl_creates_again_what_the_command_deleted(account: Account) -> None:
+def test_kubectl_can_recreate_what_the_command_deleted(account: Account) -> None:
     body = account.manifest("TOKEN", b"one")
     kubectl(account, "apply", body=body)
     assert set_value(account, "delete", "TOKEN", "--yes", value=b"") == ""
@@ -173,7 +174,7 @@ def test_kubectl_creates_again_what_the_command_deleted(account: Account) -> Non
 
 
 def test_a_status_write_in_the_meantime_does_not_prevent_an_update(account: Account) -> None:
-    # The operator writes the status at the moment in which the command reads, seals and applies.
+    # The operator writes the status while the command reads, seals and applies.
     for number in range(3):
         body = account.manifest("TOKEN", f"{number}".encode())
         account.controlplane.request(
@@ -182,17 +183,17 @@ def test_a_status_write_in_the_meantime_does_not_prevent_an_update(account: Acco
         assert set_value(account, "update", "TOKEN", value=b"new") == ""
 
 
-# --- The sequences of the documents
+# --- Commands from the documentation
 
 
 def quick_start(heading: str) -> list[list[str]]:
-    """Give the commands of each block in a section of the quick start."""
+    """Return the commands of each block in a section of the quick start."""
     _, _, rest = QUICK_START.read_text().partition(f"\n## {heading}\n")
     return [[step.command for step in block] for block in shell.sessions(rest.partition("\n## ")[0])]
 
 
 def shell_of(account: Account, folder: Path) -> Callable[[str], str]:
-    """Give what runs a command in a folder as the account's owner, and gives what it prints."""
+    """Return a function that runs commands in a folder as the account's owner and returns their output."""
     env = shell.environment(folder, account.controlplane.kubeconfig)
     set_context = f"kubectl config set-context --current --namespace {account.name}"
 

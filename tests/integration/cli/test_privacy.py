@@ -1,4 +1,4 @@
-"""A value on its way through the commands, looked for where others could see it: the process, its output, its files."""
+"""The commands don't reveal a value in their process, output or files."""
 
 import array
 import fcntl
@@ -16,7 +16,7 @@ from integration.support.chart import until
 from integration.support.processes import COMMAND, Operator
 
 CANARY = b"canary-in-the-cage"
-#: The commands that take a value, and how it is written there.
+#: The commands that take a value, each with a function that returns its input.
 COMMANDS: dict[str, tuple[list[str], Callable[[bytes], bytes]]] = {
     "seal": (["seal", "TOKEN"], lambda value: value),
     "seal --apply": (["seal", "TOKEN", "--apply", "--force-conflicts"], lambda value: value),
@@ -37,7 +37,7 @@ def account(controlplane: ControlPlane, namespace: str, running: Operator) -> Ac
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """All that a command could write its files into: its home, its folder, and where temporary files go."""
+    """The folder of all files that a command could write: its home, working directory and temporary files."""
     (tmp_path / "tmp").mkdir()
     return tmp_path
 
@@ -52,9 +52,9 @@ def environment(account: Account, home: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes as Linux shows them")
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_value_is_seen_nowhere_while_a_command_has_it_and_afterwards(account: Account, home: Path, name: str) -> None:
+def test_a_value_is_not_visible_during_or_after_a_command(account: Account, home: Path, name: str) -> None:
     arguments, written = COMMANDS[name]
     with subprocess.Popen(
         [COMMAND, *arguments, "-n", account.name],
@@ -75,7 +75,7 @@ def test_a_value_is_seen_nowhere_while_a_command_has_it_and_afterwards(account: 
         seen = [(about / kind).read_bytes() for kind in ("cmdline", "environ", "comm")]
         seen += process.communicate(timeout=60)
     assert process.returncode == 0, seen[-1]
-    assert b"devbox-secrets" in seen[0], "it was looked at while it ran"
+    assert b"devbox-secrets" in seen[0], "/proc was read after the command had exited"
     seen += [path.read_bytes() for path in home.rglob("*") if path.is_file()]
     assert all(CANARY not in text for text in seen)
 

@@ -76,27 +76,29 @@ def run(controlplane: ControlPlane, folder: Path, *arguments: str, code: int = 0
     return [re.split(r" {3,}", line) for line in done.stdout.splitlines()], done.stderr
 
 
-def test_an_older_key_is_replaced_and_nothing_else_in_the_file(controlplane: ControlPlane, folder: Path) -> None:
+def test_an_older_key_is_replaced_and_the_rest_of_the_file_is_unchanged(
+    controlplane: ControlPlane, folder: Path
+) -> None:
     path = folder / "deep" / "secrets.yaml"
     before = path.read_text()
-    table, said = run(controlplane, folder, ".")
+    table, message = run(controlplane, folder, ".")
     after = path.read_text()
     old, new = find(before)[0], find(after)[0]
     assert after == before.replace(old.sealed, new.sealed)
     assert new.sealed.startswith(f"dbs1.{NEW.public.id}.")
     assert KEYRING.open(new.sealed, account="team", name="TOKEN") == SecretBytes(b"canary")
     assert table[1] == ["deep/secrets.yaml:6", "TOKEN", "resealed", f"{OLD.public.id} → {NEW.public.id}"]
-    assert said == f"devbox-secrets: 1 resealed, 1 already used the newest key {NEW.public.id}\n"
+    assert message == f"devbox-secrets: 1 resealed, 1 already used the newest key {NEW.public.id}\n"
     assert path.stat().st_mode & 0o777 == 0o640
     assert {each.name for each in folder.rglob("*")} == {"deep", "secrets.yaml", "other.yaml"}
     assert all(b"canary" not in each.read_bytes() for each in folder.rglob("*.yaml"))
 
 
-def test_a_second_time_there_is_nothing_to_do(controlplane: ControlPlane, folder: Path) -> None:
+def test_a_second_run_changes_nothing(controlplane: ControlPlane, folder: Path) -> None:
     run(controlplane, folder, ".")
     before = (folder / "deep" / "secrets.yaml").stat()
-    table, said = run(controlplane, folder, ".")
-    assert (table, said) == ([], f"devbox-secrets: 0 resealed, 2 already used the newest key {NEW.public.id}\n")
+    table, message = run(controlplane, folder, ".")
+    assert (table, message) == ([], f"devbox-secrets: 0 resealed, 2 already used the newest key {NEW.public.id}\n")
     assert (folder / "deep" / "secrets.yaml").stat().st_ino == before.st_ino
 
 
@@ -128,11 +130,13 @@ def test_a_value_that_cannot_be_resealed_is_listed_and_does_not_affect_others(
     (folder / "template.tpl").write_text(f"{HEAD}spec: {{{{ .Values.canary }}}}: {{\n# {old}\n")
     (folder / "values.yaml").write_text(f"canary:\n  token: {old}\n")
     (folder / "utf-16.yaml").write_bytes(utf_16)
-    table, said = run(controlplane, folder, ".", code=3)
-    told = {row[0]: tuple(row[-2:]) for row in table}
-    assert told.pop("deep/secrets.yaml:6")[0] == "resealed"
-    assert told.pop("lost.yaml:4")[1].startswith(f"the value is sealed with the key {LOST.public.id}, which this clus")
-    assert told.pop("moved.yaml:4")[1].startswith("cannot open the sealed value for the account team and the name T")
+    table, message = run(controlplane, folder, ".", code=3)
+    results = {row[0]: tuple(row[-2:]) for row in table}
+    assert results.pop("deep/secrets.yaml:6")[0] == "resealed"
+    assert results.pop("lost.yaml:4")[1].startswith(
+        f"the value is sealed with the key {LOST.public.id}, which this clus"
+    )
+    assert results.pop("moved.yaml:4")[1].startswith("cannot open the sealed value for the account team and the name T")
     problems = {
         "plain.yaml:4": "not a sealed value: it doesn't start with dbs1. and a key id",
         "broken.yaml:4": (
@@ -149,14 +153,14 @@ def test_a_value_that_cannot_be_resealed_is_listed_and_does_not_affect_others(
             " utf8"
         ),
     }
-    assert told == {"FILE": ("RESULT", "DETAILS"), **{where: ("failed", why) for where, why in problems.items()}}
-    assert said.splitlines()[1] == (
+    assert results == {"FILE": ("RESULT", "DETAILS"), **{where: ("failed", why) for where, why in problems.items()}}
+    assert message.splitlines()[1] == (
         "devbox-secrets: don't prune the older keys yet; the values that failed may need them"
     )
     assert (folder / "utf-16.yaml").read_bytes() == utf_16
 
 
-def test_bytes_around_a_value_stay_as_they_are(controlplane: ControlPlane, folder: Path) -> None:
+def test_bytes_around_a_value_are_not_changed(controlplane: ControlPlane, folder: Path) -> None:
     old = sealed(OLD)
     wrapped = f'"{old[:50]}\\\r\n      {old[50:]}"'
     text = f"\ufeff{HEAD}# canary é 🙂 \t\nspec:\n  name: TOKEN\n  sealed: {wrapped}  # end".replace("\n", "\r\n", 2)
@@ -168,7 +172,7 @@ def test_bytes_around_a_value_stay_as_they_are(controlplane: ControlPlane, folde
     assert KEYRING.open(found.sealed, account="team", name="TOKEN") == SecretBytes(b"canary")
 
 
-def test_a_manifest_without_a_namespace_is_the_account_s(controlplane: ControlPlane, folder: Path) -> None:
+def test_a_manifest_without_a_namespace_belongs_to_the_account(controlplane: ControlPlane, folder: Path) -> None:
     head = "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\n"
     (folder / "one.json").write_text(f"{head}spec: {{name: TOKEN, sealed: {sealed(OLD)}}}\n")
     assert run(controlplane, folder, "one.json", code=3)[0][1][2] == "failed"

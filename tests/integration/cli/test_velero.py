@@ -1,4 +1,4 @@
-"""A restore in Velero's order, which is read from its source; Velero itself doesn't run here."""
+"""A restore in Velero's order, which is read from its source code; Velero itself doesn't run here."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from integration.support.chart import Json, install
 from integration.support.processes import operator
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-#: Where each kind of ours is listed, by the name that Velero's order has.
+#: The path that lists each kind, by its name in Velero's order.
 LISTS = {
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
     "namespaces": "/api/v1/namespaces",
@@ -28,7 +28,7 @@ LISTS = {
     "secrets": "/api/v1/secrets",
     "configmaps": "/api/v1/configmaps",
     "pods": "/api/v1/pods",
-    # Not in the order, so after all that are.
+    # Not in Velero's order, so restored after the others.
     "accountsecrets": ALL_ACCOUNT_SECRETS_PATH,
     "leases": "/apis/coordination.k8s.io/v1/leases",
 }
@@ -43,7 +43,7 @@ def order() -> list[str]:
 
 @pytest.fixture(scope="module", name="lost")
 def _lost() -> Iterator[ControlPlane]:
-    """A cluster with an account, of which a backup is made."""
+    """The cluster that is backed up, with an account."""
     with ControlPlane.start() as it:
         install(it)
         it.kubectl("create", "namespace", "team")
@@ -56,7 +56,7 @@ def _lost() -> Iterator[ControlPlane]:
 
 
 def objects(controlplane: ControlPlane, kind: str) -> Iterator[tuple[str, Json]]:
-    """Give what a backup has of a kind, each with the path at which it is created."""
+    """Yield a backup's objects of a kind, each with the path at which it is created."""
     found = controlplane.request("GET", LISTS[kind])
     for each in found["items"]:
         namespace = each["metadata"].get("namespace")
@@ -68,9 +68,9 @@ def objects(controlplane: ControlPlane, kind: str) -> Iterator[tuple[str, Json]]
 
 
 def create(controlplane: ControlPlane, path: str, body: Json) -> None:
-    """Create an object as Velero does: not over one that exists, and with the managedFields of an older backup."""
+    """Create an object as Velero does: existing ones are kept, and managedFields are those of an older backup."""
     fields = [{**entry, "time": "2020-01-01T00:00:00Z"} for entry in body.pop("managedFields")]
-    with suppress(RequestError):  # it exists, and stays as it is
+    with suppress(RequestError):  # it already exists, and is kept
         controlplane.request("POST", path, body)
         controlplane.request(
             "PATCH", f"{path}/{body['metadata']['name']}", {"metadata": {"managedFields": fields}}, MERGE
