@@ -1,4 +1,4 @@
-"""A real control plane for the tests in this folder, with the operator and the gateway."""
+"""Fixtures of the tests in this folder: a real control plane, with the operator and the gateway."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,11 +34,11 @@ def fallback() -> Iterator[Fallback]:
 
 @pytest.fixture
 def namespace(controlplane: ControlPlane) -> Iterator[str]:
-    """A new namespace in which pods can be created; its deletion is not waited for."""
+    """A new namespace in which pods can be created; tests don't wait for its deletion."""
     name = f"test-{uuid4().hex[:8]}"
     controlplane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    until("it has a ServiceAccount", lambda: controlplane.read(account))
+    until("the namespace has a ServiceAccount", lambda: controlplane.read(account))
     yield name
     controlplane.request("DELETE", f"/api/v1/namespaces/{name}")
 
@@ -76,7 +76,7 @@ def rest(controlplane: ControlPlane) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def tenant(controlplane: ControlPlane, rest: Gateway) -> Account:
-    """An account for this module, with the ServiceAccounts `editor` and `viewer`."""
+    """An account for one module, with the ServiceAccounts `editor` and `viewer`."""
     return Account.of(controlplane, new_account(controlplane))
 
 

@@ -1,4 +1,4 @@
-"""What the other tests rely on: a real control plane that leaves nothing behind."""
+"""The harness of the other tests: a real control plane that leaves nothing behind."""
 
 import json
 import os
@@ -35,17 +35,17 @@ metadata:
 
 @pytest.fixture(scope="module")
 def other() -> Iterator[ControlPlane]:
-    """A second control plane beside the shared one, for tests that break it."""
+    """A second control plane, for tests that break it."""
     with ControlPlane.start(audit_policy=AUDIT_POLICY, scheduler=True) as it:
         yield it
 
 
-def test_serves_the_pinned_kubernetes(controlplane: ControlPlane) -> None:
+def test_serves_the_pinned_kubernetes_version(controlplane: ControlPlane) -> None:
     served = json.loads(controlplane.kubectl("version", "--output=json").stdout)["serverVersion"]
     assert served["gitVersion"] == KUBERNETES_VERSION
 
 
-def test_two_at_once_know_nothing_of_each_other(controlplane: ControlPlane, other: ControlPlane) -> None:
+def test_two_control_planes_are_independent(controlplane: ControlPlane, other: ControlPlane) -> None:
     other.kubectl("create", "configmap", "only-here")
     assert "only-here" not in controlplane.kubectl("get", "configmaps", "--output=name").stdout
 
@@ -59,7 +59,7 @@ def test_deleting_an_owner_deletes_what_it_owns(controlplane: ControlPlane, name
     controlplane.kubectl("wait", "--for=delete", "configmap/owned", in_namespace, "--timeout=30s")
 
 
-def test_deleting_a_namespace_deletes_what_is_in_it(controlplane: ControlPlane) -> None:
+def test_deleting_a_namespace_deletes_its_objects(controlplane: ControlPlane) -> None:
     controlplane.kubectl("create", "namespace", "short-lived")
     controlplane.kubectl("create", "configmap", "inside", "--namespace=short-lived")
     controlplane.kubectl("delete", "namespace", "short-lived", "--timeout=60s")
@@ -68,7 +68,7 @@ def test_deleting_a_namespace_deletes_what_is_in_it(controlplane: ControlPlane) 
         controlplane.kubectl("get", "configmap", "inside", "--namespace=short-lived")
 
 
-def test_a_deployment_makes_its_pods(controlplane: ControlPlane, namespace: str) -> None:
+def test_a_deployment_creates_its_pods(controlplane: ControlPlane, namespace: str) -> None:
     in_namespace = f"--namespace={namespace}"
     controlplane.kubectl("create", "deployment", "web", "--image=web", "--replicas=2", in_namespace)
     controlplane.kubectl(
@@ -81,19 +81,19 @@ def test_a_deployment_makes_its_pods(controlplane: ControlPlane, namespace: str)
     assert len(controlplane.kubectl("get", "pods", in_namespace, "--output=name").stdout.split()) == 2
 
 
-def test_a_service_account_kubeconfig_is_that_account(controlplane: ControlPlane, namespace: str) -> None:
+def test_a_service_account_kubeconfig_authenticates_as_that_account(controlplane: ControlPlane, namespace: str) -> None:
     kubeconfig = controlplane.service_account_kubeconfig(namespace, "default")
-    assert _who(controlplane, kubeconfig) == f"system:serviceaccount:{namespace}:default"
+    assert _username(controlplane, kubeconfig) == f"system:serviceaccount:{namespace}:default"
 
 
-def test_a_user_kubeconfig_is_that_user_without_any_right(controlplane: ControlPlane, namespace: str) -> None:
+def test_a_user_kubeconfig_has_that_user_and_no_permissions(controlplane: ControlPlane, namespace: str) -> None:
     kubeconfig = controlplane.user_kubeconfig("alice", "developers")
-    assert _who(controlplane, kubeconfig) == "alice"
+    assert _username(controlplane, kubeconfig) == "alice"
     with pytest.raises(KubectlError, match=r'User "alice" cannot list resource "secrets"'):
         controlplane.kubectl("get", "secrets", f"--namespace={namespace}", kubeconfig=kubeconfig)
 
 
-def test_a_kubeconfig_can_be_read_by_its_owner_only(controlplane: ControlPlane) -> None:
+def test_only_its_owner_can_read_a_kubeconfig(controlplane: ControlPlane) -> None:
     assert controlplane.kubeconfig.stat().st_mode & 0o777 == 0o600
 
 
@@ -104,7 +104,7 @@ def test_the_audit_log_shows_who_did_what(other: ControlPlane) -> None:
     assert {event["impersonatedUser"]["username"] for event in created} == {"alice"}
 
 
-def test_the_scheduler_looks_at_pods(other: ControlPlane) -> None:
+def test_the_scheduler_processes_pods(other: ControlPlane) -> None:
     other.kubectl("run", "waiting", "--image=web")
     other.kubectl("wait", "--for=condition=PodScheduled=False", "pod/waiting", "--timeout=30s")
 
@@ -126,7 +126,7 @@ def test_state_survives_a_crash_of_etcd(other: ControlPlane) -> None:
     other.kubectl("get", "configmap", "before-crash")
 
 
-def test_a_watch_from_before_a_compaction_is_told_to_list_anew(other: ControlPlane) -> None:
+def test_a_watch_from_before_a_compaction_must_list_again(other: ControlPlane) -> None:
     other.kubectl("create", "configmap", "compacted")
     other.compact()
     other.apiserver.restart()  # its cache remembers more than etcd
@@ -135,7 +135,7 @@ def test_a_watch_from_before_a_compaction_is_told_to_list_anew(other: ControlPla
     assert "too old resource version" in answer.stdout + answer.stderr
 
 
-def test_etcd_that_is_out_of_space_takes_no_writes(other: ControlPlane) -> None:
+def test_etcd_rejects_writes_when_it_is_out_of_space(other: ControlPlane) -> None:
     with other.out_of_space(), pytest.raises(KubectlError, match="database space exceeded"):
         other.kubectl("create", "configmap", "too-much")
     other.kubectl("create", "configmap", "too-much")
@@ -148,7 +148,7 @@ def test_the_api_server_serves_a_renewed_certificate(other: ControlPlane) -> Non
     _wait_until(lambda: ssl.get_server_certificate(address) != before, timeout=90)
 
 
-def test_a_proxy_refuses_requests_and_holds_them_until_the_network_is_back(other: ControlPlane) -> None:
+def test_a_proxy_rejects_requests_and_holds_them_while_the_network_is_down(other: ControlPlane) -> None:
     with WatchProxy.start(other) as proxy, httpx.Client(base_url=proxy.url, verify=False) as client:  # noqa: S501 - ours
         proxy.refusals = (429,)
         _wait_until(lambda: client.get("/readyz").status_code == 429)
@@ -161,7 +161,7 @@ def test_a_proxy_refuses_requests_and_holds_them_until_the_network_is_back(other
             assert held.result().text == "ok"
 
 
-def test_says_why_a_component_did_not_start() -> None:
+def test_an_error_says_why_a_component_did_not_start() -> None:
     with (
         pytest.raises(
             ComponentError,
@@ -169,10 +169,10 @@ def test_says_why_a_component_did_not_start() -> None:
         ),
         ControlPlane.start(apiserver_args=["--no-such-flag"]),
     ):
-        pytest.fail("started in spite of a flag that does not exist")
+        pytest.fail("started despite an unknown flag")
 
 
-def test_nothing_is_left_of_a_run_that_was_killed() -> None:
+def test_a_killed_run_leaves_nothing_behind() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "harness.controlplane"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as run:
@@ -190,19 +190,19 @@ def test_nothing_is_left_of_a_run_that_was_killed() -> None:
         assert not folder.exists()
 
 
-def _who(controlplane: ControlPlane, kubeconfig: Path) -> str:
+def _username(controlplane: ControlPlane, kubeconfig: Path) -> str:
     answer = controlplane.kubectl("auth", "whoami", "--output=json", kubeconfig=kubeconfig).stdout
     return str(json.loads(answer)["status"]["userInfo"]["username"])
 
 
 def _programs_in(folder: Path) -> set[str]:
-    """Return the names of the processes that work in a folder, as the kernel shortens them."""
+    """Return the names of the processes whose working directory is the folder, as the kernel truncates them."""
     names = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink() == folder:
                 names.add((process / "comm").read_text().strip())
-        except OSError:  # ended meanwhile, or somebody else's
+        except OSError:  # it has exited, or another user owns it
             continue
     return names
 
@@ -210,5 +210,5 @@ def _programs_in(folder: Path) -> set[str]:
 def _wait_until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
     while not holds():
-        assert time.monotonic() < deadline, f"not so after {timeout:.0f} s"
+        assert time.monotonic() < deadline, f"the condition isn't met after {timeout:.0f} s"
         time.sleep(0.02)
