@@ -1,4 +1,4 @@
-"""How tests are distributed over processes: those of a file stay together, and so do all on the kind cluster."""
+"""How tests are distributed over processes: those of a file run in one process, and so do all on the kind cluster."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from xdist.scheduler import LoadFileScheduling
 
 _KIND = Path(__file__).parent / "e2e"
 
-# The times of examples show how busy the machine is.
+# How long an example takes depends on how busy the machine is.
 settings.register_profile("unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 

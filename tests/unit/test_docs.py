@@ -1,4 +1,4 @@
-"""What the documents say exists: links, targets, reasons, metrics, values, dependencies. And no trace of a machine."""
+"""What the documents name exists, such as links and options; and no file names hosts or folders of one machine."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def run(*command: str | Path) -> str:
 
 @cache
 def tracked() -> list[Path]:
-    """Every file of the project, those not yet committed included."""
+    """Return every file of the project, including those that aren't committed yet."""
     names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     return [path for name in sorted(names) if name and (path := ROOT / name).is_file()]
 
@@ -56,14 +56,14 @@ def name_of(path: Path) -> str:
 
 
 def section(document: Path, heading: str) -> str:
-    """The text under a heading, up to the next one of its level or above."""
+    """Return the text under a heading, up to the next heading of its level or above."""
     level = heading.partition(" ")[0]
     _, _, rest = document.read_text().partition(f"\n{heading}\n")
     return re.split(rf"^#{{1,{len(level)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table's rows, without the heads."""
+    """Return the cells of the rows of all tables, without the table heads."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     rules = [number for number, row in enumerate(cells) if set("".join(row)) <= set("-: ") and any(row)]
@@ -72,7 +72,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def code(text: str) -> list[str]:
-    """What is set as code: whole blocks, and words in a line."""
+    """Return the code in a text: blocks and inline code."""
     fences = _FENCE.findall(text)
     return fences + _CODE.findall(_FENCE.sub("", text))
 
@@ -84,7 +84,7 @@ def links(document: Path) -> Iterator[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors that GitHub gives a document's headings."""
+    """Return the anchors that GitHub creates for a document's headings."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in re.findall(r"^#+ (.+)$", _FENCE.sub("", document.read_text()), re.MULTILINE):
@@ -96,7 +96,7 @@ def anchors(document: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("document", documents(), ids=name_of)
-def test_every_relative_link_leads_somewhere(document: Path) -> None:
+def test_every_relative_link_has_a_target(document: Path) -> None:
     broken = []
     for link in links(document):
         target = urlsplit(link)
@@ -138,14 +138,14 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
     assert named <= targets()
 
 
-def test_every_make_target_is_told_to_contributors() -> None:
+def test_contributing_describes_every_make_target() -> None:
     text = CONTRIBUTING.read_text()
     assert {name for name in targets() if f"`make {name}`" not in text} == set()
 
 
 @cache
 def options() -> dict[str, set[str]]:
-    """The options of each command, as its reference lists them."""
+    """Return the options of each command that its reference lists."""
     _, *sections = re.split(r"^## ([a-z ]+)\n", CLI.read_text(), flags=re.MULTILINE)
     return {
         name: {"-h", "--help", *re.findall(r"`(--?[a-zA-Z-]+)`", text)}
@@ -154,7 +154,7 @@ def options() -> dict[str, set[str]]:
 
 
 def unknown_options(text: str) -> set[str]:
-    """The options in commands of a text that the commands don't have."""
+    """Return the options in a text that its commands don't have."""
     pieces = (re.sub(r"\\\n *", "", piece) for piece in code(text))
     commands = (each for piece in pieces for each in re.findall(r"devbox-secrets ([a-z][^|;&)`\n]*)", piece))
     used = ((max((it for it in options() if f"{each} ".startswith(f"{it} ")), default=""), each) for each in commands)
@@ -173,25 +173,25 @@ def test_every_option_of_a_command_that_is_named_exists(document: Path) -> None:
     assert unknown_options(document.read_text()) <= mistyped
 
 
-def test_an_option_that_does_not_exist_would_be_found() -> None:
+def test_an_option_that_does_not_exist_is_found() -> None:
     text = "```console\n$ devbox-secrets update A \\\n    --rotate-after 90d < a\n```\n"
     assert unknown_options(text) == {"update --rotate-after"}
 
 
-def test_each_reason_of_the_ready_condition_has_its_row_and_no_other() -> None:
+def test_the_table_lists_exactly_the_reasons_of_the_ready_condition() -> None:
     text = section(API, "## Ready reasons")
     assert [row[0].strip("`") for row in rows(text)] == list(Reason)
     assert [row[0].strip("`") for row in rows(text) if row[1] == "yes"] == [Reason.SYNCED]
 
 
-def test_each_metric_has_its_row_and_no_other() -> None:
+def test_the_table_lists_exactly_the_exposed_metrics() -> None:
     text = METRICS.read_text()
-    told = {(re.split(r"[`{]", row[0])[1], row[1]) for row in rows(text) if row[0].startswith("`devbox_secrets_")}
+    documented = {(re.split(r"[`{]", row[0])[1], row[1]) for row in rows(text) if row[0].startswith("`devbox_secrets_")}
     metrics = [
         each for them in (controller_metrics, webhook_metrics, gateway_metrics) for each in them.REGISTRY.collect()
     ]
     exposed = {(f"{it.name}_total" if it.type == "counter" else it.name, it.type) for it in metrics}
-    assert told == exposed
+    assert documented == exposed
 
 
 def test_every_metric_that_is_named_exists() -> None:
@@ -204,7 +204,7 @@ def test_every_metric_that_is_named_exists() -> None:
     assert named - exposed == set()
 
 
-def test_each_alert_has_its_section_to_which_it_links_and_no_other_has() -> None:
+def test_each_alert_links_to_its_section_and_there_are_no_others() -> None:
     page = OPERATIONS / "monitoring.md"
     sections = re.findall(r"^### (Devbox\w+)\n\n(Critical|Warning)\b", section(page, "## Alerts"), re.MULTILINE)
     rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"][0]["rules"]
@@ -221,18 +221,18 @@ def test_every_value_of_the_chart_that_is_named_exists() -> None:
     parents = "|".join(name for name, value in values.items() if isinstance(value, dict))
     table = rows(section(OPERATIONS / "install.md", "## Chart values"))
     named = {name.strip("`") for row in table for name in row[0].split(", ")}
-    pages = [page for page in documents() if page != CONTRIBUTING]  # that names modules of Python
+    pages = [page for page in documents() if page != CONTRIBUTING]  # which names Python modules
     for piece in (piece for page in pages for piece in code(page.read_text())):
         named |= set(re.findall(rf"(?<![\w./-])((?:{parents})(?:\.[a-zA-Z]+)+)\b", piece))
     assert len(named) > len(table)
-    for name in named - {"keys.backup"}:  # that is a file in docs/sessions.md
+    for name in named - {"keys.backup"}:  # a file in docs/sessions.md
         here = values
         for key in name.split("."):
             assert key in here, name
             here = here[key]
 
 
-def test_each_dependency_has_its_reason_and_no_other() -> None:
+def test_exactly_the_dependencies_have_a_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = [
         project["project"]["dependencies"],
@@ -244,7 +244,7 @@ def test_each_dependency_has_its_reason_and_no_other() -> None:
     assert {row[0]: bool(row[1]) for row in rows(text)} == dict.fromkeys(needed, True)
 
 
-def test_each_program_of_the_cluster_has_its_reason_and_no_other() -> None:
+def test_exactly_the_programs_of_the_cluster_have_a_reason() -> None:
     table = rows(section(CONTRIBUTING, "### Programs of the cluster"))
     assert {name for row in table for name in row[1].split(", ") if name} == set(TOOLS)
     modules = {path.parent.name for path in (ROOT / "tests" / "harness" / "tools").glob("*/go.mod")}
@@ -257,7 +257,7 @@ def test_each_example_is_in_the_list_of_examples() -> None:
     assert listed == {path.name for path in tracked() if path.parent == examples and path.suffix == ".yaml"}
 
 
-# --- What belongs to one machine: where it gets its packages, and where it keeps its files.
+# --- Traces of one machine: the hosts of its packages, and its folders.
 
 
 def _hosts(text: str) -> set[str]:
@@ -272,7 +272,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _said_by(*command: str) -> str:
+def _output_of(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -290,16 +290,16 @@ def _variables() -> str:
 
 
 SOURCES: dict[str, Callable[[], str]] = {
-    "pip": lambda: _said_by(sys.executable, "-m", "pip", "config", "list"),
-    "go": lambda: _said_by("go", "env", "GOPROXY", "GOSUMDB"),
-    "npm": lambda: _said_by("npm", "config", "get", "registry"),
+    "pip": lambda: _output_of(sys.executable, "-m", "pip", "config", "list"),
+    "go": lambda: _output_of("go", "env", "GOPROXY", "GOSUMDB"),
+    "npm": lambda: _output_of("npm", "config", "get", "registry"),
     "apt": _apt,
     "environment variables": _variables,
 }
 
 
 def places() -> dict[str, Path]:
-    """Folders of this machine whose names say something; /src, for instance, may be a container's, too."""
+    """Return folders with names that only this machine may have; /src, for example, may be in a container, too."""
     return {
         what: path
         for what, path in {
@@ -312,11 +312,11 @@ def places() -> dict[str, Path]:
 
 
 def where(pattern: str) -> list[str]:
-    """The files of the project in which a pattern is found."""
+    """Return the files of the project that contain a pattern."""
     return [name_of(path) for path in tracked() if re.search(pattern.encode(), path.read_bytes())]
 
 
-def name_alone(host: str) -> str:
+def host_pattern(host: str) -> str:
     return rf"(?<![\w.-]){re.escape(host)}(?![\w-])"
 
 
@@ -324,20 +324,20 @@ def name_alone(host: str) -> str:
 def test_no_file_names_a_host_that_this_machine_gets_packages_from(source: str) -> None:
     hosts = _hosts(SOURCES[source]())
     if not hosts:
-        pytest.skip("none is set here")
-    assert {host: found for host in hosts if (found := where(name_alone(host)))} == {}
+        pytest.skip("no host is configured")
+    assert {host: found for host in hosts if (found := where(host_pattern(host)))} == {}
 
 
 @pytest.mark.parametrize("what", ["the user's home", "the checkout", "temporary files"])
 def test_no_file_names_a_folder_of_this_machine(what: str) -> None:
     if what not in places():
-        pytest.skip("its name says nothing")
+        pytest.skip("other machines may have this folder, too")
     assert where(rf"(?<![\w.-]){re.escape(str(places()[what]))}/") == []
 
 
-def test_such_a_host_would_be_found() -> None:
+def test_a_host_in_a_file_is_found() -> None:
     hosts = _hosts("index-url='https://user@packages.example.org:8443/simple', off, http://127.0.0.1:3128")
     assert hosts == {"packages.example.org"}
     named = "registry.example"  # in the documents
-    assert where(name_alone(named))
-    assert not where(name_alone(named[1:]))
+    assert where(host_pattern(named))
+    assert not where(host_pattern(named[1:]))

@@ -1,4 +1,4 @@
-"""The API server's errors, by the status code that it responds with."""
+"""The API server's errors, by status code."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from devbox_secrets.errors import APIError, Conflict, NotLeader, RequestTimeout,
         (429, "TooManyRequests", False), (500, "ServerError", False), (503, "ServerError", False),
     ],
 )  # fmt: skip
-def test_each_status_code_has_its_error_and_is_permanent_when_a_retry_alone_does_not_help(
+def test_each_status_code_has_its_error_and_is_permanent_if_a_retry_does_not_help(
     status: int, name: str, permanent: bool
 ) -> None:
     error = api_error(status, "why")
@@ -28,7 +28,7 @@ def test_without_a_response_there_is_no_status_code(kind: type[APIError]) -> Non
     assert not kind("why").is_permanent
 
 
-def test_an_error_carries_the_details_that_the_server_gave() -> None:
+def test_an_error_has_the_details_of_the_server() -> None:
     details = {"kind": "clusterroles", "causes": [{"reason": "FieldManagerConflict"}]}
     error = api_error(409, "why", details)
     assert isinstance(error, Conflict)

@@ -1,4 +1,4 @@
-"""Replays the corpora of `make fuzz` on any Python; runs each target shortly if atheris is installed."""
+"""Replays the corpora of `make fuzz` on any Python; runs each target briefly if atheris is installed."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ from fuzz import __main__ as program
 from fuzz.choices import Choices
 from fuzz.runner import CORPORA, TARGETS, Result, is_available, run, table
 
-#: Takes a few seconds.
+#: As many as take a few seconds.
 RUNS = 2_000
 
 needs_atheris = pytest.mark.skipif(not is_available(), reason="atheris has no wheel for this Python or machine")
@@ -59,7 +59,7 @@ def test_the_table_has_a_row_for_each_target() -> None:
     ]
 
 
-def test_without_atheris_it_fails_with_an_explanation(
+def test_without_atheris_fuzzing_fails_with_an_explanation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(program, "is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""What the cluster's harness decides by itself: images written without an engine, the runtime's edits, its locks."""
+"""The harness without a cluster: images, the container runtime's edits, locks, programs, and pinned versions."""
 
 import io
 import json
@@ -28,7 +28,7 @@ def program(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_archive_names_its_image_and_holds_its_one_layer(tmp_path: Path, program: Path) -> None:
+def test_an_archive_names_its_image_and_contains_its_only_layer(tmp_path: Path, program: Path) -> None:
     archive.write(image_of(program), tmp_path / "image.tar", "x86_64")
     with tarfile.open(tmp_path / "image.tar") as tar:
         (manifest,) = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def test_equal_images_are_equal_archives(tmp_path: Path, program: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_no_half_written_archive_stays(tmp_path: Path, program: Path) -> None:
+def test_a_failed_write_leaves_no_archive(tmp_path: Path, program: Path) -> None:
     with pytest.raises(KeyError):
         archive.write(image_of(program), tmp_path / "image.tar", "an unknown processor")
     assert [path.name for path in tmp_path.iterdir()] == ["program"]
@@ -66,7 +66,7 @@ def write_tar(target: IO[bytes], files: dict[str, bytes], **owner: int | str) ->
 
 
 def saved_by_docker(target: Path, files: dict[str, bytes], architecture: str, time: int = 1) -> Path:
-    """What `docker save` writes, as far as it is read: a layer with times and owners, and a config."""
+    """Write the parts of `docker save` that are read: a layer with times and owners, and a config."""
     layer = io.BytesIO()
     write_tar(layer, files, mtime=time, uid=1000, uname="builder")
     settings = {"User": "1", "Hostname": "x"}
@@ -78,12 +78,12 @@ def saved_by_docker(target: Path, files: dict[str, bytes], architecture: str, ti
     return target
 
 
-def read_json(archived: Path, name: str) -> Any:  # noqa: ANN401 - what a file holds
+def read_json(archived: Path, name: str) -> Any:  # noqa: ANN401 - any JSON
     with tarfile.open(archived) as tar:
         return json.load(tar.extractfile(name))  # type: ignore[arg-type]
 
 
-def test_an_image_is_its_content_whenever_and_in_whatever_order_it_was_built(tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_time_and_order_of_its_build(tmp_path: Path) -> None:
     files = {"b": b"2", "a": b"1"}
     for number, content in enumerate((files, dict(sorted(files.items())))):
         saved = saved_by_docker(tmp_path / "saved", content, "amd64", time=number)
@@ -94,7 +94,7 @@ def test_an_image_is_its_content_whenever_and_in_whatever_order_it_was_built(tmp
     assert read_json(tmp_path / "0", legacy["Config"])["config"] == {"User": "1"}
 
 
-def test_the_images_for_two_processors_have_one_name_whatever_their_order(tmp_path: Path) -> None:
+def test_the_images_for_two_processors_have_one_digest_in_any_order(tmp_path: Path) -> None:
     images = []
     for architecture in ("arm64", "amd64"):
         saved = saved_by_docker(tmp_path / "saved", {"a": architecture.encode()}, architecture)
@@ -141,10 +141,10 @@ LESS = {"capabilities": {"bounding": ["CAP_KILL"]}}
     ],
     ids=["create", "run", "exec --process=", "exec -p", "delete"],
 )
-def test_the_runtime_asks_runc_for_what_the_machine_has(
+def test_the_runtime_only_requests_from_runc_what_the_machine_has(
     tmp_path: Path, before: object, arguments: list[str], after: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A `runc` that prints its arguments shows that it gets them as they came."""
+    """Use a `runc` that prints its arguments, to check that they are unchanged."""
     config = tmp_path / "config.json"
     config.write_text(json.dumps(before))
     runc = tmp_path / "runc"
@@ -156,7 +156,7 @@ def test_the_runtime_asks_runc_for_what_the_machine_has(
     assert json.loads(config.read_text()) == after
 
 
-def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_its_holder_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     holding = f"from pathlib import Path; from harness.run import lock\nwith lock(Path({str(path)!r})): input()"
     environment = {**os.environ, "PYTHONPATH": str(Path(archive.__file__).parents[1])}
@@ -167,17 +167,17 @@ def test_a_lock_ends_with_its_holder_however_that_ends(tmp_path: Path) -> None:
     assert not is_locked(path)
 
 
-def test_a_shared_lock_has_many_holders(tmp_path: Path) -> None:
+def test_a_shared_lock_can_have_many_holders(tmp_path: Path) -> None:
     with lock(tmp_path / "lock", shared=True), lock(tmp_path / "lock", shared=True):
         assert is_locked(tmp_path / "lock")
 
 
-def test_a_failed_program_s_last_words_are_in_the_error() -> None:
+def test_the_error_for_a_failed_program_has_its_output() -> None:
     with pytest.raises(ClusterError, match=r"(?s)exit code 3.*the reason"):
         run("sh", "-c", "echo the reason >&2; exit 3")
 
 
-def test_a_missing_program_is_named() -> None:
+def test_a_missing_program_is_reported() -> None:
     with pytest.raises(ClusterError, match="no-such-program: not found on PATH"):
         run("no-such-program")
 
@@ -186,31 +186,31 @@ EXISTING = Cluster("existing", Path("kubeconfig"), engine=None)
 
 
 @pytest.mark.parametrize("name", ["devbox-secrets:0.1.0", "registry.example:5000/devbox-secrets:0.1.0"])
-def test_an_existing_cluster_pulls_the_image_that_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_cluster_uses_the_named_image(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVBOX_SECRETS_IMAGE", name)
     assert image.operator_image(EXISTING) == name
 
 
 @pytest.mark.parametrize("name", ["", "devbox-secrets", "registry.example:5000/devbox-secrets"])
-def test_an_image_without_a_tag_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_without_a_tag_is_rejected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVBOX_SECRETS_IMAGE", name)
     with pytest.raises(ClusterError, match="NAME:TAG"):
         image.operator_image(EXISTING)
 
 
 PINS = Path(tools.__file__).with_name("tools")
-#: Modules in another version: helm's kubectl, coredns' fork and kube-network-policies' NRI need it.
+#: Modules that helm's kubectl, coredns' fork and kube-network-policies' NRI need in another version.
 OTHER = {"github.com/go-errors/errors", "github.com/coredns/caddy", "github.com/opencontainers/runtime-spec"}
 
 
 def pinned(folder: str) -> dict[str, str]:
-    """Give the version of each module that a folder's go.mod requires."""
+    """Return the version of each module that a folder's go.mod requires."""
     text = (PINS / folder / "go.mod").read_text()
     return dict(re.findall(r"^(?:require |\t)(\S+) (?:=> \S+ )?(v\S+)", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("folder", ["coredns", "crictl", "helm", "kube-network-policies"])
-def test_what_a_program_shares_with_kubernetes_is_compiled_once(folder: str) -> None:
+def test_a_program_shares_module_versions_with_kubernetes_so_that_they_are_compiled_once(folder: str) -> None:
     ours, kubernetes = pinned(folder), pinned("kubernetes-1.37")
     shared = ours.keys() & kubernetes.keys() - OTHER
     assert "k8s.io/client-go" in shared

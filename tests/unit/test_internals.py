@@ -1,7 +1,8 @@
-"""A library is used through its public names: none is replaced, and no private one is read, set or overridden.
+"""Libraries are used through their public names: none is replaced, and no private one is read, set or overridden.
 
-ruff finds `object._name` (SLF001), but not the other forms below; and where a line is exempt from the rule, it can't
-tell our own private names from a library's. Tests may replace a public name: monkeypatch and mock put it back.
+ruff finds `object._name` (SLF001), but not the other forms below; and on a line that is exempt from the rule, it
+doesn't distinguish our own private names from a library's. Tests may replace a public name with monkeypatch or mock,
+which restore it.
 """
 
 import ast
@@ -16,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [ROOT / "operator", ROOT / "tests", ROOT / "benchmarks"]
-#: The first names of our modules; every other module is a library's, Python's own included.
+#: The top-level names of our modules; all other modules are those of libraries, including Python's own.
 OURS = {path.stem for folder in SOURCES for path in folder.iterdir()}
 #: Python's documentation says that these may be set.
 SETTABLE = ("os.environ", "sys.stdin", "sys.stdout", "sys.stderr")
@@ -43,7 +44,7 @@ def is_internal(dotted: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module's syntax tree, and what the names in it stand for."""
+    """A module's syntax tree, and what the names in it refer to."""
 
     name: str
     nodes: list[ast.AST]
@@ -66,7 +67,7 @@ class Module:
         return module
 
     def path(self, node: ast.AST) -> str | None:
-        """Say what `a.b[0].c` is, if `a` is imported or a class."""
+        """Return what `a.b[0].c` refers to, if `a` is imported or a class."""
         match node:
             case ast.Name():
                 return self.names.get(node.id)
@@ -80,13 +81,13 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Modules that are looked at together."""
+    """Modules that are checked together."""
 
     modules: list[Module]
     private: set[str]
     """The private names that they define."""
     bases: dict[str, list[str | None]]
-    """Of each class."""
+    """The bases of each class."""
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> Self:
@@ -106,7 +107,7 @@ class Code:
                         yield f"{module.name}:{getattr(node, 'lineno', 0)}: {name}"
 
     def _violations(self, module: Module, node: ast.AST) -> Iterator[str]:
-        """Give the names of libraries that a node uses or changes and should not."""
+        """Yield the names of libraries that a node uses or changes, but shouldn't."""
         match node:
             case ast.Import() | ast.ImportFrom(level=0):
                 origin = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
@@ -140,7 +141,7 @@ class Code:
         return name in self._inherited(owner) or (is_library(target) and not target.startswith(SETTABLE))
 
     def _inherited(self, name: str) -> set[str]:
-        """Give the names that a class has from a library's."""
+        """Return the names that a class inherits from a library's class."""
         found = set[str]()
         for base in self.bases.get(name, ()):
             found |= names_of(pkgutil.resolve_name(base)) if base and is_library(base) else self._inherited(base or "")
@@ -148,7 +149,7 @@ class Code:
 
 
 def defined(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """Give the names that are defined there: functions, classes, variables, and the attributes of `self` and `cls`."""
+    """Yield the names that nodes define: functions, classes, variables, and attributes of `self` and `cls`."""
     for node in nodes:
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
@@ -160,7 +161,7 @@ def defined(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def used(node: ast.ClassDef) -> Iterator[str]:
-    """Give the attributes that a class's methods use of `self`, `cls` and `super()`."""
+    """Yield the attributes of `self`, `cls` and `super()` that a class's methods use."""
     for each in ast.walk(node):
         match each:
             case ast.Attribute(value=ast.Name(id="self" | "cls") | ast.Call(func=ast.Name(id="super")), attr=name):
@@ -169,14 +170,14 @@ def used(node: ast.ClassDef) -> Iterator[str]:
 
 @cache
 def names_of(base: object) -> frozenset[str]:
-    """Give the names of a library's class, with those that only its methods use."""
+    """Return the names in a library's class, including those that only its methods use."""
     members = [each for kind in getattr(base, "__mro__", ())[:-1] for each in vars(kind).items()]
     codes = [code for _, member in members if (code := getattr(member, "__code__", None))]
     return frozenset([name for name, _ in members] + [name for code in codes for name in code.co_names])
 
 
 def modules() -> dict[str, str]:
-    """Give each of our files by its module's name."""
+    """Return the text of each of our modules by its name."""
     return {
         ".".join(file.relative_to(folder).with_suffix("").parts): file.read_text()
         for folder in SOURCES
@@ -184,7 +185,7 @@ def modules() -> dict[str, str]:
     }
 
 
-def test_no_module_of_ours_uses_a_library_s_internals() -> None:
+def test_our_modules_do_not_use_internals_of_libraries() -> None:
     assert list(Code.of(modules()).violations()) == []
 
 
@@ -232,7 +233,7 @@ KOPF = "import kopf, aiohttp.web\nfrom asyncio import StreamReader\nimport os, s
         "class A(kopf.WebhookServer): ...\nA.build_certificate = f",
     ],
 )
-def test_is_found(text: str) -> None:
+def test_a_use_of_internals_is_found(text: str) -> None:
     assert list(Code.of({"unit.example": KOPF + text}).violations())
 
 
@@ -255,5 +256,5 @@ def test_is_found(text: str) -> None:
         "class A:\n    def _serve(self): ...",
     ],
 )
-def test_is_no_violation(text: str) -> None:
+def test_other_uses_are_not_violations(text: str) -> None:
     assert list(Code.of({"unit.example": KOPF + text}).violations()) == []

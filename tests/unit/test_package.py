@@ -1,4 +1,4 @@
-"""What is tested is the wheel that users install: whole, alone and of one version."""
+"""The wheel that users install: its files, version, programs and dependencies."""
 
 import importlib.metadata
 import os
@@ -23,7 +23,7 @@ FILES = {str(file) for file in WHEEL.files or ()}
 
 
 def needed(extra: str = "") -> set[str]:
-    """The packages that the wheel requires, alone or more of them for an extra."""
+    """Return the packages that the wheel requires, or those that an extra adds."""
     marker = f'extra == "{extra}"' if extra else ""
     split = [requirement.partition(";")[::2] for requirement in WHEEL.requires or ()]
     return {re.split(r"[^\w-]", name)[0] for name, condition in split if condition.strip().replace("'", '"') == marker}
@@ -35,7 +35,7 @@ def test_the_tests_run_against_the_wheel_and_not_the_source_tree() -> None:
     assert str(ROOT / "operator") not in sys.path
 
 
-def test_the_wheel_holds_every_module_and_nothing_else() -> None:
+def test_the_wheel_contains_every_module_and_nothing_else() -> None:
     source = ROOT / "operator"
     modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
     assert modules
@@ -47,13 +47,13 @@ def test_the_wheel_tells_type_checkers_that_it_is_typed() -> None:
     assert "devbox_secrets/py.typed" in FILES
 
 
-def test_the_wheel_holds_its_licence() -> None:
-    (licence,) = (file for file in WHEEL.files or () if file.name == "LICENSE")
-    assert licence.read_text() == (ROOT / "LICENSE").read_text()
+def test_the_wheel_contains_its_license() -> None:
+    (license_file,) = (file for file in WHEEL.files or () if file.name == "LICENSE")
+    assert license_file.read_text() == (ROOT / "LICENSE").read_text()
     assert WHEEL.metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_the_version_is_the_project_s() -> None:
+def test_the_wheel_has_the_project_s_version() -> None:
     assert WHEEL.version == PROJECT["version"]
 
 
@@ -64,28 +64,28 @@ def test_chart_and_changelog_have_the_same_version() -> None:
     assert [name for name, _ in sections][:2] == ["Unreleased", WHEEL.version]
 
 
-def test_the_changelog_has_no_other_kinds_of_changes_than_keep_a_changelog_s() -> None:
+def test_the_changelog_only_has_the_kinds_of_changes_of_keep_a_changelog() -> None:
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", CHANGELOG, re.MULTILINE)) <= kinds
     assert CHANGELOG.count("\n## ") == len(re.findall(r"^## \[", CHANGELOG, re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", ["devbox-secrets", "kubectl-devbox_secrets"])
-def test_both_programs_exist_and_tell_the_version(name: str) -> None:
+def test_both_programs_exist_and_print_the_version(name: str) -> None:
     assert name in {entry.name for entry in WHEEL.entry_points.select(group="console_scripts")}
     program = Path(sysconfig.get_path("scripts")) / name
     assert os.access(program, os.X_OK)
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
-    assert told.stdout == f"{PROJECT['version']}\n"
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == f"{PROJECT['version']}\n"
 
 
-def test_the_command_alone_does_not_bring_what_runs_in_the_cluster() -> None:
+def test_the_command_line_does_not_require_packages_of_the_operator() -> None:
     operators = {"kopf", "prometheus-client", "pydantic-settings"}
     assert operators <= needed("operator")
     assert operators.isdisjoint(needed())
 
 
-def test_the_command_alone_takes_at_most_80_megabytes() -> None:
+def test_the_command_line_takes_at_most_80_megabytes() -> None:
     sizes: dict[str, int] = {}
     queue = [WHEEL]
     while queue:

@@ -1,4 +1,4 @@
-"""Docs, messages, docstrings and comments are plain English: phrases to avoid, each with what to write instead."""
+"""Docs, messages, comments and names of tests are plain English: phrases to avoid, and what to write instead."""
 
 import io
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-#: Regular expressions; upper and lower case are the same.
+#: Regular expressions, which ignore case.
 PHRASES = {
     r"anew": "again",
     r"is there (already|twice|again)|(is|are) already there": "already exists, appears twice",
@@ -51,9 +51,9 @@ PHRASES = {
     r"where there (is|are) (none|no)": "if there is no",
 }
 _PATTERN = {re.compile(rf"(?<![\w-])(?:{phrase})(?![\w-])", re.IGNORECASE): word for phrase, word in PHRASES.items()}
-#: Inputs of tests, and what tools and other people write. Of the tests, what only they show isn't checked.
+#: This list, inputs of tests, and files of tools and other people.
 _SKIPPED = re.compile(
-    r"LICENSE|requirements/.*|tests/(?!harness/|e2e/|integration/support/).*|.*/(go\.mod|go\.sum|package-lock\.json)"
+    r"LICENSE|requirements/.*|.*/(go\.mod|go\.sum|package-lock\.json)|tests/(unit/test_phrases\.py|fuzz/corpora/.*)"
 )
 
 
@@ -64,11 +64,13 @@ def files() -> list[str]:
 
 
 def prose(name: str, text: str) -> str:
-    """The text of a file in one line, without comment markers; of Python only its comments and strings."""
+    """Return a file's text in one line, without comment markers; for Python, comments, strings and names of tests."""
     if name.endswith(".py"):
+        tests = re.findall(r"^ *(?:async )?def (test_\w+)", text, re.MULTILINE)
         kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-        text = "\n".join(re.sub(r"""^\w*["']+|["']+$|\{[^{}]*\}""", "", it.string) for it in tokens if it.type in kinds)
+        pieces = [re.sub(r"""^\w*["']+|["']+$|\{[^{}]*\}""", "", it.string) for it in tokens if it.type in kinds]
+        text = "\n".join([*pieces, *(f"{test.replace('_', ' ')}." for test in tests)])
     return " ".join(re.sub(r"^[\s>]*(#+:?|//|\*)\s", "", line).strip() for line in text.splitlines())
 
 
@@ -93,12 +95,13 @@ def test_the_text_is_plain_english(name: str) -> None:
         ("a.py", 'x = "it belongs" " into Git"'),
         ("a.py", 'def f():\n    """What becomes\n    of it."""'),
         ("a.py", "x = 1  # alone"),
+        ("a.py", "async def test_it_is_told(): ..."),
     ],
 )
-def test_such_a_phrase_would_be_found(name: str, text: str) -> None:
+def test_an_odd_phrase_is_found(name: str, text: str) -> None:
     assert len(odd(prose(name, text))) == 1
 
 
-@pytest.mark.parametrize("text", ["told = alone", 'f"{told}"', "def test_it_is_told(): ..."])
+@pytest.mark.parametrize("text", ["told = alone", 'f"{told}"', "def it_is_told(): ..."])
 def test_code_is_not_prose(text: str) -> None:
     assert odd(prose("a.py", text)) == []

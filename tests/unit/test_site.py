@@ -1,4 +1,4 @@
-"""The site of the documentation: it builds without a warning, and loads nothing from other hosts."""
+"""The documentation site: it builds without a warning, and loads nothing from other hosts."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-#: What a browser loads by itself: scripts, images and frames; styles and icons; what a style names.
+#: What a browser loads by itself: scripts, images and frames; styles and icons; files that a style names.
 LOADED = re.compile(r"""\ssrc="([^"]+)"|<link\s[^>]*href="([^"]+)"|url\(["']?([^"')]+)""")
 
 

@@ -1,6 +1,6 @@
 """Checks what holds for every documented error: it doesn't repeat the input."""
 
-#: Text of this length that is in both the input and an error isn't there by chance.
+#: Text of this length isn't in both the input and an error by chance.
 _REPEATED = 16
 
 

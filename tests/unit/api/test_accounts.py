@@ -16,7 +16,7 @@ from devbox_secrets.api.names import ACCOUNT_LABEL
         ("box", {ACCOUNT_LABEL: ""}, "box"),
     ],
 )
-def test_a_namespace_belongs_to_the_account_of_its_label_or_to_itself(
+def test_a_namespace_belongs_to_the_account_in_its_label_or_to_its_own(
     namespace: str, labels: dict[str, str], account: str
 ) -> None:
     assert account_of(namespace, labels) == account
@@ -25,10 +25,10 @@ def test_a_namespace_belongs_to_the_account_of_its_label_or_to_itself(
 @pytest.mark.parametrize(
     ("home_account", "home"),
     [
-        pytest.param("team", True, id="its namespace is its own"),
-        pytest.param("other", False, id="a label gives its namespace to another account"),
-        pytest.param(None, False, id="it has no namespace"),
+        pytest.param("team", True, id="its namespace belongs to it"),
+        pytest.param("other", False, id="its namespace is labeled for another account"),
+        pytest.param(None, False, id="no namespace"),
     ],
 )
-def test_an_account_has_a_home_where_its_namespace_is_its_own(home_account: str | None, home: bool) -> None:
+def test_an_account_has_a_home_if_its_namespace_belongs_to_it(home_account: str | None, home: bool) -> None:
     assert is_home("team", home_account) is home

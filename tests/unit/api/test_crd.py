@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition: structural, described, and without a rule that would repeat a value."""
+"""The CustomResourceDefinition: its schemas are structural and described, and no rule repeats a value."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,20 +37,20 @@ def test_every_schema_is_structural() -> None:
         assert schema["type"] in {"object", "array", "string", "integer"}, path
 
 
-def test_every_field_of_ours_is_described() -> None:
+def test_all_our_fields_have_descriptions() -> None:
     missing = [path for path, schema in schemas(SCHEMA) if "description" not in schema and not path.endswith("[]")]
     assert missing == [".apiVersion", ".kind", ".metadata"]
 
 
-def test_every_text_has_an_end() -> None:
-    # What has none makes CEL's cost estimate, and an object, as large as one likes.
+def test_every_string_has_a_maximum_length() -> None:
+    # Without one, neither CEL's cost estimate nor an object's size has a limit.
     for path, schema in [*schemas(SPEC), *schemas(STATUS)]:
         if schema["type"] == "string":
             assert schema.keys() & {"maxLength", "enum"}, path
-            assert "format" not in schema, path  # with one, the API server accepts arrays as well
+            assert "format" not in schema, path  # with a format, the API server also accepts arrays
 
 
-def test_a_status_has_its_defaults_from_the_first_moment_on() -> None:
+def test_the_schema_sets_the_defaults_of_a_new_status() -> None:
     assert STATUS["default"] == {}
     defaults = {name: field["default"] for name, field in STATUS["properties"].items() if "default" in field}
     assert AccountSecretStatus.model_validate(defaults) == AccountSecretStatus()
@@ -60,24 +60,24 @@ def test_a_status_has_its_defaults_from_the_first_moment_on() -> None:
     assert not [path for path, schema in schemas(SPEC) if "default" in schema]
 
 
-def test_no_rule_stands_on_a_field_whose_value_the_api_server_would_repeat() -> None:
+def test_only_spec_has_rules_because_the_api_server_repeats_a_field_s_value() -> None:
     for path, schema in schemas(SCHEMA):
         assert ("x-kubernetes-validations" in schema) == (path == ".spec"), path
 
 
-def test_every_rule_says_where_it_failed_and_why() -> None:
+def test_every_rule_has_a_field_path_and_a_message() -> None:
     for rule in SPEC["x-kubernetes-validations"]:
         assert rule["fieldPath"].lstrip(".") in SPEC["properties"]
         assert rule["message"]
 
 
-def test_name_and_sealed_value_are_required_and_a_status_is_not() -> None:
+def test_name_and_sealed_are_required_and_no_status_field_is() -> None:
     assert SCHEMA["required"] == ["spec"]
     assert SPEC["required"] == ["name", "sealed"]
     assert "required" not in STATUS
 
 
-def test_people_see_what_matters() -> None:
+def test_printer_columns_short_name_and_scope() -> None:
     assert [column["name"] for column in VERSION["additionalPrinterColumns"]] == [
         "Variable", "Ready", "Reason", "Key", "Rotation Due", "Age",
     ]  # fmt: skip

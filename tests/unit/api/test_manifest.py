@@ -1,4 +1,4 @@
-"""The manifest that people apply, and the name it gives the object."""
+"""The manifests that people apply, and the names of their objects."""
 
 import re
 
@@ -10,13 +10,13 @@ from devbox_secrets.api.manifest import manifest, object_name, object_names
 from devbox_secrets.api.models import AccountSecretSpec
 from devbox_secrets.api.validation import VARIABLE_PATTERN
 
-# RFC 1123's subdomain, as Kubernetes has it.
+# An RFC 1123 subdomain, as Kubernetes defines it.
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-alike = st.from_regex(r"[A-Ca-c_][A-Ca-c0-1_]{0,6}", fullmatch=True)
-variables = alike | st.from_regex(VARIABLE_PATTERN, fullmatch=True).filter(lambda name: len(name) <= 253)
+similar_names = st.from_regex(r"[A-Ca-c_][A-Ca-c0-1_]{0,6}", fullmatch=True)
+variables = similar_names | st.from_regex(VARIABLE_PATTERN, fullmatch=True).filter(lambda name: len(name) <= 253)
 
 
-def test_a_manifest_has_what_was_given_and_nothing_else() -> None:
+def test_a_manifest_contains_only_the_given_fields() -> None:
     spec = AccountSecretSpec(name="GITHUB_TOKEN", sealed="dbs1.…")
     assert manifest("team", spec) == {
         "apiVersion": "devbox-secrets.dev/v1beta1",
@@ -26,7 +26,7 @@ def test_a_manifest_has_what_was_given_and_nothing_else() -> None:
     }
 
 
-def test_a_manifest_has_the_api_s_names_of_what_is_optional() -> None:
+def test_optional_fields_have_the_api_s_names() -> None:
     spec = AccountSecretSpec(name="A", sealed="dbs1.…", description="for CI", rotate_after="90d")
     assert manifest("team", spec)["spec"] == {
         "name": "A",
@@ -36,7 +36,7 @@ def test_a_manifest_has_the_api_s_names_of_what_is_optional() -> None:
     }
 
 
-def test_an_object_can_have_a_name_of_its_own() -> None:
+def test_an_object_can_have_another_name() -> None:
     spec = AccountSecretSpec(name="A", sealed="dbs1.…")
     assert manifest("team", spec, name="mine")["metadata"]["name"] == "mine"
 
@@ -48,7 +48,7 @@ def test_an_object_can_have_a_name_of_its_own() -> None:
         ("A", "a"),
         ("A1_2B", "a1-2b"),
         ("A" * 253, "a" * 253),
-        # What isn't plain capitals, single underscores between them, ends in a piece of its SHA-256.
+        # Anything but uppercase words with single underscores between them gets a suffix from its SHA-256.
         ("http_proxy", "http-proxy--9bbaa0f4"),
         ("A__B", "a--b--f1350933"),
         ("_A", "a--26f5ad23"),
@@ -61,7 +61,7 @@ def test_an_object_is_named_after_its_variable(variable: str, name: str) -> None
 
 
 @given(variable=variables)
-def test_every_variable_gives_a_name_that_kubernetes_takes(variable: str) -> None:
+def test_every_variable_has_a_valid_object_name(variable: str) -> None:
     name = object_name(variable)
     assert OBJECT_NAME.fullmatch(name)
     assert len(name) <= 253
@@ -73,7 +73,7 @@ def test_every_variable_gives_a_name_that_kubernetes_takes(variable: str) -> Non
 @example(pair=["a", "A__CA978112"])
 @example(pair=["_", "D2E2ADF7"])
 @example(pair=["_", "X_D2E2ADF7"])
-def test_two_variables_never_give_the_same_name(pair: list[str]) -> None:
+def test_different_variables_have_different_object_names(pair: list[str]) -> None:
     assert object_name(pair[0]) != object_name(pair[1])
 
 
@@ -81,7 +81,5 @@ def test_two_variables_never_give_the_same_name(pair: list[str]) -> None:
     ("variable", "names"),
     [("GITHUB_TOKEN", ["github-token", "github-token--d29e33c3"]), ("http_proxy", ["http-proxy--9bbaa0f4"])],
 )
-def test_where_the_first_name_is_taken_there_is_a_second_with_a_piece_of_the_hash(
-    variable: str, names: list[str]
-) -> None:
+def test_a_name_without_a_hash_has_an_alternative_with_one(variable: str, names: list[str]) -> None:
     assert object_names(variable) == names

@@ -1,4 +1,4 @@
-"""The models: they agree with the CRD, read what the API server has, and show no value."""
+"""The models: they agree with the CRD, parse stored objects, and show no values."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ THEN = "2026-01-01T00:00:00Z"
 
 
 def accepted(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """What a schema accepts: all of its fields, or the required ones and some."""
+    """Generate what a schema accepts, with any of its optional fields."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if "pattern" in schema:
@@ -37,7 +37,7 @@ def accepted(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 
 @settings(deadline=None)
 @given(spec=accepted(SPEC), status=accepted(STATUS))
-def test_the_models_read_all_that_the_schema_accepts_and_write_it_back(
+def test_the_models_read_and_write_everything_that_the_schema_accepts(
     spec: dict[str, Any], status: dict[str, Any]
 ) -> None:
     def written(model: BaseModel) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_the_models_read_all_that_the_schema_accepts_and_write_it_back(
 @pytest.mark.parametrize(
     ("name", "length"), [("name", 253), ("sealed", 176_300), ("description", 1024), ("rotateAfter", 6)]
 )
-def test_the_models_and_the_schema_agree_on_every_length(name: str, length: int) -> None:
+def test_the_models_and_the_schema_agree_on_maximum_lengths(name: str, length: int) -> None:
     spec = {"name": "A", "sealed": "dbs1.…"}
     assert SPEC["properties"][name]["maxLength"] == length
     AccountSecretSpec.model_validate({**spec, name: "x" * length})
@@ -59,12 +59,12 @@ def test_the_models_and_the_schema_agree_on_every_length(name: str, length: int)
         AccountSecretSpec.model_validate({**spec, name: "x" * (length + 1)})
 
 
-def test_the_models_leave_out_what_a_newer_version_may_bring() -> None:
+def test_unknown_fields_of_newer_versions_are_ignored() -> None:
     AccountSecretSpec.model_validate({"name": "A", "sealed": "dbs1.…", "new": 1})
     assert AccountSecretStatus.model_validate({"new": {}}) == AccountSecretStatus()
 
 
-def test_no_model_shows_what_was_pasted_in_the_place_of_a_sealed_value() -> None:
+def test_a_value_pasted_as_the_sealed_value_is_not_shown() -> None:
     pasted = "canary" * 40_000
     assert "canary" not in repr(AccountSecretSpec(name="A", sealed="canary"))
     with pytest.raises(ValidationError) as caught:
@@ -74,18 +74,18 @@ def test_no_model_shows_what_was_pasted_in_the_place_of_a_sealed_value() -> None
 
 
 DECIDED = {
-    "nothing told yet": (-1, "Pending", False),
+    "no status yet": (-1, "Pending", False),
     "no condition": (2, None, False),
     "an older generation": (1, "Synced", False),
-    "this one": (2, "Synced", True),
-    "this one, refused": (2, "NameConflict", True),
-    "this one, tried again": (2, "NotWritten", False),
-    "a later one": (3, "Synced", True),
+    "this generation": (2, "Synced", True),
+    "this generation, not Ready": (2, "NameConflict", True),
+    "this generation, being retried": (2, "NotWritten", False),
+    "a later generation": (3, "Synced", True),
 }
 
 
 @pytest.mark.parametrize("what", DECIDED)
-def test_a_generation_is_decided_once_the_status_speaks_of_it_and_stays(what: str) -> None:
+def test_a_generation_is_decided_once_its_condition_is_final(what: str) -> None:
     observed, reason, decided = DECIDED[what]
     condition = {"type": "Ready", "status": "True", "reason": reason, "message": "", "lastTransitionTime": THEN}
     status = {"observedGeneration": observed, "conditions": [condition] if reason else []}
@@ -100,27 +100,27 @@ def status(**conditions: str) -> AccountSecretStatus:
 
 
 @pytest.mark.parametrize("empty", [AccountSecretStatus(), AccountSecretStatus(conditions=())])
-def test_a_status_of_nobody_says_nothing(empty: AccountSecretStatus) -> None:
+def test_an_empty_status_has_no_conditions(empty: AccountSecretStatus) -> None:
     assert empty.ready is None
     assert empty.rotation_due is None
     assert not empty.overdue
     assert not empty.is_synced(1)
 
 
-def test_each_condition_is_found_by_its_type() -> None:
+def test_conditions_are_found_by_type() -> None:
     both = status(Other="False", Ready="True", RotationDue="False")
     assert [each.type for each in (both.ready, both.rotation_due) if each] == ["Ready", "RotationDue"]
 
 
 @pytest.mark.parametrize(("holds", "overdue"), [("True", True), ("False", False), ("Unknown", False)])
-def test_a_value_is_overdue_when_the_condition_rotation_due_holds(holds: str, overdue: bool) -> None:
+def test_a_value_is_overdue_if_rotation_due_is_true(holds: str, overdue: bool) -> None:
     assert status(RotationDue=holds).overdue is overdue
 
 
 @pytest.mark.parametrize(
     ("ready", "generation", "synced"), [("True", 2, True), ("False", 2, False), ("True", 1, False), ("True", 3, False)]
 )
-def test_a_generation_is_synced_when_the_status_says_so_of_it(ready: str, generation: int, synced: bool) -> None:
+def test_a_generation_is_synced_if_its_status_is_ready(ready: str, generation: int, synced: bool) -> None:
     assert status(Ready=ready).is_synced(generation) is synced
 
 
@@ -137,7 +137,7 @@ def body(**fields: object) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"name": "GITHUB_TOKEN", "sealed": "dbs1.…"}, **fields}
 
 
-def test_an_account_secret_is_read_from_the_api_server_s_json() -> None:
+def test_an_accountsecret_is_parsed_from_json() -> None:
     assert AccountSecret.parse(body(status={"keyId": "0123456789abcdef"})) == AccountSecret(
         uid="uid-1",
         namespace="team",
@@ -152,7 +152,7 @@ def test_an_account_secret_is_read_from_the_api_server_s_json() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"status": None}, {"status": {}}])
-def test_an_account_secret_that_nobody_looked_at_has_an_empty_status(fields: dict[str, object]) -> None:
+def test_an_accountsecret_without_a_status_gets_an_empty_one(fields: dict[str, object]) -> None:
     assert AccountSecret.parse(body(**fields)).status == AccountSecretStatus()
 
 
@@ -161,33 +161,43 @@ def test_equal_statuses_are_one_object() -> None:
     assert first.status is second.status
 
 
-def _holds(manager: str, **fields: object) -> dict[str, Any]:
+def _managed_by(manager: str, **fields: object) -> dict[str, Any]:
     return {"manager": manager, "fieldsV1": {f"f:{name}": owned for name, owned in fields.items()}}
 
 
-GATEWAY = _holds(GATEWAY_FIELD_MANAGER, spec={".": {}, "f:name": {}, "f:sealed": {}})
+GATEWAY = _managed_by(GATEWAY_FIELD_MANAGER, spec={".": {}, "f:name": {}, "f:sealed": {}})
 
 
 @pytest.mark.parametrize(
-    ("managed_fields", "alone"),
+    ("managed_fields", "without_copy"),
     [
         ([GATEWAY], True),
-        ([GATEWAY, _holds("kubectl-patch", spec={"f:rotateAfter": {}}), _holds("x", metadata={"f:labels": {}})], True),
+        (
+            [
+                GATEWAY,
+                _managed_by("kubectl-patch", spec={"f:rotateAfter": {}}),
+                _managed_by("x", metadata={"f:labels": {}}),
+            ],
+            True,
+        ),
         ([GATEWAY, {"manager": "kubectl", "fieldsV1": {"f:status": {"f:sealed": {}}}}], True),
-        ([GATEWAY, _holds("kubectl", spec={"f:sealed": {}})], False),
-        ([_holds(GATEWAY_FIELD_MANAGER, spec={"f:name": {}}), _holds("kubectl", spec={"f:sealed": {}})], False),
-        ([_holds(GATEWAY_FIELD_MANAGER, spec={"f:name": {}})], False),
+        ([GATEWAY, _managed_by("kubectl", spec={"f:sealed": {}})], False),
+        (
+            [_managed_by(GATEWAY_FIELD_MANAGER, spec={"f:name": {}}), _managed_by("kubectl", spec={"f:sealed": {}})],
+            False,
+        ),
+        ([_managed_by(GATEWAY_FIELD_MANAGER, spec={"f:name": {}})], False),
         ([{"manager": GATEWAY_FIELD_MANAGER}], False),
         ([], False),
         (None, False),
     ],
 )
-def test_of_who_wrote_an_accountsecret_it_is_known_whether_its_value_is_nowhere_else(
-    managed_fields: list[dict[str, Any]] | None, alone: bool
+def test_managed_fields_show_whether_the_value_has_no_copy_elsewhere(
+    managed_fields: list[dict[str, Any]] | None, without_copy: bool
 ) -> None:
     written = body()
     written["metadata"]["managedFields"] = managed_fields
-    assert AccountSecret.parse(written).without_copy is alone
+    assert AccountSecret.parse(written).without_copy is without_copy
 
 
 GOOD = {"name": "GITHUB_TOKEN", "sealed": "dbs1.…", "description": "d", "rotateAfter": "90d"}
@@ -207,7 +217,7 @@ DAMAGED_SPECS: list[tuple[object, dict[str, object], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("spec", "read", "damaged"), DAMAGED_SPECS)
-def test_a_damaged_spec_is_read_as_far_as_it_can_be(
+def test_the_valid_fields_of_a_damaged_spec_are_read(
     spec: object, read: dict[str, object], damaged: tuple[str, ...]
 ) -> None:
     secret = AccountSecret.parse(body(spec=spec, status={"changedAt": []}))
@@ -233,6 +243,6 @@ def test_a_damaged_spec_is_read_as_far_as_it_can_be(
         ("canary", "status"),
     ],
 )
-def test_a_damaged_status_says_nothing_and_is_no_fault_of_the_spec(damaged: object, field: str) -> None:
+def test_a_damaged_status_is_empty_and_does_not_make_the_spec_invalid(damaged: object, field: str) -> None:
     secret = AccountSecret.parse(body(status=damaged))
     assert (secret.status, secret.damaged, secret.invalid_spec) == (AccountSecretStatus(), (field,), None)

@@ -1,4 +1,4 @@
-"""Names that other programs depend on: whoever changes one breaks them."""
+"""Names that other programs depend on, and that therefore must not change."""
 
 import pytest
 
@@ -16,11 +16,11 @@ from devbox_secrets.api import names
         ("ALL_ACCOUNT_SECRETS_PATH", "/apis/devbox-secrets.dev/v1beta1/accountsecrets"),
     ],
 )
-def test_what_people_and_their_manifests_name_stays(name: str, text: str) -> None:
+def test_public_names_do_not_change(name: str, text: str) -> None:
     assert getattr(names, name) == text
 
 
-def test_every_field_manager_is_another_one() -> None:
+def test_field_managers_are_distinct() -> None:
     managers = [
         names.FIELD_MANAGER,
         names.CREATE_FIELD_MANAGER,
@@ -37,5 +37,5 @@ def test_every_field_manager_is_another_one() -> None:
         (("github-token",), "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets/github-token"),
     ],
 )
-def test_account_secrets_are_at_their_account_s_path(names_of_objects: tuple[str, ...], path: str) -> None:
+def test_accountsecrets_have_a_path_in_their_account_s_namespace(names_of_objects: tuple[str, ...], path: str) -> None:
     assert names.account_secrets_path("team", *names_of_objects) == path

@@ -1,4 +1,4 @@
-"""Who owns an AccountSecret's sealed value, by its managedFields."""
+"""Who owns an AccountSecret's sealed value, according to its managedFields."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ GATEWAY = entry(GATEWAY_FIELD_MANAGER, spec={".": {}, "f:sealed": {}})
         pytest.param(None, [], id="null"),
     ],
 )
-def test_an_owner_of_the_sealed_value_is_who_holds_its_field(
+def test_the_owners_of_a_sealed_value_are_the_managers_of_its_field(
     managed_fields: list[dict[str, Any]] | None, owners: list[dict[str, Any]]
 ) -> None:
     assert list(owners_of_sealed({"managedFields": managed_fields})) == owners
@@ -58,7 +58,7 @@ def test_an_object_without_managed_fields_has_no_owner() -> None:
         ([], False),
     ],
 )
-def test_a_value_that_the_gateway_or_the_operator_alone_sealed_has_no_copy(
+def test_a_value_owned_only_by_the_gateway_or_the_operator_has_no_copy(
     owners: list[str | None], without_copy: bool
 ) -> None:
     assert is_without_copy(owners) is without_copy
@@ -83,7 +83,7 @@ def test_a_value_that_the_gateway_or_the_operator_alone_sealed_has_no_copy(
         ("unknown", False),
     ],
 )
-def test_a_person_s_kubectl_and_the_gateway_give_up_their_fields(manager: str, given_up: bool) -> None:
+def test_fields_of_kubectl_and_our_servers_may_be_taken_over(manager: str, given_up: bool) -> None:
     assert is_given_up(manager) is given_up
 
 
@@ -115,14 +115,14 @@ def test_a_person_s_kubectl_and_the_gateway_give_up_their_fields(manager: str, g
         ({"labels": {"app.kubernetes.io/name": "argo"}, "annotations": None}, ["kubectl"], None),
     ],
 )
-def test_a_tool_is_known_by_its_field_managers_or_its_marks(
+def test_a_tool_is_recognized_by_its_field_managers_labels_or_annotations(
     metadata: dict[str, Any], managers: list[str], tool: str | None
 ) -> None:
     found = managing_tool(metadata, managers)
     assert (found and found.name) == tool
 
 
-def test_field_managers_are_named_with_the_fields_that_they_own() -> None:
+def test_field_managers_are_listed_with_their_fields() -> None:
     both = entry("kubectl", spec={"f:name": {}, "f:sealed": {}, "f:description": {}})
     entries = [both, GATEWAY, entry("x", status={"f:sealed": {}}), {"fieldsV1": {"f:spec": {"f:sealed": {}}}}]
     assert owned_fields({"managedFields": entries}, ["sealed", "description"]) == {

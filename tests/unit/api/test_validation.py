@@ -1,4 +1,4 @@
-"""What is valid, and what the errors say of the rest."""
+"""Which names, values and durations are valid, and the errors for the others."""
 
 from datetime import timedelta
 
@@ -44,7 +44,7 @@ LARGEST = VARIABLE_MAX_BYTES - len("TOKEN=\0")
 
 
 @pytest.mark.parametrize("name", ["A", "_", "a", "GITHUB_TOKEN", "http_proxy", "_1", "A" * 253])
-def test_a_variable_is_letters_digits_and_underscores(name: str) -> None:
+def test_a_variable_name_has_letters_digits_and_underscores(name: str) -> None:
     check_variable(name)
 
 
@@ -55,7 +55,7 @@ def test_a_variable_is_letters_digits_and_underscores(name: str) -> None:
         ("A" * 254, "the name has 254 characters; the maximum is 253"),
     ],
 )
-def test_any_other_name_is_refused_and_not_repeated(name: str, message: str) -> None:
+def test_other_names_are_rejected_without_repeating_them(name: str, message: str) -> None:
     with pytest.raises(InvalidName) as caught:
         check_variable(name)
     assert str(caught.value) == message
@@ -67,7 +67,7 @@ def test_an_account_is_a_namespace_s_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Team", "team_a", "team.a", "-a", "a-", "a\n", "é", "a" * 64, "a/b", "\udcff"])
-def test_what_can_be_no_namespace_can_be_no_account(name: str) -> None:
+def test_an_invalid_namespace_name_is_no_account(name: str) -> None:
     with pytest.raises(InvalidAccount) as caught:
         check_account(name)
     assert str(caught.value) == (
@@ -77,7 +77,7 @@ def test_what_can_be_no_namespace_can_be_no_account(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "for CI", "für CI 🙂\n", "x" * 1024, "🙂" * 1024, "\ud7ff\ue000"])
-def test_a_description_is_a_short_text(text: str | None) -> None:
+def test_a_description_has_at_most_1024_characters(text: str | None) -> None:
     check_description(text)
 
 
@@ -88,19 +88,19 @@ def test_a_description_is_a_short_text(text: str | None) -> None:
         *((f"caf{half}", "the description isn't UTF-8 text") for half in ("\ud800", "\udce9", "\udfff")),
     ],
 )
-def test_any_other_description_is_refused(text: str, message: str) -> None:
+def test_other_descriptions_are_rejected(text: str, message: str) -> None:
     with pytest.raises(InvalidDescription) as caught:
         check_description(text)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("duration", [None, "1d", "90d", "12h", "30m", "99999m"])
-def test_a_duration_is_days_hours_or_minutes(duration: str | None) -> None:
+def test_a_duration_is_in_days_hours_or_minutes(duration: str | None) -> None:
     check_rotate_after(duration)
 
 
 @pytest.mark.parametrize("duration", BAD_DURATIONS)
-def test_any_other_duration_is_refused(duration: str) -> None:
+def test_other_durations_are_rejected(duration: str) -> None:
     with pytest.raises(InvalidDuration) as caught:
         check_rotate_after(duration)
     assert str(caught.value) == f"{duration!r} isn't a number of days, hours or minutes, such as 90d or 12h"
@@ -110,18 +110,18 @@ def test_any_other_duration_is_refused(duration: str) -> None:
     ("text", "duration"),
     [("90d", timedelta(days=90)), ("12h", timedelta(hours=12)), ("30m", timedelta(minutes=30))],
 )
-def test_a_duration_is_read_in_its_unit(text: str, duration: timedelta) -> None:
+def test_a_duration_is_parsed_in_its_unit(text: str, duration: timedelta) -> None:
     assert parse_duration(text) == duration
 
 
 @pytest.mark.parametrize("text", BAD_DURATIONS)
-def test_no_other_duration_is_read(text: str) -> None:
+def test_other_durations_cannot_be_parsed(text: str) -> None:
     with pytest.raises(InvalidDuration):
         parse_duration(text)
 
 
 @pytest.mark.parametrize("value", [b"", b"x", "né 🙂".encode(), b"a\nb\r\n", b"\x01\x7f", b"x" * LARGEST])
-def test_a_value_is_text_that_fits(value: bytes) -> None:
+def test_a_value_is_utf_8_text_that_fits(value: bytes) -> None:
     check_value("TOKEN", SecretBytes(value))
 
 
@@ -133,10 +133,12 @@ def test_a_value_is_text_that_fits(value: bytes) -> None:
         (b"canary\xff", InvalidValue, BINARY),
         (b"canary\xed\xb3\xbf", InvalidValue, BINARY),  # half of a surrogate pair
         (b"x" * (LARGEST + 1), ValueTooLarge, LARGE),
-        ("é".encode() * (LARGEST // 2) + b"xx", ValueTooLarge, LARGE),  # bytes count, not characters
+        ("é".encode() * (LARGEST // 2) + b"xx", ValueTooLarge, LARGE),  # the limit is in bytes, not characters
     ],
 )
-def test_any_other_value_is_refused_and_not_shown(value: bytes, error: type[DevboxSecretsError], message: str) -> None:
+def test_other_values_are_rejected_without_showing_them(
+    value: bytes, error: type[DevboxSecretsError], message: str
+) -> None:
     with pytest.raises(error) as caught:
         check_value("TOKEN", SecretBytes(value))
     assert str(caught.value) == message
@@ -166,7 +168,7 @@ def test_any_other_value_is_refused_and_not_shown(value: bytes, error: type[Devb
         ("BUNDLER_SETUP", True), ("RUBYGEMS_GEMDEPS", True), ("VIMINIT", True), ("ZDOTDIR", True),
         ("BASH_FUNC_ls", True), ("GCONV_PATH", True), ("GLIBC_TUNABLES", True), ("RES_OPTIONS", True),
         ("GIT_SSH_COMMAND", True), ("GIT_DIR", True), ("NODE_TLS_REJECT_UNAUTHORIZED", True),
-        # What tools take credentials from, and names that only look like the ones above.
+        # Variables from which tools take credentials, and names that only resemble those above.
         ("NPM_TOKEN", False), ("NODE_AUTH_TOKEN", False), ("YARN_NPM_AUTH_TOKEN", False), ("GH_TOKEN", False),
         ("CARGO_REGISTRY_TOKEN", False), ("CARGO_REGISTRIES_COMPANY_TOKEN", False), ("PIP_INDEX_URL", False),
         ("COMPOSER_AUTH", False), ("BUNDLE_GEMS__EXAMPLE__COM", False), ("GOPROXY", False), ("HEX_API_KEY", False),
@@ -176,7 +178,7 @@ def test_any_other_value_is_refused_and_not_shown(value: bytes, error: type[Devb
         ("RPROFILE", False), ("MY_npm_config_x", False), ("NPMCONFIG", False), ("rustc_wrapper", False),
     ],
 )  # fmt: skip
-def test_a_reserved_name_is_one_that_could_run_code(variable: str, reserved: bool) -> None:
+def test_names_that_could_run_code_are_reserved(variable: str, reserved: bool) -> None:
     assert is_reserved(variable, RESERVED_NAMES) is reserved
 
 
@@ -197,18 +199,16 @@ def test_a_reserved_name_is_one_that_could_run_code(variable: str, reserved: boo
         ("aa", "(?i)A", False),
     ],
 )
-def test_a_star_ends_a_pattern_and_stands_for_anything_and_one_may_ignore_case(
-    variable: str, pattern: str, reserved: bool
-) -> None:
+def test_a_pattern_can_end_with_a_star_and_ignore_case(variable: str, pattern: str, reserved: bool) -> None:
     assert is_reserved(variable, [pattern]) is reserved
 
 
-def test_one_pattern_that_ignores_case_leaves_the_others_as_they_are() -> None:
+def test_a_case_insensitive_pattern_does_not_affect_others() -> None:
     reserved = ["(?i)A_*", "B"]
     assert [is_reserved(name, reserved) for name in ("a_x", "B", "b")] == [True, True, False]
 
 
-def test_nothing_is_reserved_where_there_are_no_patterns() -> None:
+def test_nothing_is_reserved_without_patterns() -> None:
     assert not is_reserved("PATH", [])
 
 

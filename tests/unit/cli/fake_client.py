@@ -1,4 +1,4 @@
-"""A client of the API server that gives prepared responses and keeps the requests."""
+"""A client for the API server that returns prepared responses and records the requests."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class FakeClient(Client):
     requests: list[tuple[str, Json]] = field(default_factory=list)
     """Each request's `METHOD path` and its options."""
 
-    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - as the client has them
+    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - the client's own
         self.requests.append((f"{method} {path}", options))
         response = self.responses[f"{method} {path}"]
         if isinstance(response, Exception):

@@ -1,4 +1,4 @@
-"""The installed program as the tests of the command line run it."""
+"""Runs the installed program for tests of the command line."""
 
 import subprocess
 import sysconfig

@@ -1,4 +1,4 @@
-"""The installed program in a process of its own: the prompt, its streams, what it imports and shows."""
+"""The installed program in its own process: the prompt, streams, imports and help."""
 
 import array
 import fcntl
@@ -30,7 +30,7 @@ VALUE, REPEAT = b"Value of TOKEN", b"Repeat for confirmation"
 
 @pytest.fixture
 def seal(tmp_path: Path) -> list[str]:
-    """The arguments that seal offline, to which a name is added."""
+    """Return the arguments to seal offline, without the variable's name."""
     key = tmp_path / "key"
     key.write_text(str(KEY.public))
     return ["seal", "--public-key", str(key), "--account", "team"]
@@ -58,26 +58,26 @@ def until(reached: Callable[[], bool]) -> None:
         (["nothing-like-this"], []),
     ],
 )
-def test_what_is_typed_after_kubectl_is_completed(words: list[str], candidates: list[str]) -> None:
-    # As kubectl calls it, of which this is the protocol.
+def test_the_plugin_completes_words_for_kubectl(words: list[str], candidates: list[str]) -> None:
+    # kubectl's protocol for the completion of a plugin.
     done = run(str(SCRIPTS / "kubectl_complete-devbox_secrets"), *words)
     *found, directive = done.stdout.decode().split()
     assert (sorted(found), directive) == (candidates, ":4")
 
 
 @pytest.mark.parametrize("program", ["devbox-secrets", "kubectl-devbox_secrets"])
-def test_a_value_goes_in_and_a_manifest_comes_out(program: str, seal: list[str]) -> None:
+def test_the_program_reads_a_value_and_prints_a_manifest(program: str, seal: list[str]) -> None:
     result = run(str(SCRIPTS / program), *seal, "TOKEN", given=CANARY)
     assert (result.returncode, result.stderr) == (0, b"")
     assert opened(result.stdout) == CANARY
 
 
-def test_it_is_a_module_as_well(seal: list[str]) -> None:
+def test_the_program_runs_as_a_module(seal: list[str]) -> None:
     result = run(sys.executable, "-m", "devbox_secrets", *seal, "TOKEN", given=CANARY)
     assert opened(result.stdout) == CANARY
 
 
-def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to_import(seal: list[str]) -> None:
+def test_sealing_offline_imports_no_slow_modules(seal: list[str]) -> None:
     blocked = ["kopf", "aiohttp", "asyncio", "prometheus_client", "pydantic_settings", "rich", "dotenv"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
@@ -89,7 +89,7 @@ def test_offline_it_needs_nothing_that_talks_to_a_cluster_nor_what_takes_long_to
 
 
 SLOW = ["aiohttp", "asyncio", "cryptography", "yaml", "dotenv", "rich", "markdown_it", "pygments"]
-#: What typer reads arguments with, and the slow modules that it needs; the help of all commands does without.
+#: Modules that typer needs to parse arguments, which the help of the program doesn't need.
 READING = ["pydantic", "importlib.metadata", "email", "http", "zipfile", "logging", "ssl"]
 
 
@@ -103,7 +103,7 @@ READING = ["pydantic", "importlib.metadata", "email", "http", "zipfile", "loggin
         (["help", "apikey", "create"], SLOW),
     ],
 )
-def test_help_imports_nothing_that_takes_long(words: list[str], blocked: list[str]) -> None:
+def test_help_imports_no_slow_modules(words: list[str], blocked: list[str]) -> None:
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
         "from devbox_secrets.__main__ import main; sys.argv[0] = 'devbox-secrets'; main()"
@@ -138,7 +138,7 @@ def test_a_server_without_its_packages_says_which_extra_has_them(server: str, pa
     )
 
 
-def test_as_a_plugin_it_has_kubectl_s_name() -> None:
+def test_the_plugin_s_help_shows_the_command_of_kubectl() -> None:
     result = run(str(SCRIPTS / "kubectl-devbox_secrets"), "seal", "-h")
     text = result.stdout.decode()
     assert text.startswith("Usage: kubectl devbox-secrets seal NAME [OPTIONS]\n")
@@ -149,19 +149,19 @@ def test_as_a_plugin_it_has_kubectl_s_name() -> None:
     assert b"Try 'kubectl devbox-secrets -h' for help." in wrong.stderr
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="Linux can take the network away")
-def test_offline_it_seals_where_there_is_no_network_at_all(seal: list[str]) -> None:
-    alone = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
-    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no network namespace may be made here")
-    routes = subprocess.run([*alone, "cat", "/proc/net/route"], capture_output=True, check=True).stdout
-    assert len(routes.splitlines()) <= 1, "only the head: there is a route"
-    result = run(*alone, PROGRAM, *seal, "TOKEN", given=CANARY)
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, of Linux")
+def test_sealing_offline_needs_no_network(seal: list[str]) -> None:
+    isolated = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no permission to create a network namespace")
+    routes = subprocess.run([*isolated, "cat", "/proc/net/route"], capture_output=True, check=True).stdout
+    assert len(routes.splitlines()) <= 1, "the network namespace has a route"
+    result = run(*isolated, PROGRAM, *seal, "TOKEN", given=CANARY)
     assert (result.returncode, result.stderr) == (0, b"")
     assert opened(result.stdout) == CANARY
 
 
-def test_letters_that_a_terminal_lacks_are_no_traceback(seal: list[str]) -> None:
+def test_characters_that_the_output_cannot_encode_are_escaped(seal: list[str]) -> None:
     latin = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
     args = [PROGRAM, "import", "--public-key", seal[2], "-n", "team", "-"]
     result = subprocess.run(args, input="A=${é}".encode(), capture_output=True, env=latin, check=False)
@@ -181,14 +181,14 @@ def test_a_shell_can_complete_commands(shell: str) -> None:
     assert "seal" not in done.stdout.replace("reseal", "").split()
 
 
-def test_the_operator_s_command_is_not_for_people() -> None:
+def test_the_help_does_not_list_the_operator() -> None:
     text = run(PROGRAM, "--help").stdout.decode()
     assert "seal" in text
     assert " operator " not in text
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes as Linux shows them")
-def test_a_running_command_shows_no_one_the_value(seal: list[str]) -> None:
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_a_running_command_does_not_expose_the_value(seal: list[str]) -> None:
     with subprocess.Popen([PROGRAM, *seal, "TOKEN"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(CANARY)
@@ -227,7 +227,7 @@ def test_closed_standard_output_is_reported_before_anything_is_done() -> None:
     )
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("is_help", [False, True])
 def test_a_full_disk_is_reported(seal: list[str], is_help: bool) -> None:
     words = ["-h"] if is_help else [*seal, "TOKEN"]
@@ -240,7 +240,7 @@ def test_a_full_disk_is_reported(seal: list[str], is_help: bool) -> None:
     assert result.stderr.count(b"\n") == 1
 
 
-def test_a_reader_that_went_away_is_no_traceback(seal: list[str]) -> None:
+def test_a_closed_pipe_causes_no_traceback(seal: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
@@ -285,14 +285,14 @@ def test_the_prompt_is_repeated_if_two_values_differ(terminal: Terminal) -> None
 
 
 @pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["ctrl-c", "ctrl-d"])
-def test_the_prompt_can_be_left(terminal: Terminal, key: bytes) -> None:
+def test_the_prompt_can_be_aborted(terminal: Terminal, key: bytes) -> None:
     terminal.answer(VALUE, key)
     assert terminal.end() == (1, b"")
     assert b"Aborted!" in terminal.shown
     assert b"Traceback" not in terminal.shown
 
 
-def test_what_is_typed_is_text(terminal: Terminal) -> None:
+def test_typed_text_that_is_not_utf_8_is_rejected(terminal: Terminal) -> None:
     terminal.answer(VALUE, CANARY + b"\xff\n")
     assert terminal.end() == (1, b"")
     assert b"devbox-secrets: the typed value of TOKEN isn't UTF-8 text\r\n" in terminal.shown
@@ -300,9 +300,9 @@ def test_what_is_typed_is_text(terminal: Terminal) -> None:
     assert b"canary" not in terminal.shown
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="another terminal has another limit")
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit depends on the system")
 @pytest.mark.parametrize(("length", "fits"), [(4094, True), (4095, False), (6000, False)])
-def test_a_line_that_the_terminal_cut_is_not_sealed(terminal: Terminal, length: int, fits: bool) -> None:
+def test_a_line_truncated_by_the_terminal_is_not_sealed(terminal: Terminal, length: int, fits: bool) -> None:
     terminal.answer(VALUE, b"x" * length + b"\n")
     terminal.answer(REPEAT, b"x" * length + b"\n")
     code, manifest = terminal.end()
@@ -329,7 +329,7 @@ class _Cluster(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_prompt_can_be_left_while_a_cluster_is_connected(tmp_path: Path) -> None:
+def test_the_prompt_can_be_aborted_while_connected_to_a_cluster(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Cluster) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         kubeconfig = tmp_path / "kubeconfig"

@@ -1,4 +1,4 @@
-"""A Writer on objects in memory: it records each call, insists on resourceVersions, and fails when it's told to."""
+"""A Writer for objects in memory: it records calls, requires current resourceVersions, and fails on request."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ class RecordedEvent:
 class FakeWriter(Writer):
     """Account Secrets, AccountSecrets and Events.
 
-    Calls are named by what they do and where: `apply box`, `status team/a`.
+    A call is recorded as its action and its object: `apply box`, `status team/a`.
     """
 
     def __init__(self) -> None:
@@ -39,10 +39,10 @@ class FakeWriter(Writer):
         self.account_secrets: dict[tuple[str, str], Body] = {}
         """By namespace and name."""
         self.former_namespaces: set[tuple[str, str]] = set()
-        """By name and uid: those that were deleted, and perhaps created again."""
+        """Names and UIDs of namespaces that were deleted, and perhaps created again."""
         self.events: list[RecordedEvent] = []
         self.before: dict[str, Callable[[], object]] = {}
-        """By call: what happens just before it."""
+        """Functions that run just before a call, by call."""
         self._failures: dict[str, list[APIError]] = {}
         self._always: dict[str, APIError] = {}
 
@@ -55,26 +55,26 @@ class FakeWriter(Writer):
         self._always[call] = error
 
     def recover(self) -> None:
-        """Fail no more."""
+        """Stop failing."""
         self._always.clear()
 
     def values(self, namespace: str) -> dict[str, str]:
-        """Give what a namespace's account Secret holds."""
+        """Return the values of a namespace's account Secret."""
         return {name: base64.b64decode(raw).decode() for name, raw in self.secrets[namespace]["data"].items()}
 
     def put_secret(self, body: Body) -> Body:
-        """Take an account Secret as someone wrote it."""
+        """Store an account Secret that someone wrote."""
         self.secrets[body["metadata"]["namespace"]] = written = at(next(self.versions), body)
         return written
 
     def put_account_secret(self, body: Body) -> Body:
-        """Take an AccountSecret as someone wrote it."""
+        """Store an AccountSecret that someone wrote."""
         metadata = body["metadata"]
         self.account_secrets[metadata["namespace"], metadata["name"]] = written = at(next(self.versions), body)
         return written
 
     def status(self, name: str, namespace: str = "team") -> AccountSecretStatus:
-        """Give an AccountSecret's status."""
+        """Return an AccountSecret's status."""
         return AccountSecretStatus.model_validate(self.account_secrets[namespace, name].get("status") or {})
 
     async def has_namespace(self, name: str, uid: str) -> bool:
@@ -107,7 +107,7 @@ class FakeWriter(Writer):
         found = self._at_version(self.secrets[namespace], resource_version)
         assert found["metadata"]["uid"] == uid
         body = secret(namespace, {name: value.get_secret_value().decode() for name, value in values.items()}, account)
-        # A key with an underscore before it is another field manager's: applying leaves it.
+        # Keys that start with an underscore are another field manager's, so applying keeps them.
         body["data"] |= {name: value for name, value in found["data"].items() if name.startswith("_")}
         kept = {
             name: found["metadata"][name] for name in ("finalizers", "deletionTimestamp") if name in found["metadata"]

@@ -1,4 +1,4 @@
-"""Objects as the API server has them, with values that are really sealed."""
+"""Objects as the API server returns them, with values that are really sealed."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -18,12 +18,12 @@ OLD_KEY, KEY = (KeyPair(SecretBytes(bytes([seed] * 32)), datetime(2026, 1, seed,
 
 @cache
 def seal(value: str, variable: str, account: str = "team", key: KeyPair = KEY) -> str:
-    """Seal a value; the same text each time, so that only another value is another text."""
+    """Seal a value; the same value always results in the same text."""
     return key.public.seal(SecretBytes(value.encode()), account=account, name=variable)
 
 
 def account_secret(variable: str, sealed: str, namespace: str = "team", **spec: object) -> Body:
-    """Give an AccountSecret without a version; its name is the variable's in lowercase."""
+    """Return an AccountSecret without a resourceVersion; its name is the variable's in lowercase."""
     metadata = {
         "uid": f"uid-{namespace}-{variable}",
         "namespace": namespace,
@@ -35,14 +35,14 @@ def account_secret(variable: str, sealed: str, namespace: str = "team", **spec: 
 
 
 def namespace(name: str, account: str | None = None, **metadata: str) -> Body:
-    """Give a namespace without a version."""
+    """Return a namespace without a resourceVersion."""
     labels = {ACCOUNT_LABEL: account} if account else {}
     fixed = {"name": name, "uid": f"uid-{name}", "creationTimestamp": CREATED, "labels": labels}
     return {"metadata": fixed | metadata}
 
 
 def secret(where: str, values: Mapping[str, str], account: str = "team", **fields: object) -> Body:
-    """Give an account Secret of ours without a version; a key with an underscore before it is someone else's."""
+    """Return our account Secret without a resourceVersion; keys that start with an underscore are someone else's."""
     data = {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}
     labels = {MANAGED_BY_LABEL: FIELD_MANAGER, ACCOUNT_LABEL: account}
     metadata = {
@@ -59,7 +59,7 @@ def secret(where: str, values: Mapping[str, str], account: str = "team", **field
 def applied(
     names: Iterable[str], labels: Iterable[str] = (), manager: str = FIELD_MANAGER, time: str = CREATED
 ) -> Body:
-    """Give the entry of managedFields of whoever applied these keys of a Secret's data, and labels."""
+    """Return the managedFields entry of a manager that applied these keys of a Secret's data, and these labels."""
     fields = {
         "f:data": {f"f:{name}": {} for name in names},
         "f:metadata": {"f:labels": {f"f:{name}": {} for name in labels}},
@@ -68,7 +68,7 @@ def applied(
 
 
 def edited(body: Body, *names: str, values: Mapping[str, str] | None = None) -> Body:
-    """Give a Secret in which someone else changed values, as the API server notes it."""
+    """Return a Secret in which someone else changed values, with the managedFields that this causes."""
     changed = {name: base64.b64encode(value.encode()).decode() for name, value in (values or {}).items()}
     theirs: Body = {f"f:{name}": {} for name in (*names, *changed)}
     entries = [
@@ -86,5 +86,5 @@ def edited(body: Body, *names: str, values: Mapping[str, str] | None = None) -> 
 
 
 def at(version: int, body: Body) -> Body:
-    """Give an object at a resourceVersion."""
+    """Return an object at a resourceVersion."""
     return {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}

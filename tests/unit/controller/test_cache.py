@@ -1,4 +1,4 @@
-"""What the operator knows: whatever the order it was told in, the newest state stays."""
+"""The cache: in any order of events and lists, the newest state stays."""
 
 import base64
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ def cache_with_home() -> Cache:
 
 
 def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, **metadata: object) -> Body:
-    """Give an account Secret that we wrote for the account `team`."""
+    """Return an account Secret that we wrote for the account `team`."""
     data = {name: base64.b64encode(value).decode() for name, value in (values or {}).items()}
     fixed = {
         "name": ACCOUNT_SECRET,
@@ -88,7 +88,7 @@ def secret(version: int, where: str, values: Mapping[str, bytes] | None = None, 
 
 
 def known(cache: Cache, where: str = "box") -> ExistingSecret:
-    """Give what is known of a namespace's account Secret."""
+    """Return what is known of a namespace's account Secret."""
     ((_, found),) = [each for each in cache.secrets() if each[0].name == where]
     return found
 
@@ -114,14 +114,14 @@ def test_a_table_has_the_newest_state_of_an_object() -> None:
     assert list(table) == [(KEY, "new")]
 
 
-def test_a_table_has_nothing_of_what_it_never_heard_of() -> None:
+def test_a_table_does_not_contain_unknown_objects() -> None:
     table: Table[str] = Table()
     assert table.get(KEY) is None
     assert table.within("team") == []
     assert not table.delete(KEY, 1)
 
 
-def test_a_state_with_the_same_content_is_no_news_but_counts_as_the_newest() -> None:
+def test_an_equal_state_is_not_a_change_but_counts_as_the_newest() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "same")
     assert not table.upsert(KEY, 7, "same")
@@ -136,7 +136,7 @@ def test_a_state_from_before_a_deletion_does_not_undo_it() -> None:
     assert table.get(KEY) is None
 
 
-def test_an_older_deletion_does_not_make_a_newer_one_forgotten() -> None:
+def test_an_older_deletion_does_not_replace_a_newer_one() -> None:
     table: Table[str] = Table()
     table.delete(KEY, 8)
     table.delete(KEY, 5)
@@ -144,11 +144,11 @@ def test_an_older_deletion_does_not_make_a_newer_one_forgotten() -> None:
     assert table.get(KEY) is None
 
 
-def test_a_deletion_from_before_a_state_does_not_take_it_away() -> None:
+def test_a_deletion_from_before_a_state_does_not_remove_it() -> None:
     table: Table[str] = Table()
-    table.upsert(KEY, 7, "made anew")
+    table.upsert(KEY, 7, "created again")
     assert not table.delete(KEY, 6)
-    assert table.get(KEY) == "made anew"
+    assert table.get(KEY) == "created again"
 
 
 def test_clearing_a_table_also_forgets_the_versions() -> None:
@@ -162,7 +162,7 @@ def test_clearing_a_table_also_forgets_the_versions() -> None:
     assert table.upsert(("team", "b"), 1, "from before")
 
 
-def test_what_was_deleted_can_be_made_anew() -> None:
+def test_a_deleted_object_can_be_created_again() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "first")
     assert table.delete(KEY, 6)
@@ -170,28 +170,28 @@ def test_what_was_deleted_can_be_made_anew() -> None:
     assert table.get(KEY) == "second"
 
 
-def test_a_list_takes_away_what_it_does_not_have() -> None:
+def test_a_list_removes_objects_that_it_does_not_contain() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "missed its deletion")
     assert table.replace({("team", "b"): (6, "listed")}, 9) == [("team", "b"), KEY]
     assert dict(table) == {("team", "b"): "listed"}
 
 
-def test_a_list_leaves_what_is_newer_than_itself() -> None:
+def test_a_list_does_not_remove_newer_objects() -> None:
     table: Table[str] = Table()
-    table.upsert(KEY, 12, "made after the list")
+    table.upsert(KEY, 12, "created after the list")
     assert table.replace({}, 9) == []
-    assert table.get(KEY) == "made after the list"
+    assert table.get(KEY) == "created after the list"
 
 
-def test_a_list_does_not_bring_back_what_was_deleted_after_it() -> None:
+def test_a_list_does_not_restore_objects_that_were_deleted_after_it() -> None:
     table: Table[str] = Table()
     table.delete(KEY, 12)
     assert table.replace({KEY: (5, "listed")}, 9) == []
     assert table.get(KEY) is None
 
 
-def test_a_state_that_a_list_has_overtaken_does_not_bring_the_object_back() -> None:
+def test_a_state_from_before_a_list_does_not_restore_the_object() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "deleted meanwhile")
     table.delete(KEY, 6)
@@ -202,13 +202,13 @@ def test_a_state_that_a_list_has_overtaken_does_not_bring_the_object_back() -> N
 
 def test_a_list_older_than_the_last_one_changes_nothing() -> None:
     table: Table[str] = Table()
-    table.replace({KEY: (8, "made between the two")}, 9)
+    table.replace({KEY: (8, "created between the two")}, 9)
     assert table.replace({("team", "b"): (5, "gone between the two")}, 7) == []
     assert not table.upsert(("team", "b"), 8, "gone between the two")
-    assert dict(table) == {KEY: "made between the two"}
+    assert dict(table) == {KEY: "created between the two"}
 
 
-# An object's history: at each step it is made or changed (a text), deleted (None), or left alone.
+# The objects' history: at each step, an object is created or changed (a text), deleted (None), or absent.
 histories = st.lists(st.dictionaries(st.sampled_from("abc"), st.none() | st.text(max_size=2)), max_size=8)
 
 
@@ -230,15 +230,15 @@ def test_any_order_of_events_and_lists_ends_in_the_newest_state(
                 events.append(methodcaller("delete", key, version))
         lists.append(methodcaller("replace", dict(state), version))
 
-    # Each event comes, some come again, some lists are made; and all that at any time.
+    # Each event arrives, some arrive twice, and there are some lists, in any order.
     more = data.draw(st.lists(st.sampled_from([*events, *lists]), max_size=12))
     table: Table[str] = Table()
-    for tell in data.draw(st.permutations([*events, *more])):
-        tell(table)
+    for apply in data.draw(st.permutations([*events, *more])):
+        apply(table)
     assert dict(table) == {key: content for key, (_, content) in state.items()}
 
 
-def test_an_account_secret_marks_its_own_account() -> None:
+def test_an_accountsecret_affects_its_account() -> None:
     cache = cache_with_home()
     assert cache.upsert_account_secret(account_secret(5)) == {"team"}
     assert sealed(cache) == ["sealed-5"]
@@ -246,7 +246,7 @@ def test_an_account_secret_marks_its_own_account() -> None:
     assert sealed(cache) == []
 
 
-def test_the_event_after_the_answer_to_our_own_write_marks_nothing() -> None:
+def test_the_event_after_the_response_to_our_write_affects_nothing() -> None:
     cache = Cache()
     cache.upsert_account_secret(account_secret(5))
     cache.upsert_secret(secret(6, "team", {"A": b"1"}))
@@ -256,7 +256,7 @@ def test_the_event_after_the_answer_to_our_own_write_marks_nothing() -> None:
     assert cache.upsert_secret(secret(6, "team", {"A": b"1"})) == set()
 
 
-def test_the_event_before_the_answer_to_our_own_write_does_not_undo_it() -> None:
+def test_an_older_event_does_not_undo_our_write() -> None:
     cache = cache_with_home()
     cache.upsert_account_secret(account_secret(7))
     assert cache.upsert_account_secret(account_secret(5)) == set()
@@ -271,7 +271,7 @@ def test_versions_compare_as_numbers() -> None:
     assert sealed(cache) == ["sealed-10"]
 
 
-def test_a_status_that_the_api_server_has_none_of_is_an_empty_one() -> None:
+def test_a_missing_status_is_an_empty_one() -> None:
     cache = cache_with_home()
     cache.upsert_account_secret(account_secret(5))
     (item,) = cache.account_secrets("team")
@@ -279,14 +279,14 @@ def test_a_status_that_the_api_server_has_none_of_is_an_empty_one() -> None:
     assert item.status.ready is None
 
 
-def test_what_can_not_be_read_is_told_once() -> None:
-    told: list[AccountSecret] = []
-    cache = Cache(told.append)
+def test_an_unreadable_accountsecret_is_reported_once() -> None:
+    reported: list[AccountSecret] = []
+    cache = Cache(reported.append)
     odd = account_secret(5, name="odd", spec={"name": ["canary"], "sealed": "dbs1.…"}, status={"changedAt": ["canary"]})
     assert cache.upsert_account_secret(odd) == {"team"}
     assert cache.upsert_account_secret(odd) == set()
     cache.replace_account_secrets([AccountSecret.parse(odd), AccountSecret.parse(account_secret(4))], 6)
-    assert [(secret.name, secret.damaged) for secret in told] == [("odd", ("spec.name", "status.changedAt"))]
+    assert [(secret.name, secret.damaged) for secret in reported] == [("odd", ("spec.name", "status.changedAt"))]
     cache.replace_account_secrets(
         [AccountSecret.parse({**odd, "metadata": odd["metadata"] | {"resourceVersion": "7"}})], 8
     )
@@ -313,7 +313,7 @@ def test_a_status_is_read_back_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "marked"),
+    ("before", "after", "affected"),
     [
         (None, namespace(2, "box"), {"box"}),
         (None, namespace(2, "box", "a"), {"box", "a"}),
@@ -329,18 +329,18 @@ def test_a_status_is_read_back_as_it_was_written() -> None:
         (namespace(2, "box", "a"), namespace(1, "box", "b"), set()),
     ],
 )
-def test_a_namespace_marks_the_accounts_it_was_is_and_could_be_of(
-    before: Body | None, after: Body, marked: set[str]
+def test_a_namespace_affects_its_own_its_previous_and_its_new_account(
+    before: Body | None, after: Body, affected: set[str]
 ) -> None:
     by_event, by_list = Cache(), Cache()
     if before is not None:
         by_event.upsert_namespace(before)
         by_list.replace_namespaces([before], int(before["metadata"]["resourceVersion"]))
-    assert by_event.upsert_namespace(after) == marked
-    assert by_list.replace_namespaces([after], int(after["metadata"]["resourceVersion"])) == marked
+    assert by_event.upsert_namespace(after) == affected
+    assert by_list.replace_namespaces([after], int(after["metadata"]["resourceVersion"])) == affected
 
 
-def test_a_namespace_that_goes_marks_its_account_and_itself() -> None:
+def test_deleting_a_namespace_affects_its_account_and_its_own() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "a"))
     assert cache.delete_namespace(namespace(2, "box", "a")) == {"box", "a"}
@@ -348,7 +348,7 @@ def test_a_namespace_that_goes_marks_its_account_and_itself() -> None:
     assert members(cache, "a") == []
 
 
-def test_deleting_a_namespace_with_another_label_marks_both_accounts() -> None:
+def test_deleting_a_namespace_with_another_label_affects_both_accounts() -> None:
     cache = cache_with_home()
     cache.upsert_namespace(namespace(2, "box", "team"))
     assert cache.delete_namespace(namespace(3, "box", "other")) == {"box", "team", "other"}
@@ -364,7 +364,7 @@ def test_a_namespace_is_known_until_it_is_being_deleted() -> None:
     assert not cache.has_namespace("team")
 
 
-def test_account_secrets_are_counted_by_their_ready_reason_and_if_overdue() -> None:
+def test_accountsecrets_are_counted_by_reason_and_if_overdue() -> None:
     cache = cache_with_home()
     ready = {"type": "Ready", "status": "True", "reason": "Synced", "message": "", "lastTransitionTime": CREATED}
     due = {**ready, "type": "RotationDue"}
@@ -393,7 +393,7 @@ def test_a_list_of_secrets_replaces_the_known_ones() -> None:
     assert list(cache.secrets()) == []
 
 
-def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
+def test_an_account_has_its_home_and_the_namespaces_labeled_with_it() -> None:
     cache = Cache()
     for body in (namespace(1, "team"), namespace(2, "z", "team"), namespace(3, "b", "team"), namespace(4, "c")):
         cache.upsert_namespace(body)
@@ -407,7 +407,7 @@ def test_an_account_has_its_home_and_the_namespaces_labelled_with_it() -> None:
     ]
 
 
-def test_a_namespace_whose_label_moved_is_a_member_of_the_new_account_alone() -> None:
+def test_a_relabeled_namespace_is_only_a_member_of_its_new_account() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "a"))
     cache.upsert_namespace(namespace(2, "box", "b"))
@@ -416,26 +416,26 @@ def test_a_namespace_whose_label_moved_is_a_member_of_the_new_account_alone() ->
     assert (members(cache, "b"), members(cache, "box")) == ([], ["box"])
 
 
-def test_a_label_with_an_empty_value_leaves_a_namespace_its_own_account() -> None:
+def test_a_namespace_with_an_empty_label_is_its_own_account() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", ""))
     assert cache.home_account("box") == "box"
     assert members(cache, "box") == ["box"]
 
 
-def test_a_namespace_that_is_being_deleted_is_no_member() -> None:
+def test_a_namespace_that_is_being_deleted_is_not_a_member() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "team"))
     cache.upsert_namespace(namespace(2, "box", "team", terminating=True))
     assert members(cache, "team") == []
     cache.replace_namespaces([namespace(2, "box", "team", terminating=True)], 3)
     assert members(cache, "team") == []
-    # A state from before its deletion began comes late.
+    # A state from before its deletion arrives late.
     assert cache.upsert_namespace(namespace(1, "box", "team")) == set()
     assert members(cache, "team") == []
 
 
-def test_a_namespace_made_anew_is_a_member_again() -> None:
+def test_a_namespace_that_is_created_again_is_a_member_again() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "team"))
     cache.delete_namespace(namespace(2, "box", "team"))
@@ -443,29 +443,29 @@ def test_a_namespace_made_anew_is_a_member_again() -> None:
     assert members(cache, "team") == ["box"]
 
 
-def test_what_a_former_namespace_of_the_name_left_behind_is_nothing_of_the_new_one() -> None:
+def test_objects_of_a_former_namespace_do_not_belong_to_a_new_one_of_the_same_name() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "team"))
     cache.upsert_account_secret(account_secret(2))
     cache.upsert_secret(secret(3, "team", {"A": b"1"}))
-    # Of both deletions, and of the namespace's, nothing is heard.
+    # The events of these deletions, and of the namespace's, were missed.
     cache.upsert_namespace(namespace(9, "team", created="2026-01-01T00:00:01Z"))
     assert sealed(cache) == []
     (member,) = cache.members("team")
     assert member.secret is None
 
 
-def test_without_a_home_an_account_has_nothing() -> None:
+def test_an_account_without_a_home_has_no_accountsecrets() -> None:
     cache = cache_with_home()
     cache.upsert_account_secret(account_secret(2))
     cache.upsert_namespace(namespace(3, "team", terminating=True))
-    # Of the deletion of what was in it nothing is heard, and someone labels a namespace with its name.
+    # The events of the deletion of its objects were missed.
     assert sealed(cache) == []
     cache.upsert_namespace(namespace(4, "team"))
     assert sealed(cache) == ["sealed-2"]
 
 
-def test_what_was_created_in_the_second_of_its_namespace_is_used() -> None:
+def test_objects_created_in_the_same_second_as_their_namespace_are_used() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "team"))
     cache.upsert_account_secret(account_secret(2))
@@ -475,21 +475,21 @@ def test_what_was_created_in_the_second_of_its_namespace_is_used() -> None:
     assert member.secret is not None
 
 
-def test_a_namespace_that_a_list_lacks_is_no_member() -> None:
+def test_a_namespace_that_is_not_in_a_list_is_not_a_member() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "team"))
     assert cache.replace_namespaces([], 2) == {"box", "team"}
     assert members(cache, "team") == []
 
 
-def test_a_list_of_namespaces_marks_the_accounts_of_all_that_changed() -> None:
+def test_a_list_of_namespaces_affects_the_accounts_of_all_that_changed() -> None:
     cache = cache_with_home()
     assert cache.replace_namespaces([namespace(2, "box", "a"), namespace(3, "other", "b")], 4) == {
         *("team", "box", "a", "other", "b"),
     }
 
 
-def test_a_list_of_what_is_known_marks_nothing() -> None:
+def test_a_list_of_known_objects_affects_nothing() -> None:
     cache = Cache()
     boxes = [namespace(1, "team"), namespace(2, "box", "team")]
     ours, theirs = [secret(3, "box", {"A": b"1"})], [account_secret(4)]
@@ -501,7 +501,7 @@ def test_a_list_of_what_is_known_marks_nothing() -> None:
     assert cache.replace_account_secrets(map(AccountSecret.parse, theirs), 9) == set()
 
 
-def test_a_list_of_account_secrets_marks_what_changed_and_what_is_gone() -> None:
+def test_a_list_of_accountsecrets_affects_the_accounts_of_changed_and_deleted_ones() -> None:
     cache = Cache()
     for name in "abc":
         cache.upsert_namespace(namespace(1, name))
@@ -512,18 +512,18 @@ def test_a_list_of_account_secrets_marks_what_changed_and_what_is_gone() -> None
     assert (sealed(cache, "a"), sealed(cache, "b"), sealed(cache, "c")) == (["sealed-1"], ["sealed-5"], [])
 
 
-def test_an_account_secret_marks_the_account_of_its_namespace() -> None:
+def test_an_account_secret_affects_the_account_of_its_namespace() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "team"))
     assert cache.upsert_secret(secret(2, "box")) == {"team"}
     assert cache.delete_secret(secret(3, "box")) == {"team"}
     assert cache.delete_secret(secret(3, "box")) == set()
-    # Of an unknown namespace it is the namespace's own.
+    # An unknown namespace is its own account.
     assert cache.upsert_secret(secret(4, "elsewhere")) == {"elsewhere"}
     assert cache.replace_secrets([read_secret(secret(5, "box"))], 6) == {"team", "elsewhere"}
 
 
-def test_every_account_with_something_to_do_is_named() -> None:
+def test_accounts_with_something_to_reconcile_are_listed() -> None:
     cache = Cache()
     cache.upsert_account_secret(account_secret(1, "with-account-secrets"))
     cache.upsert_namespace(namespace(2, "box", "with-a-label"))
@@ -542,23 +542,23 @@ EARLIER = "2025-12-31T23:58:59Z"
     ("managed_fields", "owned"),
     [
         pytest.param([applied("A")], True, id="we applied it"),
-        pytest.param([applied("A"), THEIRS], True, id="someone else wrote, too"),
+        pytest.param([applied("A"), THEIRS], True, id="someone else also wrote it"),
         pytest.param([applied("A", time="2026-01-01T00:00:09Z")], True, id="we applied it again"),
         pytest.param([applied("A", time="2025-12-31T23:59:30Z")], True, id="another API server's clock is behind"),
         pytest.param([applied("", manager=CREATE_FIELD_MANAGER)], True, id="we created it"),
         pytest.param([applied("", manager=CREATE_FIELD_MANAGER), THEIRS], False, id="we created it, someone filled it"),
         pytest.param([applied("A", time=EARLIER)], False, id="restored from a backup"),
         pytest.param([applied("", manager=CREATE_FIELD_MANAGER, time=EARLIER)], False, id="restored while empty"),
-        pytest.param([applied("A", time="0000-01-01T00:00:00Z")], False, id="at no time"),
+        pytest.param([applied("A", time="0000-01-01T00:00:00Z")], False, id="with an invalid time"),
         pytest.param([{**applied("A"), "time": None}], False, id="without a time"),
         pytest.param([], False, id="a copy with our labels"),
         pytest.param(None, False, id="without managedFields"),
-        pytest.param([THEIRS], False, id="someone else made it"),
-        pytest.param([{**applied("A"), "operation": "Update"}], False, id="named like us, but not applied"),
+        pytest.param([THEIRS], False, id="someone else created it"),
+        pytest.param([{**applied("A"), "operation": "Update"}], False, id="by our field manager, but not applied"),
         pytest.param([applied("A", manager="kubectl")], False, id="someone else applied it"),
     ],
 )
-def test_a_secret_is_ours_because_we_wrote_it_whatever_its_labels_say(managed_fields: object, owned: bool) -> None:
+def test_a_secret_is_ours_if_we_wrote_it_regardless_of_its_labels(managed_fields: object, owned: bool) -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret(secret(2, "box", {"A": b"1"}, managedFields=managed_fields))
@@ -584,11 +584,11 @@ def test_a_secret_is_ours_because_we_wrote_it_whatever_its_labels_say(managed_fi
         pytest.param({"A": b"1"}, {"managedFields": [applied("A")]}, {}, id="the account's label is someone else's"),
         pytest.param({"A": b"1"}, {"managedFields": [applied("A", MANAGED, time=EARLIER)]}, {}, id="restored"),
         pytest.param({"A": b"1", "B": b"\0"}, {}, {"A": b"1"}, id="a NUL"),
-        pytest.param({"A": b"1", "B": b"\xff"}, {}, {"A": b"1"}, id="no text"),
+        pytest.param({"A": b"1", "B": b"\xff"}, {}, {"A": b"1"}, id="not text"),
         pytest.param({"A": b"1", "B": b"x" * 131_072}, {}, {"A": b"1"}, id="too large"),
     ],
 )
-def test_of_a_secret_s_values_those_are_known_that_we_wrote_and_nobody_changed(
+def test_the_unchanged_values_are_those_that_we_wrote_and_nobody_changed(
     values: dict[str, bytes], metadata: Body, unchanged: dict[str, bytes]
 ) -> None:
     cache = Cache()
@@ -599,7 +599,7 @@ def test_of_a_secret_s_values_those_are_known_that_we_wrote_and_nobody_changed(
 
 
 @pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
-def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recreate: bool) -> None:
+def test_an_immutable_secret_must_be_recreated(immutable: bool | None, must_recreate: bool) -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret({**secret(2, "box"), "immutable": immutable, "data": None})
@@ -608,18 +608,18 @@ def test_an_immutable_secret_is_known_as_one(immutable: bool | None, must_recrea
 
 
 @pytest.mark.parametrize(("kind", "must_recreate"), [("Opaque", False), ("kubernetes.io/tls", True)])
-def test_a_secret_of_another_type_must_be_created_again(kind: str, must_recreate: bool) -> None:
+def test_a_secret_of_another_type_must_be_recreated(kind: str, must_recreate: bool) -> None:
     _, found = read_secret(secret(2, "box") | {"type": kind})
     assert found.must_recreate is must_recreate
 
 
 @pytest.mark.parametrize(("labels", "account"), [(MANAGED, "team"), ({}, "")])
-def test_a_secret_is_known_with_the_account_of_its_label(labels: dict[str, str], account: str) -> None:
+def test_the_account_of_a_secret_is_read_from_its_label(labels: dict[str, str], account: str) -> None:
     _, found = read_secret(secret(2, "box", labels=labels))
     assert found.account == account
 
 
-def test_a_secret_that_is_being_deleted_is_known_with_its_finalizers() -> None:
+def test_the_deletion_and_the_finalizers_of_a_secret_are_known() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret(secret(2, "box", deletionTimestamp=CREATED, finalizers=["a.example/hold"]))
@@ -632,7 +632,7 @@ def test_the_same_values_in_many_namespaces_are_kept_once() -> None:
     assert one.unchanged is one.data
 
 
-def test_an_account_secret_that_is_being_deleted_is_known_as_one() -> None:
+def test_the_deletion_of_an_accountsecret_is_known() -> None:
     cache = cache_with_home()
     body = account_secret(5)
     body["metadata"]["deletionTimestamp"] = CREATED
@@ -640,7 +640,7 @@ def test_an_account_secret_that_is_being_deleted_is_known_as_one() -> None:
     assert [item.deleting for item in cache.account_secrets("team")] == [True]
 
 
-def test_of_a_long_sealed_text_only_what_stands_for_it_is_kept() -> None:
+def test_a_long_sealed_value_is_abridged() -> None:
     text = "dbs1.0123456789abcdef." + "x" * 172_000
     body = account_secret(5)
     body["spec"] |= {"sealed": text, "description": "d" * 1024}
@@ -653,7 +653,7 @@ def test_of_a_long_sealed_text_only_what_stands_for_it_is_kept() -> None:
     assert spec.description is None
 
 
-def test_a_short_sealed_text_is_kept_and_its_description_is_not() -> None:
+def test_a_short_sealed_value_is_kept_and_its_description_is_not() -> None:
     body = account_secret(2)
     assert read_account_secret(body) == AccountSecret.parse(body)
     body["spec"]["description"] = "for CI"
@@ -661,23 +661,23 @@ def test_a_short_sealed_text_is_kept_and_its_description_is_not() -> None:
     assert (spec.sealed, spec.description) == ("sealed-2", None)
 
 
-def test_a_long_sealed_text_without_a_description_is_abridged() -> None:
+def test_a_long_sealed_value_without_a_description_is_abridged() -> None:
     body = account_secret(2)
     body["spec"]["sealed"] = "dbs1.0123456789abcdef." + "x" * 5000
     assert is_abridged(read_account_secret(body).spec.sealed)
 
 
-def test_a_sealed_text_is_kept_up_to_4096_characters() -> None:
+def test_a_sealed_value_is_kept_up_to_4096_characters() -> None:
     assert abridge("x" * 4096) == "x" * 4096
     assert is_abridged(abridge("x" * 4097))
 
 
 @pytest.mark.parametrize("text", ["dbs1.0123456789abcdef.x", "", "…" + "x" * 5000])
-def test_a_text_that_stands_for_no_other_is_known_as_such(text: str) -> None:
+def test_other_texts_are_not_recognized_as_abridged(text: str) -> None:
     assert not is_abridged(text)
 
 
-def test_of_a_namespace_nothing_is_kept_that_may_be_large() -> None:
+def test_fields_of_a_namespace_that_may_be_large_are_not_kept() -> None:
     body = namespace(1, "box", "team", terminating=True)
     body["metadata"] |= {"annotations": {"a": "b"}, "managedFields": [{}]}
     assert read_namespace({**body, "spec": {}}) == namespace(1, "box", "team", terminating=True)

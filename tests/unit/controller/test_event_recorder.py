@@ -1,4 +1,4 @@
-"""Which Events are recorded, on what, and that one that can't be holds nothing back."""
+"""Which Events are recorded, for which objects, and what happens if one can't be created."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ EVENT = Event("CannotOpen", "it doesn't open")
 
 
 class Scans:
-    """A recorder, the namespaces that it looks at, and the reasons that it recorded."""
+    """A recorder, the namespaces that it scans, and the Events that it recorded."""
 
     def __init__(self) -> None:
         self.cache = Cache()
@@ -26,14 +26,14 @@ class Scans:
             self.writer, self.cache, "replica-1", lambda: datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
         )
 
-    def have(self, name: str, account: str | None = None) -> None:
+    def put(self, name: str, account: str | None = None) -> None:
         self.cache.upsert_namespace(at(next(self.writer.versions), namespace(name, account)))
 
-    def lose(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         self.cache.delete_namespace(at(next(self.writer.versions), namespace(name)))
 
     async def scan(self) -> list[tuple[str, str]]:
-        """Scan once, and give where what was recorded."""
+        """Scan once; return the names and reasons of the recorded Events."""
         self.writer.events.clear()
         await self.recorder.record_namespaces()
         return [(each.regarding["name"], each.event.reason) for each in self.writer.events]
@@ -52,7 +52,7 @@ def without_home() -> float | None:
     return metrics.REGISTRY.get_sample_value("devbox_secrets_namespaces_without_home")
 
 
-async def test_an_event_is_recorded_on_the_state_of_the_account_secret_that_it_is_about(scans: Scans) -> None:
+async def test_an_event_refers_to_the_state_of_its_accountsecret(scans: Scans) -> None:
     before = written()
     await scans.recorder.record(AccountSecret.parse(at(7, account_secret("A", "dbs1.…"))), EVENT)
     regarding = {
@@ -67,9 +67,7 @@ async def test_an_event_is_recorded_on_the_state_of_the_account_secret_that_it_i
     assert written() == before + 1
 
 
-async def test_an_event_that_can_not_be_created_is_a_line_in_the_log(
-    scans: Scans, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failure_to_create_an_event_is_logged(scans: Scans, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     scans.writer.fail_once("event team/a", Forbidden("POST …: 403 quota"))
     before = written()
@@ -78,9 +76,9 @@ async def test_an_event_that_can_not_be_created_is_a_line_in_the_log(
     assert written() == before
 
 
-async def test_a_namespace_whose_account_has_a_home_is_well(scans: Scans) -> None:
-    scans.have("team")
-    scans.have("box", "team")
+async def test_a_namespace_whose_account_has_a_home_causes_no_event(scans: Scans) -> None:
+    scans.put("team")
+    scans.put("box", "team")
     assert [await scans.scan() for _ in range(3)] == [[], [], []]
     assert without_home() == 0
 
@@ -88,7 +86,7 @@ async def test_a_namespace_whose_account_has_a_home_is_well(scans: Scans) -> Non
 @pytest.mark.parametrize(
     ("others", "reason"),
     [
-        pytest.param([], "HomeNotFound", id="there is no such namespace"),
+        pytest.param([], "HomeNotFound", id="it doesn't exist"),
         pytest.param([("team", "other"), ("other", None)], "InvalidHome", id="it belongs to another account"),
     ],
 )
@@ -96,48 +94,48 @@ async def test_an_account_without_a_home_is_recorded_once_at_the_second_scan(
     others: list[tuple[str, str | None]], reason: str, scans: Scans
 ) -> None:
     for other in others:
-        scans.have(*other)
-    scans.have("box", "team")
+        scans.put(*other)
+    scans.put("box", "team")
     assert [await scans.scan() for _ in range(4)] == [[], [("box", reason)], [], []]
     assert without_home() == 1
 
 
-async def test_the_event_is_in_the_namespace_itself_where_people_look(scans: Scans) -> None:
-    scans.have("box", "team")
+async def test_the_event_is_in_the_namespace_itself(scans: Scans) -> None:
+    scans.put("box", "team")
     await scans.scan()
     await scans.scan()
     (recorded,) = scans.writer.events
     assert recorded.regarding == {"apiVersion": "v1", "kind": "Namespace", "namespace": "box", "name": "box"}
 
 
-async def test_a_home_that_is_created_right_after_its_member_is_no_event(scans: Scans) -> None:
-    scans.have("box", "team")
+async def test_a_home_that_is_created_right_after_its_member_causes_no_event(scans: Scans) -> None:
+    scans.put("box", "team")
     assert await scans.scan() == []
-    scans.have("team")
+    scans.put("team")
     assert await scans.scan() == []
 
 
-async def test_what_becomes_wrong_in_another_way_is_recorded_as_such(scans: Scans) -> None:
-    scans.have("box", "team")
+async def test_another_problem_of_the_same_namespace_is_recorded(scans: Scans) -> None:
+    scans.put("box", "team")
     await scans.scan()
     await scans.scan()
-    scans.have("other")
-    scans.have("team", "other")
+    scans.put("other")
+    scans.put("team", "other")
     assert [await scans.scan() for _ in range(3)] == [[], [("box", "InvalidHome")], []]
 
 
-async def test_what_was_mended_and_breaks_again_is_recorded_again(scans: Scans) -> None:
-    scans.have("box", "team")
+async def test_a_problem_that_was_fixed_and_returns_is_recorded_again(scans: Scans) -> None:
+    scans.put("box", "team")
     await scans.scan()
     assert await scans.scan() == [("box", "HomeNotFound")]
-    scans.have("team")
+    scans.put("team")
     await scans.scan()
-    scans.lose("team")
+    scans.delete("team")
     assert [await scans.scan() for _ in range(2)] == [[], [("box", "HomeNotFound")]]
 
 
-async def test_a_secret_that_is_not_ours_is_recorded_once_beside_what_else_is_wrong(scans: Scans) -> None:
-    scans.have("box", "team")
+async def test_someone_else_s_secret_is_recorded_once_in_addition_to_other_problems(scans: Scans) -> None:
+    scans.put("box", "team")
     body = secret("box", {"A": "1"})
     body["metadata"]["managedFields"] = []
     scans.cache.upsert_secret(at(next(scans.writer.versions), body))

@@ -1,4 +1,4 @@
-"""The sealing keys' life: made, read, published, and never lost while they are in memory."""
+"""Sealing keys: they are created, read and published, and never lost while they are in memory."""
 
 import base64
 from dataclasses import replace
@@ -34,7 +34,7 @@ class Keys:
         self.manager = self.another_manager(rotate_every)
 
     def another_manager(self, rotate_every: timedelta | None = None) -> KeyManager:
-        """Give the view of a process that has just started."""
+        """Return the key manager of a process that has just started."""
 
         async def record(event: Event) -> None:
             self.events.append(event)
@@ -43,12 +43,12 @@ class Keys:
         return KeyManager(store, lambda: self.now, rotate_every, sealed=lambda: self.sealed, record=record)
 
     def seal(self, key: KeyPair) -> None:
-        """Have a value that is sealed with a key."""
+        """Add a value that is sealed with a key."""
         assert self.sealed is not None
         self.sealed.append(f"dbs1.{key.public.id}.x")
 
     def put(self, *keys: KeyPair, rotate: str | None = None, damaged: KeyPair | None = None) -> None:
-        """Have someone else write the Secret."""
+        """Write the Secret as someone else would."""
         found = {key.public.id: key.dump() for key in keys} | ({damaged.public.id: b"canary"} if damaged else {})
         annotations = {"metadata": {"annotations": {ROTATE_ANNOTATION: rotate}}} if rotate else {"metadata": {}}
         data = {name: base64.b64encode(raw).decode() for name, raw in found.items()}
@@ -65,13 +65,13 @@ class Keys:
         return data
 
     async def writes(self, *, write: bool = True) -> list[str]:
-        """Refresh, and give the paths that were written to for that."""
+        """Refresh; return the paths that were written."""
         self.api.requests.clear()
         await self.manager.refresh(write=write)
         return self.api.paths("PATCH")
 
 
-async def test_the_first_key_is_made_where_there_is_none_and_published() -> None:
+async def test_the_first_key_is_created_and_published() -> None:
     keys = Keys()
     assert await keys.manager.refresh(write=True)
     (key,) = keys.stored
@@ -80,7 +80,7 @@ async def test_the_first_key_is_made_where_there_is_none_and_published() -> None
     assert keys.public == {key.public.id: str(key.public), "newest": str(key.public)}
 
 
-async def test_who_may_not_write_makes_and_publishes_nothing() -> None:
+async def test_a_replica_that_may_not_write_creates_and_publishes_no_key() -> None:
     keys = Keys()
     assert await keys.writes(write=False) == []
     assert not keys.manager.keyring
@@ -89,7 +89,7 @@ async def test_who_may_not_write_makes_and_publishes_nothing() -> None:
     assert list(keys.manager.keyring) == [KEY.public.id]
 
 
-async def test_a_key_from_the_future_is_replaced_at_the_request_of_the_command() -> None:
+async def test_a_key_from_the_future_is_replaced_on_request() -> None:
     keys = Keys()
     ahead = KeyPair.generate(keys.now + timedelta(minutes=20))
     keys.put(ahead, rotate=(ahead.created + timedelta(microseconds=1)).isoformat())
@@ -104,14 +104,14 @@ async def test_a_second_refresh_writes_nothing() -> None:
     assert await keys.writes() == []
 
 
-async def test_new_keys_are_told_once() -> None:
+async def test_new_keys_are_reported_once() -> None:
     keys = Keys(OLD_KEY)
     assert [await keys.manager.refresh(write=False) for _ in range(2)] == [True, False]
     keys.put(OLD_KEY, KEY)
     assert [await keys.manager.refresh(write=False) for _ in range(2)] == [True, False]
 
 
-async def test_new_keys_are_told_although_publishing_them_failed() -> None:
+async def test_new_keys_are_reported_even_if_publishing_them_failed() -> None:
     keys = Keys(KEY)
     keys.api.fail("PATCH", CONFIGMAP, Unreachable("no"))
     with pytest.raises(Unreachable):
@@ -126,7 +126,7 @@ async def test_the_newest_key_is_published_as_such() -> None:
     assert set(keys.public) == {"newest", KEY.public.id, OLD_KEY.public.id}
 
 
-async def test_a_key_that_was_removed_is_not_in_use_any_more() -> None:
+async def test_a_removed_key_is_no_longer_used() -> None:
     keys = Keys(OLD_KEY, KEY)
     await keys.manager.refresh(write=True)
     keys.put(KEY)
@@ -135,7 +135,7 @@ async def test_a_key_that_was_removed_is_not_in_use_any_more() -> None:
     assert set(keys.public) == {"newest", KEY.public.id}
 
 
-async def test_the_log_names_keys_that_come_and_go_by_their_ids(caplog: pytest.LogCaptureFixture) -> None:
+async def test_added_and_removed_keys_are_logged_by_id(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     keys = Keys(OLD_KEY)
     for now in ([OLD_KEY, KEY], [KEY]):
@@ -160,7 +160,7 @@ async def test_a_change_of_the_secret_that_changes_no_key_is_not_logged(caplog: 
     assert caplog.messages == []
 
 
-async def test_a_new_key_is_made_when_the_newest_is_too_old_and_the_old_ones_stay() -> None:
+async def test_a_new_key_is_created_when_the_newest_is_too_old_and_the_old_ones_stay() -> None:
     keys = Keys(KEY, rotate_every=timedelta(days=30))
     keys.now = KEY.created + timedelta(days=30) - timedelta(seconds=1)
     assert not [path for path in await keys.writes() if path == SECRET]
@@ -170,7 +170,7 @@ async def test_a_new_key_is_made_when_the_newest_is_too_old_and_the_old_ones_sta
     assert keys.manager.keyring.newest.created == keys.now
 
 
-async def test_a_new_key_is_made_when_someone_asks_for_one() -> None:
+async def test_a_new_key_is_created_on_request() -> None:
     keys = Keys()
     keys.put(KEY, rotate="2026-01-31T00:00:00Z")
     await keys.manager.refresh(write=True)
@@ -178,7 +178,7 @@ async def test_a_new_key_is_made_when_someone_asks_for_one() -> None:
     assert SECRET not in await keys.writes()
 
 
-async def test_a_request_that_can_not_be_met_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_invalid_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     keys = Keys()
     keys.put(KEY, rotate="some day")
     for _ in range(3):
@@ -192,7 +192,7 @@ async def test_a_request_that_can_not_be_met_is_logged_once(caplog: pytest.LogCa
     assert len(caplog.messages) == 2
 
 
-async def test_a_secret_in_which_no_key_can_be_read_gets_no_other_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+async def test_if_no_key_is_readable_none_is_created_without_a_request(caplog: pytest.LogCaptureFixture) -> None:
     keys = Keys()
     keys.put(damaged=KEY)
     assert await keys.writes() == []
@@ -201,7 +201,7 @@ async def test_a_secret_in_which_no_key_can_be_read_gets_no_other_by_itself(capl
     assert "canary" not in caplog.text
 
 
-async def test_a_secret_in_which_no_key_can_be_read_gets_one_when_someone_asks() -> None:
+async def test_if_no_key_is_readable_one_is_created_on_request() -> None:
     keys = Keys()
     keys.put(rotate="2026-01-31T00:00:00Z", damaged=KEY)
     assert await keys.writes() == [SECRET, CONFIGMAP]
@@ -249,7 +249,7 @@ async def test_a_key_that_came_into_use_as_it_was_pruned_is_written_back() -> No
     assert set(keys.stored) == {OLD_KEY, KEY}
 
 
-async def test_on_the_way_out_lost_keys_are_written_back_and_nothing_else_is_done() -> None:
+async def test_at_shutdown_only_lost_keys_are_written() -> None:
     keys = Keys(rotate_every=timedelta(days=1))
     await keys.manager.write_back()
     assert keys.api.paths("PATCH") == []
@@ -261,7 +261,7 @@ async def test_on_the_way_out_lost_keys_are_written_back_and_nothing_else_is_don
     assert CONFIGMAP not in keys.api.paths("PATCH")
 
 
-async def test_where_values_need_keys_that_are_gone_none_is_made_and_it_is_told(
+async def test_if_values_need_lost_keys_none_is_created_and_it_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     keys = Keys(KEY, rotate_every=timedelta(days=1))
@@ -274,7 +274,7 @@ async def test_where_values_need_keys_that_are_gone_none_is_made_and_it_is_told(
         await keys.manager.refresh(write=write)
         assert keys.manager.missing
     assert SECRET not in keys.api.objects
-    assert keys.public == {}  # so that nothing more is sealed with keys that are gone
+    assert keys.public == {}  # so that nothing else is sealed with lost keys
     assert keys.events == [KEYS_LOST]
     (line,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert "devbox-secrets keys restore FILE" in line.message
@@ -284,21 +284,21 @@ async def test_where_values_need_keys_that_are_gone_none_is_made_and_it_is_told(
     assert "newest" in keys.public
 
 
-async def test_where_values_need_keys_that_are_gone_one_is_made_when_someone_asks() -> None:
+async def test_if_values_need_lost_keys_one_is_created_on_request() -> None:
     keys = Keys()
     keys.seal(KEY)
     keys.put(rotate="2026-01-31T00:00:00Z")
     await keys.manager.refresh(write=True)
     (key,) = keys.stored
     assert PublicKey.parse(keys.public["newest"]) == key.public
-    # That was one request: it makes no second one when this key is lost in its turn.
+    # The request was for one key: no second one is created if this one is lost.
     keys.api.put(SECRET, {**keys.api.objects[SECRET], "data": {}})
     keys.manager = keys.another_manager()
     await keys.manager.refresh(write=True)
     assert keys.manager.missing
 
 
-async def test_before_the_values_are_known_no_first_key_is_made() -> None:
+async def test_no_first_key_is_created_before_the_values_are_known() -> None:
     keys = Keys()
     keys.sealed = None
     await keys.manager.refresh(write=True)
@@ -309,7 +309,7 @@ async def test_before_the_values_are_known_no_first_key_is_made() -> None:
     assert len(keys.stored) == 1
 
 
-async def test_a_key_from_the_future_is_dated_now_and_can_be_followed_by_another() -> None:
+async def test_a_key_from_the_future_is_dated_now_and_stays_the_newest() -> None:
     keys = Keys()
     future = replace(KEY, created=keys.now + timedelta(days=40_000))
     keys.put(OLD_KEY, future)
@@ -323,7 +323,7 @@ async def test_a_key_from_the_future_is_dated_now_and_can_be_followed_by_another
 
 
 @pytest.mark.parametrize("ahead", [timedelta(seconds=1), timedelta(minutes=4), timedelta(days=40_000)])
-async def test_a_request_is_met_although_the_newest_key_is_from_the_future(ahead: timedelta) -> None:
+async def test_a_request_is_satisfied_although_the_newest_key_is_from_the_future(ahead: timedelta) -> None:
     keys = Keys()
     keys.put(replace(KEY, created=keys.now + ahead), rotate=keys.now.isoformat())
     await keys.manager.refresh(write=True)
@@ -333,7 +333,7 @@ async def test_a_request_is_met_although_the_newest_key_is_from_the_future(ahead
     assert SECRET not in await keys.writes()
 
 
-async def test_a_request_that_the_newest_key_meets_is_taken_away() -> None:
+async def test_a_request_that_the_newest_key_satisfies_is_removed() -> None:
     keys = Keys()
     keys.put(KEY, rotate=KEY.created.isoformat())
     await keys.manager.refresh(write=True)
@@ -341,7 +341,7 @@ async def test_a_request_that_the_newest_key_meets_is_taken_away() -> None:
     assert not keys.api.objects[SECRET]["metadata"]["annotations"]
 
 
-async def test_keys_that_are_only_in_memory_open_but_are_not_sealed_with_nor_published() -> None:
+async def test_keys_that_are_only_in_memory_are_used_to_open_but_not_to_seal() -> None:
     keys = Keys(KEY)
     await keys.manager.refresh(write=True)
     keys.put()
@@ -354,7 +354,7 @@ async def test_keys_that_are_only_in_memory_open_but_are_not_sealed_with_nor_pub
     assert not keys.manager.stored
 
 
-async def test_who_writes_the_keys_at_the_same_time_wins_and_is_read(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_concurrent_write_of_the_keys_wins_and_is_read(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     keys = Keys()
     keys.api.before["PATCH", SECRET] = lambda: keys.put(KEY)
@@ -364,7 +364,7 @@ async def test_who_writes_the_keys_at_the_same_time_wins_and_is_read(caplog: pyt
     assert "the sealing keys were changed meanwhile; reading them again" in caplog.messages
 
 
-async def test_keys_that_can_not_be_read_leave_those_in_memory_in_use() -> None:
+async def test_if_keys_cannot_be_read_those_in_memory_stay_in_use() -> None:
     keys = Keys(KEY)
     await keys.manager.refresh(write=True)
     keys.api.fail("GET", SECRET, Unreachable("no"))

@@ -1,4 +1,4 @@
-"""Leader election: never two at once, whatever freezes, and none for longer than it may be."""
+"""Leader election: never two leaders at once, even if processes freeze."""
 
 import asyncio
 import types
@@ -26,8 +26,8 @@ A_MOMENT = 0.01
 TIMELESS = {"renewTime": "", "acquireTime": ""}
 
 
-async def at_once() -> None:
-    """Take no time."""
+async def no_pause() -> None:
+    """Don't wait."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Lease:
     writes: int = 0
 
     def put(self, **spec: object) -> None:
-        """Have it changed."""
+        """Change it."""
         self.spec = {**self.spec, **spec}
         self.version += 1
 
@@ -53,12 +53,12 @@ class Lease:
 
 
 class LeaseWriter(Writer):
-    """A replica's connection to the Lease, which is changed only at the version that was read."""
+    """A replica's access to the Lease, which it changes only at the version that it has read."""
 
-    def __init__(self, lease: Lease, pause: Callable[[], Awaitable[None]] = at_once) -> None:
+    def __init__(self, lease: Lease, pause: Callable[[], Awaitable[None]] = no_pause) -> None:
         self.lease = lease
         self.pause = pause
-        """What comes before each request arrives, and before its response does."""
+        """Awaited before each request arrives, and before its response does."""
         self.error: APIError | None = None
         self.reads = 0
 
@@ -91,28 +91,28 @@ def now() -> float:
 
 
 class Replica:
-    """A replica, by virtual time."""
+    """A replica in virtual time."""
 
     def __init__(self, lease: Lease, identity: str = "a") -> None:
         self.writer = LeaseWriter(lease)
         self.wall_clock_ahead = 0.0
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.elector = LeaderElector(
             self.writer,
             "ours",
             identity,
             now,
             lambda: now() + self.wall_clock_ahead,
-            reconnected=lambda is_older: self.told.append("older" if is_older else "reconnected"),
+            reconnected=lambda is_older: self.reported.append("older" if is_older else "reconnected"),
         )
 
     async def tries(self) -> bool:
-        """Try once; tell whether it's the leader then."""
+        """Try once; return whether it's the leader then."""
         await self.elector.acquire_or_renew()
         return self.elector.is_leader()
 
     async def leads_within(self, seconds: float) -> float | None:
-        """Try every moment; give after how many seconds it became the leader."""
+        """Try repeatedly; return after how many seconds it became the leader."""
         since = now()
         while now() - since <= seconds:
             if await self.tries():
@@ -122,12 +122,12 @@ class Replica:
 
 
 async def prepared() -> None:
-    """Be ready to lead at once."""
+    """Prepare nothing."""
 
 
 @asynccontextmanager
 async def running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
-    """Run jobs meanwhile."""
+    """Run jobs during the block."""
     tasks = [asyncio.create_task(job) for job in jobs]
     try:
         await settle()
@@ -139,7 +139,7 @@ async def running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[list[asynci
 
 
 @in_virtual_time
-async def test_a_lease_that_nobody_holds_is_acquired_at_once() -> None:
+async def test_a_lease_without_a_holder_is_acquired_immediately() -> None:
     lease = Lease()
     replica = Replica(lease)
     assert not replica.elector.is_leader()
@@ -154,21 +154,21 @@ async def test_a_lease_that_nobody_holds_is_acquired_at_once() -> None:
 
 
 @in_virtual_time
-async def test_a_lease_that_was_given_back_is_acquired_at_once_and_the_transition_counted() -> None:
+async def test_a_released_lease_is_acquired_immediately_and_the_transition_counted() -> None:
     lease = Lease({"holderIdentity": "", "leaseTransitions": 7, "renewTime": "x"})
     assert await Replica(lease).tries()
     assert lease.spec["leaseTransitions"] == 8
 
 
 @in_virtual_time
-async def test_a_lease_whose_transitions_are_the_most_that_it_can_count_is_acquired() -> None:
+async def test_a_lease_with_the_maximum_number_of_transitions_is_acquired() -> None:
     lease = Lease({"holderIdentity": "", "leaseTransitions": 2**31 - 1})
     assert await Replica(lease).tries()
     assert lease.spec["leaseTransitions"] == 2**31 - 1
 
 
 @in_virtual_time
-async def test_a_lease_that_is_renewed_is_never_taken() -> None:
+async def test_a_renewed_lease_is_never_taken() -> None:
     lease = Lease({"holderIdentity": "other", "renewTime": "0"})
     replica = Replica(lease)
     for turn in range(20):
@@ -179,8 +179,8 @@ async def test_a_lease_that_is_renewed_is_never_taken() -> None:
 
 
 @in_virtual_time
-async def test_a_lease_is_taken_only_its_duration_after_its_last_change_was_seen() -> None:
-    # Its renewTime is of another clock, and may be of long ago.
+async def test_a_lease_is_taken_only_its_duration_after_the_last_observed_change() -> None:
+    # Its renewTime is from another clock, and may be long ago.
     lease = Lease({"holderIdentity": "other", "renewTime": "2000-01-01T00:00:00.000000Z"})
     replica = Replica(lease)
     assert await replica.leads_within(3) is None
@@ -190,7 +190,7 @@ async def test_a_lease_is_taken_only_its_duration_after_its_last_change_was_seen
 
 
 @in_virtual_time
-async def test_a_change_of_the_holder_alone_is_a_change() -> None:
+async def test_a_change_of_only_the_holder_is_a_change() -> None:
     lease = Lease({"holderIdentity": "other", "renewTime": "x"})
     replica = Replica(lease)
     assert await replica.leads_within(5) is None
@@ -199,7 +199,7 @@ async def test_a_change_of_the_holder_alone_is_a_change() -> None:
 
 
 @in_virtual_time
-async def test_a_renewal_keeps_the_term_and_when_it_was_acquired() -> None:
+async def test_a_renewal_keeps_the_term_and_the_acquire_time() -> None:
     lease = Lease()
     replica = Replica(lease)
     await replica.tries()
@@ -227,7 +227,7 @@ async def test_without_a_renewal_the_leader_stops_by_itself_before_any_other_sta
 
 
 @in_virtual_time
-async def test_a_lease_of_our_own_is_taken_again_at_once_in_a_new_term() -> None:
+async def test_our_own_lease_is_acquired_again_immediately_in_a_new_term() -> None:
     lease = Lease()
     replica = Replica(lease)
     await replica.tries()
@@ -238,11 +238,11 @@ async def test_a_lease_of_our_own_is_taken_again_at_once_in_a_new_term() -> None
 
 
 @in_virtual_time
-async def test_a_term_counts_from_before_its_request() -> None:
+async def test_a_term_starts_before_its_request() -> None:
     replica = Replica(Lease())
     replica.writer.pause = lambda: asyncio.sleep(0.4)
     assert await replica.tries()
-    await asyncio.sleep(RENEW_DEADLINE_SECONDS - 2 * 0.4 - A_MOMENT)  # its own: the read before doesn't count
+    await asyncio.sleep(RENEW_DEADLINE_SECONDS - 2 * 0.4 - A_MOMENT)  # of the write: the read before it doesn't count
     assert replica.elector.is_leader()
     await asyncio.sleep(2 * A_MOMENT)
     assert not replica.elector.is_leader()
@@ -268,7 +268,7 @@ async def test_a_lease_that_changed_since_it_was_read_is_not_taken(caplog: pytes
 
 
 @in_virtual_time
-async def test_what_can_not_be_read_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_lease_that_cannot_be_read_is_logged_and_read_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica = Replica(Lease())
     replica.writer.error = Forbidden("GET …: 403 no right")
@@ -282,7 +282,7 @@ async def test_what_can_not_be_read_is_logged_and_tried_again(caplog: pytest.Log
 
 
 @in_virtual_time
-async def test_a_request_without_a_response_is_given_up_in_time() -> None:
+async def test_a_request_without_a_response_times_out_before_the_deadline() -> None:
     replica = Replica(Lease())
     replica.writer.pause = lambda: asyncio.sleep(1000)
     assert not await replica.tries()
@@ -291,7 +291,7 @@ async def test_a_request_without_a_response_is_given_up_in_time() -> None:
 
 
 @in_virtual_time
-async def test_a_request_without_a_response_is_logged_as_such(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_without_a_response_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica = Replica(Lease())
     replica.writer.pause = lambda: asyncio.sleep(1000)
@@ -300,14 +300,14 @@ async def test_a_request_without_a_response_is_logged_as_such(caplog: pytest.Log
 
 
 @in_virtual_time
-async def test_a_replica_that_does_not_lead_has_observed_who_does() -> None:
+async def test_a_replica_that_knows_another_leader_has_no_problem() -> None:
     replica = Replica(Lease({"holderIdentity": "other", "renewTime": "x"}))
     assert not await replica.tries()
     assert replica.elector.problem is None
 
 
 @in_virtual_time
-async def test_it_tries_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_lease_is_acquired_and_then_renewed_periodically(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     lease = Lease()
     replica = Replica(lease)
@@ -320,7 +320,7 @@ async def test_it_tries_again_and_again(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @in_virtual_time
-async def test_a_lease_that_is_released_is_free_for_the_next_at_once() -> None:
+async def test_a_released_lease_can_be_acquired_immediately() -> None:
     lease = Lease()
     first, second = Replica(lease, "a"), Replica(lease, "b")
     await first.tries()
@@ -341,7 +341,7 @@ async def test_a_replica_that_does_not_lead_has_nothing_to_release() -> None:
 
 
 @in_virtual_time
-async def test_a_lease_that_another_one_has_by_now_is_not_released() -> None:
+async def test_a_lease_that_another_replica_holds_is_not_released() -> None:
     lease = Lease()
     replica = Replica(lease)
     await replica.tries()
@@ -351,7 +351,7 @@ async def test_a_lease_that_another_one_has_by_now_is_not_released() -> None:
 
 
 @in_virtual_time
-async def test_a_lease_that_can_not_be_released_is_logged_and_not_led_by(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_release_is_logged_and_the_replica_stops_leading(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica = Replica(Lease())
     await replica.tries()
@@ -362,7 +362,7 @@ async def test_a_lease_that_can_not_be_released_is_logged_and_not_led_by(caplog:
 
 
 @in_virtual_time
-async def test_who_leads_prepares_first() -> None:
+async def test_a_leader_prepares_before_it_leads() -> None:
     replica = Replica(Lease())
     ready = asyncio.Event()
     prepares: list[bool] = []
@@ -380,7 +380,7 @@ async def test_who_leads_prepares_first() -> None:
 
 
 @in_virtual_time
-async def test_who_does_not_lead_prepares_nothing() -> None:
+async def test_a_replica_that_does_not_lead_does_not_prepare() -> None:
     replica = Replica(Lease({"holderIdentity": "other", "renewTime": "x"}))
     prepares: list[None] = []
 
@@ -395,7 +395,7 @@ async def test_who_does_not_lead_prepares_nothing() -> None:
 
 
 @in_virtual_time
-async def test_what_fails_to_prepare_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_preparation_is_logged_and_retried(caplog: pytest.LogCaptureFixture) -> None:
     replica = Replica(Lease())
     failures = [Unreachable("GET …: no"), Unreachable("GET …: still no")]
 
@@ -410,7 +410,7 @@ async def test_what_fails_to_prepare_is_logged_and_tried_again(caplog: pytest.Lo
 
 
 @in_virtual_time
-async def test_a_term_that_ends_by_time_alone_is_lost_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_expired_lease_is_lost_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica = Replica(Lease())
     async with running(replica.elector.lead(prepared)):
@@ -423,7 +423,7 @@ async def test_a_term_that_ends_by_time_alone_is_lost_and_logged(caplog: pytest.
 
 
 @in_virtual_time
-async def test_a_lease_that_is_released_is_lost_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_released_lease_is_lost_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica = Replica(Lease())
     async with running(replica.elector.lead(prepared)):
@@ -436,7 +436,7 @@ async def test_a_lease_that_is_released_is_lost_and_logged(caplog: pytest.LogCap
 
 
 @in_virtual_time
-async def test_each_term_is_prepared_for() -> None:
+async def test_a_leader_prepares_for_each_term() -> None:
     replica = Replica(Lease())
     terms: list[int] = []
 
@@ -454,7 +454,7 @@ async def test_each_term_is_prepared_for() -> None:
 
 
 @in_virtual_time
-async def test_what_was_prepared_for_a_term_that_ended_meanwhile_is_prepared_again() -> None:
+async def test_a_preparation_that_outlasts_its_term_is_repeated_in_the_next() -> None:
     replica = Replica(Lease())
     terms: list[int] = []
 
@@ -475,7 +475,7 @@ async def test_what_was_prepared_for_a_term_that_ended_meanwhile_is_prepared_aga
 
 
 @in_virtual_time
-async def test_what_was_prepared_until_after_the_term_waits_for_the_next() -> None:
+async def test_after_a_preparation_that_outlasts_its_term_the_replica_does_not_lead() -> None:
     replica = Replica(Lease())
 
     async with running(replica.elector.lead(lambda: asyncio.sleep(RENEW_DEADLINE_SECONDS + 1))):
@@ -485,7 +485,7 @@ async def test_what_was_prepared_until_after_the_term_waits_for_the_next() -> No
 
 
 class Clock:
-    """A clock that goes on while a process stands still: its event loop's doesn't."""
+    """A clock that continues while a process is frozen, unlike the one of its event loop."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -500,13 +500,15 @@ async def test_a_process_that_was_frozen_finds_its_term_expired() -> None:
     await elector.acquire_or_renew()
     assert elector.is_leader()
     clock.now += RENEW_DEADLINE_SECONDS
-    # No timer had its turn yet.
+    # No timer has fired yet.
     assert not elector.is_leader()
     await elector.release()
 
 
 @pytest.mark.parametrize(("frozen", "leads"), [(RENEW_DEADLINE_SECONDS - 1, True), (RENEW_DEADLINE_SECONDS, False)])
-async def test_a_process_that_was_frozen_before_the_response_does_not_lead_by_it(frozen: float, leads: bool) -> None:
+async def test_a_process_that_was_frozen_before_the_response_does_not_lead_after_the_deadline(
+    frozen: float, leads: bool
+) -> None:
     clock, lease = Clock(), Lease()
 
     async def pause() -> None:
@@ -522,19 +524,19 @@ async def test_a_process_that_was_frozen_before_the_response_does_not_lead_by_it
 
 @types.coroutine
 def frozen() -> Generator[None, None, None]:
-    """Stop until the test goes on with this replica: for as long as it likes."""
+    """Pause until the test continues with this replica."""
     yield
 
 
 class SteppedReplica:
-    """A replica that goes on by one request or response at a time, as the test says."""
+    """A replica that the test advances by one request or response at a time."""
 
     def __init__(self, lease: Lease, identity: str, clock: Clock) -> None:
         self.elector = LeaderElector(LeaseWriter(lease, frozen), "ours", identity, clock)
         self.busy: Coroutine[Any, Any, None] | None = None
 
     def step(self, *, release: bool) -> None:
-        """Go on with what it's at, or begin to renew or release."""
+        """Continue the current operation, or start to renew or release."""
         if self.busy is None:
             self.busy = self.elector.release() if release else self.elector.acquire_or_renew()
         try:
@@ -547,7 +549,7 @@ class SteppedReplica:
             self.busy.close()
 
 
-# Which replica goes on, after how many seconds, by how many requests and responses, and whether it may release.
+# Which replica continues, after how many seconds, by how many requests and responses; it releases if the last is 0.
 steps = st.lists(
     st.tuples(
         st.sampled_from("abc"),
@@ -564,7 +566,7 @@ steps = st.lists(
 @given(steps=steps)
 @example(steps=[("a", 0, 5, 1), ("b", 0, 5, 1), ("b", LEASE_DURATION_SECONDS, 5, 1)])
 @example(steps=[("a", 0, 3, 1), ("a", 3.9, 2, 1), ("b", 0, 5, 1), ("a", 3.9, 5, 1), ("b", 2.1, 5, 1)])
-def test_no_two_replicas_lead_at_once_and_none_but_the_holder_whatever_freezes(
+def test_only_the_holder_leads_even_if_replicas_freeze(
     steps: list[tuple[str, float, int, int]],
 ) -> None:
     async def main() -> None:
@@ -578,7 +580,7 @@ def test_no_two_replicas_lead_at_once_and_none_but_the_holder_whatever_freezes(
             leaders = {name: each.elector.term for name, each in replicas.items() if each.elector.is_leader()}
             assert list(leaders) in ([], [lease.holder])
             for leader in leaders.items():
-                # In one term the Lease went to nobody else and back.
+                # During a term, the Lease didn't go to another replica and back.
                 assert transitions.setdefault(leader, lease.spec["leaseTransitions"]) == lease.spec["leaseTransitions"]
         for replica in replicas.values():
             replica.close()
@@ -587,7 +589,7 @@ def test_no_two_replicas_lead_at_once_and_none_but_the_holder_whatever_freezes(
 
 
 @in_virtual_time
-async def test_a_leader_that_gets_each_answer_after_three_seconds_stays_one(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_leader_with_slow_responses_stays_the_leader(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica, other = Replica(lease := Lease()), Replica(lease, "b")
     replica.writer.pause = other.writer.pause = lambda: asyncio.sleep(1.5)
@@ -615,14 +617,14 @@ async def test_a_leader_whose_lease_was_changed_reads_it_again() -> None:
     replica = Replica(lease := Lease())
     assert await replica.tries()
     lease.put(renewTime="of someone else")
-    assert await replica.tries()  # refused
+    assert await replica.tries()  # rejected
     assert await replica.tries()
     assert replica.writer.reads == 2
     assert (replica.elector.term, lease.writes) == (1, 2)
 
 
 @in_virtual_time
-async def test_a_term_ends_by_the_wall_clock_where_a_pause_stopped_the_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_term_ends_by_the_wall_clock_if_the_other_clock_stopped(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     replica = Replica(Lease())
     async with running(replica.elector.lead(prepared)):
@@ -638,7 +640,7 @@ async def test_a_term_ends_by_the_wall_clock_where_a_pause_stopped_the_other(cap
 
 
 @in_virtual_time
-async def test_a_wall_clock_that_is_set_back_extends_no_term() -> None:
+async def test_setting_the_wall_clock_back_does_not_extend_a_term() -> None:
     replica = Replica(Lease())
     assert await replica.tries()
     replica.wall_clock_ahead = -1000
@@ -647,26 +649,26 @@ async def test_a_wall_clock_that_is_set_back_extends_no_term() -> None:
 
 
 @in_virtual_time
-async def test_a_lease_that_can_be_read_again_or_is_older_than_before_tells_of_a_gap() -> None:
+async def test_a_reconnection_and_a_lease_older_than_before_are_reported() -> None:
     replica = Replica(lease := Lease(version=7))
     await replica.tries()
     await replica.tries()
-    assert replica.told == []
+    assert replica.reported == []
     replica.writer.error = Unreachable("GET …: no")
     await replica.tries()
     replica.writer.error = None
     await replica.tries()
-    assert replica.told == ["reconnected"]
+    assert replica.reported == ["reconnected"]
     lease.version = 3
-    await replica.tries()  # refused
+    await replica.tries()  # rejected
     await replica.tries()
-    assert replica.told == ["reconnected", "older"]
+    assert replica.reported == ["reconnected", "older"]
 
 
 @in_virtual_time
-async def test_a_leader_that_finds_another_holder_stops_at_once() -> None:
+async def test_a_leader_that_finds_another_holder_stops_leading() -> None:
     replica = Replica(lease := Lease())
     assert await replica.tries()
     lease.put(holderIdentity="other")
-    await replica.tries()  # refused
+    await replica.tries()  # rejected
     assert not await replica.tries()

@@ -1,4 +1,4 @@
-"""How many series there are for AccountSecrets, whatever the cluster holds."""
+"""The metrics of AccountSecrets have a limited number of series."""
 
 from devbox_secrets.api.models import Reason
 from devbox_secrets.controller import metrics
@@ -13,13 +13,13 @@ def total(reason: Reason) -> float | None:
     return metrics.REGISTRY.get_sample_value("devbox_secrets_accountsecrets", {"reason": reason})
 
 
-def test_namespaces_have_a_series_for_each_reason_why_something_is_not_ready() -> None:
+def test_a_namespace_has_a_series_for_each_reason_why_accountsecrets_are_not_ready() -> None:
     metrics.set_account_secrets({("a", "Synced"): 3, ("b", "UnknownKey"): 2, ("b", "Pending"): 1, ("c", "Pending"): 4})
     assert not_ready() == {("b", "UnknownKey"): 2, ("b", "Pending"): 1, ("c", "Pending"): 4}
     assert (total(Reason.SYNCED), total(Reason.PENDING), total(Reason.TOO_LARGE)) == (3, 5, 0)
 
 
-def test_a_namespace_where_all_are_ready_has_no_series_any_more() -> None:
+def test_a_namespace_where_all_are_ready_has_no_series() -> None:
     metrics.set_account_secrets({("b", "Pending"): 1})
     metrics.set_account_secrets({("b", "Synced"): 1})
     assert not_ready() == {}
@@ -34,7 +34,7 @@ def test_above_the_limit_namespaces_share_a_series_without_a_namespace() -> None
     assert names[-1] not in {namespace for namespace, _ in series}
 
 
-def test_a_reason_that_someone_made_up_is_no_label() -> None:
+def test_an_unknown_reason_is_not_used_as_a_label() -> None:
     metrics.set_account_secrets({("a", "canary"): 1})
     assert not_ready() == {}
     assert metrics.REGISTRY.get_sample_value("devbox_secrets_accountsecrets", {"reason": "canary"}) is None

@@ -1,4 +1,4 @@
-"""What sealed values open to, that each is opened once, and what is kept of it."""
+"""The opener: it opens each sealed value once, and keeps a fingerprint and some values."""
 
 from dataclasses import replace
 from unittest import mock
@@ -24,7 +24,7 @@ def opens() -> float:
 
 
 class Texts:
-    """Sealed texts as the API server has them, and an opener that may read them."""
+    """Sealed values in the API server, and an opener that can read them."""
 
     def __init__(self) -> None:
         self.keys = [KEY]
@@ -36,8 +36,8 @@ class Texts:
         self.reads += 1
         return self.texts.get((namespace, name))
 
-    def have(self, variable: str, sealed: str) -> AccountSecret:
-        """Have an AccountSecret; give it as the cache has it."""
+    def put(self, variable: str, sealed: str) -> AccountSecret:
+        """Store an AccountSecret; return it as the cache has it."""
         self.texts["team", variable.lower()] = sealed
         return read_account_secret(at(1, account_secret(variable, sealed)))
 
@@ -57,8 +57,8 @@ LONG = "x" * 100_000
 
 
 @pytest.mark.parametrize(("value", "reads"), [("1", 0), (LONG, 1)])
-async def test_a_value_is_opened_once_and_comes_with_the_id_of_its_key(value: str, reads: int, texts: Texts) -> None:
-    secret, before = texts.have("A", seal(value, "A")), opens()
+async def test_a_value_is_opened_once_and_has_the_id_of_its_key(value: str, reads: int, texts: Texts) -> None:
+    secret, before = texts.put("A", seal(value, "A")), opens()
     assert texts.opener.opened(secret) is None
     assert await texts.open(secret) == (KEY.public.id, v(value))
     assert await texts.open(secret) == (KEY.public.id, v(value))
@@ -67,24 +67,24 @@ async def test_a_value_is_opened_once_and_comes_with_the_id_of_its_key(value: st
 
 
 @pytest.mark.parametrize(("first", "second"), [("1", "2"), (LONG, LONG + "x")])
-async def test_another_sealed_text_is_opened_again(first: str, second: str, texts: Texts) -> None:
-    await texts.open(texts.have("A", seal(first, "A")))
-    changed = texts.have("A", seal(second, "A"))
+async def test_a_changed_sealed_value_is_opened_again(first: str, second: str, texts: Texts) -> None:
+    await texts.open(texts.put("A", seal(first, "A")))
+    changed = texts.put("A", seal(second, "A"))
     assert texts.opener.opened(changed) is None
     assert await texts.open(changed) == (KEY.public.id, v(second))
 
 
 @pytest.mark.parametrize("now", [None, seal(LONG + "y", "A")])
-async def test_a_long_text_that_is_another_by_now_is_a_conflict(now: str | None, texts: Texts) -> None:
-    secret = texts.have("A", seal(LONG, "A"))
+async def test_a_long_sealed_value_that_changed_in_the_meantime_is_a_conflict(now: str | None, texts: Texts) -> None:
+    secret = texts.put("A", seal(LONG, "A"))
     texts.texts = {("team", "a"): now} if now else {}
     with pytest.raises(Conflict, match="team/a"):
         await texts.open(secret)
 
 
-async def test_a_value_for_which_there_is_no_room_is_opened_again(texts: Texts) -> None:
+async def test_a_value_that_was_evicted_is_opened_again(texts: Texts) -> None:
     texts.opener.values = Values(most_bytes=2 * 100_000)
-    first, second, third = (texts.have(name, seal(LONG + name, name)) for name in "ABC")
+    first, second, third = (texts.put(name, seal(LONG + name, name)) for name in "ABC")
     for secret in (first, second, third):
         await texts.open(secret)
     before = opens()
@@ -94,7 +94,7 @@ async def test_a_value_for_which_there_is_no_room_is_opened_again(texts: Texts) 
     assert opens() == before + 1
 
 
-def test_of_values_those_used_last_are_kept() -> None:
+def test_the_values_used_last_are_kept() -> None:
     values = Values(most_bytes=2500)
     one, two = values.add(SecretBytes(b"1" * 500)), values.add(SecretBytes(b"2" * 500))
     assert values.get(one)
@@ -105,7 +105,7 @@ def test_of_values_those_used_last_are_kept() -> None:
 
 
 def sealed_by_another_program(value: bytes) -> str:
-    """Seal what no environment variable can be."""
+    """Seal a value that no environment variable can have."""
     with mock.patch.object(envelope, "check_value"):
         return KEY.public.seal(SecretBytes(value), account="team", name="A")
 
@@ -113,19 +113,19 @@ def sealed_by_another_program(value: bytes) -> str:
 @pytest.mark.parametrize(
     ("sealed", "key_id", "reason"),
     [
-        pytest.param("canary", None, "CannotOpen", id="no sealed value"),
+        pytest.param("canary", None, "CannotOpen", id="not a sealed value"),
         pytest.param(seal("1", "A", key=OLD_KEY), OLD_KEY.public.id, "UnknownKey", id="another key"),
         pytest.param(seal("1", "OTHER"), KEY.public.id, "CannotOpen", id="another name"),
         pytest.param(seal("1", "A", account="other"), KEY.public.id, "CannotOpen", id="another account"),
         pytest.param(sealed_by_another_program(b"canary\0"), KEY.public.id, "InvalidValue", id="a NUL"),
-        pytest.param(sealed_by_another_program(b"canary\xff"), KEY.public.id, "InvalidValue", id="no text"),
+        pytest.param(sealed_by_another_program(b"canary\xff"), KEY.public.id, "InvalidValue", id="not text"),
         pytest.param(sealed_by_another_program(b"canary".ljust(131_070)), KEY.public.id, "TooLarge", id="too large"),
     ],
 )
-async def test_a_value_is_not_ready_for_the_reason_why_it_does_not_open(
+async def test_the_reason_says_why_a_value_does_not_open(
     sealed: str, key_id: str | None, reason: str, texts: Texts
 ) -> None:
-    secret = texts.have("A", sealed)
+    secret = texts.put("A", sealed)
     found_id, not_ready = await texts.open(secret)
     assert isinstance(not_ready, NotReady)
     assert (found_id, not_ready.reason) == (key_id, reason)
@@ -133,9 +133,9 @@ async def test_a_value_is_not_ready_for_the_reason_why_it_does_not_open(
     assert await texts.opener.value(secret) is None
 
 
-async def test_what_does_not_open_is_tried_again_once_there_are_other_keys(texts: Texts) -> None:
+async def test_a_value_that_does_not_open_is_opened_again_if_the_keys_change(texts: Texts) -> None:
     texts.keys = [OLD_KEY]
-    secret = texts.have("A", seal(LONG, "A"))
+    secret = texts.put("A", seal(LONG, "A"))
     assert isinstance((await texts.open(secret))[1], NotReady)
     await texts.open(secret)
     assert texts.reads == 1
@@ -143,16 +143,16 @@ async def test_what_does_not_open_is_tried_again_once_there_are_other_keys(texts
     assert (await texts.open(secret))[1] == v(LONG)
 
 
-async def test_a_value_stays_open_when_its_key_goes(texts: Texts) -> None:
-    secret = texts.have("A", seal("1", "A"))
+async def test_a_value_stays_open_when_its_key_is_removed(texts: Texts) -> None:
+    secret = texts.put("A", seal("1", "A"))
     await texts.open(secret)
     texts.keys.clear()
     assert (await texts.open(secret))[1] == v("1")
     assert await texts.opener.value(secret) == SecretBytes(b"1")
 
 
-async def test_what_is_gone_is_forgotten_and_the_rest_is_not(texts: Texts) -> None:
-    gone, kept = texts.have("A", seal("1", "A")), texts.have("B", seal("2", "B"))
+async def test_only_deleted_accountsecrets_are_forgotten(texts: Texts) -> None:
+    gone, kept = texts.put("A", seal("1", "A")), texts.put("B", seal("2", "B"))
     await texts.open(gone)
     await texts.open(kept)
     texts.opener.forget_all_but({kept.uid})
@@ -163,15 +163,15 @@ async def test_what_is_gone_is_forgotten_and_the_rest_is_not(texts: Texts) -> No
 
 
 async def test_no_value_is_printed(texts: Texts) -> None:
-    await texts.open(texts.have("A", seal("canary-value", "A")))
+    await texts.open(texts.put("A", seal("canary-value", "A")))
     assert "canary" not in repr((vars(texts.opener), vars(texts.opener.values)))
 
 
-async def test_what_is_damaged_is_not_opened(texts: Texts) -> None:
+async def test_a_damaged_accountsecret_is_not_opened(texts: Texts) -> None:
     for sealed, key_id in ((seal("1", "A"), KEY.public.id), ("not sealed", None)):
-        secret = replace(texts.have("A", sealed), damaged=("spec.description", "status"))
-        found, refused = await texts.open(secret)
+        secret = replace(texts.put("A", sealed), damaged=("spec.description", "status"))
+        found, not_ready = await texts.open(secret)
         assert found == key_id
-        assert isinstance(refused, NotReady)
-        assert refused.reason == "InvalidSpec"
-        assert refused.message.startswith("invalid spec.description, accepted by")
+        assert isinstance(not_ready, NotReady)
+        assert not_ready.reason == "InvalidSpec"
+        assert not_ready.message.startswith("invalid spec.description, accepted by")

@@ -50,18 +50,18 @@ MOST_SECONDS = 3600
 
 
 class Cluster:
-    """What is in the cluster, and an operator that hears of nothing but what it asks for."""
+    """A cluster in memory, and an operator without watches."""
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - the settings' own
         self.api = FakeApi()
         self.api.put(LEASE, {"metadata": {"name": "devbox-secrets"}})
         self.api.put(PUBLIC_KEYS, {"metadata": {"name": PUBLIC_KEYS_CONFIGMAP}})
-        self.have_keys(KEY)
-        self.have_namespace("team")
+        self.put_keys(KEY)
+        self.put_namespace("team")
         self.settings = ControllerSettings(namespace="ours", rotate_keys=None, **settings)
         loop = asyncio.get_running_loop()
         self.frozen_seconds = 0
-        """For how long the process stood still: its clock went on, and no timer had its turn."""
+        """For how long the process was frozen: its clock continued, but no timer fired."""
 
         def clock() -> float:
             return loop.time() + self.frozen_seconds
@@ -69,27 +69,27 @@ class Cluster:
         with mock.patch.object(process, "LeaderElector", partial(LeaderElector, clock=clock)):
             self.controller = Controller(FakeClient(self.api), self.settings)
 
-    def have_keys(self, *keys: KeyPair) -> None:
+    def put_keys(self, *keys: KeyPair) -> None:
         data = {key.public.id: base64.b64encode(key.dump()).decode() for key in keys}
         self.api.put(KEYS, {"metadata": {"name": KEYS_SECRET, "namespace": "ours"}, "data": data})
 
-    def have_namespace(self, name: str, account: str | None = None) -> Body:
+    def put_namespace(self, name: str, account: str | None = None) -> Body:
         return self.api.put(f"{NAMESPACES_PATH}/{name}", namespace(name, account))
 
-    def have(self, variable: str, sealed: str, managed_fields: object = (), **spec: str) -> Body:
-        """Have an AccountSecret, of which the operator hears as by its watch."""
+    def put(self, variable: str, sealed: str, managed_fields: object = (), **spec: str) -> Body:
+        """Store an AccountSecret, and notify the operator as its watch would."""
         body = account_secret(variable, sealed, "team", **spec)
         body["metadata"]["managedFields"] = managed_fields
         written = self.api.put(account_secrets_path("team", variable.lower()), body)
         self.controller.enqueue(self.controller.cache.upsert_account_secret(written))
         return written
 
-    def put_unheard(self, variable: str, sealed: str) -> None:
-        """Have an AccountSecret of which the operator hears nothing."""
+    def put_unnoticed(self, variable: str, sealed: str) -> None:
+        """Store an AccountSecret without notifying the operator."""
         self.api.put(account_secrets_path("team", variable.lower()), account_secret(variable, sealed))
 
     def values(self, where: str = "team") -> dict[str, str] | None:
-        """Give what a namespace's account Secret holds, if there is one."""
+        """Return the values of a namespace's account Secret, or None if it doesn't exist."""
         found = self.api.objects.get(f"{NAMESPACES_PATH}/{where}/secrets/{ACCOUNT_SECRET}")
         data: dict[str, str] = (found or {}).get("data") or {}
         return {name: base64.b64decode(raw).decode() for name, raw in data.items()} if found else None
@@ -103,13 +103,13 @@ class Cluster:
         self.api.put(LEASE, {"metadata": {"name": "devbox-secrets"}, "spec": spec})
 
     def metric(self, name: str) -> float:
-        """Give one of the metrics that Prometheus reads."""
+        """Return the value of one of the metrics that Prometheus reads."""
         (line,) = (line for line in self.controller.measure().decode().splitlines() if line.startswith(f"{name} "))
         return float(line.rpartition(" ")[2])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Controller]:
-        """Have read everything, and run all jobs."""
+        """Read everything, and run all jobs during the block."""
         await self.controller.sync()
         tasks = [asyncio.create_task(job) for job in self.controller.jobs()]
         try:
@@ -123,7 +123,7 @@ class Cluster:
 
 
 @in_virtual_time
-async def test_it_is_not_ready_before_it_has_read_everything() -> None:
+async def test_the_operator_is_not_ready_before_it_has_read_everything() -> None:
     cluster = Cluster()
     assert await cluster.controller.unready() == "reading the cluster's state; the Lease has not been read yet"
     await cluster.controller.sync()
@@ -131,7 +131,7 @@ async def test_it_is_not_ready_before_it_has_read_everything() -> None:
 
 
 @in_virtual_time
-async def test_it_is_not_ready_before_it_knows_who_leads() -> None:
+async def test_the_operator_is_not_ready_before_it_knows_the_leader() -> None:
     cluster = Cluster()
     cluster.api.fail("GET", LEASE, Forbidden("GET …: 403"))
     await cluster.controller.sync()
@@ -142,16 +142,16 @@ async def test_it_is_not_ready_before_it_knows_who_leads() -> None:
 
 
 @in_virtual_time
-async def test_it_reads_the_three_kinds_once_and_of_the_secrets_those_of_one_name(
+async def test_the_operator_lists_each_kind_once_and_only_secrets_of_one_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     cluster = Cluster()
-    cluster.put_unheard("A", seal("1", "A"))
+    cluster.put_unnoticed("A", seal("1", "A"))
     await cluster.controller.sync()
     read = cluster.api.paths("GET")
     assert sorted(read) == sorted([LEASE, KEYS, NAMESPACES_PATH, SECRETS_PATH, ALL_ACCOUNT_SECRETS_PATH])
-    # Namespaces first: only then is it known whose a Secret is.
+    # Namespaces first, because they determine the account of a Secret.
     assert read[-3:] == [NAMESPACES_PATH, SECRETS_PATH, ALL_ACCOUNT_SECRETS_PATH]
     assert cluster.api.paths("PATCH") == [LEASE]
     assert caplog.messages[-1] == "ready: 1 AccountSecrets, 1 sealing keys"
@@ -167,7 +167,7 @@ async def test_it_reads_the_three_kinds_once_and_of_the_secrets_those_of_one_nam
     ],
 )
 @in_virtual_time
-async def test_what_can_not_be_read_at_the_start_is_told_and_tried_until_it_can(
+async def test_a_failure_at_the_start_is_reported_and_retried_until_it_succeeds(
     path: str, problem: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster = Cluster()
@@ -181,10 +181,10 @@ async def test_what_can_not_be_read_at_the_start_is_told_and_tried_until_it_can(
 
 
 @in_virtual_time
-async def test_who_leads_reconciles_every_account() -> None:
+async def test_the_leader_reconciles_every_account() -> None:
     cluster = Cluster()
-    cluster.have_namespace("box", "team")
-    cluster.put_unheard("A", seal("1", "A"))
+    cluster.put_namespace("box", "team")
+    cluster.put_unnoticed("A", seal("1", "A"))
     async with cluster.running():
         assert cluster.values() == cluster.values("box") == {"A": "1"}
         assert cluster.reason() == "Synced"
@@ -194,17 +194,17 @@ async def test_who_leads_reconciles_every_account() -> None:
 async def test_a_change_is_reconciled() -> None:
     cluster = Cluster()
     async with cluster.running():
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await settle()
         assert cluster.values() == {"A": "1"}
 
 
 @in_virtual_time
-async def test_who_does_not_lead_enqueues_and_writes_nothing() -> None:
+async def test_a_replica_that_does_not_lead_enqueues_and_writes_nothing() -> None:
     cluster = Cluster()
     cluster.give_lease_to("other")
     async with cluster.running() as controller:
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await settle()
         assert cluster.metric("devbox_secrets_workqueue_depth") == 0
         assert cluster.metric("devbox_secrets_leader") == 0
@@ -213,14 +213,14 @@ async def test_who_does_not_lead_enqueues_and_writes_nothing() -> None:
 
 
 @in_virtual_time
-async def test_what_waits_at_a_former_leader_is_not_reported() -> None:
+async def test_the_queue_of_a_former_leader_is_not_reported() -> None:
     cluster = Cluster()
     teams = [f"team-{number}" for number in range(20)]  # more than workers
     for team in teams:
-        cluster.have_namespace(team)
+        cluster.put_namespace(team)
     async with cluster.running() as controller:
         cluster.give_lease_to("other", "2099-01-01T00:00:00.000000Z")
-        cluster.frozen_seconds = 60  # so nothing can be written, and everything comes back later
+        cluster.frozen_seconds = 60  # so nothing can be written, and everything is retried later
         for team in teams:
             body = cluster.api.put(account_secrets_path(team, "a"), account_secret("A", seal("1", "A"), team))
             controller.enqueue(controller.cache.upsert_account_secret(body))
@@ -230,11 +230,11 @@ async def test_what_waits_at_a_former_leader_is_not_reported() -> None:
 
 
 @in_virtual_time
-async def test_who_becomes_the_leader_reconciles_from_a_list_of_that_term() -> None:
+async def test_a_new_leader_reconciles_from_a_list_of_its_term() -> None:
     cluster = Cluster()
     cluster.give_lease_to("other")
     async with cluster.running():
-        cluster.put_unheard("A", seal("1", "A"))
+        cluster.put_unnoticed("A", seal("1", "A"))
         cluster.give_lease_to("")
         cluster.api.requests.clear()
         await asyncio.sleep(2)
@@ -243,7 +243,7 @@ async def test_who_becomes_the_leader_reconciles_from_a_list_of_that_term() -> N
 
 
 @in_virtual_time
-async def test_a_list_of_the_same_term_is_not_made_again() -> None:
+async def test_a_leader_does_not_list_twice_in_a_term() -> None:
     cluster = Cluster()
     async with cluster.running():
         await asyncio.sleep(1)
@@ -251,7 +251,7 @@ async def test_a_list_of_the_same_term_is_not_made_again() -> None:
 
 
 @in_virtual_time
-async def test_who_can_not_list_in_its_term_is_not_leading_yet(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_new_leader_that_cannot_list_does_not_lead_yet(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster()
     cluster.give_lease_to("other")
     async with cluster.running() as controller:
@@ -266,7 +266,7 @@ async def test_who_can_not_list_in_its_term_is_not_leading_yet(caplog: pytest.Lo
 
 
 @in_virtual_time
-async def test_an_account_that_fails_is_tried_again_later_with_the_reason_in_the_log(
+async def test_an_account_that_fails_is_retried_later_and_the_reason_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
@@ -274,7 +274,7 @@ async def test_an_account_that_fails_is_tried_again_later_with_the_reason_in_the
     async with cluster.running():
         before = cluster.metric("devbox_secrets_reconcile_errors_total")
         cluster.api.fail("PATCH", f"{A}/status", Conflict("PATCH …: 409 Conflict"))
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await settle()
         assert cluster.metric("devbox_secrets_reconcile_errors_total") == before + 1
         assert "account team: retrying in 0.2s: PATCH …: 409 Conflict" in caplog.messages
@@ -284,12 +284,12 @@ async def test_an_account_that_fails_is_tried_again_later_with_the_reason_in_the
 
 
 @in_virtual_time
-async def test_an_account_that_fails_holds_back_no_other() -> None:
+async def test_an_account_that_fails_does_not_delay_others() -> None:
     cluster = Cluster()
-    cluster.have_namespace("other")
+    cluster.put_namespace("other")
     async with cluster.running():
         cluster.api.fail("PATCH", f"{A}/status", *[Unreachable("no")] * 100)
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         body = cluster.api.put(
             account_secrets_path("other", "x"), account_secret("X", seal("2", "X", account="other"), "other")
         )
@@ -299,7 +299,7 @@ async def test_an_account_that_fails_holds_back_no_other() -> None:
 
 
 @in_virtual_time
-async def test_of_an_error_that_nobody_expects_the_log_has_the_type_alone(
+async def test_only_the_type_of_an_unexpected_error_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("DEBUG")
@@ -314,7 +314,7 @@ async def test_of_an_error_that_nobody_expects_the_log_has_the_type_alone(
 
     monkeypatch.setattr(Reconciler, "reconcile", failing)
     async with cluster.running():
-        cluster.have("A", seal("canary-value", "A"))
+        cluster.put("A", seal("canary-value", "A"))
         await settle()
         assert [line for line in caplog.messages if "retrying" in line] == [
             "account team: retrying in 0.2s: ValueError"
@@ -325,19 +325,19 @@ async def test_of_an_error_that_nobody_expects_the_log_has_the_type_alone(
 
 
 @in_virtual_time
-async def test_nothing_is_written_by_who_lost_the_lease() -> None:
+async def test_a_replica_that_lost_the_lease_writes_nothing() -> None:
     cluster = Cluster()
     async with cluster.running() as controller:
         cluster.api.fail("PATCH", LEASE, *[Unreachable("no")] * MOST_SECONDS)
         await asyncio.sleep(RENEW_DEADLINE_SECONDS + 1)
         assert not controller.elector.leading.is_set()
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await asyncio.sleep(60)
         assert cluster.values() is None
 
 
 @in_virtual_time
-async def test_nothing_is_written_by_a_process_that_was_frozen_while_it_was_writing() -> None:
+async def test_a_process_that_was_frozen_between_reading_and_writing_does_not_write() -> None:
     cluster = Cluster()
     async with cluster.running():
 
@@ -346,14 +346,14 @@ async def test_nothing_is_written_by_a_process_that_was_frozen_while_it_was_writ
 
         where = f"{NAMESPACES_PATH}/team/secrets/{ACCOUNT_SECRET}"
         cluster.api.before["GET", where] = freeze
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await settle()
         assert ("GET", where) in cluster.api.requests
         assert ("PATCH", where) not in cluster.api.requests
 
 
 @in_virtual_time
-async def test_what_is_gone_is_forgotten_when_everything_is_listed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deleted_objects_are_forgotten_by_a_resync(monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten: list[type] = []
     monkeypatch.setattr(Reconciler, "forget", lambda self: forgotten.append(type(self)))
     monkeypatch.setattr(Resealer, "forget", lambda self: forgotten.append(type(self)))
@@ -364,10 +364,10 @@ async def test_what_is_gone_is_forgotten_when_everything_is_listed_again(monkeyp
 
 
 @in_virtual_time
-async def test_a_change_that_no_watch_told_is_found_when_everything_is_listed_again() -> None:
+async def test_a_change_that_the_watches_missed_is_found_by_a_resync() -> None:
     cluster = Cluster()
     async with cluster.running():
-        cluster.put_unheard("A", seal("1", "A"))
+        cluster.put_unnoticed("A", seal("1", "A"))
         await asyncio.sleep(cluster.settings.resync_seconds - 1)
         assert cluster.values() is None
         await asyncio.sleep(2)
@@ -375,27 +375,27 @@ async def test_a_change_that_no_watch_told_is_found_when_everything_is_listed_ag
 
 
 @in_virtual_time
-async def test_a_key_that_comes_opens_what_waited_for_it() -> None:
+async def test_a_new_key_opens_values_that_waited_for_it() -> None:
     cluster = Cluster()
     async with cluster.running():
-        cluster.have("A", seal("1", "A", key=OLD_KEY))
-        cluster.have("B", seal("2", "B"))
+        cluster.put("A", seal("1", "A", key=OLD_KEY))
+        cluster.put("B", seal("2", "B"))
         await settle()
         assert (cluster.reason(A), cluster.reason(B)) == ("UnknownKey", "Synced")
-        cluster.have_keys(OLD_KEY, KEY)
+        cluster.put_keys(OLD_KEY, KEY)
         await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
         assert cluster.values() == {"A": "1", "B": "2"}
         assert cluster.metric("devbox_secrets_sealing_keys") == 2
 
 
 @in_virtual_time
-async def test_a_key_that_comes_while_it_is_reported_missing_opens_the_value() -> None:
+async def test_a_key_that_is_added_while_it_is_reported_missing_opens_the_value() -> None:
     cluster = Cluster()
     async with cluster.running():
         reported = cluster.api.held["PATCH", f"{A}/status"] = asyncio.Event()
-        cluster.have("A", seal("1", "A", key=OLD_KEY))
+        cluster.put("A", seal("1", "A", key=OLD_KEY))
         await settle()
-        cluster.have_keys(OLD_KEY, KEY)
+        cluster.put_keys(OLD_KEY, KEY)
         await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
         assert cluster.reason() is None
         reported.set()
@@ -404,21 +404,21 @@ async def test_a_key_that_comes_while_it_is_reported_missing_opens_the_value() -
 
 
 @in_virtual_time
-async def test_keys_that_can_not_be_read_are_logged_and_stay_in_use(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_to_read_the_keys_is_logged_and_they_stay_in_use(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster()
     async with cluster.running():
         cluster.api.fail("GET", KEYS, Forbidden("GET …: 403"))
         await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
         assert caplog.messages == ["cannot read or write the sealing keys: GET …: 403"]
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await settle()
         assert cluster.values() == {"A": "1"}
 
 
 @in_virtual_time
-async def test_it_is_not_ready_while_values_need_keys_that_are_gone_and_recovers_by_itself() -> None:
+async def test_the_operator_is_not_ready_while_values_need_lost_keys() -> None:
     cluster = Cluster()
-    cluster.put_unheard("A", seal("1", "A"))
+    cluster.put_unnoticed("A", seal("1", "A"))
     cluster.api.delete(KEYS)
     async with cluster.running() as controller:
         unready = await controller.unready()
@@ -427,7 +427,7 @@ async def test_it_is_not_ready_while_values_need_keys_that_are_gone_and_recovers
         assert cluster.metric("devbox_secrets_sealing_keys_lost") == 1
         (event,) = (body for body in cluster.api.objects.values() if body.get("reason") == "SealingKeysLost")
         assert event["regarding"] == {"apiVersion": "v1", "kind": "Secret", "namespace": "ours", "name": KEYS_SECRET}
-        cluster.have_keys(KEY)
+        cluster.put_keys(KEY)
         await asyncio.sleep(cluster.settings.keys_refresh_seconds + 1)
         assert await controller.unready() is None
         assert cluster.metric("devbox_secrets_sealing_keys_lost") == 0
@@ -435,7 +435,7 @@ async def test_it_is_not_ready_while_values_need_keys_that_are_gone_and_recovers
 
 
 @in_virtual_time
-async def test_lost_keys_are_written_back_on_the_way_out_before_the_lease_is_released() -> None:
+async def test_at_shutdown_lost_keys_are_written_back_before_the_lease_is_released() -> None:
     cluster = Cluster()
     async with cluster.running() as controller:
         cluster.api.delete(KEYS)
@@ -445,7 +445,7 @@ async def test_lost_keys_are_written_back_on_the_way_out_before_the_lease_is_rel
 
 
 @in_virtual_time
-async def test_who_does_not_lead_writes_no_keys_back_on_the_way_out() -> None:
+async def test_a_replica_that_does_not_lead_writes_no_keys_back_at_shutdown() -> None:
     cluster = Cluster()
     cluster.give_lease_to("another", "2026-01-01T00:00:00Z")
     async with cluster.running() as controller:
@@ -455,7 +455,7 @@ async def test_who_does_not_lead_writes_no_keys_back_on_the_way_out() -> None:
 
 
 @in_virtual_time
-async def test_the_lease_is_released_although_the_keys_can_not_be_written_back(
+async def test_the_lease_is_released_even_if_the_keys_cannot_be_written_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     cluster = Cluster()
@@ -468,11 +468,11 @@ async def test_the_lease_is_released_although_the_keys_can_not_be_written_back(
 
 
 @in_virtual_time
-async def test_who_does_not_lead_follows_the_keys_and_writes_none() -> None:
+async def test_a_replica_that_does_not_lead_reads_the_keys_and_writes_none() -> None:
     cluster = Cluster()
     cluster.give_lease_to("other")
     async with cluster.running():
-        cluster.have_keys(OLD_KEY, KEY)
+        cluster.put_keys(OLD_KEY, KEY)
         for turn in range(4):
             cluster.give_lease_to("other", f"renewed {turn}")
             await asyncio.sleep(5)
@@ -481,10 +481,10 @@ async def test_who_does_not_lead_follows_the_keys_and_writes_none() -> None:
 
 
 @in_virtual_time
-async def test_a_value_that_becomes_too_old_is_told_without_any_change() -> None:
+async def test_a_value_that_becomes_too_old_is_reported_without_a_change() -> None:
     cluster = Cluster()
     async with cluster.running() as controller:
-        cluster.have("A", seal("1", "A"), rotateAfter="1d")
+        cluster.put("A", seal("1", "A"), rotateAfter="1d")
         await settle()
         found = cluster.api.objects[A]
         long_ago = {**found["status"], "changedAt": "2026-01-01T00:00:00Z"}
@@ -495,10 +495,10 @@ async def test_a_value_that_becomes_too_old_is_told_without_any_change() -> None
 
 
 @in_virtual_time
-async def test_a_deletion_that_was_missed_is_noticed_when_kopf_lists() -> None:
+async def test_a_missed_deletion_is_noticed_when_kopf_lists() -> None:
     cluster = Cluster()
-    cluster.have("A", seal("1", "A"))
-    cluster.have("B", seal("2", "B"))
+    cluster.put("A", seal("1", "A"))
+    cluster.put("B", seal("2", "B"))
     async with cluster.running():
         assert cluster.values() == {"A": "1", "B": "2"}
         cluster.api.delete(A)
@@ -508,7 +508,7 @@ async def test_a_deletion_that_was_missed_is_noticed_when_kopf_lists() -> None:
 
 
 @in_virtual_time
-async def test_of_the_kinds_that_one_alone_is_listed_which_kopf_lists() -> None:
+async def test_only_the_kind_that_kopf_lists_is_listed() -> None:
     cluster = Cluster()
     async with cluster.running():
         cluster.api.requests.clear()
@@ -518,9 +518,9 @@ async def test_of_the_kinds_that_one_alone_is_listed_which_kopf_lists() -> None:
 
 
 @in_virtual_time
-async def test_a_kind_that_can_not_be_listed_holds_back_no_other() -> None:
+async def test_a_kind_that_cannot_be_listed_does_not_affect_others() -> None:
     cluster = Cluster()
-    cluster.have("A", seal("1", "A"))
+    cluster.put("A", seal("1", "A"))
     async with cluster.running():
         cluster.api.fail("GET", SECRETS_PATH, *[Unreachable("GET …: no")] * 1000)
         cluster.api.delete(A)
@@ -531,7 +531,7 @@ async def test_a_kind_that_can_not_be_listed_holds_back_no_other() -> None:
 
 
 @in_virtual_time
-async def test_kopf_starts_again_when_a_kind_is_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kopf_is_restarted_when_a_kind_is_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
     restarts: list[None] = []
     monkeypatch.setattr(Watches, "restart", lambda _: restarts.append(None))
     cluster = Cluster()
@@ -547,49 +547,51 @@ async def test_kopf_starts_again_when_a_kind_is_served_again(monkeypatch: pytest
 
 
 @in_virtual_time
-async def test_after_a_restore_of_etcd_it_starts_over_with_what_there_is(caplog: pytest.LogCaptureFixture) -> None:
+async def test_after_a_restore_of_etcd_the_operator_starts_over_with_the_current_state(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     cluster = Cluster()
-    cluster.have("A", seal("1", "A"))
+    cluster.put("A", seal("1", "A"))
     restore = cluster.api.snapshot()
     for turn in range(20):
-        cluster.have("A", seal("later", "A"))
-        cluster.have(f"B{turn}", seal("2", f"B{turn}"))
+        cluster.put("A", seal("later", "A"))
+        cluster.put(f"B{turn}", seal("2", f"B{turn}"))
     async with cluster.running() as controller:
         assert (cluster.values() or {})["A"] == "later"
         restore()
         await asyncio.sleep(5)
         assert cluster.values() == {"A": "1"}
         assert len(list(controller.cache.all_account_secrets())) == 1
-        # What comes then is heard of, though it's older than what was seen.
-        cluster.have("C", seal("3", "C"))
+        # Later events are processed, though their versions are older than those before the restore.
+        cluster.put("C", seal("3", "C"))
         await settle()
         assert cluster.values() == {"A": "1", "C": "3"}
     assert any("older than before" in message for message in caplog.messages)
 
 
 @in_virtual_time
-async def test_a_lease_that_is_older_than_before_is_enough_to_start_over(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_older_lease_is_enough_to_start_over(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster()
     async with cluster.running():
         restore = cluster.api.snapshot()
         await asyncio.sleep(5)  # the Lease is renewed, and nothing is listed
         restore()
-        for _ in range(3):  # what anyone wrote since: the lists aren't older than those of before
-            cluster.put_unheard("A", seal("1", "A"))
+        for _ in range(3):  # later writes, so the lists aren't older than before
+            cluster.put_unnoticed("A", seal("1", "A"))
         await asyncio.sleep(5)
         assert cluster.values() == {"A": "1"}
     assert any("older than before" in message for message in caplog.messages)
 
 
-def test_an_event_that_can_not_be_read_is_logged_without_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_malformed_event_is_logged_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
     Controller(FakeClient(FakeApi()), ControllerSettings())._take("secrets", "ADDED", {"data": "canary"})  # noqa: SLF001 - what the watches call
     assert caplog.messages == ["cannot read a watch event for secrets: KeyError"]
 
 
 @in_virtual_time
-async def test_a_list_that_fails_is_tried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_list_that_fails_is_retried_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster()
-    cluster.have("A", seal("1", "A"))
+    cluster.put("A", seal("1", "A"))
     async with cluster.running():
         cluster.api.delete(A)
         cluster.api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, *[Unreachable("no")] * 5)
@@ -602,7 +604,7 @@ async def test_a_list_that_fails_is_tried_until_it_succeeds(caplog: pytest.LogCa
 @in_virtual_time
 async def test_everything_is_listed_when_the_api_server_is_back() -> None:
     cluster = Cluster()
-    cluster.have("A", seal("1", "A"))
+    cluster.put("A", seal("1", "A"))
     async with cluster.running():
         cluster.api.fail("PATCH", LEASE, Unreachable("no"))
         cluster.api.delete(A)
@@ -613,16 +615,16 @@ async def test_everything_is_listed_when_the_api_server_is_back() -> None:
 @in_virtual_time
 async def test_a_namespace_whose_account_has_no_home_has_an_event() -> None:
     cluster = Cluster()
-    cluster.have_namespace("box", "nobody")
+    cluster.put_namespace("box", "nobody")
     async with cluster.running():
         await asyncio.sleep(2 * cluster.settings.rescan_seconds + 1)
         assert cluster.api.paths("POST") == ["/apis/events.k8s.io/v1/namespaces/box/events"]
 
 
 @in_virtual_time
-async def test_who_does_not_lead_records_no_event() -> None:
+async def test_a_replica_that_does_not_lead_records_no_event() -> None:
     cluster = Cluster()
-    cluster.have_namespace("box", "nobody")
+    cluster.put_namespace("box", "nobody")
     cluster.give_lease_to("other")
     async with cluster.running():
         for turn in range(10):
@@ -631,18 +633,16 @@ async def test_who_does_not_lead_records_no_event() -> None:
         assert cluster.api.paths("POST") == []
 
 
-OF_THE_GATEWAY = [{"manager": GATEWAY_FIELD_MANAGER, "fieldsV1": {"f:spec": {"f:sealed": {}}}}]
+BY_THE_GATEWAY = [{"manager": GATEWAY_FIELD_MANAGER, "fieldsV1": {"f:spec": {"f:sealed": {}}}}]
 
 
-@pytest.mark.parametrize(("switched_on", "key"), [(True, KEY), (False, OLD_KEY)])
+@pytest.mark.parametrize(("enabled", "key"), [(True, KEY), (False, OLD_KEY)])
 @in_virtual_time
-async def test_the_gateway_s_values_move_on_to_the_newest_key_where_that_is_wanted(
-    switched_on: bool, key: KeyPair
-) -> None:
-    cluster = Cluster(reseal_gateway_values=switched_on)
-    cluster.have_keys(OLD_KEY, KEY)
+async def test_the_gateway_s_values_are_resealed_with_the_newest_key_if_enabled(enabled: bool, key: KeyPair) -> None:
+    cluster = Cluster(reseal_gateway_values=enabled)
+    cluster.put_keys(OLD_KEY, KEY)
     async with cluster.running():
-        cluster.have("A", seal("1", "A", key=OLD_KEY), managed_fields=OF_THE_GATEWAY)
+        cluster.put("A", seal("1", "A", key=OLD_KEY), managed_fields=BY_THE_GATEWAY)
         await asyncio.sleep(2 * cluster.settings.rescan_seconds)
         assert key_id_of(cluster.api.objects[A]["spec"]["sealed"]) == key.public.id
         assert cluster.api.objects[A]["status"]["keyId"] == key.public.id
@@ -650,7 +650,7 @@ async def test_the_gateway_s_values_move_on_to_the_newest_key_where_that_is_want
 
 
 @in_virtual_time
-async def test_a_resealing_that_fails_unexpectedly_is_logged_by_its_type_and_tried_again(
+async def test_an_unexpected_error_while_resealing_is_logged_by_type_and_retried(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = 0
@@ -681,7 +681,7 @@ JOBS = {
 
 @pytest.mark.parametrize("what", JOBS)
 @in_virtual_time
-async def test_a_job_that_fails_unexpectedly_goes_on(what: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_job_continues_after_an_unexpected_error(what: str, caplog: pytest.LogCaptureFixture) -> None:
     path, period, message = JOBS[what]
     cluster = Cluster()
     async with cluster.running():
@@ -694,9 +694,11 @@ async def test_a_job_that_fails_unexpectedly_goes_on(what: str, caplog: pytest.L
 
 
 @in_virtual_time
-async def test_a_relist_and_a_start_that_fail_unexpectedly_are_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_listing_and_starting_to_lead_are_retried_after_an_unexpected_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     cluster = Cluster()
-    cluster.have("A", seal("1", "A"))
+    cluster.put("A", seal("1", "A"))
     cluster.give_lease_to("other")
     async with cluster.running() as controller:
         cluster.api.fail("GET", NAMESPACES_PATH, ValueError("canary-value"))
@@ -712,7 +714,7 @@ async def test_a_relist_and_a_start_that_fail_unexpectedly_are_tried_again(caplo
 
 
 @in_virtual_time
-async def test_a_rescan_that_fails_unexpectedly_goes_on(
+async def test_the_rescan_continues_after_an_unexpected_error(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = 0
@@ -731,17 +733,17 @@ async def test_a_rescan_that_fails_unexpectedly_goes_on(
 
 
 ODD: dict[str, Body] = {
-    "a status with an array in a time's place": {"status": {"changedAt": []}},
-    "a status with a time that is none": {"status": {"changedAt": "9999-12-31T23:00:00-05:00"}},
-    "a status of someone else": {"status": {"observedGeneration": 1, "conditions": []}},
+    "a status with an array instead of a time": {"status": {"changedAt": []}},
+    "a status with an invalid time": {"status": {"changedAt": "9999-12-31T23:00:00-05:00"}},
+    "someone else's status": {"status": {"observedGeneration": 1, "conditions": []}},
 }
 
 
 @pytest.mark.parametrize("what", ODD)
 @in_virtual_time
-async def test_a_damaged_status_is_written_over(what: str) -> None:
+async def test_a_damaged_status_is_overwritten(what: str) -> None:
     cluster = Cluster()
-    cluster.have("B", seal("2", "B"))
+    cluster.put("B", seal("2", "B"))
     async with cluster.running() as controller:
         body = {**account_secret("A", seal("1", "A"), rotateAfter="1d"), **ODD[what]}
         controller.enqueue(controller.cache.upsert_account_secret(cluster.api.put(A, body)))
@@ -752,15 +754,15 @@ async def test_a_damaged_status_is_written_over(what: str) -> None:
 
 
 @in_virtual_time
-async def test_a_damaged_spec_is_told_and_holds_nothing_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_spec_is_reported_and_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     cluster = Cluster()
     async with cluster.running() as controller:
-        cluster.have("A", seal("1", "A"))
+        cluster.put("A", seal("1", "A"))
         await settle()
         odd = cluster.api.objects[A]
         odd = {**odd, "spec": {**odd["spec"], "description": ["canary"]}}
         controller.enqueue(controller.cache.upsert_account_secret(cluster.api.put(A, odd)))
-        cluster.have("B", seal("2", "B"))
+        cluster.put("B", seal("2", "B"))
         await settle()
         assert cluster.values() == {"A": "1", "B": "2"}
         assert cluster.reason(A) == "InvalidSpec"
@@ -772,7 +774,7 @@ async def test_a_damaged_spec_is_told_and_holds_nothing_back(caplog: pytest.LogC
 
 
 @in_virtual_time
-async def test_it_is_healthy_while_it_works_and_while_there_is_nothing_to_do() -> None:
+async def test_the_operator_is_healthy_while_it_works_and_while_it_is_idle() -> None:
     cluster = Cluster()
     assert await cluster.controller.unhealthy() is None
     async with cluster.running() as controller:
@@ -782,7 +784,7 @@ async def test_it_is_healthy_while_it_works_and_while_there_is_nothing_to_do() -
 
 
 @in_virtual_time
-async def test_it_is_unhealthy_when_nothing_is_worked_on_although_something_waits(
+async def test_the_operator_is_unhealthy_if_its_queue_is_stuck(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster = Cluster(workers=1)
@@ -801,10 +803,10 @@ async def test_it_is_unhealthy_when_nothing_is_worked_on_although_something_wait
 
 
 @in_virtual_time
-async def test_the_metrics_count_what_is_there() -> None:
+async def test_the_metrics_count_accountsecrets_and_keys() -> None:
     cluster = Cluster()
-    cluster.put_unheard("A", seal("1", "A"))
-    cluster.put_unheard("B", seal("2", "OTHER"))
+    cluster.put_unnoticed("A", seal("1", "A"))
+    cluster.put_unnoticed("B", seal("2", "OTHER"))
     async with cluster.running():
         cluster.controller.cache.upsert_account_secret(
             cluster.api.put(account_secrets_path("nobody", "c"), account_secret("C", "dbs1.…", "nobody"))
@@ -820,7 +822,7 @@ async def test_the_metrics_count_what_is_there() -> None:
 
 
 @in_virtual_time
-async def test_the_metrics_can_be_read_before_anything_else_was() -> None:
+async def test_the_metrics_can_be_read_before_the_first_sync() -> None:
     assert Cluster().metric("devbox_secrets_sealing_keys") == 0
 
 
@@ -829,7 +831,7 @@ async def test_no_value_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     cluster = Cluster()
     async with cluster.running():
-        cluster.have("A", seal("canary-value", "A"))
+        cluster.put("A", seal("canary-value", "A"))
         await settle()
         assert cluster.values() == {"A": "canary-value"}
     assert "canary" not in caplog.text
@@ -837,7 +839,7 @@ async def test_no_value_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Process:
-    """The process itself, on an API server in memory and without watches."""
+    """The operator's process with an API server in memory, without watches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cluster = Cluster(port=free_port())
@@ -861,11 +863,11 @@ class Process:
         return self.cluster.api.objects[LEASE]["spec"]["holderIdentity"]
 
 
-async def test_a_process_answers_the_probes_works_and_gives_the_lease_back_when_it_is_told_to_stop(
+async def test_a_process_responds_to_probes_and_releases_the_lease_on_sigterm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     it = Process(monkeypatch)
-    it.cluster.put_unheard("A", seal("1", "A"))
+    it.cluster.put_unnoticed("A", seal("1", "A"))
     running = asyncio.create_task(it.run())
     await it.watching.wait()
     async with aiohttp.ClientSession() as session:
@@ -879,7 +881,7 @@ async def test_a_process_answers_the_probes_works_and_gives_the_lease_back_when_
     assert it.holder == ""
 
 
-async def test_a_process_whose_job_ends_by_an_error_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_exits_if_a_job_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     it = Process(monkeypatch)
 
     async def broken(_: object) -> None:
@@ -892,7 +894,7 @@ async def test_a_process_whose_job_ends_by_an_error_ends_as_well(monkeypatch: py
     assert it.holder == ""
 
 
-async def test_a_process_that_is_told_to_stop_while_it_reads_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_stops_on_sigterm_while_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     it = Process(monkeypatch)
     reading = asyncio.Event()
 
@@ -908,14 +910,14 @@ async def test_a_process_that_is_told_to_stop_while_it_reads_stops(monkeypatch: 
         await running
 
 
-def test_a_process_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_without_a_cluster_fails_with_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     monkeypatch.setattr(logs, "configure", lambda *_: None)
     with pytest.raises(ConfigError, match="no cluster to connect to"):
         process.run(ControllerSettings())
 
 
-def test_a_process_that_is_stopped_while_it_reads_ends_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_stopped_exits_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def stopped(_: ControllerSettings) -> None:
         raise asyncio.CancelledError
 

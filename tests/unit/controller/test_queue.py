@@ -1,4 +1,4 @@
-"""The queue: each name once, the newest first, no flood before a trickle, and no name in another's way."""
+"""The queue: each name once, newest first, fair to names with few changes, and with backoff for each name."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ async def take_all(queue: WorkQueue) -> list[str]:
     return [await take(queue) for _ in range(len(queue))]
 
 
-def test_the_newest_comes_first() -> None:
+def test_the_newest_name_is_first() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a", "b"])
@@ -34,7 +34,7 @@ def test_the_newest_comes_first() -> None:
     run(main())
 
 
-def test_a_name_waits_once_and_where_it_was_added_last() -> None:
+def test_a_name_waits_once_at_its_last_position() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a", "b", "c"])
@@ -45,7 +45,7 @@ def test_a_name_waits_once_and_where_it_was_added_last() -> None:
     run(main())
 
 
-def test_a_flood_of_changes_does_not_hold_up_a_single_one() -> None:
+def test_a_flood_of_changes_does_not_delay_a_single_one() -> None:
     async def main() -> None:
         queue = WorkQueue()
         floods = [f"flood {number}" for number in range(100)]
@@ -61,7 +61,7 @@ def test_a_flood_of_changes_does_not_hold_up_a_single_one() -> None:
     run(main())
 
 
-def test_a_worker_for_small_ones_leaves_a_flood_to_the_others() -> None:
+def test_a_worker_for_small_accounts_leaves_a_flood_to_others() -> None:
     async def main() -> None:
         queue = WorkQueue()
         floods = ["flood 1", "flood 2"]
@@ -77,7 +77,7 @@ def test_a_worker_for_small_ones_leaves_a_flood_to_the_others() -> None:
     run(main())
 
 
-def test_a_worker_for_small_ones_takes_what_is_left_of_a_flood_when_it_is_small() -> None:
+def test_a_worker_for_small_accounts_takes_the_small_rest_of_a_flood() -> None:
     async def main() -> None:
         queue = WorkQueue()
         for _ in range(10):
@@ -92,7 +92,7 @@ def test_a_worker_for_small_ones_takes_what_is_left_of_a_flood_when_it_is_small(
     run(main())
 
 
-def test_who_has_single_changes_all_the_time_does_not_hold_up_a_flood_for_ever() -> None:
+def test_continuous_single_changes_do_not_delay_a_flood_forever() -> None:
     async def main() -> None:
         queue = WorkQueue()
         for _ in range(10):
@@ -107,7 +107,7 @@ def test_who_has_single_changes_all_the_time_does_not_hold_up_a_flood_for_ever()
     run(main())
 
 
-def test_a_name_of_a_long_backlog_that_had_its_turn_is_before_the_rest_when_it_changes() -> None:
+def test_a_name_that_changes_after_its_turn_is_before_the_rest_of_the_backlog() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(str(number) for number in range(1000))
@@ -142,7 +142,7 @@ def test_each_of_two_names_wakes_a_worker() -> None:
     run(main())
 
 
-def test_a_name_tells_how_long_it_waited_since_it_came_first() -> None:
+def test_a_name_is_returned_with_the_time_since_it_was_first_added() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a"])
@@ -155,7 +155,7 @@ def test_a_name_tells_how_long_it_waited_since_it_came_first() -> None:
 
 
 @pytest.mark.parametrize("release", [WorkQueue.done, WorkQueue.failed])
-def test_a_name_that_is_being_worked_on_comes_again_right_after_that(
+def test_a_name_added_during_work_on_it_is_returned_again_right_afterwards(
     release: Callable[[WorkQueue, str], object],
 ) -> None:
     async def main() -> None:
@@ -176,7 +176,7 @@ def test_a_name_that_is_being_worked_on_comes_again_right_after_that(
     run(main())
 
 
-def test_a_name_whose_work_went_well_does_not_come_again() -> None:
+def test_a_name_that_succeeded_is_not_returned_again() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a"])
@@ -187,15 +187,15 @@ def test_a_name_whose_work_went_well_does_not_come_again() -> None:
     run(main())
 
 
-def test_a_name_that_fails_comes_again_each_time_later() -> None:
+def test_a_name_that_fails_is_returned_again_with_increasing_delay() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a"])
         name = await take(queue)
         for delay in [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, *[60.0] * 20]:
-            since, told = now(), queue.failed(name)
+            since, planned = now(), queue.failed(name)
             name = await take(queue)
-            assert told == pytest.approx(delay)
+            assert planned == pytest.approx(delay)
             assert now() - since == pytest.approx(delay)
 
     run(main())
@@ -214,7 +214,7 @@ def test_consecutive_failures_are_counted_for_each_name() -> None:
     run(main())
 
 
-def test_a_success_makes_the_next_failure_the_first_again() -> None:
+def test_a_success_resets_the_delay_of_the_next_failure() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a"])
@@ -243,7 +243,7 @@ def test_a_name_that_fails_delays_no_other() -> None:
     run(main())
 
 
-def test_a_name_added_while_it_backs_off_comes_at_once_and_only_once() -> None:
+def test_a_name_added_during_its_backoff_is_returned_immediately_and_only_once() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a"])
@@ -257,7 +257,7 @@ def test_a_name_added_while_it_backs_off_comes_at_once_and_only_once() -> None:
     run(main())
 
 
-def test_a_name_added_while_it_backs_off_keeps_its_count_of_failures() -> None:
+def test_a_name_added_during_its_backoff_keeps_its_count_of_failures() -> None:
     async def main() -> None:
         queue = WorkQueue()
         queue.add(["a"])
@@ -268,7 +268,7 @@ def test_a_name_added_while_it_backs_off_keeps_its_count_of_failures() -> None:
     run(main())
 
 
-def test_nothing_is_stuck_while_nothing_waits() -> None:
+def test_an_empty_queue_is_not_stuck() -> None:
     async def main() -> None:
         queue = WorkQueue()
         await asyncio.sleep(100)
@@ -281,7 +281,7 @@ def test_nothing_is_stuck_while_nothing_waits() -> None:
     run(main())
 
 
-def test_it_is_stuck_since_the_oldest_came_or_the_last_was_taken() -> None:
+def test_the_queue_is_stuck_since_the_oldest_was_added_or_the_last_was_taken() -> None:
     async def main() -> None:
         queue = WorkQueue()
         await asyncio.sleep(100)
@@ -306,7 +306,7 @@ seconds = st.floats(0, 3)
     works=st.lists(st.tuples(seconds, st.booleans()), min_size=1, max_size=6),
     workers=st.integers(1, 3),
 )
-def test_work_on_a_name_follows_its_every_change_and_never_twice_at_once(
+def test_each_change_is_worked_on_and_no_name_twice_at_once(
     adds: list[tuple[float, list[str]]], works: list[tuple[float, bool]], workers: int
 ) -> None:
     async def main() -> None:
@@ -318,13 +318,13 @@ def test_work_on_a_name_follows_its_every_change_and_never_twice_at_once(
                 name = await take(queue)
                 assert name not in working
                 working.add(name)
-                looked_at = changed[name]
+                observed = changed[name]
                 turn = next(turns)
-                duration, goes_well = works[turn % len(works)]
+                duration, succeeds = works[turn % len(works)]
                 await asyncio.sleep(duration)
                 working.remove(name)
-                if goes_well or turn > 30:
-                    seen[name] = looked_at
+                if succeeds or turn > 30:
+                    seen[name] = observed
                     queue.done(name)
                 else:
                     queue.failed(name)

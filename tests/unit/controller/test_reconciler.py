@@ -1,4 +1,4 @@
-"""What is written for an account, in which order, and what people are told when it can't be."""
+"""What is written for an account, in which order, and what is reported if a write fails."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ REFUSED = Forbidden("PATCH …: 403 quota")
 
 
 class Cluster:
-    """What is in the cluster, and a reconciler that was told of it."""
+    """A cluster in memory, and a reconciler that knows its state."""
 
     def __init__(self) -> None:
         self.cache = Cache()
@@ -36,17 +36,17 @@ class Cluster:
     async def record(self, secret: AccountSecret, event: Event) -> None:
         self.recorded.append((secret.name, event.reason))
 
-    def have_namespace(self, name: str, account: str | None = None) -> None:
+    def put_namespace(self, name: str, account: str | None = None) -> None:
         self.cache.upsert_namespace(at(next(self.writer.versions), namespace(name, account)))
 
-    def have_secret(self, body: Body) -> None:
+    def put_secret(self, body: Body) -> None:
         self.cache.upsert_secret(self.writer.put_secret(body))
 
-    def have(self, variable: str, value: str, *, account: str = "team", generation: int = 1, **spec: object) -> None:
-        """Have an AccountSecret with that value: a new one, or the next generation of an older one."""
-        self.have_sealed(variable, seal(value, variable, account), account=account, generation=generation, **spec)
+    def put(self, variable: str, value: str, *, account: str = "team", generation: int = 1, **spec: object) -> None:
+        """Store an AccountSecret with this value, or another generation of it."""
+        self.put_sealed(variable, seal(value, variable, account), account=account, generation=generation, **spec)
 
-    def have_sealed(
+    def put_sealed(
         self, variable: str, sealed: str, *, account: str = "team", generation: int = 1, **spec: object
     ) -> None:
         body = account_secret(variable, sealed, account, **spec)
@@ -54,32 +54,32 @@ class Cluster:
         before = self.writer.account_secrets.get((account, variable.lower()), {})
         self.cache.upsert_account_secret(self.writer.put_account_secret({**body, "status": before.get("status") or {}}))
 
-    def lose(self, variable: str, *, account: str = "team") -> None:
-        """Have someone delete an AccountSecret."""
+    def delete(self, variable: str, *, account: str = "team") -> None:
+        """Delete an AccountSecret."""
         body = self.writer.account_secrets.pop((account, variable.lower()))
         self.cache.delete_account_secret(at(next(self.writer.versions), body))
 
-    def lose_secret(self, where: str) -> None:
-        """Have someone delete an account Secret."""
+    def delete_secret(self, where: str) -> None:
+        """Delete an account Secret."""
         del self.writer.secrets[where]
-        self.hear_of_deletion(where)
+        self.notify_deletion(where)
 
-    def hear_of_deletion(self, where: str) -> None:
-        """Have the event of an account Secret's deletion come."""
+    def notify_deletion(self, where: str) -> None:
+        """Notify the reconciler of an account Secret's deletion."""
         self.cache.delete_secret(at(next(self.writer.versions), secret(where, {})))
 
-    def hear_of_secret(self, where: str) -> None:
-        """Have the event of an account Secret's state come."""
+    def notify_secret(self, where: str) -> None:
+        """Notify the reconciler of an account Secret's state."""
         self.cache.upsert_secret(self.writer.secrets[where])
 
-    def have_finalizer(self, where: str, **metadata: str) -> None:
-        """Have someone put a finalizer on an account Secret."""
+    def add_finalizer(self, where: str, **metadata: str) -> None:
+        """Add a finalizer to an account Secret."""
         body = self.writer.secrets[where]
         changed = {**body["metadata"], "finalizers": ["a.example/hold"], **metadata}
-        self.have_secret({**body, "metadata": changed})
+        self.put_secret({**body, "metadata": changed})
 
     def restart(self) -> None:
-        """Have a new process, which knows what the cache has."""
+        """Start a new process, which has the same cache."""
         self.opener = Opener(lambda: self.keyring, self.writer.read_sealed)
         self.reconciler = Reconciler(
             self.writer, self.cache, self.opener, self.record, reserved=["PATH"], clock=lambda: self.now
@@ -89,13 +89,13 @@ class Cluster:
         await self.reconciler.reconcile(account, since=0, failures=self.failures)
 
     async def calls(self, account: str = "team") -> list[str]:
-        """Reconcile, and give what was written for that."""
+        """Reconcile; return the calls of the writer."""
         self.writer.calls.clear()
         await self.reconcile(account)
         return self.writer.calls
 
     async def failing_calls(self, error: type[Exception], account: str = "team") -> list[str]:
-        """Reconcile, which fails, and give what was tried."""
+        """Reconcile, which fails; return the calls of the writer."""
         self.writer.calls.clear()
         with pytest.raises(error):
             await self.reconcile(account)
@@ -103,7 +103,7 @@ class Cluster:
         return self.writer.calls
 
     def reason(self, name: str) -> str | None:
-        """Give why an AccountSecret is Ready, or isn't."""
+        """Return why an AccountSecret is Ready, or isn't."""
         ready = self.writer.status(name).ready
         return ready.reason if ready else None
 
@@ -114,9 +114,9 @@ class Cluster:
 
 @pytest.fixture
 def cluster() -> Cluster:
-    """Have an account with its home alone."""
+    """Return a cluster with an account that has only its home."""
     cluster = Cluster()
-    cluster.have_namespace("team")
+    cluster.put_namespace("team")
     return cluster
 
 
@@ -128,53 +128,53 @@ def syncs() -> float:
     return metrics.REGISTRY.get_sample_value("devbox_secrets_sync_duration_seconds_count") or 0
 
 
-async def test_a_first_value_is_created_empty_then_filled_then_told(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_is_created_empty_then_filled_then_reported(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     assert await cluster.calls() == ["create team", "apply team", "status team/a"]
     assert cluster.writer.values("team") == {"A": "1"}
     assert cluster.reason("a") == "Synced"
 
 
-async def test_every_member_namespace_gets_the_same(cluster: Cluster) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
-    cluster.have("B", "2")
+async def test_every_member_namespace_gets_the_same_values(cluster: Cluster) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    cluster.put("B", "2")
     await cluster.reconcile()
     assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "1", "B": "2"}
 
 
 async def test_nothing_is_written_when_nothing_differs(cluster: Cluster) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
     await cluster.reconcile()
     assert await cluster.calls() == []
 
 
-async def test_an_account_of_which_nothing_is_known_needs_no_write(cluster: Cluster) -> None:
+async def test_an_unknown_account_needs_no_write(cluster: Cluster) -> None:
     assert await cluster.calls("nobody") == []
 
 
 async def test_a_restart_on_an_unchanged_cluster_writes_nothing(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+    cluster.put("A", "1")
     await cluster.reconcile()
     after = Cluster()
-    after.have_namespace("team")
+    after.put_namespace("team")
     after.writer.versions = cluster.writer.versions
-    after.have_secret(cluster.writer.secrets["team"])
+    after.put_secret(cluster.writer.secrets["team"])
     after.cache.upsert_account_secret(cluster.writer.put_account_secret(cluster.writer.account_secrets["team", "a"]))
     assert await after.calls() == []
 
 
 async def test_a_new_value_is_applied_without_creating_anything(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have("A", "2", generation=2)
+    cluster.put("A", "2", generation=2)
     assert await cluster.calls() == ["apply team", "status team/a"]
     assert cluster.writer.values("team") == {"A": "2"}
 
 
-async def test_a_write_is_measured_from_when_the_change_was_heard_of(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_the_duration_of_a_sync_is_only_measured_if_something_was_written(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     before = syncs()
     await cluster.reconcile()
     assert syncs() == before + 1
@@ -182,60 +182,60 @@ async def test_a_write_is_measured_from_when_the_change_was_heard_of(cluster: Cl
     assert syncs() == before + 1
 
 
-async def test_what_someone_else_changed_is_repaired_and_counted(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_that_someone_else_changed_is_repaired_and_counted(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_secret(edited(cluster.writer.secrets["team"], values={"A": "by hand"}))
+    cluster.put_secret(edited(cluster.writer.secrets["team"], values={"A": "by hand"}))
     before = drift_repairs()
     assert await cluster.calls() == ["apply team"]
     assert cluster.writer.values("team") == {"A": "1"}
     assert drift_repairs() == before + 1
 
 
-async def test_what_someone_else_deleted_is_repaired_and_counted(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_that_someone_else_deleted_is_repaired_and_counted(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.lose_secret("team")
+    cluster.delete_secret("team")
     before = drift_repairs()
     assert await cluster.calls() == ["create team", "apply team"]
     assert drift_repairs() == before + 1
 
 
-async def test_a_change_of_what_is_wanted_is_no_drift(cluster: Cluster) -> None:
+async def test_a_change_of_the_desired_values_is_not_drift(cluster: Cluster) -> None:
     before = drift_repairs()
     for generation, value in enumerate(["1", "2", "1"], start=1):
-        cluster.have("A", value, generation=generation)
+        cluster.put("A", value, generation=generation)
         await cluster.reconcile()
     assert drift_repairs() == before
 
 
 async def test_keys_of_another_field_manager_are_removed(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_secret(secret("team", {"A": "1", "_STRAY": "x", "_MORE": "y"}))
+    cluster.put_secret(secret("team", {"A": "1", "_STRAY": "x", "_MORE": "y"}))
     assert await cluster.calls() == ["apply team", "remove team _MORE _STRAY"]
     assert cluster.writer.values("team") == {"A": "1"}
     assert await cluster.calls() == []
 
 
-async def test_a_secret_that_can_not_be_changed_is_deleted_first(cluster: Cluster) -> None:
-    cluster.have_secret(secret("team", {}, immutable=True))
-    cluster.have("A", "1")
+async def test_an_immutable_secret_is_deleted_first(cluster: Cluster) -> None:
+    cluster.put_secret(secret("team", {}, immutable=True))
+    cluster.put("A", "1")
     assert await cluster.calls() == ["delete team", "create team", "apply team", "status team/a"]
     assert cluster.writer.values("team") == {"A": "1"}
 
 
 def foreign(where: str) -> Body:
-    """Give a Secret that someone else made."""
+    """Return a Secret that someone else created."""
     body = secret(where, {"THEIRS": "x"})
     del body["metadata"]["labels"], body["metadata"]["managedFields"]
     return body
 
 
-async def test_what_someone_else_owns_is_never_written_and_the_status_says_where(cluster: Cluster) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have_secret(foreign("box"))
-    cluster.have("A", "1")
+async def test_someone_else_s_secret_is_never_written_and_the_status_says_where(cluster: Cluster) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put_secret(foreign("box"))
+    cluster.put("A", "1")
     assert await cluster.calls() == ["create team", "apply team", "status team/a"]
     assert cluster.writer.values("box") == {"THEIRS": "x"}
     assert cluster.reason("a") == "NotOwned"
@@ -243,11 +243,13 @@ async def test_what_someone_else_owns_is_never_written_and_the_status_says_where
     assert cluster.recorded == [("a", "NotOwned")]
 
 
-async def test_once_someone_else_s_secret_is_gone_the_value_changed_at_that_moment(cluster: Cluster) -> None:
-    cluster.have_secret(foreign("team"))
-    cluster.have("A", "1")
+async def test_changed_at_is_when_the_value_was_written_after_someone_else_s_secret_was_deleted(
+    cluster: Cluster,
+) -> None:
+    cluster.put_secret(foreign("team"))
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.lose_secret("team")
+    cluster.delete_secret("team")
     cluster.now += timedelta(hours=1)
     before = drift_repairs()
     assert await cluster.calls() == ["create team", "apply team", "status team/a"]
@@ -255,8 +257,8 @@ async def test_once_someone_else_s_secret_is_gone_the_value_changed_at_that_mome
     assert cluster.writer.status("a").changed_at == "2026-01-01T01:00:00Z"
 
 
-async def test_a_secret_that_comes_up_just_before_ours_is_looked_at_first(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_that_someone_else_creates_just_before_ours_is_not_written(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     cluster.writer.before["create team"] = lambda: cluster.writer.put_secret(foreign("team"))
     assert await cluster.failing_calls(Conflict) == ["create team"]
     assert await cluster.calls() == ["status team/a"]
@@ -264,77 +266,77 @@ async def test_a_secret_that_comes_up_just_before_ours_is_looked_at_first(cluste
     assert cluster.reason("a") == "NotOwned"
 
 
-async def test_a_secret_that_we_created_and_could_not_fill_is_filled_the_next_time(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_that_we_created_and_could_not_fill_is_filled_by_a_retry(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     cluster.writer.fail_once("apply team", Unreachable("gone"))
     assert await cluster.failing_calls(Unreachable) == ["create team", "apply team"]
-    # Its event may still be on the way: then the next try learns of it.
+    # Its event may not have arrived yet: then the next try reads it.
     assert await cluster.failing_calls(Conflict) == ["create team"]
     assert await cluster.calls() == ["apply team", "status team/a"]
     assert cluster.writer.values("team") == {"A": "1"}
 
 
 async def test_a_labeled_namespace_keeps_an_empty_secret(cluster: Cluster) -> None:
-    cluster.have_namespace("box", "team")
+    cluster.put_namespace("box", "team")
     assert await cluster.calls() == ["create box", "apply box"]
     assert cluster.writer.values("box") == {}
     assert await cluster.calls() == []
 
 
-async def test_with_the_last_value_the_home_s_secret_goes_and_a_labeled_namespace_s_is_emptied(
+async def test_without_values_the_home_s_secret_is_deleted_and_a_labeled_namespace_s_is_emptied(
     cluster: Cluster,
 ) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.lose("A")
+    cluster.delete("A")
     assert sorted(await cluster.calls()) == ["apply box", "delete team"]
     assert cluster.writer.values("box") == {}
     assert "team" not in cluster.writer.secrets
 
 
-async def test_what_was_deleted_for_good_and_is_wanted_again_is_no_drift(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_creating_a_secret_again_after_we_deleted_it_is_not_drift(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.lose("A")
+    cluster.delete("A")
     await cluster.reconcile()
-    cluster.hear_of_deletion("team")
-    cluster.have("A", "1")
+    cluster.notify_deletion("team")
+    cluster.put("A", "1")
     before = drift_repairs()
     await cluster.reconcile()
     assert cluster.writer.values("team") == {"A": "1"}
     assert drift_repairs() == before
 
 
-async def test_a_secret_that_changed_just_before_it_was_to_be_deleted_stays(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_that_changes_just_before_its_deletion_is_not_deleted(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.lose("A")
+    cluster.delete("A")
     cluster.writer.before["delete team"] = lambda: cluster.writer.put_secret(foreign("team"))
     await cluster.failing_calls(Conflict)
     assert cluster.writer.values("team") == {"THEIRS": "x"}
 
 
-async def test_a_refusal_in_one_namespace_holds_back_no_other(cluster: Cluster) -> None:
+async def test_a_rejection_in_one_namespace_does_not_affect_others(cluster: Cluster) -> None:
     for name in ("a-box", "b-box", "c-box"):
-        cluster.have_namespace(name, "team")
-    cluster.have("A", "1")
+        cluster.put_namespace(name, "team")
+    cluster.put("A", "1")
     cluster.writer.fail_always("create b-box", REFUSED)
     await cluster.failing_calls(Forbidden)
     assert [cluster.writer.values(name) for name in ("a-box", "c-box", "team")] == [{"A": "1"}] * 3
 
 
-async def test_a_refusal_is_tried_again_before_people_are_told(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_rejection_is_retried_before_it_is_reported(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     cluster.writer.fail_once("create team", REFUSED)
     assert await cluster.failing_calls(Forbidden) == ["create team"]
     assert await cluster.calls() == ["create team", "apply team", "status team/a"]
     assert cluster.recorded == []
 
 
-async def test_a_refusal_that_comes_again_is_told_with_its_namespace_and_reason(cluster: Cluster) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
+async def test_a_repeated_rejection_is_reported_with_its_namespace_and_reason(cluster: Cluster) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
     cluster.writer.fail_always("create box", REFUSED)
     assert "status team/a" not in await cluster.failing_calls(Forbidden)
     assert "status team/a" in await cluster.failing_calls(Forbidden)
@@ -345,18 +347,20 @@ async def test_a_refusal_that_comes_again_is_told_with_its_namespace_and_reason(
 
 
 @pytest.mark.parametrize("error", [Conflict("409"), Unreachable("no"), ServerError("500"), NotFound("404")])
-async def test_what_a_retry_may_solve_is_told_after_six_failures(error: APIError, cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_an_error_that_a_retry_may_solve_is_reported_after_six_failures(
+    error: APIError, cluster: Cluster
+) -> None:
+    cluster.put("A", "1")
     cluster.writer.fail_always("create team", error)
-    told = []
+    reasons = []
     for _ in range(7):
         await cluster.failing_calls(type(error))
-        told.append(cluster.reason("a"))
-    assert told == [None] * 5 + ["NotWritten"] * 2
+        reasons.append(cluster.reason("a"))
+    assert reasons == [None] * 5 + ["NotWritten"] * 2
 
 
-async def test_once_the_namespace_takes_it_again_the_value_changed_at_that_moment(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_changed_at_is_when_a_rejected_value_was_finally_written(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     cluster.writer.fail_always("create team", REFUSED)
     for _ in range(2):
         await cluster.failing_calls(Forbidden)
@@ -368,10 +372,10 @@ async def test_once_the_namespace_takes_it_again_the_value_changed_at_that_momen
     assert cluster.recorded == [("a", "NotWritten"), ("a", "Synced")]
 
 
-async def test_the_first_failure_is_raised_when_all_else_is_done(cluster: Cluster) -> None:
-    cluster.have_namespace("a-box", "team")
-    cluster.have_namespace("b-box", "team")
-    cluster.have("A", "1")
+async def test_the_first_failure_is_raised_after_everything_else_is_done(cluster: Cluster) -> None:
+    cluster.put_namespace("a-box", "team")
+    cluster.put_namespace("b-box", "team")
+    cluster.put("A", "1")
     cluster.writer.fail_always("create a-box", first := Forbidden("first"))
     cluster.writer.fail_always("create b-box", Forbidden("second"))
     cluster.failures = 1
@@ -382,47 +386,47 @@ async def test_the_first_failure_is_raised_when_all_else_is_done(cluster: Cluste
     assert cluster.writer.values("team") == {"A": "1"}
 
 
-async def test_a_status_that_can_not_be_written_is_raised_and_holds_back_no_other(cluster: Cluster) -> None:
-    cluster.have("A", "1")
-    cluster.have("B", "2")
+async def test_a_failed_status_write_is_raised_and_does_not_affect_others(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.put("B", "2")
     cluster.writer.fail_always("status team/a", REFUSED)
     await cluster.failing_calls(Forbidden)
     assert (cluster.reason("a"), cluster.reason("b")) == (None, "Synced")
 
 
-async def test_a_status_is_written_only_where_it_differs(cluster: Cluster) -> None:
-    cluster.have("A", "1")
-    cluster.have("B", "2")
+async def test_a_status_is_only_written_if_it_differs(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.put("B", "2")
     await cluster.reconcile()
-    cluster.have("B", "3", generation=2)
+    cluster.put("B", "3", generation=2)
     assert await cluster.calls() == ["apply team", "status team/b"]
 
 
-async def test_an_account_secret_that_was_deleted_meanwhile_needs_no_status(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_an_accountsecret_that_was_deleted_in_the_meantime_needs_no_status(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     cluster.writer.before["status team/a"] = cluster.writer.account_secrets.clear
     assert await cluster.calls() == ["create team", "apply team", "status team/a"]
     assert cluster.recorded == []
 
 
-async def test_an_account_secret_that_changed_meanwhile_is_tried_again(cluster: Cluster) -> None:
-    cluster.have("A", "1")
-    cluster.writer.before["status team/a"] = lambda: cluster.have("A", "2", generation=2)
+async def test_an_accountsecret_that_changed_in_the_meantime_is_retried(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.writer.before["status team/a"] = lambda: cluster.put("A", "2", generation=2)
     await cluster.failing_calls(Conflict)
     assert await cluster.calls() == ["apply team", "status team/a"]
     assert cluster.reason("a") == "Synced"
 
 
-async def test_a_home_that_is_not_there_has_no_status_to_write() -> None:
+async def test_without_a_home_no_status_is_written() -> None:
     cluster = Cluster()
-    cluster.have("A", "1")
+    cluster.put("A", "1")
     assert await cluster.calls() == []
 
 
-async def test_a_value_that_does_not_open_leaves_the_former_in_its_place(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_devboxes_keep_the_previous_value_if_a_new_one_does_not_open(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.put_sealed("A", seal("2", "OTHER"), generation=2)
     assert await cluster.calls() == ["status team/a"]
     assert cluster.writer.values("team") == {"A": "1"}
     assert cluster.reason("a") == "CannotOpen"
@@ -430,9 +434,9 @@ async def test_a_value_that_does_not_open_leaves_the_former_in_its_place(cluster
 
 
 LOST = {
-    "the home's is someone else's": lambda cluster: cluster.have_secret(foreign("team")),
-    "the home's was deleted": lambda cluster: cluster.lose_secret("team"),
-    "the home's was edited": lambda cluster: cluster.have_secret(
+    "the home's is someone else's": lambda cluster: cluster.put_secret(foreign("team")),
+    "the home's was deleted": lambda cluster: cluster.delete_secret("team"),
+    "the home's was edited": lambda cluster: cluster.put_secret(
         edited(cluster.writer.secrets["team"], values={"A": "forged"})
     ),
 }
@@ -440,14 +444,14 @@ LOST = {
 
 @pytest.mark.parametrize("happens", LOST.values(), ids=LOST)
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_the_last_good_value_stays_whatever_becomes_of_the_home_s_secret(
+async def test_the_last_good_value_stays_whatever_happens_to_the_home_s_secret(
     restarted: bool, happens: Callable[[Cluster], None], cluster: Cluster
 ) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
     await cluster.reconcile()
     happens(cluster)
-    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.put_sealed("A", seal("2", "OTHER"), generation=2)
     if restarted:
         cluster.restart()
     await cluster.reconcile()
@@ -456,122 +460,122 @@ async def test_the_last_good_value_stays_whatever_becomes_of_the_home_s_secret(
     assert "devboxes keep the value of" in cluster.message("a")
 
 
-async def test_the_last_good_value_is_in_memory_when_every_secret_is_gone(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_the_last_good_value_is_written_from_memory_if_every_secret_is_gone(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.put_sealed("A", seal("2", "OTHER"), generation=2)
     cluster.restart()
     await cluster.reconcile()
-    cluster.lose_secret("team")
+    cluster.delete_secret("team")
     await cluster.reconcile()
     assert cluster.writer.values("team") == {"A": "1"}
 
 
-async def test_a_value_that_never_fitted_is_not_the_last_good_one(cluster: Cluster) -> None:
-    cluster.have("A", "1")
-    cluster.have("B", "b" * 130_000)
+async def test_a_value_that_never_fit_is_not_the_last_good_one(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.put("B", "b" * 130_000)
     for name in "CDEFGHI":
-        cluster.have(name, name * 130_000)
+        cluster.put(name, name * 130_000)
     await cluster.reconcile()
-    cluster.have("A", "2" * 130_000, generation=2)
+    cluster.put("A", "2" * 130_000, generation=2)
     await cluster.reconcile()
     assert cluster.reason("a") == "TooLarge"
-    cluster.have_sealed("A", seal("3", "OTHER"), generation=3)
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
     await cluster.reconcile()
     assert cluster.writer.values("team")["A"] == "1"
 
 
-async def test_values_of_a_former_account_never_reach_the_next_one(cluster: Cluster) -> None:
-    cluster.have_namespace("other")
-    cluster.have_namespace("box", "other")
-    cluster.have("A", "theirs", account="other")
+async def test_values_of_a_former_account_never_reach_the_new_one(cluster: Cluster) -> None:
+    cluster.put_namespace("other")
+    cluster.put_namespace("box", "other")
+    cluster.put("A", "theirs", account="other")
     await cluster.reconcile("other")
-    cluster.have("A", "1")
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
-    cluster.lose_secret("team")
+    cluster.put_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.delete_secret("team")
     cluster.restart()
-    cluster.have_namespace("box", "team")
+    cluster.put_namespace("box", "team")
     await cluster.reconcile()
     assert cluster.writer.values("box") == {}
     assert "team" not in cluster.writer.secrets
 
 
-async def test_a_value_of_which_only_the_fingerprint_was_known_is_had_again(cluster: Cluster) -> None:
+async def test_a_value_of_which_only_the_fingerprint_is_known_is_read_again(cluster: Cluster) -> None:
     long = "x" * 100_000
-    cluster.have("A", long)
+    cluster.put("A", long)
     await cluster.reconcile()
     cluster.opener.values = Values()
-    cluster.have_namespace("box", "team")
+    cluster.put_namespace("box", "team")
     assert await cluster.calls() == ["read team/a", "create box", "apply box"]
     assert cluster.writer.values("box") == {"A": long}
     cluster.opener.values = Values()
     cluster.keyring = Keyring([])
-    cluster.have_namespace("cube", "team")
+    cluster.put_namespace("cube", "team")
     assert await cluster.calls() == ["read team/a", "read box", "create cube", "apply cube"]
     assert cluster.writer.values("cube") == {"A": long}
 
 
-async def test_a_value_that_nobody_has_any_more_is_looked_for_again(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_value_that_can_no_longer_be_opened_or_read_is_reported(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
     cluster.opener.values = Values()
     cluster.keyring = Keyring([])
-    cluster.lose_secret("team")
+    cluster.delete_secret("team")
     assert await cluster.failing_calls(Conflict) == []
     await cluster.reconcile()
     assert cluster.reason("a") == "UnknownKey"
     assert "team" not in cluster.writer.secrets
 
 
-async def test_a_secret_that_changed_just_before_a_value_was_read_from_it_is_not_believed(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_that_changed_just_before_a_value_is_read_from_it_is_not_trusted(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_sealed("A", seal("2", "OTHER"), generation=2)
+    cluster.put_sealed("A", seal("2", "OTHER"), generation=2)
     cluster.restart()
-    cluster.writer.before["read team"] = lambda: cluster.have_secret(
+    cluster.writer.before["read team"] = lambda: cluster.put_secret(
         edited(cluster.writer.secrets["team"], values={"A": "forged"})
     )
     assert await cluster.failing_calls(Conflict) == ["read team"]
 
 
-async def test_a_secret_that_a_finalizer_holds_is_emptied_before_it_is_deleted(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_secret_with_a_finalizer_is_emptied_before_it_is_deleted(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_finalizer("team")
-    cluster.lose("A")
+    cluster.add_finalizer("team")
+    cluster.delete("A")
     assert await cluster.calls() == ["apply team", "delete team"]
     assert cluster.writer.values("team") == {}
-    cluster.hear_of_secret("team")
+    cluster.notify_secret("team")
     assert await cluster.calls() == []
 
 
-async def test_a_secret_that_was_deleted_and_is_held_follows_what_is_wanted(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_a_deleted_secret_that_a_finalizer_holds_is_still_updated(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.have_finalizer("team", deletionTimestamp="2026-01-01T00:00:00Z")
-    cluster.have("B", "2")
+    cluster.add_finalizer("team", deletionTimestamp="2026-01-01T00:00:00Z")
+    cluster.put("B", "2")
     await cluster.reconcile()
     assert cluster.writer.values("team") == {"A": "1", "B": "2"}
-    cluster.lose("A")
-    cluster.lose("B")
+    cluster.delete("A")
+    cluster.delete("B")
     assert await cluster.calls() == ["apply team"]
     assert cluster.writer.values("team") == {}
 
 
-async def test_an_immutable_secret_that_a_finalizer_holds_is_told(cluster: Cluster) -> None:
-    cluster.have_secret(secret("team", {"OLD": "x"}, immutable=True))
-    cluster.have_finalizer("team")
-    cluster.have("A", "1")
+async def test_an_immutable_secret_that_a_finalizer_holds_is_reported(cluster: Cluster) -> None:
+    cluster.put_secret(secret("team", {"OLD": "x"}, immutable=True))
+    cluster.add_finalizer("team")
+    cluster.put("A", "1")
     assert await cluster.failing_calls(Conflict) == ["delete team", "create team"]
     assert await cluster.calls() == ["status team/a"]
     assert cluster.reason("a") == "NotWritten"
     assert "team (a.example/hold)" in cluster.message("a")
 
 
-async def test_an_account_secret_that_is_being_deleted_counts_as_deleted(cluster: Cluster) -> None:
-    cluster.have("A", "1")
-    cluster.have("B", "2")
+async def test_an_accountsecret_that_is_being_deleted_counts_as_deleted(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.put("B", "2")
     await cluster.reconcile()
     body = cluster.writer.account_secrets["team", "a"]
     body = {**body, "metadata": {**body["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
@@ -581,8 +585,8 @@ async def test_an_account_secret_that_is_being_deleted_counts_as_deleted(cluster
     assert cluster.reason("a") == "Deleting"
 
 
-async def test_a_value_whose_key_comes_is_synced_then(cluster: Cluster) -> None:
-    cluster.have_sealed("A", seal("1", "A", key=OLD_KEY))
+async def test_a_value_is_synced_once_its_key_is_added(cluster: Cluster) -> None:
+    cluster.put_sealed("A", seal("1", "A", key=OLD_KEY))
     await cluster.reconcile()
     assert cluster.reason("a") == "UnknownKey"
     cluster.keyring = Keyring([KEY, OLD_KEY])
@@ -591,10 +595,10 @@ async def test_a_value_whose_key_comes_is_synced_then(cluster: Cluster) -> None:
     assert cluster.writer.status("a").key_id == OLD_KEY.public.id
 
 
-async def test_a_reserved_name_and_a_namespace_of_another_account_get_nothing(cluster: Cluster) -> None:
-    cluster.have("PATH", "/evil")
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1", account="box")
+async def test_a_reserved_name_and_an_accountsecret_outside_a_home_are_not_ready(cluster: Cluster) -> None:
+    cluster.put("PATH", "/evil")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1", account="box")
     assert await cluster.calls() == ["create box", "apply box", "status team/path"]
     assert await cluster.calls("box") == ["status box/a"]
     ready = cluster.writer.status("a", "box").ready
@@ -603,9 +607,9 @@ async def test_a_reserved_name_and_a_namespace_of_another_account_get_nothing(cl
     assert cluster.reason("path") == "ReservedName"
 
 
-async def test_many_values_are_opened_in_portions_so_that_others_have_their_turn(cluster: Cluster) -> None:
+async def test_many_values_are_opened_in_batches_so_that_other_tasks_can_run(cluster: Cluster) -> None:
     for number in range(41):
-        cluster.have(f"A{number}", "x")
+        cluster.put(f"A{number}", "x")
     turns = 0
 
     async def other() -> None:
@@ -626,106 +630,106 @@ CHANGED = "2026-01-01T02:00:00Z"
 
 
 def seal_again(value: str) -> str:
-    """Seal a value of A: each time to another text."""
+    """Seal a value of A; the text differs each time."""
     return KEY.public.seal(SecretBytes(value.encode()), account="team", name="A")
 
 
 @pytest.mark.parametrize(
     ("change", "changed_at"),
     [
-        pytest.param(lambda cluster: cluster.have("A", "2", generation=2), CHANGED, id="another value"),
+        pytest.param(lambda cluster: cluster.put("A", "2", generation=2), CHANGED, id="another value"),
         pytest.param(
-            lambda cluster: cluster.have_sealed("A", seal_again("1"), generation=2),
+            lambda cluster: cluster.put_sealed("A", seal_again("1"), generation=2),
             "2026-01-01T00:00:00Z",
             id="the same value, sealed again",
         ),
     ],
 )
-async def test_when_the_value_changed_is_right_across_a_failed_status(
+async def test_changed_at_is_correct_after_a_failed_status_write(
     change: Callable[[Cluster], None], changed_at: str, cluster: Cluster
 ) -> None:
-    cluster.have("A", "1")
+    cluster.put("A", "1")
     await cluster.reconcile()
     cluster.now += timedelta(hours=1)
     change(cluster)
     cluster.writer.fail_once("status team/a", Unreachable("gone"))
     await cluster.failing_calls(Unreachable)
-    # The account Secret holds the new value by now.
+    # The account Secret already has the new value.
     cluster.now += timedelta(hours=1)
     assert await cluster.calls() == ["status team/a"]
     assert cluster.writer.status("a").changed_at == changed_at
 
 
-async def test_a_value_that_changes_and_changes_back_while_no_status_is_written_has_changed(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_changing_a_value_and_back_without_a_status_write_counts_as_a_change(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
     cluster.writer.fail_always("status team/a", Unreachable("gone"))
-    cluster.have("A", "2", generation=2)
+    cluster.put("A", "2", generation=2)
     await cluster.failing_calls(Unreachable)
     # A devbox that starts now has the value 2; the status must not say that it has the current one.
     cluster.now += timedelta(hours=2)
     cluster.writer.recover()
-    cluster.have("A", "1", generation=3)
+    cluster.put("A", "1", generation=3)
     await cluster.reconcile()
     assert cluster.writer.status("a").changed_at == CHANGED
 
 
-async def test_a_change_after_one_that_was_told_counts_from_the_one_told(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_changing_a_value_back_after_a_reported_change_is_another_change(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     for generation, value in enumerate(["2", "1"], start=2):
         await cluster.reconcile()
         cluster.now += timedelta(hours=1)
-        cluster.have("A", value, generation=generation)
+        cluster.put("A", value, generation=generation)
     await cluster.reconcile()
     assert cluster.writer.status("a").changed_at == CHANGED
 
 
-async def test_our_write_s_response_is_known_before_its_event_comes(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_the_response_to_our_write_is_cached_before_its_event_arrives(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
     assert cluster.cache.upsert_secret(cluster.writer.secrets["team"]) == set()
     assert cluster.cache.upsert_account_secret(cluster.writer.account_secrets["team", "a"]) == set()
 
 
-async def test_a_response_from_a_namespace_that_moved_to_another_account_is_left_to_its_event(
+async def test_a_response_from_a_namespace_that_moved_to_another_account_is_not_cached(
     cluster: Cluster,
 ) -> None:
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
-    cluster.writer.before["apply box"] = lambda: cluster.have_namespace("box", "other")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    cluster.writer.before["apply box"] = lambda: cluster.put_namespace("box", "other")
     await cluster.reconcile()
     assert cluster.cache.upsert_secret(cluster.writer.secrets["box"]) == {"other"}
 
 
-async def test_what_is_gone_is_forgotten(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_deleted_accountsecrets_are_forgotten(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
     (known,) = cluster.cache.account_secrets("team")
     cluster.reconciler.forget()
     assert cluster.opener.opened(known) is not None
-    cluster.lose("A")
+    cluster.delete("A")
     cluster.reconciler.forget()
     assert cluster.opener.opened(known) is None
 
 
-async def test_a_namespace_made_again_under_the_same_name_has_no_drift(cluster: Cluster) -> None:
-    cluster.have("A", "1")
-    cluster.have_namespace("box", "team")
+async def test_a_namespace_created_again_with_the_same_name_has_no_drift(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.put_namespace("box", "team")
     await cluster.reconcile()
     cluster.cache.delete_namespace(at(next(cluster.writer.versions), namespace("box", "team")))
-    cluster.lose_secret("box")
+    cluster.delete_secret("box")
     cluster.reconciler.forget()
-    cluster.have_namespace("box", "team")
+    cluster.put_namespace("box", "team")
     before = drift_repairs()
     assert await cluster.calls() == ["create box", "apply box"]
     assert drift_repairs() == before
 
 
-async def test_what_devboxes_had_before_is_remembered_of_what_is_not_gone(cluster: Cluster) -> None:
-    cluster.have("A", "1")
+async def test_the_previous_values_of_existing_accountsecrets_are_not_forgotten(cluster: Cluster) -> None:
+    cluster.put("A", "1")
     await cluster.reconcile()
     cluster.writer.fail_once("status team/a", Unreachable("gone"))
-    cluster.have("A", "2", generation=2)
+    cluster.put("A", "2", generation=2)
     await cluster.failing_calls(Unreachable)
     cluster.reconciler.forget()
     cluster.now += timedelta(hours=2)
@@ -735,16 +739,16 @@ async def test_what_devboxes_had_before_is_remembered_of_what_is_not_gone(cluste
 
 async def test_no_value_is_in_the_log(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    cluster.have("A", "canary-value")
+    cluster.put("A", "canary-value")
     await cluster.reconcile()
-    cluster.have_sealed("A", seal("canary-value", "OTHER"), generation=2)
+    cluster.put_sealed("A", seal("canary-value", "OTHER"), generation=2)
     await cluster.reconcile()
     assert "variables: 1" in caplog.text
     assert "CannotOpen" in caplog.text
     assert "canary" not in caplog.text
 
 
-async def test_an_account_of_any_size_takes_a_few_connections_at_a_time() -> None:
+async def test_an_account_of_any_size_uses_at_most_six_connections() -> None:
     busy, most = 0, 0
 
     async def job(_: int) -> None:
@@ -758,7 +762,7 @@ async def test_an_account_of_any_size_takes_a_few_connections_at_a_time() -> Non
     assert most == 6
 
 
-async def test_one_that_fails_holds_back_no_other_and_each_is_told_in_its_place() -> None:
+async def test_a_failed_job_does_not_affect_others_and_results_are_in_order() -> None:
     failure = ServerError("no")
 
     async def job(number: int) -> None:
@@ -769,11 +773,11 @@ async def test_one_that_fails_holds_back_no_other_and_each_is_told_in_its_place(
     assert await _each(job, range(20)) == [failure if number == 3 else None for number in range(20)]
 
 
-async def test_a_namespace_that_was_created_again_unheard_of_gets_nothing() -> None:
+async def test_a_namespace_that_was_created_again_unnoticed_gets_nothing() -> None:
     cluster = Cluster()
-    cluster.have_namespace("team")
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
+    cluster.put_namespace("team")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
     cluster.writer.former_namespaces.add(("box", "uid-box"))
     assert await cluster.failing_calls(Conflict) == ["create team", "apply team"]
     assert "box" not in cluster.writer.secrets
@@ -782,11 +786,11 @@ async def test_a_namespace_that_was_created_again_unheard_of_gets_nothing() -> N
     assert cluster.writer.values("box") == {"A": "1"}
 
 
-async def test_a_namespace_that_is_created_again_while_its_secret_is_gets_no_value() -> None:
+async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_value() -> None:
     cluster = Cluster()
-    cluster.have_namespace("team")
-    cluster.have_namespace("box", "team")
-    cluster.have("A", "1")
+    cluster.put_namespace("team")
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
     cluster.writer.before["create box"] = lambda: cluster.writer.former_namespaces.add(("box", "uid-box"))
     assert await cluster.failing_calls(Conflict) == ["create box", "create team", "apply team"]
     assert cluster.writer.values("box") == {}

@@ -1,4 +1,4 @@
-"""Which values move on to the newest key, and what becomes of those that can't."""
+"""Which values are resealed with the newest key, and what happens to those that can't be."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ FIRST_DELAY = 15
 
 
 class Values:
-    """AccountSecrets, what they opened to, and a resealer of them."""
+    """AccountSecrets, their values, and a resealer."""
 
     def __init__(self) -> None:
         self.cache = Cache()
@@ -40,7 +40,7 @@ class Values:
     async def value(self, secret: AccountSecret) -> SecretBytes | None:
         return self.values.get(secret.uid)
 
-    def have(
+    def put(
         self, variable: str, sealed: str, *, manager: str = GATEWAY_FIELD_MANAGER, opened: bool = True, **metadata: str
     ) -> None:
         body = account_secret(variable, sealed)
@@ -50,12 +50,12 @@ class Values:
         if opened:
             self.values[body["metadata"]["uid"]] = SecretBytes(b"1")
 
-    def lose(self, variable: str) -> None:
+    def delete(self, variable: str) -> None:
         body = self.writer.account_secrets.pop(("team", variable.lower()))
         self.cache.delete_account_secret(at(next(self.writer.versions), body))
 
     async def calls(self) -> list[str]:
-        """Reseal a batch, and give what was written for that."""
+        """Reseal a batch; return the calls of the writer."""
         self.writer.calls.clear()
         await self.resealer.reseal_batch()
         return self.writer.calls
@@ -80,18 +80,18 @@ def outcomes() -> dict[str, float]:
     }
 
 
-async def test_a_value_of_an_older_key_is_sealed_with_the_newest_and_stays_what_it_is(values: Values) -> None:
-    values.have("A", old("A"))
+async def test_a_value_of_an_older_key_is_resealed_with_the_newest(values: Values) -> None:
+    values.put("A", old("A"))
     assert await values.resealer.reseal_batch() == {"team"}
     assert key_id_of(values.sealed("a")) == KEY.public.id
     assert BOTH.open(values.sealed("a"), account="team", name="A") == SecretBytes(b"1")
 
 
-async def test_a_value_that_was_resealed_is_known_to_be_and_left_alone(
+async def test_a_resealed_value_is_logged_and_not_resealed_again(
     values: Values, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    values.have("A", old("A"))
+    values.put("A", old("A"))
     await values.resealer.reseal_batch()
     assert caplog.messages == ["resealed values with the newest key: 1"]
     caplog.clear()
@@ -99,54 +99,54 @@ async def test_a_value_that_was_resealed_is_known_to_be_and_left_alone(
     assert caplog.messages == []
 
 
-async def test_a_value_of_the_newest_key_stays(values: Values) -> None:
-    values.have("A", seal("1", "A"))
+async def test_a_value_of_the_newest_key_is_not_resealed(values: Values) -> None:
+    values.put("A", seal("1", "A"))
     assert await values.calls() == []
 
 
-async def test_a_value_that_someone_else_may_have_a_copy_of_stays(values: Values) -> None:
-    values.have("A", old("A"), manager="kubectl")
+async def test_a_value_that_someone_else_may_have_a_copy_of_is_not_resealed(values: Values) -> None:
+    values.put("A", old("A"), manager="kubectl")
     assert await values.calls() == []
 
 
-async def test_a_value_that_does_not_open_stays_and_holds_back_no_other(values: Values) -> None:
+async def test_a_value_that_does_not_open_does_not_delay_others(values: Values) -> None:
     for number in range(BATCH_SIZE):
-        values.have(f"A{number}", old(f"A{number}"), opened=False)
-    values.have("B", old("B"))
+        values.put(f"A{number}", old(f"A{number}"), opened=False)
+    values.put("B", old("B"))
     assert await values.calls() == ["sealed team/b"]
 
 
-async def test_a_value_that_is_being_deleted_stays(values: Values) -> None:
-    values.have("A", old("A"), deletionTimestamp="2026-01-01T00:00:00Z")
+async def test_a_value_that_is_being_deleted_is_not_resealed(values: Values) -> None:
+    values.put("A", old("A"), deletionTimestamp="2026-01-01T00:00:00Z")
     assert await values.calls() == []
 
 
 @pytest.mark.parametrize("keys", [[], [OLD_KEY]])
-async def test_without_a_newer_key_nothing_moves(keys: list[KeyPair], values: Values) -> None:
+async def test_nothing_is_resealed_without_a_newer_key(keys: list[KeyPair], values: Values) -> None:
     values.keyring = Keyring(keys)
-    values.have("A", old("A"))
+    values.put("A", old("A"))
     assert await values.calls() == []
 
 
-async def test_a_value_of_a_key_that_is_not_here_stays(values: Values) -> None:
+async def test_a_value_of_an_unknown_key_is_not_resealed(values: Values) -> None:
     values.keyring = Keyring([KEY])
-    values.have("A", old("A"))
+    values.put("A", old("A"))
     assert await values.calls() == []
 
 
-async def test_a_batch_is_short(values: Values) -> None:
+async def test_a_batch_has_a_limited_size(values: Values) -> None:
     for number in range(BATCH_SIZE + 3):
-        values.have(f"A{number}", old(f"A{number}"))
+        values.put(f"A{number}", old(f"A{number}"))
     assert len(await values.calls()) == BATCH_SIZE
     assert len(await values.calls()) == 3
 
 
 @pytest.mark.parametrize("error", [Conflict("409"), NotFound("404")])
-async def test_a_value_that_was_changed_meanwhile_is_left_to_its_owner(
+async def test_a_value_that_was_changed_in_the_meantime_is_skipped(
     error: APIError, values: Values, caplog: pytest.LogCaptureFixture
 ) -> None:
-    values.have("A", old("A"))
-    values.have("B", old("B"))
+    values.put("A", old("A"))
+    values.put("B", old("B"))
     values.writer.fail_once("sealed team/a", error)
     before = outcomes()
     assert await values.calls() == ["sealed team/a", "sealed team/b"]
@@ -154,11 +154,11 @@ async def test_a_value_that_was_changed_meanwhile_is_left_to_its_owner(
     assert caplog.messages == []
 
 
-async def test_what_is_refused_is_told_once_for_the_batch_and_holds_back_no_other(
+async def test_rejections_are_logged_once_for_a_batch_and_do_not_affect_others(
     values: Values, caplog: pytest.LogCaptureFixture
 ) -> None:
     for variable in "ABC":
-        values.have(variable, old(variable))
+        values.put(variable, old(variable))
     values.writer.fail_once("sealed team/a", Forbidden("PATCH a: 403 policy"))
     values.writer.fail_once("sealed team/c", Forbidden("PATCH c: 403 policy"))
     before = outcomes()
@@ -168,15 +168,15 @@ async def test_what_is_refused_is_told_once_for_the_batch_and_holds_back_no_othe
 
 
 @pytest.mark.parametrize("error", [Unreachable("no"), RequestTimeout("no"), NotLeader("not sent")])
-async def test_a_batch_ends_with_what_the_next_would_fail_with_as_well(error: APIError, values: Values) -> None:
-    values.have("A", old("A"))
-    values.have("B", old("B"))
+async def test_a_batch_ends_after_an_error_that_affects_all_requests(error: APIError, values: Values) -> None:
+    values.put("A", old("A"))
+    values.put("B", old("B"))
     values.writer.fail_once("sealed team/a", error)
     assert await values.calls() == ["sealed team/a"]
 
 
-async def test_one_that_fails_waits_each_time_longer_but_for_an_hour_at_the_most(values: Values) -> None:
-    values.have("A", old("A"))
+async def test_a_value_that_fails_is_retried_with_increasing_delay_up_to_an_hour(values: Values) -> None:
+    values.put("A", old("A"))
     values.writer.fail_always("sealed team/a", Forbidden("403"))
     tried = []
     for second in range(12_000):
@@ -187,41 +187,41 @@ async def test_one_that_fails_waits_each_time_longer_but_for_an_hour_at_the_most
     assert waits == [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
-async def test_one_that_waits_holds_back_no_other(values: Values) -> None:
-    values.have("A", old("A"))
+async def test_a_value_that_waits_does_not_delay_others(values: Values) -> None:
+    values.put("A", old("A"))
     values.writer.fail_always("sealed team/a", Forbidden("403"))
     await values.calls()
-    values.have("B", old("B"))
+    values.put("B", old("B"))
     assert await values.calls() == ["sealed team/b"]
 
 
-async def test_one_that_went_well_at_last_waits_no_longer_than_at_first_the_next_time(values: Values) -> None:
-    values.have("A", old("A"))
+async def test_a_success_resets_the_delay(values: Values) -> None:
+    values.put("A", old("A"))
     values.writer.fail_once("sealed team/a", Forbidden("403"))
     await values.calls()
     values.now += FIRST_DELAY
     assert await values.calls() == ["sealed team/a"]
-    values.have("A", old("A"))
+    values.put("A", old("A"))
     values.writer.fail_once("sealed team/a", Forbidden("403"))
     assert await values.calls() == ["sealed team/a"]
     values.now += FIRST_DELAY
     assert await values.calls() == ["sealed team/a"]
 
 
-async def test_what_is_gone_is_forgotten_and_what_waits_is_not(values: Values) -> None:
+async def test_deleted_values_are_forgotten_and_waiting_ones_are_not(values: Values) -> None:
     for variable in "AB":
-        values.have(variable, old(variable))
+        values.put(variable, old(variable))
         values.writer.fail_once(f"sealed team/{variable.lower()}", Forbidden("403"))
     await values.calls()
-    values.lose("A")
+    values.delete("A")
     values.resealer.forget()
-    values.have("A", old("A"))
+    values.put("A", old("A"))
     assert await values.calls() == ["sealed team/a"]
 
 
 async def test_no_value_is_in_the_log(values: Values, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    values.have("A", old("A"))
+    values.put("A", old("A"))
     values.values = dict.fromkeys(values.values, SecretBytes(b"canary"))
     await values.calls()
     assert BOTH.open(values.sealed("a"), account="team", name="A") == SecretBytes(b"canary")

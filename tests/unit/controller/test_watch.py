@@ -1,4 +1,4 @@
-"""How kopf is set up, and what its events do."""
+"""How kopf is configured, and how its events are handled."""
 
 import asyncio
 import threading
@@ -18,20 +18,20 @@ from devbox_secrets.kube import config
 from unit.controller.objects import Body
 
 
-def test_an_api_server_may_be_away_for_hours_and_is_asked_every_second() -> None:
+def test_an_unavailable_api_server_is_retried_every_second_for_hours() -> None:
     backoffs = watch.settings().networking.error_backoffs
     assert isinstance(backoffs, tuple)
     assert list(accumulate(backoffs))[-1] > 3600
     assert max(backoffs) <= 1
 
 
-def test_of_the_secrets_only_those_of_the_one_name_are_watched() -> None:
+def test_only_secrets_of_one_name_are_watched() -> None:
     selectors = watch.settings().watching.field_selectors
     assert len(selectors) == 1
     assert selectors["v1", "secrets"] == "metadata.name=devbox-account-secrets"
 
 
-def test_kopf_writes_nothing_of_its_own() -> None:
+def test_kopf_writes_nothing() -> None:
     settings = watch.settings()
     assert not settings.posting.enabled
     body, patch = kopf.Body({"metadata": {}}), kopf.Patch()
@@ -41,15 +41,15 @@ def test_kopf_writes_nothing_of_its_own() -> None:
     assert patch == {}
 
 
-def test_a_watch_that_is_dead_is_given_up_soon_and_only_after_it_should_have_been_renewed() -> None:
+def test_a_dead_watch_times_out_soon_but_not_before_it_should_have_been_renewed() -> None:
     watching, networking = watch.settings().watching, watch.settings().networking
-    assert isinstance(watching.server_timeout, int)  # the API server takes no fraction
+    assert isinstance(watching.server_timeout, int)  # the API server doesn't accept fractions
     assert watching.server_timeout < watching.inactivity_timeout < 30
     assert (networking.connect_timeout or 60) < 10
 
 
 class Following:
-    """Watches, and what they tell."""
+    """Watches, and what they report."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, Body]] = []
@@ -73,7 +73,7 @@ class Following:
 
 
 class Kopf:
-    """An operator in kopf's place."""
+    """A replacement for kopf's operator."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
@@ -106,7 +106,7 @@ def operator(monkeypatch: pytest.MonkeyPatch) -> Kopf:
     return it
 
 
-async def test_kopf_runs_in_a_thread_of_its_own_and_ends_with_us(operator: Kopf) -> None:
+async def test_kopf_runs_in_its_own_thread_and_ends_with_us(operator: Kopf) -> None:
     async with Following().running():
         await operator.started()
         assert threading.get_ident() not in operator.threads
@@ -114,7 +114,7 @@ async def test_kopf_runs_in_a_thread_of_its_own_and_ends_with_us(operator: Kopf)
     assert operator.cancels == 1
 
 
-async def test_when_kopf_ends_everything_is_listed_and_it_starts_again(
+async def test_when_kopf_exits_everything_is_listed_and_kopf_is_restarted(
     operator: Kopf, caplog: pytest.LogCaptureFixture
 ) -> None:
     following = Following()
@@ -128,7 +128,7 @@ async def test_when_kopf_ends_everything_is_listed_and_it_starts_again(
     assert caplog.messages == ["restarting the watches: kopf exited: ValueError"]
 
 
-async def test_it_starts_again_when_it_is_asked_to(operator: Kopf) -> None:
+async def test_kopf_is_restarted_on_request(operator: Kopf) -> None:
     following = Following()
     async with following.running():
         await operator.started()
@@ -137,7 +137,7 @@ async def test_it_starts_again_when_it_is_asked_to(operator: Kopf) -> None:
     assert (operator.cancels, following.recovers) == (2, 1)
 
 
-async def test_it_starts_again_when_a_watch_is_silent(operator: Kopf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kopf_is_restarted_when_a_watch_is_silent(operator: Kopf, monkeypatch: pytest.MonkeyPatch) -> None:
     following = Following()
     monkeypatch.setattr(watch, "_SILENT_SECONDS", 0.1)
     async with following.running():
@@ -146,7 +146,7 @@ async def test_it_starts_again_when_a_watch_is_silent(operator: Kopf, monkeypatc
     assert following.recovers == 1
 
 
-def test_a_silent_watch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_watch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     it = Following().it
     assert it.problem() is None
     it._answered["secrets"] -= 61.5  # noqa: SLF001 - a minute is long
@@ -154,7 +154,7 @@ def test_a_silent_watch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Server:
-    """What answers kopf's requests."""
+    """A server that responds to kopf's requests."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -188,11 +188,11 @@ class Server:
         ("/api/v1", 200, []),
     ],
 )
-async def test_a_list_is_seen_when_it_begins_and_so_is_the_first_refusal(
+async def test_a_list_is_noticed_when_it_starts_and_so_is_the_first_rejection(
     path: str, status: int, listed: list[str], operator: Kopf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     following = Following()
-    long_ago = dict.fromkeys(following.it._answered, 0.0)  # noqa: SLF001 - what the probe's answer comes from
+    long_ago = dict.fromkeys(following.it._answered, 0.0)  # noqa: SLF001 - the source of the probe's response
     following.it._answered.update(long_ago)  # noqa: SLF001
     async with Server().running() as server, following.running():
         await operator.started()
@@ -214,7 +214,7 @@ async def test_a_list_is_seen_when_it_begins_and_so_is_the_first_refusal(
     assert answered == ({path.partition("?")[0].rpartition("/")[2]} & long_ago.keys() if status == 200 else set())
 
 
-async def test_a_login_that_fails_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_login_that_fails_is_retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = threading.Semaphore(0)
 
     async def session(_: object) -> tuple[str, aiohttp.ClientSession]:
@@ -230,7 +230,7 @@ async def test_a_login_that_fails_is_tried_again_soon(monkeypatch: pytest.Monkey
     assert following.recovers == 0  # it's the same run of kopf
 
 
-async def test_logins_that_follow_one_another_are_not_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_consecutive_logins_are_delayed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def session(_: object) -> tuple[str, aiohttp.ClientSession]:
         return "http://x", aiohttp.ClientSession()
 
@@ -242,7 +242,7 @@ async def test_logins_that_follow_one_another_are_not_a_flood(monkeypatch: pytes
     assert time.monotonic() - since >= 0.4
 
 
-async def test_events_are_handed_over_and_no_handler_returns_what_kopf_would_write_into_a_status(
+async def test_events_are_forwarded_and_handlers_return_nothing_that_kopf_would_write(
     operator: Kopf,
 ) -> None:
     following = Following()
@@ -252,7 +252,7 @@ async def test_events_are_handed_over_and_no_handler_returns_what_kopf_would_wri
             handle: Any = following.it.handler(kind)
             # A plain function would run in a thread of its own.
             assert asyncio.iscoroutinefunction(handle)
-            # What is listed has no type, and is left to our own list.
+            # Listed objects have no type; our own list handles them.
             for event in ("ADDED", None):
                 assert await handle(event={"type": event, "object": {"name": kind}}) is None
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""What each write asks of the API server: the request that the chart's rights and the design allow."""
+"""The requests of each write, which the permissions in the chart must allow."""
 
 import base64
 import re
@@ -23,7 +23,7 @@ REGARDING = {"kind": "AccountSecret", "namespace": "team", "name": "a", "resourc
 
 
 class Recorder(FakeClient):
-    """Keeps each request as it was sent."""
+    """Records each request."""
 
     def __init__(self, api: FakeApi) -> None:
         super().__init__(api)
@@ -58,7 +58,7 @@ def writer(client: Client) -> Writer:
     return Writer(client)
 
 
-async def test_a_secret_is_created_empty_by_a_field_manager_of_its_own(client: Recorder, writer: Writer) -> None:
+async def test_a_secret_is_created_empty_by_a_separate_field_manager(client: Recorder, writer: Writer) -> None:
     body, new = await writer.create_account_secret("box")
     assert new
     assert body["metadata"]["resourceVersion"]
@@ -77,13 +77,13 @@ async def test_a_secret_that_exists_is_not_created(api: FakeApi, client: Recorde
     assert [each[0] for each in client.sent] == ["GET"]
 
 
-async def test_a_secret_that_comes_up_meanwhile_is_not_taken_for_ours(api: FakeApi, writer: Writer) -> None:
+async def test_a_secret_that_is_created_in_the_meantime_is_not_considered_ours(api: FakeApi, writer: Writer) -> None:
     api.before["PATCH", SECRET] = lambda: api.put(SECRET, secret("box", {"A": "1"}))
     _, new = await writer.create_account_secret("box")
     assert not new
 
 
-async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
+async def test_a_secret_is_applied_with_force_at_the_known_version(
     api: FakeApi, client: Recorder, writer: Writer
 ) -> None:
     version = api.put(SECRET, secret("box", {}))["metadata"]["resourceVersion"]
@@ -110,7 +110,7 @@ async def test_a_secret_is_applied_by_force_at_the_version_that_was_seen(
     ]
 
 
-async def test_a_secret_that_was_deleted_is_not_created_with_its_values(api: FakeApi, writer: Writer) -> None:
+async def test_applying_does_not_create_a_deleted_secret_again(api: FakeApi, writer: Writer) -> None:
     metadata = api.put(SECRET, secret("box", {}))["metadata"]
     api.delete(SECRET)
     with pytest.raises(Conflict):
@@ -126,7 +126,7 @@ async def test_keys_are_removed_by_name(api: FakeApi, client: Recorder, writer: 
     assert client.sent == [("PATCH", SECRET, {"fieldManager": "devbox-secrets"}, change, MERGE)]
 
 
-async def test_a_secret_is_deleted_at_the_version_that_was_seen(api: FakeApi, writer: Writer) -> None:
+async def test_a_secret_is_deleted_at_the_known_version(api: FakeApi, writer: Writer) -> None:
     version = api.put(SECRET, secret("box", {}))["metadata"]["resourceVersion"]
     await writer.delete_account_secret("box", version)
     assert SECRET not in api.objects
@@ -137,7 +137,7 @@ async def test_a_secret_that_is_gone_needs_no_deletion(client: Recorder, writer:
     assert [each[:2] for each in client.sent] == [("DELETE", SECRET)]
 
 
-async def test_what_a_status_does_not_have_any_more_is_taken_away(api: FakeApi, writer: Writer) -> None:
+async def test_fields_that_a_status_no_longer_has_are_removed(api: FakeApi, writer: Writer) -> None:
     found = api.put(ACCOUNT_SECRET, {**account_secret("A", "dbs1.…"), "status": {"keyId": "0123456789abcdef"}})
     status = AccountSecretStatus(observed_generation=2, changed_at="2026-01-01T00:00:00Z", conditions=())
     body = await writer.write_status("team", "a", status, found["metadata"]["resourceVersion"])
@@ -145,7 +145,7 @@ async def test_what_a_status_does_not_have_any_more_is_taken_away(api: FakeApi, 
     assert api.requests == [("PATCH", f"{ACCOUNT_SECRET}/status")]
 
 
-async def test_a_sealed_value_is_replaced_alone(api: FakeApi, client: Recorder, writer: Writer) -> None:
+async def test_only_the_sealed_value_is_replaced(api: FakeApi, client: Recorder, writer: Writer) -> None:
     version = api.put(ACCOUNT_SECRET, account_secret("A", "dbs1.old"))["metadata"]["resourceVersion"]
     body = await writer.write_sealed("team", "a", "dbs1.new", version)
     assert body["spec"] == {"name": "A", "sealed": "dbs1.new"}
@@ -153,7 +153,7 @@ async def test_a_sealed_value_is_replaced_alone(api: FakeApi, client: Recorder, 
     assert client.sent == [("PATCH", ACCOUNT_SECRET, {"fieldManager": "devbox-secrets"}, change, MERGE)]
 
 
-async def test_nothing_is_written_over_another_one_s_write(api: FakeApi, writer: Writer) -> None:
+async def test_a_write_does_not_overwrite_a_newer_state(api: FakeApi, writer: Writer) -> None:
     for path in (SECRET, ACCOUNT_SECRET, LEASE):
         api.put(path, {"metadata": {}})
     for write in (
@@ -168,14 +168,14 @@ async def test_nothing_is_written_over_another_one_s_write(api: FakeApi, writer:
             await write
 
 
-async def test_an_account_secret_that_is_gone_is_an_error(writer: Writer) -> None:
+async def test_writing_to_a_deleted_accountsecret_is_an_error(writer: Writer) -> None:
     with pytest.raises(NotFound):
         await writer.write_status("team", "a", AccountSecretStatus(), "7")
     with pytest.raises(NotFound):
         await writer.write_sealed("team", "a", "dbs1.new", "7")
 
 
-async def test_an_event_is_about_its_object_and_in_its_namespace(client: Recorder, writer: Writer) -> None:
+async def test_an_event_refers_to_its_object_and_is_in_its_namespace(client: Recorder, writer: Writer) -> None:
     await writer.create_event(REGARDING, Event("CannotOpen", "why"), "2026-01-01T00:00:00.000000Z", "replica-1")
     ((method, path, _, body, _),) = client.sent
     assert (method, path) == ("POST", EVENTS)
@@ -205,33 +205,33 @@ async def event_name(regarding: dict[str, str], event: Event) -> str:
     ("regarding", "event", "same"),
     [
         pytest.param(REGARDING, Event("CannotOpen", "why"), True, id="the same"),
-        pytest.param(REGARDING, Event("CannotOpen", "why", "Normal"), True, id="of another type alone"),
+        pytest.param(REGARDING, Event("CannotOpen", "why", "Normal"), True, id="another type"),
         pytest.param(REGARDING, Event("CannotOpen", "other"), False, id="another message"),
         pytest.param(REGARDING, Event("UnknownKey", "why"), False, id="another reason"),
         pytest.param({**REGARDING, "resourceVersion": "8"}, Event("CannotOpen", "why"), False, id="a later state"),
     ],
 )
-async def test_the_same_event_of_the_same_state_has_the_same_name(
+async def test_the_same_event_for_the_same_state_has_the_same_name(
     regarding: dict[str, str], event: Event, same: bool
 ) -> None:
     assert (await event_name(regarding, event) == await event_name(REGARDING, Event("CannotOpen", "why"))) is same
 
 
-async def test_an_event_that_exists_already_is_no_error(api: FakeApi, writer: Writer) -> None:
+async def test_an_event_that_already_exists_is_not_an_error(api: FakeApi, writer: Writer) -> None:
     api.fail("POST", EVENTS, Conflict("409"), Forbidden("403"))
     await writer.create_event(REGARDING, Event("CannotOpen", "why"), "…", "replica-1")
     with pytest.raises(Forbidden):
         await writer.create_event(REGARDING, Event("CannotOpen", "why"), "…", "replica-1")
 
 
-async def test_an_event_of_a_long_name_and_message_fits(client: Recorder, writer: Writer) -> None:
+async def test_long_names_and_messages_of_events_are_shortened(client: Recorder, writer: Writer) -> None:
     await writer.create_event({**REGARDING, "name": "n" * 253}, Event("CannotOpen", "é" * 1000), "…", "replica-1")
     body = client.sent[0][3]
     assert len(body["metadata"]["name"]) <= 253
     assert body["note"] == "é" * 512
 
 
-async def test_an_event_of_a_long_name_has_a_name_that_kubernetes_takes() -> None:
+async def test_the_shortened_name_of_an_event_is_valid() -> None:
     name = await event_name({**REGARDING, "name": f"{'n' * 199}-{'n' * 10}"}, Event("CannotOpen", "why"))
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", name)
 

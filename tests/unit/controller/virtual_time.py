@@ -1,4 +1,4 @@
-"""Runs a test in virtual time, so that hours pass at once."""
+"""Runs tests in virtual time, so that hours take no time."""
 
 import asyncio
 import selectors
@@ -10,7 +10,7 @@ P = ParamSpec("P")
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """A loop in which time passes only when nothing is left to do, and then at once."""
+    """An event loop that skips the time in which all tasks wait."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
@@ -18,7 +18,7 @@ class SkippingLoop(asyncio.SelectorEventLoop):
 
         class Skipping(selectors.DefaultSelector):
             def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-                assert timeout is not None, "everything waits and no timer runs"
+                assert timeout is not None, "all tasks wait, but not for a timer"
                 loop.skipped += timeout
                 return super().select(0)
 
@@ -34,7 +34,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Make of an asynchronous test one that runs in such a loop."""
+    """Make a coroutine test run in virtual time."""
 
     @wraps(test)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -44,5 +44,5 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
 
 
 async def settle() -> None:
-    """Let every task go on until all wait for a timer or for one another."""
+    """Run all tasks until each waits for a timer or for another task."""
     await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""The backup of the sealing keys: the vectors are its specification, the properties say the rest."""
+"""The backup of the sealing keys: the vectors are its specification; the other tests check its properties."""
 
 import json
 import resource
@@ -38,14 +38,14 @@ def test_a_valid_vector_opens_to_its_keys(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["invalid"], ids=about)
-def test_an_invalid_vector_is_refused_at_its_stage(vector: dict[str, Any]) -> None:
+def test_an_invalid_vector_is_rejected_at_its_stage(vector: dict[str, Any]) -> None:
     with pytest.raises(STAGES[vector["stage"]]) as caught:
         parsed(vector).decrypt(passphrase_from(vector["passphrase"]))
     assert type(caught.value) is STAGES[vector["stage"]]
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_a_wrong_passphrase_and_a_damaged_file_read_the_same() -> None:
+def test_a_wrong_passphrase_and_a_damaged_file_have_the_same_message() -> None:
     messages = set()
     for vector in VECTORS["invalid"]:
         if vector["stage"] == "open":
@@ -60,11 +60,11 @@ def backup() -> Backup:
     return Backup.encrypt(KEYS, PASSPHRASE, NOW)
 
 
-def test_what_was_backed_up_is_read_back_in_its_order(backup: Backup) -> None:
+def test_the_keys_of_a_backup_are_read_back_in_order(backup: Backup) -> None:
     assert Backup.parse(backup.dump().encode()).decrypt(PASSPHRASE) == KEYS
 
 
-def test_a_backup_tells_what_it_is_and_shows_no_seed(backup: Backup) -> None:
+def test_a_backup_describes_itself_and_shows_no_seed(backup: Backup) -> None:
     body = json.loads(backup.dump())
     assert body["header"] == {
         "format": "devbox-secrets-backup-1",
@@ -87,7 +87,7 @@ def test_two_backups_of_the_same_keys_have_nothing_in_common(backup: Backup) -> 
     assert other.ciphertext != backup.ciphertext
 
 
-def test_a_file_that_asks_for_too_much_memory_is_refused_before_it_gets_any(backup: Backup) -> None:
+def test_a_file_that_requires_too_much_memory_is_rejected_before_any_is_allocated(backup: Backup) -> None:
     body = json.loads(backup.dump())
     body["header"]["kdf"]["memoryKib"] = 1 << 30
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,7 +117,7 @@ def test_the_error_for_an_invalid_backup_names_the_field(raw: bytes, where: str)
     assert str(caught.value) == NOT_A_BACKUP.format(where)
 
 
-def test_a_file_that_is_too_large_is_refused(backup: Backup) -> None:
+def test_a_file_that_is_too_large_is_rejected(backup: Backup) -> None:
     text = backup.dump().encode()
     assert Backup.parse(text + b" " * (MAX_BYTES - len(text))) == backup
     with pytest.raises(InvalidBackup) as caught:
@@ -125,12 +125,12 @@ def test_a_file_that_is_too_large_is_refused(backup: Backup) -> None:
     assert str(caught.value) == NOT_A_BACKUP.format("")
 
 
-def test_a_passphrase_is_the_same_however_the_keyboard_writes_it() -> None:
+def test_a_passphrase_is_the_same_in_every_unicode_normalization_form() -> None:
     assert passphrase_from("gr\u00fc\u00dfe") == passphrase_from("gru\u0308\u00dfe")
     assert passphrase_from("a") != passphrase_from("A")
 
 
-def test_a_passphrase_that_is_no_text_is_refused_and_not_shown() -> None:
+def test_a_passphrase_that_is_not_text_is_rejected_without_showing_it() -> None:
     with pytest.raises(InvalidPassphrase) as caught:
         passphrase_from("canary\udcff")
     assert caught.value.__suppress_context__
@@ -138,7 +138,7 @@ def test_a_passphrase_that_is_no_text_is_refused_and_not_shown() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "short", "elf letters", "\u00fc" * 11])
-def test_a_new_passphrase_that_is_soon_found_is_refused(text: str) -> None:
+def test_a_short_new_passphrase_is_rejected(text: str) -> None:
     with pytest.raises(InvalidPassphrase) as caught:
         check_new(passphrase_from(text))
     assert str(caught.value) == (
@@ -148,5 +148,5 @@ def test_a_new_passphrase_that_is_soon_found_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["twelve chars", "\u00fc" * 12])
-def test_a_long_one_is_taken(text: str) -> None:
+def test_a_long_new_passphrase_is_accepted(text: str) -> None:
     check_new(passphrase_from(text))

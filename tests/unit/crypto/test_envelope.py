@@ -1,4 +1,4 @@
-"""The envelope: the vectors are its specification, the properties say the rest."""
+"""The envelope: the vectors are its specification; the other tests check its properties."""
 
 import base64
 import json
@@ -49,7 +49,7 @@ def about(vector: dict[str, Any]) -> str:
     return str(vector["about"])
 
 
-def test_a_seed_gives_x_wings_public_key() -> None:
+def test_the_public_key_of_a_seed_is_that_of_x_wing() -> None:
     assert str(KEY.public) == VECTORS["key"]["public"]
     assert KEY.public.id == VECTORS["key"]["id"]
 
@@ -61,16 +61,16 @@ def test_a_valid_vector_opens_to_its_value(vector: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["invalid"], ids=about)
-def test_an_invalid_vector_is_refused_at_its_stage(vector: dict[str, str]) -> None:
+def test_an_invalid_vector_is_rejected_at_its_stage(vector: dict[str, str]) -> None:
     with pytest.raises(STAGES[vector["stage"]]) as caught:
         RING.open(vector["sealed"], account=vector["account"], name=vector["name"])
     assert type(caught.value) is STAGES[vector["stage"]]
-    # Neither what was pasted nor the cause in hand is told.
+    # The error shows neither the input nor its cause.
     assert vector["sealed"] == "" or vector["sealed"] not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_every_failure_to_open_reads_the_same() -> None:
+def test_every_failure_to_open_has_the_same_message() -> None:
     messages = set()
     for vector in VECTORS["invalid"]:
         if vector["stage"] == "open":
@@ -82,7 +82,7 @@ def test_every_failure_to_open_reads_the_same() -> None:
 
 
 @given(value=values, account=accounts, name=variables)
-def test_what_was_sealed_opens(value: SecretBytes, account: str, name: str) -> None:
+def test_a_sealed_value_opens(value: SecretBytes, account: str, name: str) -> None:
     sealed = KEY.public.seal(value, account=account, name=name)
     assert key_id_of(sealed) == KEY.public.id
     assert RING.open(sealed, account=account, name=name) == value
@@ -92,7 +92,9 @@ def test_what_was_sealed_opens(value: SecretBytes, account: str, name: str) -> N
     value=values,
     pairs=st.lists(st.tuples(accounts, variables), min_size=2, max_size=2, unique=True),
 )
-def test_it_opens_for_no_other_account_or_name(value: SecretBytes, pairs: list[tuple[str, str]]) -> None:
+def test_a_sealed_value_does_not_open_for_another_account_or_name(
+    value: SecretBytes, pairs: list[tuple[str, str]]
+) -> None:
     (account, name), (other_account, other_name) = pairs
     sealed = KEY.public.seal(value, account=account, name=name)
     with pytest.raises(CannotOpen):
@@ -100,7 +102,7 @@ def test_it_opens_for_no_other_account_or_name(value: SecretBytes, pairs: list[t
 
 
 @given(data=st.data())
-def test_no_change_of_a_character_goes_unseen(data: st.DataObject) -> None:
+def test_every_change_of_a_character_is_detected(data: st.DataObject) -> None:
     sealed = KEY.public.seal(SecretBytes(b"canary"), account="a", name="B")
     place = data.draw(st.integers(0, len(sealed) - 1))
     other = data.draw(st.characters(codec="utf-8").filter(lambda c: c != sealed[place]))
@@ -114,12 +116,12 @@ def test_any_other_text_is_not_sealed(text: str) -> None:
         RING.open(text, account="a", name="B")
 
 
-def test_the_same_value_is_never_sealed_to_the_same_text() -> None:
+def test_the_same_value_is_sealed_to_a_different_text_each_time() -> None:
     first, second = (KEY.public.seal(SecretBytes(b"canary"), account="a", name="B") for _ in range(2))
     assert first != second
 
 
-def test_the_api_takes_the_smallest_and_the_largest_sealed_value() -> None:
+def test_the_api_accepts_the_smallest_and_the_largest_sealed_value() -> None:
     smallest = KEY.public.seal(SecretBytes(b""), account="a", name="B")
     largest = KEY.public.seal(SecretBytes(b"x" * (VARIABLE_MAX_BYTES - len("B=") - 1)), account="a", name="B")
     assert len(smallest) == SEALED_MIN_LENGTH
@@ -141,7 +143,7 @@ def test_the_api_takes_the_smallest_and_the_largest_sealed_value() -> None:
         ("A" * 254, b"x", InvalidName, "253"),
     ],
 )
-def test_what_no_environment_variable_can_be_is_not_sealed(
+def test_a_name_or_value_that_no_environment_variable_can_have_is_not_sealed(
     name: str, value: bytes, error: type[DevboxSecretsError], hint: str
 ) -> None:
     with pytest.raises(error, match=hint) as caught:
@@ -149,7 +151,7 @@ def test_what_no_environment_variable_can_be_is_not_sealed(
     assert repr(value) not in str(caught.value)
 
 
-def test_a_public_key_survives_its_text() -> None:
+def test_a_public_key_can_be_parsed_from_its_text() -> None:
     assert PublicKey.parse(f"  {KEY.public}\n") == KEY.public
 
 
@@ -171,13 +173,13 @@ NOT_A_KEY = "not a public sealing key: it doesn't start with dbs1-public."
         ("dbs1-public.0123456789abcdef.AAAA", "a public sealing key has 1216 bytes, not 3"),
     ],
 )
-def test_a_damaged_public_key_is_refused(text: str, message: str) -> None:
+def test_a_damaged_public_key_is_rejected(text: str, message: str) -> None:
     with pytest.raises(InvalidKey) as caught:
         PublicKey.parse(text)
     assert str(caught.value) == message
 
 
-def test_an_opening_key_survives_its_secret() -> None:
+def test_a_key_pair_can_be_loaded_from_its_dump() -> None:
     key = KeyPair.generate(NOW)
     assert KeyPair.load(key.dump()) == key
 
@@ -188,7 +190,7 @@ def test_an_opening_key_survives_its_secret() -> None:
      b'{"created": "2026-01-01T00:00:00+00:00", "seed": "canary"}',
      b'{"created": "2026-01-01T00:00:00", "seed": "' + b"A" * 43 + b'"}'],
 )  # fmt: skip
-def test_a_damaged_opening_key_is_refused_without_showing_it(raw: bytes) -> None:
+def test_a_damaged_key_pair_is_rejected_without_showing_it(raw: bytes) -> None:
     with pytest.raises(InvalidKey) as caught:
         KeyPair.load(raw)
     assert str(caught.value) == "not a sealing key written by devbox-secrets"
@@ -196,25 +198,25 @@ def test_a_damaged_opening_key_is_refused_without_showing_it(raw: bytes) -> None
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])
-def test_an_opening_key_of_another_length_is_refused_without_showing_it(length: int) -> None:
+def test_a_seed_of_another_length_is_rejected_without_showing_it(length: int) -> None:
     with pytest.raises(InvalidKey) as caught:
         KeyPair(SecretBytes(b"x" * length), NOW)
     assert str(caught.value) == f"a sealing key's seed has 32 bytes, not {length}"
 
 
 @pytest.mark.parametrize("length", [0, 1215, 1217])
-def test_a_public_key_of_another_length_is_refused(length: int) -> None:
+def test_a_public_key_of_another_length_is_rejected(length: int) -> None:
     with pytest.raises(InvalidKey) as caught:
         PublicKey(b"x" * length)
     assert str(caught.value) == f"a public sealing key has 1216 bytes, not {length}"
 
 
-def test_the_newest_of_keys_made_at_the_same_moment_is_always_the_same_one() -> None:
+def test_the_newest_of_keys_created_at_the_same_moment_is_always_the_same_one() -> None:
     other = KeyPair(SecretBytes(bytes(32)), NOW)
     assert Keyring([other, KEY]).newest_first() == Keyring([KEY, other]).newest_first()
 
 
-def test_the_newest_key_is_the_one_made_last() -> None:
+def test_the_newest_key_is_the_one_created_last() -> None:
     newer = KeyPair.generate(datetime(2026, 1, 2, tzinfo=UTC))
     assert Keyring([newer, KEY]).newest == newer
     assert set(Keyring([newer, KEY])) == {newer.public.id, KEY.public.id}
@@ -236,14 +238,14 @@ def test_no_key_prints_its_seed() -> None:
         f"{SEALED[:80]}\u00a0{SEALED[80:]}",
     ],
 )
-def test_white_space_in_a_sealed_value_is_named(text: str) -> None:
+def test_white_space_in_a_sealed_value_is_reported(text: str) -> None:
     with pytest.raises(NotSealed) as caught:
         key_id_of(text)
     assert str(caught.value) == f"the sealed value {ONE_LINE}"
 
 
 @pytest.mark.parametrize("text", ["plain text", "dbs2.0 0"])
-def test_other_text_with_white_space_is_not_taken_for_a_sealed_value(text: str) -> None:
+def test_other_text_with_white_space_is_not_mistaken_for_a_sealed_value(text: str) -> None:
     with pytest.raises(NotSealed) as caught:
         key_id_of(text)
     assert str(caught.value) == "not a sealed value: it doesn't start with dbs1. and a key id"
@@ -284,20 +286,20 @@ def test_a_value_that_opens_is_checked_for_its_variable() -> None:
 
 
 @pytest.mark.parametrize("text", [SEALED[:20], "dbs1.", f"{SEALED}=", SEALED.replace("dbs1.", "dbs1.x", 1)])
-def test_a_damaged_sealed_value_is_not_said_to_start_with_something_else(text: str) -> None:
+def test_a_damaged_sealed_value_is_reported_as_damaged(text: str) -> None:
     with pytest.raises(NotSealed) as caught:
         key_id_of(text)
     assert str(caught.value) == "the sealed value is damaged or incomplete"
 
 
 @pytest.mark.parametrize("text", ["dbs1-public.", str(KEY.public)[:20], f"{KEY.public}="])
-def test_a_damaged_public_key_is_not_said_to_start_with_something_else(text: str) -> None:
+def test_a_damaged_public_key_is_reported_as_damaged(text: str) -> None:
     with pytest.raises(InvalidKey) as caught:
         PublicKey.parse(text)
     assert str(caught.value) == "the public sealing key is damaged or incomplete"
 
 
-#: An ML-KEM-768 public key's coefficients are below 3,329; X25519's points of small order agree on no key.
+#: An ML-KEM-768 public key's coefficients are below 3,329; X25519 has no shared secret for points of small order.
 INVALID_HALVES = {
     "ML-KEM-768": b"\xff" * 1184 + KEY.public.raw[1184:],
     "X25519: 0": KEY.public.raw[:1184] + bytes(32),
@@ -308,7 +310,7 @@ INVALID_HALVES = {
 
 
 @pytest.mark.parametrize("raw", INVALID_HALVES.values(), ids=INVALID_HALVES)
-def test_a_public_key_with_an_invalid_half_is_refused(raw: bytes) -> None:
+def test_a_public_key_with_an_invalid_half_is_rejected(raw: bytes) -> None:
     with pytest.raises(InvalidKey) as caught:
         PublicKey.parse(str(PublicKey(raw)))
     assert str(caught.value) == ("the public sealing key is invalid: its ML-KEM-768 or X25519 half can't be used")
@@ -316,7 +318,7 @@ def test_a_public_key_with_an_invalid_half_is_refused(raw: bytes) -> None:
 
 @pytest.mark.parametrize("at", [0, 20, 22, 50, 600])
 @pytest.mark.parametrize("space", [" ", "\n", "\r\n  "])
-def test_white_space_in_a_public_key_is_named(at: int, space: str) -> None:
+def test_white_space_in_a_public_key_is_reported(at: int, space: str) -> None:
     text = str(KEY.public)
     split = len("dbs1-public.") + at
     with pytest.raises(InvalidKey) as caught:
@@ -326,13 +328,13 @@ def test_white_space_in_a_public_key_is_named(at: int, space: str) -> None:
 
 @st.composite
 def damaged_keys(draw: st.DrawFn) -> bytes:
-    """A public key of which a piece of either half is other bytes."""
+    """Generate a public key in which some bytes are replaced."""
     raw, piece = KEY.public.raw, draw(st.binary(min_size=1, max_size=64))
     start = draw(st.integers(0, len(raw) - 1))
     return (raw[:start] + piece + raw[start + len(piece) :])[: len(raw)]
 
 
-def seals(text: str) -> None:
+def check_seals_or_is_rejected(text: str) -> None:
     try:
         key = PublicKey.parse(text)
     except InvalidKey:
@@ -341,17 +343,17 @@ def seals(text: str) -> None:
 
 
 @given(damaged_keys())
-def test_a_damaged_public_key_with_the_id_of_its_bytes_is_refused_or_can_seal(raw: bytes) -> None:
-    seals(str(PublicKey(raw)))
+def test_a_damaged_public_key_with_the_id_of_its_bytes_is_rejected_or_can_seal(raw: bytes) -> None:
+    check_seals_or_is_rejected(str(PublicKey(raw)))
 
 
 @given(st.integers(0, 1700), st.integers(0, 1700), st.text(max_size=20))
-def test_a_public_key_with_other_text_in_it_is_refused_or_can_seal(start: int, end: int, piece: str) -> None:
+def test_a_public_key_with_other_text_in_it_is_rejected_or_can_seal(start: int, end: int, piece: str) -> None:
     text = str(KEY.public)
-    seals(text[:start] + piece + text[end:])
+    check_seals_or_is_rejected(text[:start] + piece + text[end:])
 
 
 @given(st.text())
-def test_any_text_is_refused_or_can_seal(text: str) -> None:
-    seals(text)
-    seals(f"dbs1-public.{text}")
+def test_any_text_is_rejected_or_can_seal(text: str) -> None:
+    check_seals_or_is_rejected(text)
+    check_seals_or_is_rejected(f"dbs1-public.{text}")

@@ -1,4 +1,4 @@
-"""An API server in memory, as far as the gateway depends on it: rights, conflicts, tables, watches."""
+"""An API server in memory, as far as the gateway depends on it: permissions, conflicts, tables, watches."""
 
 import asyncio
 import copy
@@ -25,7 +25,7 @@ _PUBLIC_KEYS = "/api/v1/namespaces/devbox-secrets/configmaps/devbox-secrets-publ
 
 
 class APIServer(Upstream):
-    """Takes the place of the connection to a real one."""
+    """Replaces the connection to a real one."""
 
     def __init__(self) -> None:
         self.users: dict[str, str] = {}
@@ -41,14 +41,14 @@ class APIServer(Upstream):
         self._changed = asyncio.Condition()
 
     def add_account(self, name: str, rights: frozenset[str] = EDIT, **labels: str) -> str:
-        """Create a namespace with a ServiceAccount, and give its token."""
+        """Create a namespace with a ServiceAccount; return its token."""
         self.namespaces[name] = {key.replace("__", "/"): value for key, value in labels.items()}
         self.users[f"token-of-{name}"] = f"system:serviceaccount:{name}:editor"
         self.rights[f"token-of-{name}", name] = rights
         return f"token-of-{name}"
 
     def join(self, namespace: str, account: str) -> None:
-        """Label a namespace into an account."""
+        """Label a namespace as a member of an account."""
         self.namespaces[namespace] = {ACCOUNT_LABEL: account}
 
     def put(self, account: str, name: str, variable: str) -> Body:
@@ -61,7 +61,7 @@ class APIServer(Upstream):
         return KEYS.open(spec["sealed"], account=account, name=spec["name"]).get_secret_value()
 
     async def set_status(self, account: str, name: str, status: Body) -> None:
-        """Give an AccountSecret a status, as the operator does."""
+        """Set an AccountSecret's status, as the operator does."""
         async with self._changed:
             self.objects[account, name]["status"] = status
             self._touch(self.objects[account, name])
@@ -85,7 +85,7 @@ class APIServer(Upstream):
     ) -> Body:
         self.requests.append(f"{method} {path}")
         self.before(method, path)
-        await asyncio.sleep(0)  # as a request does, so that others get their turn
+        await asyncio.sleep(0)  # as a request does, so that other tasks run
         if token not in self.users:
             raise Unauthorized(f"{method}: 401")
         if path.endswith("/selfsubjectreviews"):
@@ -204,7 +204,7 @@ def _ready(it: Body) -> str | None:
 
 
 def ready(generation: int = 1, *, message: str = "", reason: str = "Synced") -> Body:
-    """Give the status of an AccountSecret whose value devboxes have, or with a message don't get."""
+    """Return a status that says that devboxes have the value, or, with a message, that they don't."""
     condition = {
         "type": "Ready",
         "status": "False" if message else "True",
@@ -217,7 +217,7 @@ def ready(generation: int = 1, *, message: str = "", reason: str = "Synced") -> 
 
 
 def once(error: APIError, method: str) -> Callable[[str, str], None]:
-    """Have the next request with this method fail."""
+    """Return a function that makes the next request with this method fail."""
     left = [error]
 
     def before(each: str, _: str) -> None:

@@ -1,4 +1,4 @@
-"""The endpoints, end to end but for sockets and a real API server."""
+"""The endpoints, end to end except for sockets and a real API server."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def rate_limiter() -> RateLimiter:
 
 @pytest.fixture
 async def client(server: APIServer, log: Log, rate_limiter: RateLimiter) -> AsyncIterator[httpx.AsyncClient]:
-    """A client without a token."""
+    """Return a client without a token."""
     services = Services(
         authenticator=Authenticator(server),
         rate_limiter=rate_limiter,
@@ -63,7 +63,7 @@ async def client(server: APIServer, log: Log, rate_limiter: RateLimiter) -> Asyn
         sync_waiter=SyncWaiter(server, 0.05),
         body_reader=BodyReader(5),
     )
-    logger = logging.Logger("audit")  # noqa: LOG001 - one for each test, which nobody else has
+    logger = logging.Logger("audit")  # noqa: LOG001 - a separate one for each test
     logger.addHandler(log)
     transport = httpx.ASGITransport(application(services, logger))
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as it:
@@ -72,7 +72,7 @@ async def client(server: APIServer, log: Log, rate_limiter: RateLimiter) -> Asyn
 
 @pytest.fixture
 def api(server: APIServer, client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """A client with the account team-a's token."""
+    """Return a client with a token of the account team-a."""
     client.headers["Authorization"] = f"Bearer {server.add_account('team-a')}"
     return client
 
@@ -85,7 +85,7 @@ async def create(api: httpx.AsyncClient, name: str = "TOKEN", **headers: str) ->
 
 
 def error(response: httpx.Response) -> tuple[int, str]:
-    """Give an error's status and code."""
+    """Return an error's status and code."""
     assert set(response.json()) == {"message", "code"}
     return response.status_code, response.json()["code"]
 
@@ -104,7 +104,7 @@ async def test_a_secret_is_created_read_updated_and_deleted_by_name(server: APIS
     assert error(await api.get("/v1/secrets/TOKEN")) == (404, "NotFound")
 
 
-async def test_and_the_same_by_id(server: APIServer, api: httpx.AsyncClient) -> None:
+async def test_a_secret_is_read_updated_and_deleted_by_id(server: APIServer, api: httpx.AsyncClient) -> None:
     path = f"/v1/secrets/id/{(await create(api))['id']}"
     updated = (await api.post(f"{path}/update", json={"value": "w"})).json()
     assert (await api.get(path)).json() == updated
@@ -133,15 +133,15 @@ async def test_an_encoded_slash_belongs_to_the_name(api: httpx.AsyncClient) -> N
     assert (await api.get("/v1/secrets/A")).json() == secret
 
 
-async def test_a_retry_with_the_same_request_id_is_done_once(server: APIServer, api: httpx.AsyncClient) -> None:
+async def test_a_retry_with_the_same_request_id_is_executed_once(server: APIServer, api: httpx.AsyncClient) -> None:
     retry = {"x-request-id": "stainless-python-retry-1"}
     assert await create(api, **retry) == await create(api, **retry)
     assert len(server.objects) == 1
 
 
 REJECTED = {
-    "a body that is no JSON": ("POST", "/v1/secrets", CANARY, 400),
-    "a name that is reserved": ("POST", "/v1/secrets", '{"name": "LD_PRELOAD", "value": "v"}', 400),
+    "a body that isn't JSON": ("POST", "/v1/secrets", CANARY, 400),
+    "a reserved name": ("POST", "/v1/secrets", '{"name": "LD_PRELOAD", "value": "v"}', 400),
     "a body over 1 MiB": ("POST", "/v1/secrets", "v" * (1 << 20) + "v", 400),
     "a deletion with a value": ("POST", "/v1/secrets/A/delete", '{"value": "v"}', 400),
     "a limit out of range": ("GET", "/v1/secrets?limit=5001", "", 400),
@@ -161,7 +161,7 @@ async def test_an_error_has_the_contract_s_shape_and_repeats_nothing(what: str, 
     assert CANARY not in response.text
 
 
-async def test_a_method_that_is_not_served_is_told_those_that_are(api: httpx.AsyncClient) -> None:
+async def test_the_error_for_another_method_lists_the_allowed_ones(api: httpx.AsyncClient) -> None:
     response = await api.delete("/v1/secrets/id/delete")
     assert error(response) == (405, "MethodNotAllowed")
     assert response.headers["Allow"] == "GET, POST"
@@ -178,9 +178,7 @@ async def test_without_a_known_token_nothing_is_served(token: str | None, client
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_another_account_is_served_only_to_who_has_rights_there(
-    server: APIServer, api: httpx.AsyncClient
-) -> None:
+async def test_a_request_for_another_account_needs_permissions_there(server: APIServer, api: httpx.AsyncClient) -> None:
     server.add_account("team-b")
     there = {ACCOUNT_HEADER: "team-b"}
     assert error(await api.get("/v1/secrets", headers=there)) == (403, "Forbidden")
@@ -200,7 +198,7 @@ class TestRateLimit:
     def rate_limiter(self) -> RateLimiter:
         return RateLimiter(1, 1, lambda: 0.0)
 
-    async def test_one_request_too_many_is_told_when_to_retry(
+    async def test_the_response_to_one_request_too_many_says_when_to_retry(
         self, server: APIServer, api: httpx.AsyncClient, log: Log
     ) -> None:
         assert (await api.get("/v1/secrets")).status_code == 200
@@ -225,7 +223,7 @@ async def test_each_request_has_a_line_in_the_audit_log(api: httpx.AsyncClient, 
     }
 
 
-async def test_the_line_of_a_refused_update_names_the_secret_that_was_found(
+async def test_the_line_of_a_rejected_update_names_the_secret_that_was_found(
     server: APIServer, api: httpx.AsyncClient, log: Log
 ) -> None:
     await create(api)
@@ -234,7 +232,7 @@ async def test_the_line_of_a_refused_update_names_the_secret_that_was_found(
     assert (log.lines[-1]["secret"], log.lines[-1]["status"]) == ("TOKEN", 403)
 
 
-async def test_an_account_that_the_request_names_is_in_the_line_only_once_it_has_secrets(
+async def test_an_account_that_the_request_names_is_only_in_the_line_if_it_has_secrets(
     server: APIServer, api: httpx.AsyncClient, log: Log
 ) -> None:
     server.add_account("team-b")
@@ -251,7 +249,7 @@ async def test_probes_need_no_token_and_have_no_line(client: httpx.AsyncClient, 
     assert log.lines == []
 
 
-async def test_what_is_not_http_is_refused(server: APIServer) -> None:
+async def test_requests_other_than_http_are_rejected(server: APIServer) -> None:
     services = Services(
         Authenticator(server), RateLimiter(0, 1), Store(server, "", ()), SyncWaiter(server, 1), BodyReader(5)
     )
@@ -271,7 +269,7 @@ async def test_what_is_not_http_is_refused(server: APIServer) -> None:
 # --- Waiting
 
 
-async def test_a_creation_that_waits_is_answered_when_devboxes_have_it(
+async def test_a_request_that_waits_succeeds_when_devboxes_have_the_value(
     server: APIServer, api: httpx.AsyncClient
 ) -> None:
     server.put("team-a", "token", "TOKEN")
@@ -280,7 +278,7 @@ async def test_a_creation_that_waits_is_answered_when_devboxes_have_it(
     assert response.status_code == 200
 
 
-async def test_a_wait_that_takes_too_long_is_to_be_retried(api: httpx.AsyncClient) -> None:
+async def test_a_wait_that_takes_too_long_can_be_retried(api: httpx.AsyncClient) -> None:
     body = {"name": "TOKEN", "value": "v"}
     response = await api.post("/v1/secrets", params={"wait": "true"}, json=body)
     assert error(response) == (503, "ServiceUnavailable")
@@ -299,14 +297,14 @@ async def test_a_wait_that_takes_too_long_is_to_be_retried(api: httpx.AsyncClien
         (Unreachable("away"), (503, "ServiceUnavailable")),
     ],
 )
-async def test_the_api_server_s_errors_are_the_contract_s(
+async def test_errors_of_the_api_server_become_errors_of_the_contract(
     failure: Forbidden, expected: tuple[int, str], server: APIServer, api: httpx.AsyncClient
 ) -> None:
     server.before = once(failure, "GET")
     assert error(await api.get("/v1/secrets")) == expected
 
 
-async def test_an_unexpected_failure_is_logged_by_its_place_and_type_alone(
+async def test_only_the_place_and_the_type_of_an_unexpected_error_are_logged(
     server: APIServer, api: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, log: Log
 ) -> None:
     def fail(method: str, path: str) -> None:

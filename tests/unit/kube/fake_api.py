@@ -1,4 +1,4 @@
-"""A small API server in memory, and a client of it: lists, reads, and writes that insist on a resourceVersion."""
+"""A small API server in memory and a client for it, with lists, reads, and writes that check the resourceVersion."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -15,21 +15,21 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[str, Body] = {}
         self.requests: list[tuple[str, str]] = []
-        """Method and path of every request, in their order."""
+        """Method and path of each request, in order."""
         self.failures: dict[tuple[str, str], list[Exception]] = {}
-        """By method and path: what the next requests fail with, one after the other."""
+        """The errors of the next requests, by method and path."""
         self.before: dict[tuple[str, str], Callable[[], object]] = {}
-        """By method and path: what happens just before the next such request."""
+        """Functions to call just before the next request, by method and path."""
         self.held: dict[tuple[str, str], asyncio.Event] = {}
-        """By method and path: what the next such request waits for."""
+        """Events for which the next request waits, by method and path."""
         self._version = 0
 
     def timestamp(self) -> str:
-        """Give the time of a write."""
+        """Return the time of a write."""
         return "2026-01-01T00:00:00Z"
 
     def put(self, path: str, body: Mapping[str, Any]) -> Body:
-        """Take an object as someone else wrote it."""
+        """Store an object as someone else wrote it."""
         self._version += 1
         created = {"uid": f"uid-{self._version}", "creationTimestamp": self.timestamp()}
         metadata = created | {**body.get("metadata", {}), "resourceVersion": str(self._version)}
@@ -37,12 +37,12 @@ class FakeApi:
         return self.objects[path]
 
     def delete(self, path: str) -> None:
-        """Forget an object."""
+        """Delete an object."""
         self._version += 1
         del self.objects[path]
 
     def snapshot(self) -> Callable[[], None]:
-        """Give what restores the objects and their versions as they are now."""
+        """Return a function that restores the current objects and their versions."""
         objects, version = deepcopy(self.objects), self._version
 
         def restore() -> None:
@@ -51,7 +51,7 @@ class FakeApi:
         return restore
 
     def paths(self, method: str) -> list[str]:
-        """Give the paths of the requests with a method, in their order."""
+        """Return the paths of the requests with a method, in order."""
         return [path for each, path in self.requests if each == method]
 
     def fail(self, method: str, path: str, *errors: Exception) -> None:
@@ -59,16 +59,16 @@ class FakeApi:
         self.failures[method, path] = list(errors)
 
     async def answer(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
-        """Answer a request, once it isn't held any more."""
+        """Respond to a request, after waiting if it's held."""
         if held := self.held.pop((method, path), None):
             await held.wait()
         return self.handle(method, path, query, body, media_type)
 
     def handle(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
-        """Answer a request."""
+        """Respond to a request."""
         self.requests.append((method, path))
-        if happens := self.before.pop((method, path), None):
-            happens()
+        if callback := self.before.pop((method, path), None):
+            callback()
         if errors := self.failures.get((method, path)):
             raise errors.pop(0)
         if method == "POST":
@@ -109,7 +109,7 @@ class FakeApi:
 
 
 def _applied(path: str, found: Body, body: Body, manager: Body) -> Body:
-    """Apply by force: what the manager applied before and doesn't name now goes, and what others wrote stays."""
+    """Apply with force: remove what the manager applied before and no longer names; keep what others wrote."""
     *_, namespace, _, _ = path.split("/")
     metadata = {**found.get("metadata", {}), "namespace": namespace, **body["metadata"]}
     data, labels = body.get("data", {}), labels_of(body)
@@ -131,7 +131,7 @@ def _applied(path: str, found: Body, body: Body, manager: Body) -> Body:
 
 
 def labels_of(body: Body) -> Body:
-    """Give an object's labels."""
+    """Return an object's labels."""
     labels: Body = body.get("metadata", {}).get("labels") or {}
     return labels
 
@@ -159,14 +159,14 @@ class Answers(Protocol):
     """What a `FakeClient` sends its requests to."""
 
     async def answer(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
-        """Answer a request."""
+        """Respond to a request."""
 
 
 class FakeClient(Client):
-    """The real client's methods on a `FakeApi`, or on what leads to one: fenced as the real one is."""
+    """The real client's methods with a `FakeApi`, or with what leads to one; writes are fenced as in the real one."""
 
     def __init__(self, api: Answers, may_write: Callable[[], bool] = lambda: True) -> None:
-        super().__init__(api, may_write)  # type: ignore[arg-type]  # handed on by `fenced`
+        super().__init__(api, may_write)  # type: ignore[arg-type]  # passed on by `fenced`
         self._api = api
 
     async def send(

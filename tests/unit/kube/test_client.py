@@ -1,4 +1,4 @@
-"""Requests to an API server on the loopback: what comes back, what is raised, and what is never repeated."""
+"""Requests to an API server on the loopback: responses, errors, and what errors never repeat."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ CANARY = "canary-7d21"
 
 
 class ApiServer:
-    """Answers every request with the next response; keeps the requests."""
+    """Responds to each request with the next response; records the requests."""
 
     def __init__(self) -> None:
         self.responses: list[web.Response] = []
@@ -70,7 +70,7 @@ async def client(server: tuple[ApiServer, str]) -> AsyncIterator[Client]:
 
 
 def connected(server: str) -> AbstractAsyncContextManager[Connection]:
-    return Connection.open(Target("context dev", Cluster(server=server), User(token="token")))  # noqa: S106 - of tests
+    return Connection.open(Target("context dev", Cluster(server=server), User(token="token")))  # noqa: S106 - only for tests
 
 
 def refusal(status: int, **fields: object) -> dict[str, Any]:
@@ -82,7 +82,7 @@ async def test_a_response_has_the_status_and_the_body(api: ApiServer, client: Cl
     assert await client.send("PATCH", "/x", body={}) == Response(201, {"a": 1})
 
 
-async def test_a_request_has_what_was_given_and_the_caller_s_credentials(api: ApiServer, client: Client) -> None:
+async def test_a_request_has_its_arguments_and_the_caller_s_credentials(api: ApiServer, client: Client) -> None:
     api.answer({})
     await client.request("PATCH", "/x/y", query={"a": "1 2", "b": ""}, body={"c": 3}, media_type=APPLY)
     ((request, body),) = api.requests
@@ -101,7 +101,7 @@ async def test_a_request_has_what_was_given_and_the_caller_s_credentials(api: Ap
         (502, "ServerError"), (418, "ServerError"),
     ],
 )  # fmt: skip
-async def test_each_status_code_is_an_error_of_its_own(status: int, name: str, api: ApiServer, client: Client) -> None:
+async def test_each_status_code_has_its_own_error(status: int, name: str, api: ApiServer, client: Client) -> None:
     api.answer(refusal(status), status)
     with pytest.raises(APIError) as caught:
         await client.request("GET", "/x")
@@ -110,7 +110,7 @@ async def test_each_status_code_is_an_error_of_its_own(status: int, name: str, a
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-async def test_a_write_s_refusal_does_not_repeat_the_server_s_words(
+async def test_the_error_of_a_write_does_not_repeat_the_server_s_message(
     method: str, api: ApiServer, client: Client
 ) -> None:
     api.answer(refusal(422, details={"causes": [{"message": CANARY}]}), 422)
@@ -120,7 +120,7 @@ async def test_a_write_s_refusal_does_not_repeat_the_server_s_words(
     assert caught.value.details == {}
 
 
-async def test_a_write_s_refusal_is_quoted_with_its_details_where_it_holds_no_value(
+async def test_the_error_of_a_write_without_a_value_can_quote_the_server_s_message(
     api: ApiServer, client: Client
 ) -> None:
     api.answer(refusal(409, details={"kind": "x"}), 409)
@@ -130,7 +130,7 @@ async def test_a_write_s_refusal_is_quoted_with_its_details_where_it_holds_no_va
     assert caught.value.details == {"kind": "x"}
 
 
-async def test_a_read_s_refusal_has_its_details(api: ApiServer, client: Client) -> None:
+async def test_the_error_of_a_read_has_its_details(api: ApiServer, client: Client) -> None:
     api.answer(refusal(404, details={"kind": "pods", "name": "a"}), 404)
     with pytest.raises(APIError) as caught:
         await client.request("GET", "/x")
@@ -139,14 +139,14 @@ async def test_a_read_s_refusal_has_its_details(api: ApiServer, client: Client) 
 
 @pytest.mark.parametrize("body", [b"", b"<html>canary-7d21</html>", b"[]", b'"canary-7d21"', b"{}", b"null", b"\xff"])
 @pytest.mark.parametrize("method", ["GET", "PATCH"])
-async def test_a_refusal_without_a_reason_is_one(method: str, body: bytes, api: ApiServer, client: Client) -> None:
+async def test_an_error_without_a_reason_says_so(method: str, body: bytes, api: ApiServer, client: Client) -> None:
     api.responses.append(web.Response(status=503, body=body))
     with pytest.raises(ServerError) as caught:
         await client.request(method, "/x", body={})
     assert str(caught.value) == f"{method} /x: 503 no reason given"
 
 
-async def test_a_proxy_s_page_is_an_error_that_repeats_nothing_of_it(api: ApiServer, client: Client) -> None:
+async def test_a_proxy_s_page_is_an_error_that_does_not_repeat_it(api: ApiServer, client: Client) -> None:
     api.responses.append(web.Response(text=f"<html>{CANARY}</html>", content_type="text/html"))
     with pytest.raises(ServerError) as caught:
         await client.request("GET", "/x")
@@ -154,7 +154,7 @@ async def test_a_proxy_s_page_is_an_error_that_repeats_nothing_of_it(api: ApiSer
     assert caught.value.__suppress_context__
 
 
-async def test_a_response_that_does_not_come_in_time_is_a_timeout(
+async def test_a_response_that_does_not_arrive_in_time_is_a_timeout(
     api: ApiServer, server: tuple[ApiServer, str], client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_TIMEOUT_SECONDS", 0.05)
@@ -166,7 +166,7 @@ async def test_a_response_that_does_not_come_in_time_is_a_timeout(
     assert str(caught.value) == f"cannot reach {server[1]} (context dev): no response within 0.05 seconds"
 
 
-async def test_a_connection_that_breaks_is_unreachable(
+async def test_a_connection_that_breaks_is_reported_as_unreachable(
     api: ApiServer, server: tuple[ApiServer, str], client: Client
 ) -> None:
     class Broken(web.Response):
@@ -182,7 +182,7 @@ async def test_a_connection_that_breaks_is_unreachable(
     )
 
 
-async def test_who_may_not_write_sends_no_write_and_reads_all_the_same(api: ApiServer, client: Client) -> None:
+async def test_a_client_that_may_not_write_only_reads(api: ApiServer, client: Client) -> None:
     fenced = client.fenced(lambda: False)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         with pytest.raises(NotLeader, match=f"{method} /x: not sent"):
@@ -192,13 +192,13 @@ async def test_who_may_not_write_sends_no_write_and_reads_all_the_same(api: ApiS
     assert [request.method for request, _ in api.requests] == ["GET"]
 
 
-async def test_a_fence_is_asked_at_the_last_moment(
+async def test_a_fence_is_checked_at_the_last_moment(
     api: ApiServer, server: tuple[ApiServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_write = True
 
     async def slow_token(_: Credentials) -> Login:
-        # Credentials may have to be fetched first: the Lease may be lost meanwhile.
+        # The Lease may be lost while the credentials are fetched.
         nonlocal may_write
         may_write = False
         return Login([], ssl.create_default_context())
@@ -210,7 +210,7 @@ async def test_a_fence_is_asked_at_the_last_moment(
     assert api.requests == []
 
 
-async def test_who_may_write_writes(api: ApiServer, client: Client) -> None:
+async def test_a_client_that_may_write_writes(api: ApiServer, client: Client) -> None:
     api.answer({"a": 1})
     assert await client.fenced(lambda: True).request("PATCH", "/x", body={}) == {"a": 1}
 
@@ -236,7 +236,7 @@ def large(*items: int, more: str | None = None, size: int) -> dict[str, Any]:
     return found
 
 
-async def test_a_page_has_as_many_objects_as_have_the_right_size_together(api: ApiServer, client: Client) -> None:
+async def test_the_number_of_objects_in_a_page_depends_on_their_size(api: ApiServer, client: Client) -> None:
     api.answer(large(1, 2, 3, 4, more="t1", size=1_000_000))
     api.answer(large(5, 6, more="t2", size=10))
     api.answer(page(7))
@@ -246,7 +246,7 @@ async def test_a_page_has_as_many_objects_as_have_the_right_size_together(api: A
     assert client.fewest_objects == 4
 
 
-async def test_a_page_that_is_too_large_is_given_up_and_asked_for_again(api: ApiServer, client: Client) -> None:
+async def test_a_page_that_is_too_large_is_aborted_and_requested_again(api: ApiServer, client: Client) -> None:
     api.answer(page(1, more="t1"))
     api.answer(large(*range(2, 22), more="never read", size=1_000_000))
     api.answer(large(2, 3, more="t2", size=1_000_000))
@@ -257,26 +257,26 @@ async def test_a_page_that_is_too_large_is_given_up_and_asked_for_again(api: Api
     assert queries == [("40", None), ("40", "t1"), ("10", "t1"), ("4", "t2")]
 
 
-async def test_one_object_is_read_however_large_it_is(api: ApiServer, client: Client) -> None:
+async def test_a_single_object_of_any_size_is_read(api: ApiServer, client: Client) -> None:
     for _ in range(2):
         api.answer(large(1, size=20_000_000))
     assert [len(found["items"]) async for found in client.pages("/x", {}, limit=2)] == [1]
     assert [request.query["limit"] for request, _ in api.requests] == ["2", "1"]
 
 
-async def test_a_list_without_items_is_an_empty_one(api: ApiServer, client: Client) -> None:
+async def test_a_list_without_items_is_empty(api: ApiServer, client: Client) -> None:
     api.answer({**page(), "items": None})
     assert [found["items"] async for found in client.pages("/x", {})] == [[]]
 
 
-async def test_of_objects_the_metadata_alone_can_be_asked_for(api: ApiServer, client: Client) -> None:
+async def test_only_the_metadata_of_objects_can_be_requested(api: ApiServer, client: Client) -> None:
     api.answer(page(1))
     assert [found async for found in client.pages("/x", {}, metadata_only=True)]
     ((request, _),) = api.requests
     assert request.headers["Accept"] == "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
-async def test_all_of_a_list_comes_read_and_with_the_list_s_version(api: ApiServer, client: Client) -> None:
+async def test_a_whole_list_is_returned_parsed_and_with_its_version(api: ApiServer, client: Client) -> None:
     api.answer(page(1, 2, more="t"))
     api.answer(page(3))
     assert await client.list_all("/x", lambda body: body["number"] * 10, "metadata.name=a") == ([10, 20, 30], 3)
@@ -294,7 +294,9 @@ async def test_a_response_does_not_print_its_body() -> None:
     assert CANARY not in repr(Response(200, {"data": CANARY}))
 
 
-async def test_a_client_connects_by_a_kubeconfig(api: ApiServer, server: tuple[ApiServer, str], tmp_path: Path) -> None:
+async def test_a_client_connects_with_a_kubeconfig(
+    api: ApiServer, server: tuple[ApiServer, str], tmp_path: Path
+) -> None:
     config = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
@@ -316,7 +318,7 @@ async def test_a_redirect_is_not_followed(api: ApiServer, client: Client) -> Non
         await client.request("GET", "/x")
 
 
-async def test_without_a_configuration_there_is_no_client(tmp_path: Path) -> None:
+async def test_connecting_without_a_configuration_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         async with Client.connect(ClientConfig(tmp_path / "missing")):
             pytest.fail("connected to nothing")

@@ -1,4 +1,4 @@
-"""Which API server and who acts there: the kubeconfig's, the options', the pod's, and sentences where nothing says."""
+"""The API server and the user: from the kubeconfig, from options or from the pod, and the errors without them."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ KUBECONFIG = {
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Be on a machine without a kubeconfig, and in no pod; give where kubectl looks for the former."""
+    """Hide the kubeconfigs and the pod of this machine; return the path of the default kubeconfig."""
     path = tmp_path / ".kube" / "config"
     path.parent.mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Be in a pod; give the folder of its ServiceAccount."""
+    """Simulate a pod; return the folder of its ServiceAccount."""
     account = tmp_path / "serviceaccount"
     account.mkdir()
     (account / "token").write_text("of-the-pod")
@@ -59,7 +59,7 @@ def write(path: Path, **changes: object) -> Path:
     ("context", "server", "namespace"),
     [(None, "https://one.example", "team-a"), ("prod", "https://two.example", "default")],
 )
-def test_the_context_says_which_cluster_and_which_namespace(
+def test_the_context_determines_the_cluster_and_the_namespace(
     home: Path, context: str | None, server: str, namespace: str
 ) -> None:
     it = ClientConfig(write(home.with_name("other")), context)
@@ -69,7 +69,7 @@ def test_the_context_says_which_cluster_and_which_namespace(
 
 
 def test_the_files_are_read_once(home: Path) -> None:
-    # Such as those of a shell's <(…), which can't be read twice.
+    # Some can't be read twice, such as a shell's <(…).
     it = ClientConfig(write(home))
     assert it.namespace() == "team-a"
     home.unlink()
@@ -88,7 +88,7 @@ def test_the_files_are_read_once(home: Path) -> None:
         ("prod", {"as_user": ""}, ("jane", ("dev",), "1")),
     ],
 )
-def test_who_is_impersonated_is_said_by_options_before_the_kubeconfig(
+def test_options_for_impersonation_override_the_kubeconfig(
     home: Path, context: str, options: dict[str, object], want: tuple[object, ...]
 ) -> None:
     user = ClientConfig(write(home), context, **options).target().user  # type: ignore[arg-type]  # a table
@@ -96,7 +96,7 @@ def test_who_is_impersonated_is_said_by_options_before_the_kubeconfig(
 
 
 @pytest.mark.parametrize("options", [{"as_groups": ("ops",)}, {"as_uid": "1"}])
-def test_a_group_or_uid_without_a_user_is_a_mistake(home: Path, options: dict[str, object]) -> None:
+def test_a_group_or_uid_without_a_user_is_an_error(home: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as caught:
         ClientConfig(write(home), **options).target()  # type: ignore[arg-type]  # a table
     assert str(caught.value) == "--as-group and --as-uid require --as"
@@ -116,17 +116,17 @@ def test_inside_a_cluster_the_pod_s_own_account_is_used(
     assert ClientConfig().namespace() == "its-namespace"
     (pod / "namespace").unlink()
     assert ClientConfig().namespace() == "default"
-    monkeypatch.setenv("POD_NAMESPACE", "told")
-    assert ClientConfig().namespace() == "told"
+    monkeypatch.setenv("POD_NAMESPACE", "given")
+    assert ClientConfig().namespace() == "given"
 
 
 @pytest.mark.parametrize("content", ["", "apiVersion: v1\nkind: Config\n"])
-def test_inside_a_cluster_a_kubeconfig_that_says_nothing_does_not_count(pod: Path, home: Path, content: str) -> None:
+def test_inside_a_cluster_an_empty_kubeconfig_is_ignored(pod: Path, home: Path, content: str) -> None:
     home.write_text(content)
     assert ClientConfig().target().name == "the pod's ServiceAccount"
 
 
-def test_inside_a_cluster_a_kubeconfig_goes_before(pod: Path, home: Path) -> None:
+def test_inside_a_cluster_a_kubeconfig_takes_precedence(pod: Path, home: Path) -> None:
     write(home)
     assert ClientConfig().target().cluster.server == "https://one.example"
     assert ClientConfig().namespace() == "team-a"
@@ -137,7 +137,7 @@ def test_inside_a_cluster_a_kubeconfig_goes_before(pod: Path, home: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("variable", "looked_for"),
+    ("variable", "tried_paths"),
     [
         (None, "{home}"),
         ("", "{home}"),
@@ -145,12 +145,12 @@ def test_inside_a_cluster_a_kubeconfig_goes_before(pod: Path, home: Path) -> Non
         ("/missing/a::/missing/b", "/missing/a, /missing/b (KUBECONFIG)"),
     ],
 )
-def test_without_any_kubeconfig_a_sentence_says_what_was_tried_and_what_to_pass(
-    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, looked_for: str
+def test_the_error_without_any_kubeconfig_says_what_was_tried_and_what_to_pass(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, tried_paths: str
 ) -> None:
     if variable is not None:
         monkeypatch.setenv("KUBECONFIG", variable)
-    tried = f"there is no kubeconfig at {looked_for.format(home=home)}, and this isn't a pod with a ServiceAccount"
+    tried = f"there is no kubeconfig at {tried_paths.format(home=home)}, and this isn't a pod with a ServiceAccount"
     with pytest.raises(ConfigError) as caught:
         ClientConfig().target()
     assert str(caught.value) == f"no cluster to connect to: {tried}; pass --kubeconfig"
@@ -159,7 +159,7 @@ def test_without_any_kubeconfig_a_sentence_says_what_was_tried_and_what_to_pass(
     assert str(caught.value) == f"no account given: {tried}; pass --account"
 
 
-def test_without_a_home_it_is_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_a_home_folder_names_the_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> Path:
         raise RuntimeError
 
@@ -169,7 +169,7 @@ def test_without_a_home_it_is_the_same_sentence(monkeypatch: pytest.MonkeyPatch)
     assert str(caught.value).startswith("no cluster to connect to: there is no kubeconfig at ~/.kube/config, and")
 
 
-def test_a_kubeconfig_without_a_current_context_is_a_sentence(home: Path) -> None:
+def test_a_kubeconfig_without_a_current_context_is_an_error(home: Path) -> None:
     write(home, **{"current-context": ""})
     with pytest.raises(ConfigError) as caught:
         ClientConfig().target()
@@ -182,7 +182,7 @@ def test_a_kubeconfig_without_a_current_context_is_a_sentence(home: Path) -> Non
     assert str(caught.value) == f"no account given: {home} has no current-context; pass --account"
 
 
-async def test_a_session_shows_who_acts_and_uses_the_proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_session_sends_credentials_and_a_user_agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(home)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     server, session = await config.session([])
@@ -192,7 +192,7 @@ async def test_a_session_shows_who_acts_and_uses_the_proxy(home: Path, monkeypat
         assert session.headers["User-Agent"] == "devbox-secrets"
 
 
-async def test_a_session_has_no_name_of_its_own_for_the_server(home: Path) -> None:
+async def test_a_session_does_not_support_tls_server_name(home: Path) -> None:
     write(home, clusters=[{"name": "one", "cluster": {"server": "https://one.example", "tls-server-name": "two"}}])
     with pytest.raises(ConfigError, match="tls-server-name"):
         await config.session([])

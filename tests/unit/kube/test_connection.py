@@ -1,4 +1,4 @@
-"""Who sends a request, which proxy it goes by, and sentences for each way in which there is no response."""
+"""Connections: credentials, proxies, and the error for each way in which there is no response."""
 
 import asyncio
 import socket
@@ -40,8 +40,8 @@ async def headers(user: User) -> Headers:
     ("user", "want"),
     [
         (User(), []),
-        (User(token="t"), [("Authorization", "Bearer t")]),  # noqa: S106 - of tests
-        (User(username="me", password="ö"), [("Authorization", "Basic bWU6w7Y=")]),  # noqa: S106 - of tests
+        (User(token="t"), [("Authorization", "Bearer t")]),  # noqa: S106 - only for tests
+        (User(username="me", password="ö"), [("Authorization", "Basic bWU6w7Y=")]),  # noqa: S106 - only for tests
         (User(as_="jane"), [("Impersonate-User", "jane")]),
         (
             User(
@@ -56,34 +56,34 @@ async def headers(user: User) -> Headers:
         ),
     ],
 )  # fmt: skip
-async def test_headers_say_who_sends_a_request(user: User, want: Headers) -> None:
+async def test_headers_have_the_credentials_and_the_impersonated_user(user: User, want: Headers) -> None:
     assert await headers(user) == want
 
 
 @pytest.mark.parametrize(
     ("user", "what"),
     [
-        (User(token="canary\r\nX: y"), "the token or password"),  # noqa: S106 - of tests
+        (User(token="canary\r\nX: y"), "the token or password"),  # noqa: S106 - only for tests
         (User(as_="canary\n"), "the name to impersonate"),
         (User(as_="jane", as_groups=("a", "canary\0")), "the name to impersonate"),
         (User.model_construct(as_="canary\udcff"), "the name to impersonate"),  # as a byte that isn't text is read
     ],
 )
-async def test_what_no_header_can_have_is_a_sentence(user: User, what: str) -> None:
+async def test_credentials_that_no_header_can_contain_are_an_error(user: User, what: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await headers(user)
     assert str(caught.value) == f"{what} of the context dev contains a line break or isn't text"
 
 
 @pytest.mark.parametrize("host", ["ä..b", "a..b", f"{'a' * 64}.example"])
-async def test_a_url_that_can_not_be_one_is_a_sentence(host: str) -> None:
+async def test_an_invalid_url_is_an_error(host: str) -> None:
     sentence = f"cannot reach https://{host} (context dev): invalid URL"
     assert await failure(target(server=f"https://{host}"), ConfigError) == sentence
 
 
-async def test_a_token_in_a_file_is_read_again_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_in_a_file_is_read_again_every_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file := tmp_path / "token").write_text("one\n")
-    credentials = Credentials(target(User(token="before", token_file=str(file))))  # noqa: S106 - of tests
+    credentials = Credentials(target(User(token="before", token_file=str(file))))  # noqa: S106 - only for tests
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
 
@@ -111,7 +111,7 @@ async def test_a_token_in_a_file_is_read_again_now_and_then(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("content", "reason"), [(None, "No such file or directory"), (b" \n", "the file is empty"), (b"\xff", "not text")]
 )
-async def test_without_a_token_there_is_a_sentence(tmp_path: Path, content: bytes | None, reason: str) -> None:
+async def test_a_file_without_a_token_is_an_error(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
@@ -121,7 +121,7 @@ async def test_without_a_token_there_is_a_sentence(tmp_path: Path, content: byte
 
 
 class Plugin:
-    """In place of a program: gives one credential after another."""
+    """Replaces a program; returns one credential after another."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *credentials: Credential) -> None:
         self.credentials = list(credentials)
@@ -133,19 +133,19 @@ class Plugin:
 
 
 async def test_a_plugin_runs_once_for_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = Plugin(monkeypatch, Credential(token="one"), Credential(token="two"))  # noqa: S106 - of tests
+    plugin = Plugin(monkeypatch, Credential(token="one"), Credential(token="two"))  # noqa: S106 - only for tests
     credentials = Credentials(target(User(exec=PLUGIN)))
     logins = await asyncio.gather(*(credentials.login() for _ in range(3)))
     assert [each.headers for each in logins] == [[("Authorization", "Bearer one")]] * 3
     assert len(plugin.credentials) == 1
 
 
-async def test_a_plugin_runs_again_when_what_it_gave_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plugin_runs_again_when_its_credential_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, now = AUTHORITY.client("jane"), datetime.now(UTC)
     certificate = {"client_certificate_data": pair.certificate.decode(), "client_key_data": pair.key.decode()}
     Plugin(
         monkeypatch,
-        Credential(token="one", expiration_timestamp=now),  # noqa: S106 - of tests
+        Credential(token="one", expiration_timestamp=now),  # noqa: S106 - only for tests
         Credential(expiration_timestamp=now + timedelta(hours=1), **certificate),
     )
     credentials = Credentials(target(User(exec=PLUGIN, as_="joe")))
@@ -156,14 +156,14 @@ async def test_a_plugin_runs_again_when_what_it_gave_has_expired(monkeypatch: py
     assert second.tls is third.tls
 
 
-@pytest.mark.parametrize("user", [User(token="t"), User(username="me"), User(token_file="/dev/null", token="t")])  # noqa: S106 - of tests
-async def test_whoever_has_other_credentials_needs_no_plugin(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("user", [User(token="t"), User(username="me"), User(token_file="/dev/null", token="t")])  # noqa: S106 - only for tests
+async def test_a_user_with_other_credentials_needs_no_plugin(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     Plugin(monkeypatch)
     assert await headers(user.model_copy(update={"exec": PLUGIN}))
 
 
 async def test_a_login_does_not_print_a_token() -> None:
-    assert "canary" not in repr(await Credentials(target(User(token="canary"))).login())  # noqa: S106 - of tests
+    assert "canary" not in repr(await Credentials(target(User(token="canary"))).login())  # noqa: S106 - only for tests
 
 
 async def get(at: Target) -> str:
@@ -180,7 +180,7 @@ async def failure(at: Target, kind: type[Exception] = Unreachable) -> str:
 
 @asynccontextmanager
 async def server(folder: Path, *names: str, is_tls: bool = True) -> AsyncIterator[str]:
-    """An API server whose certificate is for these names; it says what it was asked for."""
+    """Run an API server with a certificate for these names; its response is the requested path and the encodings."""
 
     async def handle(request: web.Request) -> web.Response:
         return web.Response(text=f"{request.path} {request.headers['Accept-Encoding']}")
@@ -199,7 +199,7 @@ async def server(folder: Path, *names: str, is_tls: bool = True) -> AsyncIterato
         await listening.close()
 
 
-async def test_a_server_is_recognized_by_the_name_that_the_kubeconfig_gives(tmp_path: Path) -> None:
+async def test_a_server_is_verified_by_the_name_in_the_kubeconfig(tmp_path: Path) -> None:
     async with server(tmp_path, "two.example") as url:
         assert (await get(target(server=url, tls_server_name="two.example"))).startswith("/x gzip")
         assert await failure(target(server=url)) == (
@@ -208,7 +208,7 @@ async def test_a_server_is_recognized_by_the_name_that_the_kubeconfig_gives(tmp_
         )
 
 
-async def test_a_server_of_another_authority_is_not_accepted(tmp_path: Path) -> None:
+async def test_a_server_of_another_authority_is_not_trusted(tmp_path: Path) -> None:
     async with server(tmp_path, "one.example") as url:
         other = target(server=url, certificate_authority_data=Authority.create("other").pem)
         assert (await failure(other)).startswith(f"cannot reach {url} (context dev): its certificate isn't trusted: ")
@@ -221,7 +221,7 @@ async def test_a_server_of_another_authority_is_not_accepted(tmp_path: Path) -> 
         assert await get(unchecked) == "/base/x identity"
 
 
-async def test_a_server_without_tls_is_a_sentence(tmp_path: Path) -> None:
+async def test_a_server_without_tls_is_an_error(tmp_path: Path) -> None:
     async with server(tmp_path, "one.example", is_tls=False) as url:
         assert (await failure(target(server=url))).startswith(
             f"cannot reach {url} (context dev): TLS handshake failed: "
@@ -230,18 +230,18 @@ async def test_a_server_without_tls_is_a_sentence(tmp_path: Path) -> None:
 
 @pytest.fixture
 def closed() -> Iterator[str]:
-    """An address where nobody listens."""
+    """Yield an address where no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
-async def test_a_server_that_is_down_is_a_sentence(closed: str) -> None:
+async def test_a_server_that_is_down_is_an_error(closed: str) -> None:
     url = f"https://me:canary@{closed}"
     assert await failure(target(server=url)) == f"cannot reach https://{closed} (context dev): connection refused"
 
 
-async def test_a_host_without_an_address_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_without_an_address_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolve(_: object, host: str, *__: object, **___: object) -> None:
         raise OSError(-2, f"no such {host}")
 
@@ -251,7 +251,7 @@ async def test_a_host_without_an_address_is_a_sentence(monkeypatch: pytest.Monke
     )
 
 
-async def test_a_server_that_does_not_answer_in_time_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_respond_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "_TIMEOUT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
@@ -271,7 +271,7 @@ async def test_a_proxy_that_is_down_is_named_without_its_password(
     )
 
 
-async def test_a_proxy_that_refuses_is_a_sentence() -> None:
+async def test_a_proxy_that_rejects_the_connection_is_an_error() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
@@ -285,12 +285,12 @@ async def test_a_proxy_that_refuses_is_a_sentence() -> None:
         )
 
 
-async def test_whoever_can_not_be_shown_to_be_anyone_sends_nothing(tmp_path: Path) -> None:
+async def test_without_readable_credentials_nothing_is_sent(tmp_path: Path) -> None:
     user = User(client_certificate=str(tmp_path / "gone"), client_key="key")
     for each, reason in ((user, "cannot read"), (User(token_file="/gone"), "cannot read a token")):  # noqa: S106 - a file's
         with pytest.raises(ConfigError, match=reason):
             async with Connection.open(target(each)):
-                pytest.fail("connected as nobody")
+                pytest.fail("connected without credentials")
 
 
 def test_a_url_is_shown_without_a_password() -> None:

@@ -1,4 +1,4 @@
-"""Exec plugins: what they are given, what they give, and sentences for those that fail."""
+"""Exec plugins: their input, their output, and the errors of those that fail."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def credential(**status: object) -> dict[str, Any]:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A plugin that keeps what it is given, and prints what is in the file `output`."""
+    """Return a plugin that writes its input to files, and prints the file `output`."""
     path = tmp_path / "login"
     path.write_text(
         '#!/bin/sh\ncd "$(dirname "$0")"\necho "$1 $X" > arguments\necho "$KUBERNETES_EXEC_INFO" > info\n'
@@ -37,7 +37,7 @@ def program(tmp_path: Path) -> Path:
     )
     path.chmod(0o700)
     (tmp_path / "code").write_text("0")
-    (tmp_path / "output").write_text(json.dumps(credential(token="t")))  # noqa: S106 - of tests
+    (tmp_path / "output").write_text(json.dumps(credential(token="t")))  # noqa: S106 - only for tests
     return path
 
 
@@ -55,16 +55,16 @@ async def failure(command: Path | str, **fields: Any) -> str:  # noqa: ANN401 - 
     return str(caught.value)
 
 
-async def test_it_has_its_arguments_and_variables_and_no_input(program: Path) -> None:
+async def test_a_plugin_gets_its_arguments_and_variables_and_no_input(program: Path) -> None:
     found = await run(program, args=["a b"], env=[{"name": "X", "value": "y"}])
-    assert found.token == "t"  # noqa: S105 - of tests
+    assert found.token == "t"  # noqa: S105 - only for tests
     assert program.with_name("arguments").read_text() == "a b y\n"
     assert program.with_name("stdin").read_bytes() == b""
     info = json.loads(program.with_name("info").read_text())
     assert info == {"apiVersion": V1, "kind": "ExecCredential", "spec": {"interactive": False}}
 
 
-async def test_it_is_told_the_cluster_if_it_wants_to_know(program: Path, tmp_path: Path) -> None:
+async def test_a_plugin_gets_the_cluster_if_it_is_configured_to(program: Path, tmp_path: Path) -> None:
     (tmp_path / "ca").write_bytes(b"certificate")
     cluster = Cluster.model_validate(
         {
@@ -84,7 +84,7 @@ async def test_it_is_told_the_cluster_if_it_wants_to_know(program: Path, tmp_pat
     }
 
 
-async def test_it_may_ask_the_user_where_there_is_a_terminal(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plugin_can_prompt_the_user_on_a_terminal(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main, terminal = os.openpty()
     saved = os.dup(0)
     os.write(main, b"yes\n\x04")
@@ -116,27 +116,27 @@ async def test_it_may_ask_the_user_where_there_is_a_terminal(program: Path, monk
         ],
     ],
 )  # fmt: skip
-async def test_what_it_gives_has_to_be_whole_and_is_not_shown(program: Path, output: bytes) -> None:
+async def test_incomplete_output_is_rejected_without_showing_it(program: Path, output: bytes) -> None:
     program.with_name("output").write_bytes(output)
     assert await failure(program) == f"the exec plugin login of the context dev {NOTHING}"
 
 
-async def test_what_it_gives_is_not_printed() -> None:
+async def test_a_credential_is_not_printed() -> None:
     assert CANARY not in repr(Credential(token=CANARY, client_key_data=CANARY))
 
 
-async def test_one_that_fails_is_named_with_its_exit_code(program: Path) -> None:
+async def test_a_plugin_that_fails_is_reported_with_its_exit_code(program: Path) -> None:
     program.with_name("code").write_text("7")
     program.with_name("output").write_text(json.dumps(credential(token=CANARY)))
     assert await failure(program) == "the exec plugin login of the context dev failed with exit code 7"
 
 
-async def test_one_that_was_killed_is_named_with_its_signal(program: Path) -> None:
+async def test_a_plugin_that_was_killed_is_reported_with_its_signal(program: Path) -> None:
     replace(program, "kill -9 $$")
     assert await failure(program) == "the exec plugin login of the context dev was terminated by signal 9 (Killed)"
 
 
-async def test_one_that_nobody_waits_for_any_longer_is_ended(program: Path) -> None:
+async def test_a_plugin_is_terminated_when_its_task_is_canceled(program: Path) -> None:
     replace(program, 'echo $$ > "$0.new"; mv "$0.new" "$0.pid"; exec sleep 600')
     task = asyncio.create_task(run(program))
     file = program.with_name("login.pid")
@@ -159,13 +159,13 @@ def until(reached: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-async def test_one_that_needs_a_terminal_says_so(program: Path) -> None:
+async def test_a_plugin_that_needs_a_terminal_is_not_run_without_one(program: Path) -> None:
     wanted = "the exec plugin login of the context dev needs a terminal on standard input"
     assert await failure(program, interactiveMode="Always") == wanted
     assert not program.with_name("info").exists()
 
 
-async def test_one_that_is_missing_comes_with_its_install_hint(tmp_path: Path) -> None:
+async def test_a_missing_plugin_is_reported_with_its_install_hint(tmp_path: Path) -> None:
     hint = "\n  Install it:\n\x1b[1mbrew\x07 install it\n"
     wanted = "the exec plugin no-such-login of the context dev isn't in PATH"
     assert await failure("no-such-login") == wanted
@@ -183,11 +183,11 @@ async def test_one_that_is_missing_comes_with_its_install_hint(tmp_path: Path) -
         ({"args": ["x" * 3_000_000]}, "Argument list too long"),
     ],
 )
-async def test_one_that_can_not_be_run_is_a_sentence(program: Path, fields: dict[str, object], reason: str) -> None:
+async def test_a_plugin_that_cannot_be_run_is_reported(program: Path, fields: dict[str, object], reason: str) -> None:
     assert await failure(program, **fields) == f"cannot run the exec plugin login of the context dev: {reason}"
 
 
-def test_two_loops_can_run_one_at_the_same_time(program: Path) -> None:
+def test_two_event_loops_can_run_plugins_at_the_same_time(program: Path) -> None:
     async def some() -> list[str]:
         return [found.token for found in await asyncio.gather(*(run(program) for _ in range(20)))]
 
@@ -196,7 +196,7 @@ def test_two_loops_can_run_one_at_the_same_time(program: Path) -> None:
     assert [each.result() for each in found] == [["t"] * 20] * 2
 
 
-def test_a_nul_is_not_cut_off_by_the_operator_s_loop(program: Path) -> None:
+def test_the_operator_s_event_loop_does_not_truncate_arguments_at_a_nul(program: Path) -> None:
     reason = "an argument or a variable contains a NUL"
     found = uvloop.run(failure(program, args=["a\0b"]))
     assert found == f"cannot run the exec plugin login of the context dev: {reason}"

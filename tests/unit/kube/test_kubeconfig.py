@@ -1,4 +1,4 @@
-"""What kubeconfigs say together: which entries count, which paths, and sentences for what can't be used."""
+"""Merging kubeconfigs: which entries and paths are used, and the errors for those that can't be used."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def target(*files: Path) -> Target:
     return it.target(*chosen)
 
 
-def test_of_two_entries_with_one_name_the_first_file_s_counts_whole(tmp_path: Path) -> None:
+def test_of_two_entries_with_one_name_only_the_first_file_s_is_used(tmp_path: Path) -> None:
     one = write(tmp_path / "one", content({"token": "one"}))
     two = write(tmp_path / "two", content({"token": "two", "as": "jane"}, {"tls-server-name": "x"}))
     found = target(one, two)
@@ -53,7 +53,7 @@ def test_an_entry_and_the_current_context_may_come_from_a_later_file(tmp_path: P
     assert target(tmp_path / "missing", one, two).user.token == CANARY
 
 
-def test_paths_are_those_of_the_file_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_relative_to_the_file_that_contains_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     user = {"client-certificate": "crt", "client-key": "/key", "tokenFile": "../t"}
     plugin = {"command": "./login", "apiVersion": "client.authentication.k8s.io/v1beta1"}
@@ -67,14 +67,14 @@ def test_paths_are_those_of_the_file_that_has_them(tmp_path: Path, monkeypatch: 
     assert found.user.exec.command == str(tmp_path / "sub/login")
 
 
-def test_a_command_without_a_slash_is_looked_for_on_path(tmp_path: Path) -> None:
+def test_a_command_without_a_slash_is_searched_in_path(tmp_path: Path) -> None:
     plugin = {"command": "login", "apiVersion": "client.authentication.k8s.io/v1beta1"}
     found = target(write(tmp_path / "config", content({"exec": plugin})))
     assert found.user.exec
     assert found.user.exec.command == "login"
 
 
-def test_in_cleartext_no_credentials_are_sent(tmp_path: Path) -> None:
+def test_no_credentials_are_sent_in_cleartext(tmp_path: Path) -> None:
     cluster = {"server": "http://localhost:8001"}
     user = {"token": CANARY, "as": "jane", "as-groups": ["a"], "client-certificate-data": "YQ==", "client-key": "k"}
     found = target(write(tmp_path / "config", content(user, cluster))).user
@@ -114,7 +114,7 @@ CERTIFICATE = {"client-certificate-data": "YQ==", "client-key-data": "YQ=="}
         ),
     ],
 )
-def test_a_user_that_can_not_be_used_is_a_sentence(tmp_path: Path, user: Json, problem: str) -> None:
+def test_a_user_that_cannot_be_used_is_an_error(tmp_path: Path, user: Json, problem: str) -> None:
     file = write(tmp_path / "config", content(user))
     with pytest.raises(ConfigError) as caught:
         target(file)
@@ -145,7 +145,7 @@ def test_a_user_that_can_not_be_used_is_a_sentence(tmp_path: Path, user: Json, p
         ),
     ],
 )
-def test_a_cluster_that_can_not_be_used_is_a_sentence(tmp_path: Path, cluster: Json, problem: str) -> None:
+def test_a_cluster_that_cannot_be_used_is_an_error(tmp_path: Path, cluster: Json, problem: str) -> None:
     file = write(tmp_path / "config", content(None, cluster))
     with pytest.raises(ConfigError) as caught:
         target(file)
@@ -163,7 +163,7 @@ def test_a_cluster_that_can_not_be_used_is_a_sentence(tmp_path: Path, cluster: J
         ({"contexts": [{"name": "dev", "context": {"cluster": "c"}}]}, "the context dev in {file} names no user"),
     ],
 )
-def test_what_a_context_lacks_is_a_sentence(tmp_path: Path, changes: Json, sentence: str) -> None:
+def test_a_context_with_missing_parts_is_an_error(tmp_path: Path, changes: Json, sentence: str) -> None:
     file = write(tmp_path / "config", content(**changes))
     with pytest.raises(ConfigError) as caught:
         target(file)
@@ -171,7 +171,7 @@ def test_what_a_context_lacks_is_a_sentence(tmp_path: Path, changes: Json, sente
 
 
 @pytest.mark.parametrize("server", ["HTTPS://one.example", "Https://one.example"])
-def test_a_scheme_may_have_capital_letters(tmp_path: Path, server: str) -> None:
+def test_a_scheme_may_have_uppercase_letters(tmp_path: Path, server: str) -> None:
     assert target(write(tmp_path / "config", content(None, {"server": server}))).user.token == CANARY
 
 
@@ -181,7 +181,7 @@ def test_without_a_current_context_nothing_is_chosen(tmp_path: Path) -> None:
     assert it.choose("dev")
 
 
-def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+def test_a_file_that_is_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Kubeconfig.read(tmp_path / "gone")
     assert str(caught.value) == f"the kubeconfig {tmp_path / 'gone'} doesn't exist"

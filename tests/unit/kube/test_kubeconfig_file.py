@@ -1,4 +1,4 @@
-"""How one kubeconfig is read, and sentences for one that is damaged, which quote nothing of it."""
+"""How one kubeconfig is read, and the errors for a damaged one, which don't quote it."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ CANARY = "canary-7d21"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"# nothing\n", b"---\n", b"null\n", b"users:\nclusters: null\n"])
-def test_a_file_without_content_is_an_empty_one(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_content_is_an_empty_kubeconfig(tmp_path: Path, content: bytes) -> None:
     (file := tmp_path / "config").write_bytes(content)
     assert read_file(file) == KubeconfigFile()
 
 
-def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
+def test_a_missing_file_is_none(tmp_path: Path) -> None:
     assert read_file(tmp_path / "gone") is None
 
 
@@ -72,7 +72,9 @@ def test_yaml_and_json_are_read_in_any_encoding_that_kubectl_reads(tmp_path: Pat
         ("users: [{}, {}]", "two of its users have the name (empty)"),
     ],
 )
-def test_a_damaged_file_is_named_with_the_place_and_nothing_of_it(tmp_path: Path, content: str, problem: str) -> None:
+def test_the_error_for_a_damaged_file_has_the_place_and_does_not_quote_the_file(
+    tmp_path: Path, content: str, problem: str
+) -> None:
     (file := tmp_path / "config").write_text(content)
     with pytest.raises(ConfigError) as caught:
         read_file(file)
@@ -80,7 +82,7 @@ def test_a_damaged_file_is_named_with_the_place_and_nothing_of_it(tmp_path: Path
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_file(tmp_path)
     assert str(caught.value) == f"cannot read the kubeconfig {tmp_path}: Is a directory"

@@ -1,4 +1,4 @@
-"""Which proxy the environment asks for: the cases of Go's net/http, which kubectl uses."""
+"""Which proxy the environment variables select, as with Go's net/http, which kubectl uses."""
 
 import pytest
 
@@ -21,7 +21,7 @@ PROXY = "http://proxy.example:3128"
         ({"HTTP_PROXY": PROXY}, "https://a.example", None),
         ({"HTTP_PROXY": PROXY}, "http://a.example", PROXY),
         ({"ALL_PROXY": PROXY}, "https://a.example", None),
-        # What is on this machine.
+        # Servers on this machine.
         ({"HTTPS_PROXY": PROXY}, "https://localhost:6443", None),
         ({"HTTPS_PROXY": PROXY}, "https://127.0.0.1:6443", None),
         ({"HTTPS_PROXY": PROXY}, "https://127.9.9.9", None),
@@ -29,7 +29,7 @@ PROXY = "http://proxy.example:3128"
         ({"HTTPS_PROXY": PROXY}, "https://localhost.example", PROXY),
     ],
 )
-def test_the_scheme_s_variable_says_which(environ: dict[str, str], server: str, proxy: str | None) -> None:
+def test_the_variable_of_the_scheme_selects_the_proxy(environ: dict[str, str], server: str, proxy: str | None) -> None:
     assert proxy_for(server, environ) == proxy
 
 
@@ -77,7 +77,7 @@ def test_no_proxy_names_hosts_domains_addresses_and_networks(
 
 
 @pytest.mark.parametrize("proxy", ["socks5://user:canary@proxy", "http://[canary", "canary:99999", "://", "http://"])
-def test_a_proxy_that_is_not_supported_is_refused_without_showing_its_password(proxy: str) -> None:
+def test_a_proxy_that_is_not_supported_is_rejected_without_showing_its_password(proxy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         proxy_for("https://a.example", {"HTTPS_PROXY": proxy})
     assert str(caught.value) == "the proxy in HTTPS_PROXY isn't supported; only http:// and https:// are"

@@ -1,4 +1,4 @@
-"""Certificates: whom the client trusts, how it shows its own, and that its key is in nobody else's reach."""
+"""Certificates: which ones the client trusts, how it loads its own, and that nobody else can read its key."""
 
 import ssl
 import stat
@@ -22,23 +22,23 @@ PAIR = AUTHORITY.client("jane")
 CLUSTER = Cluster(server="https://one.example", certificate_authority_data=AUTHORITY.pem)
 
 
-def test_the_cluster_s_authority_alone_is_trusted() -> None:
+def test_only_the_cluster_s_authority_is_trusted() -> None:
     (trusted,) = tls_context(CLUSTER, b"", b"").get_ca_certs()
     assert dict(each[0] for each in trusted["subject"])["organizationalUnitName"] == "test"  # type: ignore[misc]
 
 
-def test_without_an_authority_it_is_one_that_the_machine_trusts() -> None:
+def test_without_an_authority_those_of_the_machine_are_trusted() -> None:
     ours, theirs = tls_context(Cluster(server="https://x"), b"", b""), ssl.create_default_context()
     assert ours.cert_store_stats() == theirs.cert_store_stats()
     assert ours.check_hostname
 
 
-def test_what_surrounds_a_certificate_does_not_matter() -> None:
+def test_text_around_a_certificate_does_not_matter() -> None:
     text = "of the clüster\n".encode() + AUTHORITY.pem + b"\n# end\n"
     assert tls_context(CLUSTER.model_copy(update={"certificate_authority_data": text}), b"", b"").get_ca_certs()
 
 
-def test_nothing_is_checked_where_the_kubeconfig_says_so() -> None:
+def test_nothing_is_verified_if_the_kubeconfig_says_so() -> None:
     context = tls_context(Cluster(server="https://x", insecure_skip_tls_verify=True), b"", b"")
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_NONE, False)
 
@@ -46,19 +46,19 @@ def test_nothing_is_checked_where_the_kubeconfig_says_so() -> None:
 @pytest.mark.parametrize(
     "authority", [b"x", b"-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n", b"\xff"]
 )
-def test_an_authority_without_a_certificate_is_a_sentence(authority: bytes) -> None:
+def test_an_authority_without_a_certificate_is_an_error(authority: bytes) -> None:
     with pytest.raises(ConfigError) as caught:
         tls_context(CLUSTER.model_copy(update={"certificate_authority_data": authority}), b"", b"")
     assert str(caught.value) == "the certificate authority of the cluster https://one.example has no certificate"
 
 
-def test_an_authority_in_an_empty_file_is_none(tmp_path: Path) -> None:
+def test_an_authority_in_an_empty_file_is_an_error(tmp_path: Path) -> None:
     (file := tmp_path / "ca").touch()
     with pytest.raises(ConfigError, match="has no certificate"):
         tls_context(Cluster(server="https://x", certificate_authority=str(file)), b"", b"")
 
 
-def test_a_key_is_in_a_file_of_its_owner_s_while_it_is_loaded_and_then_nowhere(
+def test_a_key_is_loaded_from_a_private_file_that_is_then_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -67,7 +67,7 @@ def test_a_key_is_in_a_file_of_its_owner_s_while_it_is_loaded_and_then_nowhere(
 
     def watch(it: ssl.SSLContext, file: str, **options: object) -> None:
         modes.append(stat.S_IMODE(Path(file).stat().st_mode))
-        load(it, file, **options)  # type: ignore[arg-type]  # handed on
+        load(it, file, **options)  # type: ignore[arg-type]  # passed on
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", watch)
     tls_context(CLUSTER, PAIR.certificate, PAIR.key)
@@ -91,14 +91,14 @@ def encrypted(key: bytes) -> bytes:
         (PAIR.certificate, encrypted(PAIR.key), "the key is encrypted"),
     ],
 )
-def test_a_pair_that_can_not_be_used_is_a_sentence(certificate: bytes, key: bytes, reason: str) -> None:
+def test_a_pair_that_cannot_be_used_is_an_error(certificate: bytes, key: bytes, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         tls_context(CLUSTER, certificate, key)
     assert str(caught.value) == f"cannot use the client certificate and its key: {reason}"
     assert caught.value.__suppress_context__
 
 
-def test_files_are_read_where_there_is_no_data(tmp_path: Path) -> None:
+def test_files_are_read_if_there_is_no_data(tmp_path: Path) -> None:
     (file := tmp_path / "file").write_bytes(b"of a file")
     name = str(file)
     assert read_authority(Cluster(certificate_authority=name)) == b"of a file"

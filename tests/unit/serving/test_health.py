@@ -1,4 +1,4 @@
-"""What the kubelet and Prometheus get to hear."""
+"""The probes and the metrics of a process."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ async def process() -> AsyncIterator[Process]:
     await runner.cleanup()
 
 
-async def test_a_process_that_is_well_says_ok(process: Process) -> None:
+async def test_a_healthy_process_responds_with_ok(process: Process) -> None:
     assert await process.get("/readyz") == (200, "ok")
     assert await process.get("/healthz") == (200, "ok")
 
 
-async def test_a_process_that_is_not_ready_says_what_is_missing_and_is_healthy(process: Process) -> None:
+async def test_a_process_that_is_not_ready_says_why_and_is_healthy(process: Process) -> None:
     process.unready = "reading the cluster's state"
     assert await process.get("/readyz") == (503, "reading the cluster's state")
     assert await process.get("/healthz") == (200, "ok")
@@ -64,17 +64,17 @@ async def test_a_process_becomes_ready(process: Process) -> None:
     assert await process.get("/readyz") == (200, "ok")
 
 
-async def test_the_metrics_are_those_of_the_moment(process: Process) -> None:
+async def test_the_metrics_are_served(process: Process) -> None:
     assert await process.get("/metrics") == (200, "metric 1\n")
 
 
-async def test_there_is_nothing_else(process: Process) -> None:
+async def test_other_paths_are_not_found(process: Process) -> None:
     assert (await process.get("/"))[0] == 404
 
 
-async def test_a_port_that_is_taken_is_an_error(process: Process) -> None:
-    async def well() -> None:
+async def test_a_port_in_use_is_an_error(process: Process) -> None:
+    async def healthy() -> None:
         return None
 
     with pytest.raises(OSError, match="address already in use"):
-        await health.serve(process.port, unready=well, unhealthy=well, measure=lambda: b"")
+        await health.serve(process.port, unready=healthy, unhealthy=healthy, measure=lambda: b"")

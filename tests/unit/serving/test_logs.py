@@ -9,18 +9,18 @@ import pytest
 from devbox_secrets.serving import logs
 
 
-def as_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the root logger as it is in a new process; not by a fixture, after which pytest adds handlers of its own."""
+def reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reset the root logger as in a new process; not in a fixture, after which pytest would add its handlers."""
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
 
 
 @pytest.mark.parametrize(("level", "others"), [("DEBUG", "INFO"), ("INFO", "INFO"), ("ERROR", "ERROR")])
-def test_what_we_stand_on_never_logs_at_debug(
+def test_libraries_never_log_at_debug(
     level: str, others: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    as_new(monkeypatch)
+    reset(monkeypatch)
     logs.configure(level)
     assert logging.getLogger("kopf").getEffectiveLevel() == getattr(logging, others)
     logging.getLogger("ours").log(getattr(logging, level), "said")
@@ -28,15 +28,15 @@ def test_what_we_stand_on_never_logs_at_debug(
     assert (out, err.endswith(f" {level} ours: said\n")) == ("", True)
 
 
-def test_a_library_can_have_a_level_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    as_new(monkeypatch)
+def test_a_library_can_have_its_own_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    reset(monkeypatch)
     logs.configure("INFO", libraries={"noisy.objects": logging.WARNING})
     assert not logging.getLogger("noisy.objects").isEnabledFor(logging.INFO)
     assert logging.getLogger("noisy.other").isEnabledFor(logging.INFO)
 
 
 def test_json_is_one_object_per_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    as_new(monkeypatch)
+    reset(monkeypatch)
     logs.configure("INFO", "json")
     logging.getLogger("ours").warning("%d of them:\nall", 2)
     line = json.loads(capsys.readouterr().err)
@@ -45,7 +45,7 @@ def test_json_is_one_object_per_line(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_json_has_the_traceback_in_a_field(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    as_new(monkeypatch)
+    reset(monkeypatch)
     logs.configure("INFO", "json")
     try:
         int("one")
@@ -57,10 +57,10 @@ def test_json_has_the_traceback_in_a_field(monkeypatch: pytest.MonkeyPatch, caps
     assert "\nValueError: " in line["exception"]
 
 
-def test_records_are_lines_of_standard_output_at_every_level_and_no_part_of_the_log(
+def test_records_are_lines_on_standard_output_at_every_level_and_not_part_of_the_log(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    as_new(monkeypatch)
+    reset(monkeypatch)
     logs.configure("ERROR")
     logs.records("records").info("%s", '{"a": 1}')
     assert capsys.readouterr() == ('{"a": 1}\n', "")

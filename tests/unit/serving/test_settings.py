@@ -1,4 +1,4 @@
-"""The operator's settings: what the chart's environment variables mean."""
+"""The settings of the servers, which the chart sets as environment variables."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(f"DEVBOX_SECRETS_{name.upper()}", raising=False)
 
 
-def test_nothing_has_to_be_set() -> None:
+def test_the_operator_needs_no_variables() -> None:
     settings = ControllerSettings()
     assert settings.namespace == "devbox-secrets"
     assert settings.log_level == "INFO"
@@ -30,7 +30,7 @@ def test_nothing_has_to_be_set() -> None:
     assert settings.keys_refresh_seconds == 15
     assert settings.rotate_keys == timedelta(days=90)
     assert settings.workers == 4
-    assert not settings.reseal_gateway_values  # it takes a right that the operator has not by itself
+    assert not settings.reseal_gateway_values  # it needs a permission that the operator doesn't have by default
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_nothing_has_to_be_set() -> None:
         ("RESEAL_GATEWAY_VALUES", "true", "reseal_gateway_values", True),
     ],
 )
-def test_each_has_its_environment_variable(
+def test_each_setting_of_the_operator_has_an_environment_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
 ) -> None:
     monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
@@ -65,7 +65,7 @@ def test_each_has_its_environment_variable(
         ("LOG_FORMAT", "JSON"),
         ("PORT", "0"),
         ("PORT", "65536"),
-        ("PORT", "tcp://10.0.0.1:8080"),  # a Service's link of the same name
+        ("PORT", "tcp://10.0.0.1:8080"),  # as Kubernetes sets it for a Service devbox-secrets
         ("RESERVED_NAMES", "PATH"),
         ("RESERVED_NAMES", '"PATH"'),
         ("RESERVED_NAMES", "[1]"),
@@ -79,14 +79,14 @@ def test_each_has_its_environment_variable(
         ("RESEAL_GATEWAY_VALUES", ""),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+def test_an_invalid_setting_is_rejected_by_name(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
     monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
     with pytest.raises(ConfigError, match=f"(?i){variable}") as caught:
         ControllerSettings.read()
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_has_to_be_set_for_the_webhook() -> None:
+def test_the_webhook_needs_no_variables() -> None:
     settings = WebhookSettings()
     assert settings.log_level == "INFO"
     assert settings.port == 8080
@@ -107,7 +107,7 @@ def test_nothing_has_to_be_set_for_the_webhook() -> None:
         ("DRAIN_SECONDS", "0", "drain_seconds", 0),
     ],
 )
-def test_each_of_the_webhook_has_its_environment_variable(
+def test_each_setting_of_the_webhook_has_an_environment_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
 ) -> None:
     monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
@@ -126,24 +126,24 @@ def test_each_of_the_webhook_has_its_environment_variable(
         ("MAX_CONNECTIONS", "5", "max_connections", 5),
     ],
 )
-def test_each_of_the_gateway_has_its_environment_variable(
+def test_each_setting_of_the_gateway_has_an_environment_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, text: str, field: str, value: object
 ) -> None:
     monkeypatch.setenv(f"DEVBOX_SECRETS_{variable}", text)
     assert getattr(GatewaySettings(), field) == value
 
 
-def test_the_gateway_has_no_rate_limit_and_an_audit_log_unless_it_is_told() -> None:
+def test_the_gateway_has_no_rate_limit_and_an_audit_log_by_default() -> None:
     settings = GatewaySettings()
     assert (settings.rate_limit_per_second, settings.audit, settings.metrics_port) == (0, True, 9090)
 
 
-def test_other_variables_of_the_prefix_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_variables_with_the_prefix_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVBOX_SECRETS_SERVICE_HOST", "10.0.0.1")
     assert ControllerSettings() == ControllerSettings.model_construct()
 
 
-def test_the_settings_do_not_change() -> None:
+def test_the_settings_are_immutable() -> None:
     settings = ControllerSettings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 1
@@ -153,7 +153,7 @@ def test_the_settings_do_not_change() -> None:
     ("host", "address"),
     [("", ""), ("10.96.0.1", "https://10.96.0.1:6443"), ("fd00::1", "https://[fd00::1]:6443")],
 )
-def test_the_gateway_finds_the_api_server_as_kubernetes_tells_it(
+def test_the_gateway_finds_the_api_server_in_the_variables_of_kubernetes(
     host: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
@@ -163,7 +163,7 @@ def test_the_gateway_finds_the_api_server_as_kubernetes_tells_it(
 
 
 @pytest.mark.parametrize("address", ["http://10.96.0.1", "10.96.0.1"])
-def test_the_gateway_sends_no_token_without_tls(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gateway_rejects_an_api_server_without_tls(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVBOX_SECRETS_API_SERVER", address)
     with pytest.raises(ValidationError):
         GatewaySettings()

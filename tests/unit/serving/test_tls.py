@@ -1,4 +1,4 @@
-"""Certificates in files: renewed in place, and a broken one replaces none."""
+"""Certificates in files: they are reloaded if they change, and broken ones are ignored."""
 
 import os
 import ssl
@@ -22,7 +22,7 @@ def renew(folder: Path, authority: pki.Authority = CA) -> pki.KeyPair:
 
 
 def write(file: Path, content: bytes) -> None:
-    """Replace a file as Kubernetes does in a mounted Secret: by another one."""
+    """Replace a file with another one, as Kubernetes does in a mounted Secret."""
     (new := file.with_suffix(".new")).write_bytes(content)
     new.replace(file)
 
@@ -32,7 +32,7 @@ def serial(pair: pki.KeyPair) -> int:
 
 
 def connect(server: ssl.SSLContext, authority: pki.Authority = CA) -> ssl.SSLObject:
-    """Connect to a server without a network; give the client's side of the connection."""
+    """Connect to a server without a network; return the client's side of the connection."""
     context = ssl.create_default_context(cadata=authority.pem.decode())
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(to_client, to_server, server_hostname="localhost")
@@ -49,7 +49,7 @@ def connect(server: ssl.SSLContext, authority: pki.Authority = CA) -> ssl.SSLObj
 
 
 def served(certificate: Certificate) -> int:
-    """Connect, and give the serial number of the certificate that comes."""
+    """Connect; return the serial number of the server's certificate."""
     found = connect(certificate.context).getpeercert(binary_form=True)
     assert found is not None
     return x509.load_der_x509_certificate(found).serial_number
@@ -60,7 +60,7 @@ def test_a_connection_gets_the_certificate_in_the_folder(tmp_path: Path) -> None
     assert served(Certificate(tmp_path)) == serial(pair)
 
 
-def test_a_renewed_certificate_is_for_new_connections(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_connections_get_the_renewed_certificate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     old = renew(tmp_path)
     certificate = Certificate(tmp_path)
@@ -87,13 +87,13 @@ def test_a_certificate_that_did_not_change_is_not_read_again(tmp_path: Path, cap
     ("name", "content"),
     [
         pytest.param("tls.crt", b"", id="an empty certificate"),
-        pytest.param("tls.crt", b"canary", id="no certificate"),
-        pytest.param("tls.key", b"canary", id="no key"),
-        pytest.param("tls.key", CA.server("other", addresses=[]).key, id="another one's key"),
-        pytest.param("tls.crt", CA.server("other", addresses=[]).certificate, id="another key's certificate"),
+        pytest.param("tls.crt", b"canary", id="not a certificate"),
+        pytest.param("tls.key", b"canary", id="not a key"),
+        pytest.param("tls.key", CA.server("other", addresses=[]).key, id="the key of another certificate"),
+        pytest.param("tls.crt", CA.server("other", addresses=[]).certificate, id="the certificate of another key"),
     ],
 )
-def test_a_broken_certificate_leaves_the_former(
+def test_a_broken_certificate_does_not_replace_the_old_one(
     name: str, content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = renew(tmp_path)
@@ -106,7 +106,7 @@ def test_a_broken_certificate_leaves_the_former(
     assert "canary" not in line
 
 
-def test_a_certificate_that_is_gone_leaves_the_former(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_certificate_does_not_replace_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pair = renew(tmp_path)
     certificate = Certificate(tmp_path)
     (tmp_path / "tls.key").unlink()
@@ -115,7 +115,7 @@ def test_a_certificate_that_is_gone_leaves_the_former(tmp_path: Path, caplog: py
     assert len(caplog.messages) == 1
 
 
-def test_a_certificate_that_is_mended_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_certificate_that_was_fixed_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     renew(tmp_path)
     certificate = Certificate(tmp_path)
     write(tmp_path / "tls.crt", b"half of")
@@ -125,7 +125,7 @@ def test_a_certificate_that_is_mended_is_taken(tmp_path: Path, caplog: pytest.Lo
     assert served(certificate) == serial(pair)
 
 
-def test_a_broken_certificate_is_tried_again_although_nothing_changed(
+def test_a_broken_certificate_is_read_again_although_nothing_changed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     renew(tmp_path)
@@ -146,7 +146,7 @@ def test_a_server_does_not_start_with_a_broken_certificate(tmp_path: Path) -> No
     assert "canary" not in str(caught.value)
 
 
-def test_the_expiration_is_told_of_each_certificate(tmp_path: Path) -> None:
+def test_the_expiration_of_each_certificate_is_reported(tmp_path: Path) -> None:
     expirations: list[float] = []
     pairs = [renew(tmp_path)]
     certificate = Certificate(tmp_path, on_expiration=expirations.append)
@@ -159,7 +159,7 @@ def test_the_expiration_is_told_of_each_certificate(tmp_path: Path) -> None:
 
 
 def connects(authority: Authority, server: Path) -> bool:
-    """Tell whether a client that trusts an authority connects to a server."""
+    """Return whether a client that trusts an authority can connect to a server."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = authority.context.wrap_bio(to_client, to_server, server_hostname="localhost")
     other = Certificate(server).context.wrap_bio(to_server, to_client, server_side=True)
@@ -187,7 +187,9 @@ def test_a_client_trusts_the_authority_in_the_file_and_no_other(tmp_path: Path) 
     assert (connects(authority, ours), connects(authority, theirs)) == (False, True)
 
 
-def test_broken_certificates_of_an_authority_leave_the_former(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_certificates_of_an_authority_do_not_replace_the_old_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (ca := tmp_path / "ca.crt").write_bytes(CA.pem)
     authority = Authority(ca)
     write(ca, b"broken")
@@ -199,12 +201,12 @@ def test_broken_certificates_of_an_authority_leave_the_former(tmp_path: Path, ca
     ]
 
 
-def test_an_authority_whose_file_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_an_authority_with_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Authority(tmp_path / "ca.crt")
 
 
-def test_a_change_is_seen_by_the_file_s_time_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_of_only_the_file_s_time_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     renew(tmp_path)
     certificate = Certificate(tmp_path)

@@ -1,4 +1,4 @@
-"""The webhook's rules without an API server: the tables that the policy is held to, and what only the webhook meets."""
+"""The webhook's rules without an API server: the tables that it shares with the policy, and cases of its own."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ CANARY = "canary-7d21"
 
 
 def patched(manifest: Json, *, optional: bool, as_files: bool) -> Json:
-    """Apply the patch that a manifest gets; RFC 6902's add is all that there is in it."""
+    """Apply the patch for a manifest, which contains only the operation `add` of RFC 6902."""
     result: Json = json.loads(json.dumps(manifest))
     for operation in patch(Pod.model_validate(manifest), optional=optional, as_files=as_files):
         assert operation.keys() == {"op", "path", "value"}
@@ -31,7 +31,7 @@ def _add(document: Any, operation: Operation) -> None:  # noqa: ANN401 - any JSO
     if isinstance(document, list):
         document.insert(len(document) if last == "-" else int(last), operation["value"])
     else:
-        assert last not in document, "a list that is there would be replaced"
+        assert last not in document, "an existing list would be replaced"
         document[last] = operation["value"]
 
 
@@ -50,19 +50,19 @@ TABLES = [
 
 @pytest.mark.parametrize("optional", [True, False], ids=["optional", "required"])
 @pytest.mark.parametrize(("case", "as_files"), TABLES)
-def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, as_files: bool, optional: bool) -> None:
+def test_a_devbox_gets_what_it_should_and_is_otherwise_unchanged(case: Case, as_files: bool, optional: bool) -> None:
     manifest = manifest_of(case)
     expected = manifest | {"spec": case.applied_to(manifest["spec"], optional=optional)}
     assert patched(manifest, optional=optional, as_files=as_files) == expected
 
 
 @pytest.mark.parametrize(("case", "as_files"), TABLES)
-def test_a_second_time_adds_nothing(case: Case, as_files: bool) -> None:
+def test_injecting_a_second_time_adds_nothing(case: Case, as_files: bool) -> None:
     once = patched(manifest_of(case), optional=True, as_files=as_files)
     assert patch(Pod.model_validate(once), optional=True, as_files=as_files) == []
 
 
-#: What is wrong with the others concerns files, or is the policy's alone.
+#: The other rejections concern files, or only the policy makes them.
 NOTHING_FOR = [
     (case, as_files)
     for as_files, cases in ((False, REFUSED), (True, FILES_REFUSED))
@@ -86,25 +86,25 @@ NO_PATHS = [
 
 
 @pytest.mark.parametrize(("case", "as_files"), NOTHING_FOR, ids=lambda it: getattr(it, "name", ""))
-def test_a_malformed_env_and_a_pod_with_too_much_add_nothing(case: Refusal, as_files: bool) -> None:
+def test_nothing_is_added_for_a_malformed_env_or_too_many_entries(case: Refusal, as_files: bool) -> None:
     assert patch(Pod.model_validate(manifest_of(case)), optional=True, as_files=as_files) == []
 
 
 @pytest.mark.parametrize("path", NO_PATHS, ids=repr)
-def test_where_mount_is_no_path_there_are_no_files(path: str) -> None:
+def test_without_a_valid_path_in_mount_there_are_no_files(path: str) -> None:
     annotated = Pod.model_validate(pod({"containers": [container("a")]}, {}, {MOUNT: path}))
     added = patch(annotated, optional=True, as_files=False)
     assert [each["path"] for each in added] == ["/spec/containers/0/envFrom"]
     assert patch(annotated, optional=True, as_files=True) == []
 
 
-def test_white_space_that_the_policy_does_not_take_is_malformed() -> None:
+def test_white_space_that_the_policy_rejects_is_malformed() -> None:
     for space in ("\v", "\x1c", "\u00a0", "\u2003"):
         annotated = pod({"containers": [container("a")]}, {}, {ENV: f"A,{space}B"})
         assert patch(Pod.model_validate(annotated), optional=True, as_files=False) == []
 
 
-def test_a_pod_s_values_are_not_kept_nor_repeated_in_an_error() -> None:
+def test_a_pod_s_values_are_neither_kept_nor_repeated_in_an_error() -> None:
     env = [{"name": "OWN", "value": CANARY}]
     good = pod({"containers": [container("a", env=env, command=[CANARY])]}, {"label": CANARY})
     assert CANARY not in repr(Pod.model_validate(good))

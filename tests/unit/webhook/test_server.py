@@ -1,4 +1,4 @@
-"""The webhook's server: what it answers to AdmissionReviews and to anything else, and how it goes away."""
+"""The webhook's server: its responses to AdmissionReviews and other requests, and its shutdown."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ def test_a_devbox_is_allowed_and_patched_as_the_path_says(path: str) -> None:
     assert reviews("patched") == before + 1
 
 
-def test_a_pod_that_wants_nothing_is_allowed_as_it_is() -> None:
+def test_a_pod_that_opts_out_is_allowed_unchanged() -> None:
     before = reviews("unchanged")
     answer = review(OPTED_OUT, "optional")
     assert answer["response"] == {"uid": "uid-1", "allowed": True}
@@ -76,14 +76,14 @@ def test_a_pod_that_wants_nothing_is_allowed_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("path", ["optional/files", "required/files"])
-def test_a_devbox_gets_files_where_the_path_says_so(path: str) -> None:
+def test_a_devbox_gets_files_if_the_path_says_so(path: str) -> None:
     *mounts, volume = operations(review(admission_review(), path))
     assert [each["path"] for each in mounts] == ["/spec/containers/0/volumeMounts"]
     assert volume["value"][0]["secret"]["optional"] == (path == "optional/files")
 
 
 @pytest.mark.parametrize("path", ["", "other", "optional/", "Optional", "optional/env", "optional/files/"])
-def test_there_is_no_other_path(path: str) -> None:
+def test_other_paths_are_not_found(path: str) -> None:
     with pytest.raises(web.HTTPNotFound):
         review(admission_review(), path)
 
@@ -91,7 +91,7 @@ def test_there_is_no_other_path(path: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(CANARY, id="a text"),
+        pytest.param(CANARY, id="a string"),
         pytest.param(None, id="null"),
         pytest.param([CANARY], id="a list"),
         pytest.param({}, id="an empty object"),
@@ -103,7 +103,7 @@ def test_there_is_no_other_path(path: str) -> None:
         pytest.param(admission_review(spec={"containers": [CANARY]}), id="no containers"),
     ],
 )
-def test_anything_else_is_refused_without_a_word_of_it(body: object) -> None:
+def test_other_bodies_are_rejected_without_repeating_them(body: object) -> None:
     with pytest.raises(web.HTTPBadRequest) as caught:
         review(body, "optional")
     assert caught.value.text == NOT_A_REVIEW
@@ -132,7 +132,7 @@ class Caller:
         self.session = session
 
     async def post(self, path: str, body: bytes, **headers: str) -> tuple[int, str, bool]:
-        """Give the status, the body, and whether the connection stays."""
+        """Return the status, the body, and whether the connection stays open."""
         url = f"https://127.0.0.1:{self.port}/{path}"
         async with self.session.post(
             url, data=io.BytesIO(body), headers={"Content-Type": "application/json", **headers}
@@ -153,7 +153,7 @@ async def test_a_review_is_answered_over_tls(caller: Caller) -> None:
     assert operations(json.loads(text))[0]["path"] == "/spec/containers/0/envFrom"
 
 
-async def test_a_large_pod_is_answered(caller: Caller) -> None:
+async def test_a_large_pod_is_accepted(caller: Caller) -> None:
     large = admission_review(metadata={"annotations": {"large": "x" * (4 << 20)}})
     status, _, _ = await caller.post("optional", json.dumps(large).encode())
     assert status == 200
@@ -163,16 +163,20 @@ async def test_a_large_pod_is_answered(caller: Caller) -> None:
     ("path", "body", "headers", "status"),
     [
         pytest.param("other", json.dumps(admission_review()).encode(), {}, 404, id="another path"),
-        pytest.param("optional", json.dumps({CANARY: CANARY}).encode(), {}, 400, id="no review"),
-        pytest.param("optional", CANARY.encode(), {}, 400, id="no JSON"),
-        pytest.param("optional", b"\xff" + CANARY.encode(), {}, 400, id="no text"),
-        pytest.param("optional", b"[" * 100_000, {}, 400, id="lists without end"),
+        pytest.param("optional", json.dumps({CANARY: CANARY}).encode(), {}, 400, id="not a review"),
+        pytest.param("optional", CANARY.encode(), {}, 400, id="not JSON"),
+        pytest.param("optional", b"\xff" + CANARY.encode(), {}, 400, id="not text"),
+        pytest.param("optional", b"[" * 100_000, {}, 400, id="nested too deeply"),
         pytest.param(
-            "optional", CANARY.encode(), {"Content-Type": "application/json; charset=none"}, 400, id="no charset"
+            "optional",
+            CANARY.encode(),
+            {"Content-Type": "application/json; charset=none"},
+            400,
+            id="an unknown charset",
         ),
     ],
 )
-async def test_what_can_not_be_read_is_refused_counted_and_not_repeated(
+async def test_an_unreadable_request_is_rejected_counted_and_not_repeated(
     path: str,
     body: bytes,
     headers: dict[str, str],
@@ -189,7 +193,7 @@ async def test_what_can_not_be_read_is_refused_counted_and_not_repeated(
     assert CANARY not in caplog.text
 
 
-async def test_what_is_larger_than_any_pod_is_refused(caller: Caller) -> None:
+async def test_a_body_that_is_larger_than_any_pod_is_rejected(caller: Caller) -> None:
     before = reviews("rejected")
     status, text, _ = await caller.post("optional", CANARY.encode() * (1 << 20))
     assert status == 413
@@ -202,7 +206,7 @@ async def test_a_server_that_listens_is_ready_and_healthy(webhook: Webhook) -> N
     assert await webhook.unhealthy() is None
 
 
-async def test_a_server_that_drains_is_not_ready_but_answers_and_sends_the_next_elsewhere(
+async def test_a_server_that_drains_is_not_ready_but_responds_and_closes_the_connection(
     webhook: Webhook, caller: Caller
 ) -> None:
     webhook.draining = True
@@ -219,7 +223,9 @@ async def test_a_server_that_does_not_listen_is_unhealthy(tmp_path: Path) -> Non
     assert await webhook.unready() == await webhook.unhealthy()
 
 
-async def test_a_server_that_does_not_shake_hands_is_unhealthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_complete_a_handshake_is_unhealthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, "_HANDSHAKE_SECONDS", 0.05)
     renew(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -227,7 +233,7 @@ async def test_a_server_that_does_not_shake_hands_is_unhealthy(tmp_path: Path, m
         assert await webhook.unhealthy() == "cannot connect to the webhook's port: TimeoutError"
 
 
-async def test_a_process_that_is_told_to_stop_drains_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_drains_and_exits_on_sigterm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     renew(tmp_path)
     settings = WebhookSettings(
         port=free_port(),
@@ -236,7 +242,7 @@ async def test_a_process_that_is_told_to_stop_drains_and_ends(tmp_path: Path, mo
         certificate_refresh_seconds=0.01,
         drain_seconds=0,
     )
-    ready = asyncio.Event()  # it's looked at once it listens, and then now and then
+    ready = asyncio.Event()  # it's refreshed once the server listens, and then periodically
     monkeypatch.setattr(Certificate, "refresh", lambda _: ready.set())
     process = asyncio.create_task(server._run(settings))  # noqa: SLF001 - `run` would start another event loop
     await ready.wait()
@@ -249,7 +255,7 @@ async def test_a_process_that_is_told_to_stop_drains_and_ends(tmp_path: Path, mo
     await process
 
 
-def test_a_process_without_its_certificate_ends_with_the_error_and_logs_no_requests(
+def test_a_process_without_a_certificate_fails_and_logs_no_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configured: list[tuple[object, ...]] = []

@@ -1,4 +1,4 @@
-"""Each command connects to the cluster once, and doesn't where it needs no cluster."""
+"""Each command connects to the cluster once, or not at all if it needs no cluster."""
 
 import base64
 from collections import defaultdict
@@ -23,7 +23,7 @@ OLD, KEY, OTHER = (
     KeyPair(SecretBytes(bytes([number]) * 32), datetime(2026, number, 1, tzinfo=UTC)) for number in (1, 2, 3)
 )
 STORED = {key.public.id: base64.b64encode(key.dump()).decode() for key in (OLD, KEY)}
-PASSPHRASE = "correct horse battery staple"  # noqa: S105 - of tests
+PASSPHRASE = "correct horse battery staple"  # noqa: S105 - only for tests
 SECRETS = "/apis/devbox-secrets.dev/v1beta1/namespaces/team/accountsecrets"
 SECRET: Json = {
     "metadata": {
@@ -70,7 +70,7 @@ RESPONSES: dict[str, Json | Exception] = {
     f"POST {BINDINGS}": {},
     "GET /apis/rbac.authorization.k8s.io/v1/clusterroles/devbox-secrets-edit": {},
 }  # fmt: skip
-#: Each with the methods of its requests, and its exit code.
+#: Commands with the methods of their requests and their exit codes.
 ONLINE = {
     "list -n team": ({"GET"}, 0),
     "get -n team TOKEN": ({"GET"}, 0),
@@ -120,7 +120,7 @@ Invoke = Callable[[str], tuple[int, list[FakeClient]]]
 
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
-    """Run a command in a folder with the files that it reads; give its exit code and the connections that it made."""
+    """Return a function that runs a command in a folder with its input files; it returns exit code and connections."""
     monkeypatch.chdir(tmp_path)
     Path("key").write_text(str(KEY.public))
     Path(".env").write_text("TOKEN=2\n")

@@ -1,4 +1,4 @@
-"""`devbox-secrets import` offline: what is sealed, what is held back, and what becomes of files that exist."""
+"""`devbox-secrets import` offline: which lines are sealed, and what happens to existing files."""
 
 import json
 import stat
@@ -30,7 +30,7 @@ B=canary
 
 
 @pytest.fixture(autouse=True)
-def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     Path("key").write_text(f"{KEY.public}\n")
@@ -54,7 +54,7 @@ def opened(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("options", [[], ["-o", "yaml"], ["--output-dir", "out"], ["--dry-run"]])
-def test_while_a_line_is_damaged_nothing_is_done(options: list[str]) -> None:
+def test_a_damaged_line_prevents_the_whole_import(options: list[str]) -> None:
     result = run(*options, file=DAMAGED)
     assert result.exit_code == 1
     table = result.stderr.removesuffix(HELD_BACK) if "-o" in options else result.stdout
@@ -122,13 +122,13 @@ def test_a_byte_order_mark_is_removed_with_a_message(source: str) -> None:
         (b"A=canary\xff", ".env: not UTF-8 text: byte 9 is invalid"),
     ],
 )
-def test_a_file_in_another_encoding_is_named(raw: bytes, sentence: str) -> None:
+def test_a_file_in_another_encoding_is_reported(raw: bytes, sentence: str) -> None:
     result = run("-o", "yaml", file=raw)
     assert (result.exit_code, result.stdout) == (1, "")
     assert sentence in result.stderr
 
 
-def test_a_manifest_that_exists_is_kept() -> None:
+def test_existing_manifests_are_kept() -> None:
     run("--output-dir", "out", file="A=1\nB=2\n")
     before = Path("out/a.yaml").read_bytes()
     result = run("--output-dir", "out", file="A=canary\nB=2\nC=3\n")
@@ -168,7 +168,7 @@ def test_overwriting_a_manifest_only_changes_the_sealed_value() -> None:
     "content",
     ["mine", "a: [", "{{ template }} AccountSecret", "\xff AccountSecret", "kind: AccountSecret\nspec: {name: B}\n"],
 )
-def test_a_file_that_holds_something_else_is_not_touched(content: str) -> None:
+def test_a_file_with_other_content_is_not_changed(content: str) -> None:
     Path("out").mkdir()
     Path("out/a.yaml").write_text(content, encoding="latin-1")
     result = run("--output-dir", "out", "--overwrite", file="A=1\n")
@@ -180,7 +180,7 @@ def test_a_file_that_holds_something_else_is_not_touched(content: str) -> None:
     assert Path("out/a.yaml").read_text(encoding="latin-1") == content
 
 
-def test_another_account_s_manifest_is_not_touched() -> None:
+def test_another_account_s_manifest_is_not_changed() -> None:
     run("--output-dir", "out", file="A=1\n")
     before = Path("out/a.yaml").read_bytes()
     result = run("--output-dir", "out", "--overwrite", "-n", "other")

@@ -1,4 +1,4 @@
-"""`devbox-secrets keys` without a cluster: the backup's file, its passphrase, and what is imported."""
+"""`devbox-secrets keys` without a cluster: the backup file, its passphrase, and imported modules."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ from harness.terminal import Terminal
 from unit.cli.program import PROGRAM, run
 
 KEY = KeyPair(SecretBytes(b"s" * 32), datetime(2026, 1, 1, tzinfo=UTC))
-PASSPHRASE = "canary horse battery staple"  # noqa: S105 - of tests
+PASSPHRASE = "canary horse battery staple"  # noqa: S105 - only for tests
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def backup(tmp_path: Path) -> Path:
     return path
 
 
-def test_help_needs_nothing_that_takes_long_to_import() -> None:
+def test_help_of_keys_imports_no_slow_modules() -> None:
     blocked = ["cryptography", "aiohttp", "asyncio", "yaml"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
@@ -109,13 +109,13 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "file").exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at processes as Linux shows them")
-def test_a_passphrase_is_in_no_argument_and_no_variable(backup: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_a_passphrase_is_in_no_argument_and_no_environment_variable(backup: Path, tmp_path: Path) -> None:
     passphrase = tmp_path / "passphrase"
     os.mkfifo(passphrase)
     command = [PROGRAM, "keys", "restore", str(backup), f"--passphrase-file={passphrase}", "--context=nowhere"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        with passphrase.open("w") as pipe:  # open at both ends: it reads now
+        with passphrase.open("w") as pipe:  # opens once the command reads
             shown = [(Path("/proc") / str(process.pid) / name).read_bytes() for name in ("cmdline", "environ")]
             pipe.write(f"{PASSPHRASE}\n")
         stdout, stderr = process.communicate(timeout=30)

@@ -1,4 +1,4 @@
-"""What `list` and `get` print: tables, wide ones, names, and data for programs."""
+"""The output of `list`: a table, a wide table, JSON, and names."""
 
 import json
 from collections.abc import AsyncIterator
@@ -69,7 +69,7 @@ def test_a_list_is_sorted_by_variable() -> None:
     ]
 
 
-def test_a_wide_list_has_also_age_key_and_rotation() -> None:
+def test_a_wide_list_also_shows_age_key_and_rotation() -> None:
     head, _, token = lines("list", "-n", "team", "-o", "wide")
     assert " ".join(head) == "VARIABLE READY CHANGED NAME AGE KEY ROTATE DESCRIPTION"
     assert token[2:] != []
@@ -77,7 +77,7 @@ def test_a_wide_list_has_also_age_key_and_rotation() -> None:
 
 
 @pytest.mark.parametrize("option", ["-A", "--all-namespaces", "--all-accounts"])
-def test_the_whole_cluster_s_are_listed_by_account(option: str) -> None:
+def test_a_list_of_the_whole_cluster_is_sorted_by_account(option: str) -> None:
     found = lines("list", option)
     assert [line[:2] for line in found] == [
         ["ACCOUNT", "VARIABLE"],
@@ -89,7 +89,7 @@ def test_the_whole_cluster_s_are_listed_by_account(option: str) -> None:
     assert [each["account"] for each in json.loads(result.stdout)] == ["a-team", "team", "team"]
 
 
-def test_names_are_those_of_kubectl() -> None:
+def test_names_are_printed_as_kubectl_prints_them() -> None:
     prefix = "accountsecret.devbox-secrets.dev"
     assert lines("list", "-n", "team", "-o", "name") == [[f"{prefix}/odd"], [f"{prefix}/token"]]
     assert lines("list", "-n", "empty", "-o", "name") == []

@@ -1,4 +1,4 @@
-"""`devbox-secrets reseal` where a file can't be read or written: the others are resealed, and it's listed."""
+"""`devbox-secrets reseal`: files that can't be read or written, files that change in the meantime, and the diff."""
 
 import os
 from collections.abc import AsyncIterator
@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_read_or_written_does_not_affect_others(
 
 
 def reseal(*arguments: str) -> tuple[int, str]:
-    """Give the exit code, and what is printed."""
+    """Return the exit code and the output."""
     result = CliRunner().invoke(app, ["reseal", *arguments], env={"COLUMNS": "200"})
     return result.exit_code, result.stdout
 
@@ -80,23 +80,23 @@ def test_a_folder_that_cannot_be_read_is_reported(monkeypatch: pytest.MonkeyPatc
         return original(path)
 
     monkeypatch.setattr(os, "scandir", fails)
-    code, told = reseal("./")
+    code, output = reseal("./")
     assert code == 3
-    assert [line.split()[0] for line in told.splitlines()[1:]] == ["a", "b/token.yaml:4"]
-    assert "Permission denied" in told
+    assert [line.split()[0] for line in output.splitlines()[1:]] == ["a", "b/token.yaml:4"]
+    assert "Permission denied" in output
 
 
-def test_a_write_in_the_meantime_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_in_the_meantime_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("token.yaml").write_text(TEXT)
     original = Keyring.open
 
-    def opens(*args: Any, **kwargs: Any) -> SecretBytes:  # noqa: ANN401 - whatever it takes
+    def opens(*args: Any, **kwargs: Any) -> SecretBytes:  # noqa: ANN401 - the original's
         Path("token.yaml").write_text("another\n")
         return original(*args, **kwargs)
 
     monkeypatch.setattr(Keyring, "open", opens)
-    code, told = reseal("token.yaml")
-    assert (code, told.splitlines()[1].split(maxsplit=2)) == (
+    code, output = reseal("token.yaml")
+    assert (code, output.splitlines()[1].split(maxsplit=2)) == (
         3, ["token.yaml", "failed", "the file changed in the meantime; run the command again"],
     )  # fmt: skip
     assert [path.read_text() for path in Path().iterdir()] == ["another\n"]
@@ -104,5 +104,5 @@ def test_a_write_in_the_meantime_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_diff_shows_a_missing_newline_at_the_end() -> None:
     Path("token.yaml").write_text(TEXT.rstrip())
-    code, told = reseal("token.yaml", "--dry-run")
-    assert (code, told.count("\n\\ No newline at end of file\n")) == (0, 2)
+    code, output = reseal("token.yaml", "--dry-run")
+    assert (code, output.count("\n\\ No newline at end of file\n")) == (0, 2)

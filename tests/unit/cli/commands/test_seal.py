@@ -1,4 +1,4 @@
-"""`devbox-secrets seal` offline: what it prints, and the sentence for every mistake."""
+"""`devbox-secrets seal` offline: its output, and the message for each error."""
 
 import json
 import re
@@ -54,10 +54,10 @@ contexts:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _place(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("cli"))
-        patch.setenv("COLUMNS", "200")  # breaks no word of a table
+        patch.setenv("COLUMNS", "200")  # so that no word is broken at the end of a line
         Path("key").write_text(f"{KEY.public}\n")
         Path("kubeconfig").write_text(KUBECONFIG)
         yield
@@ -65,7 +65,7 @@ def _place(tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ANN401
 
 def run(*args: str, given: bytes = b"") -> Result:
     result = CliRunner().invoke(app, args, input=given)
-    # What isn't an exit is a traceback.
+    # Any other exception would be shown as a traceback.
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return result
 
@@ -81,11 +81,11 @@ def opened(result: Result, account: str = "team", name: str = "TOKEN") -> bytes:
 
 
 def plain(text: str) -> str:
-    """The words alone: no colour, no box, no line's end."""
+    """Return only the words, without colors, boxes and line breaks."""
     return " ".join(re.sub(r"[─│╭╮╰╯]", " ", re.sub(r"\x1b\[[0-9;]*m", "", text)).split())
 
 
-def test_what_is_printed_is_a_manifest_that_opens_with_the_key() -> None:
+def test_seal_prints_a_manifest_that_the_key_opens() -> None:
     result = seal("TOKEN", "--account", "team", given=CANARY)
     assert opened(result) == CANARY
     assert result.stderr == ""
@@ -185,7 +185,7 @@ def test_a_value_in_utf_16_is_rejected(encoding: str) -> None:
         (f"{KEY.public}\r\n".encode(), ""),
     ],
 )
-def test_a_key_file_may_be_saved_on_windows(content: bytes, stderr: str) -> None:
+def test_a_key_file_saved_on_windows_is_accepted(content: bytes, stderr: str) -> None:
     Path("saved").write_bytes(content)
     result = run("seal", "TOKEN", "-n", "team", "--public-key", "saved", given=CANARY)
     assert opened(result) == CANARY
@@ -196,7 +196,7 @@ def test_a_key_file_may_be_saved_on_windows(content: bytes, stderr: str) -> None
     ("content", "trouble"),
     [(str(KEY.public).encode("utf-16"), UTF16), (b"\xff", "not UTF-8 text: byte 1 is invalid")],
 )
-def test_a_key_file_that_is_no_text_is_named(content: bytes, trouble: str) -> None:
+def test_a_key_file_that_is_not_text_is_reported(content: bytes, trouble: str) -> None:
     Path("saved").write_bytes(content)
     result = run("seal", "TOKEN", "-n", "team", "--public-key", "saved", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -215,7 +215,7 @@ def test_the_largest_value_is_sealed() -> None:
     assert opened(seal("TOKEN", "--account", "team", given=value)) == value
 
 
-def test_json_and_yaml_say_the_same() -> None:
+def test_json_and_yaml_have_the_same_content() -> None:
     texts = {
         form: seal("TOKEN", "--account", "team", "--rotate-after", "90d", "-o", form, given=CANARY).stdout
         for form in ("yaml", "json")
@@ -231,20 +231,20 @@ def test_manifests_can_be_appended_to_one_file() -> None:
     assert [body["spec"]["name"] for body in yaml.safe_load_all(text)] == ["A", "B"]
 
 
-def test_raw_is_only_the_sealed_value() -> None:
+def test_raw_output_is_only_the_sealed_value() -> None:
     result = seal("TOKEN", "--account", "team", "-o", "raw", given=CANARY)
     assert result.stdout.count("\n") == 1
     sealed = result.stdout.removesuffix("\n")
     assert Keyring([KEY]).open(sealed, account="team", name="TOKEN") == SecretBytes(CANARY)
 
 
-def test_in_yaml_a_sealed_value_is_one_line() -> None:
+def test_a_sealed_value_is_one_line_of_yaml() -> None:
     lines = seal("TOKEN", "--account", "team", given=b"x" * 100_000).stdout.splitlines()
     assert len(lines) == 9
     assert re.fullmatch(r"  sealed: dbs1\.[0-9a-f]{16}\.[A-Za-z0-9_-]+", lines[-1])
 
 
-def test_what_is_optional_goes_into_the_manifest() -> None:
+def test_optional_fields_are_in_the_manifest() -> None:
     result = seal("TOKEN", "--account", "team", "--description", "for CI", "--rotate-after", "90d", given=CANARY)
     spec = yaml.safe_load(result.stdout)["spec"]
     assert (spec["description"], spec["rotateAfter"]) == ("for CI", "90d")
@@ -321,7 +321,7 @@ NO_ARGUMENT = {
 
 @pytest.mark.parametrize("what", NO_ARGUMENT)
 @pytest.mark.parametrize("command", ["seal", "set", "update"])
-def test_what_may_be_a_value_is_no_argument_and_is_not_repeated(command: str, what: str) -> None:
+def test_an_argument_that_may_be_a_value_is_rejected_without_repeating_it(command: str, what: str) -> None:
     result = run(command, "TOKEN", *NO_ARGUMENT[what], "-n", "team", given=CANARY)
     assert (result.exit_code, result.stdout) == (2, "")
     assert NO_ARGUMENTS in plain(result.stderr)
@@ -336,7 +336,7 @@ def test_what_may_be_a_value_is_no_argument_and_is_not_repeated(command: str, wh
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["seal", "set"])
-def test_a_misspelled_option_is_named_and_its_value_is_not(command: str, given: str, meant: str) -> None:
+def test_a_misspelled_option_is_reported_without_its_value(command: str, given: str, meant: str) -> None:
     result = run(command, "TOKEN", given, "canary", "-n", "team", given=CANARY)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"No such option: {given.partition('=')[0]}. Did you mean {meant}?" in plain(result.stderr)
@@ -355,7 +355,7 @@ def test_a_misspelled_option_is_named_and_its_value_is_not(command: str, given: 
         (["TOKEN", "-n", "team", "-o", "xml"], "'xml' is not one of 'yaml', 'json', 'raw'"),
     ],
 )
-def test_an_invalid_call_is_reported_with_the_way_to_get_help(args: list[str], sentence: str) -> None:
+def test_a_usage_error_says_how_to_get_help(args: list[str], sentence: str) -> None:
     result = seal(*args, given=CANARY)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -385,7 +385,7 @@ def test_an_invalid_call_is_reported_with_the_way_to_get_help(args: list[str], s
         ),
     ],
 )
-def test_a_damaged_key_file_is_named_with_the_way_to_get_a_good_one(content: bytes, trouble: str) -> None:
+def test_the_error_for_a_damaged_key_file_says_how_to_get_the_key(content: bytes, trouble: str) -> None:
     Path("damaged").write_bytes(content)
     result = run("seal", "TOKEN", "-n", "team", "--public-key", "damaged", given=CANARY)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -396,13 +396,13 @@ def test_a_damaged_key_file_is_named_with_the_way_to_get_a_good_one(content: byt
     ("context", "account"),
     [([], "team-one"), (["--context", "two"], "team-two"), (["--context", "plain"], "default")],
 )
-def test_without_an_account_it_is_the_context_s_namespace(context: list[str], account: str) -> None:
+def test_the_default_account_is_the_context_s_namespace(context: list[str], account: str) -> None:
     result = seal("TOKEN", "--kubeconfig", "kubeconfig", *context, given=CANARY)
     assert yaml.safe_load(result.stdout)["metadata"]["namespace"] == account
     assert opened(result, account=account) == CANARY
 
 
-def test_a_kubeconfig_without_a_current_context_is_used_with_one_that_is_named() -> None:
+def test_a_kubeconfig_without_a_current_context_needs_a_context_or_an_account() -> None:
     Path("no-current").write_text(KUBECONFIG.replace("current-context: one", ""))
     result = seal("TOKEN", "--kubeconfig", "no-current", "--context", "two", given=CANARY)
     assert opened(result, account="team-two") == CANARY
@@ -457,7 +457,7 @@ def test_a_proxy_s_error_page_is_reported_without_quoting_it() -> None:
     )
 
 
-def test_an_unknown_command_is_named() -> None:
+def test_an_unknown_command_is_reported_with_similar_ones() -> None:
     result = run("unseal")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "No such command 'unseal'. Did you mean 'seal', 'reseal'?" in plain(result.stderr)

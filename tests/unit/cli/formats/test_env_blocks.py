@@ -1,4 +1,4 @@
-"""The blocks of a .env file: a table of damage, and what holds for every damaged file."""
+"""The blocks of a .env file: a table of damaged files, and properties of any file."""
 
 import base64
 import json
@@ -104,7 +104,7 @@ WRAPPED = "QUJD" * 16
         ("canary\n\n\ncanary\nFOO=", [(1, 1, "", NO_EQUALS), (4, 5, "", NO_EQUALS)]),
     ],
 )
-def test_lines_that_belong_to_one_damage_are_one_block(text: str, damaged: list[tuple[int, int, str, str]]) -> None:
+def test_damaged_lines_that_belong_together_are_one_block(text: str, damaged: list[tuple[int, int, str, str]]) -> None:
     *found, after = blocks(f"{text}\nS=2\n")
     assert (after.first, after.name, after.damage) == (text.count("\n") + 2, "S", "")
     assert [(block.first, block.last, block.name, block.damage) for block in found if block.damage] == damaged
@@ -136,12 +136,12 @@ def test_lines_that_belong_to_one_damage_are_one_block(text: str, damaged: list[
         ("a.b-c=1", "1"),
     ],
 )
-def test_sound_lines_keep_their_value(text: str, value: str) -> None:
+def test_undamaged_lines_keep_their_value(text: str, value: str) -> None:
     _, block, _ = blocks(f"S=prod\n{text}\nS=2\n")
     assert (block.value, block.damage) == (value, "")
 
 
-def test_an_empty_variable_is_no_end_of_a_base64_text() -> None:
+def test_an_empty_variable_is_not_the_end_of_base64_text() -> None:
     for text in (
         "ENV=prod\nFOO=",
         "A=QUJDRA\nqUI=",
@@ -152,9 +152,9 @@ def test_an_empty_variable_is_no_end_of_a_base64_text() -> None:
         assert [block.damage for block in blocks(text)] == ["", ""]
 
 
-# Properties. A sound file is made of entries; then it's damaged.
+# Properties. An undamaged file is generated from entries, and then damaged.
 
-#: Nothing that could be a name, a quote, or a comment's beginning.
+#: Text without assignments, quotes and comments.
 WORDS = st.text("abcXYZ019 .:/@%+-{}[]$", min_size=1, max_size=12).map(str.strip).filter(bool)
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{2,8}", fullmatch=True)
 
@@ -167,7 +167,7 @@ class Entry:
     value: str
     quote: str
     prefix: str
-    """What stands before it: empty lines, comments, export."""
+    """The text before it: empty lines, comments, `export`."""
 
     @property
     def text(self) -> str:
@@ -192,7 +192,7 @@ JSON = st.dictionaries(
     min_size=1,
 ).map(lambda data: json.dumps(data, indent=2))
 BASE64_TEXT = st.one_of(wrapped(64), wrapped(76))
-SEVERAL = st.one_of(PEM, JSON, BASE64_TEXT)
+MULTI_LINE = st.one_of(PEM, JSON, BASE64_TEXT)
 PARAGRAPHS = st.lists(WORDS | st.just(""), min_size=1, max_size=4).map("\n".join)
 PREFIXES = st.lists(
     st.sampled_from(["", "# a comment", "# it's", '# say "', "  # B=2", "#"]).map("{}\n".format), max_size=2
@@ -217,7 +217,7 @@ def written(file: list[Entry]) -> str:
     return "".join(entry.text for entry in file)
 
 
-def sound(text: str) -> dict[str, str]:
+def undamaged(text: str) -> dict[str, str]:
     return {block.name: block.value for block in blocks(text) if not block.damage}
 
 
@@ -225,20 +225,20 @@ def values(file: list[Entry]) -> dict[str, str]:
     return {entry.name: entry.value for entry in file}
 
 
-def nothing_is_lost(text: str) -> list[Block]:
-    """Each line is in one block, unless it's empty or a comment; blocks are in order."""
+def check_blocks(text: str) -> list[Block]:
+    """Return the blocks; check that they are in order, and that only empty lines and comments are in none."""
     found = blocks(text)
     for before, after in pairwise(found):
         assert before.last < after.first
-    told = {number for block in found for number in range(block.first, block.last + 1)}
+    covered = {number for block in found for number in range(block.first, block.last + 1)}
     for number, line in enumerate(text.split("\n"), 1):
-        assert number in told or not line.strip() or line.strip().startswith("#")
+        assert number in covered or not line.strip() or line.strip().startswith("#")
     return found
 
 
 @given(entries())
-def test_a_sound_file_is_read_as_it_was_written(file: list[Entry]) -> None:
-    found = nothing_is_lost(written(file))
+def test_an_undamaged_file_is_read_as_it_was_written(file: list[Entry]) -> None:
+    found = check_blocks(written(file))
     assert [(block.name, block.value, block.damage) for block in found] == [
         (entry.name, entry.value, "") for entry in file
     ]
@@ -253,25 +253,25 @@ def test_a_missing_quote_never_changes_a_value(file: list[Entry], data: st.DataO
     at = len(damaged) - 2 if data.draw(st.booleans()) else len(file[index].prefix) + len(file[index].name) + 1
     assert damaged[at] == file[index].quote
     text = written(file[:index]) + damaged[:at] + damaged[at + 1 :] + written(file[index + 1 :])
-    nothing_is_lost(text)
-    for name, value in sound(text).items():
+    check_blocks(text)
+    for name, value in undamaged(text).items():
         assert value == values(file)[name]
 
 
-@given(entries(), SEVERAL, st.integers(0, 5), st.sampled_from(["", "\n"]))
+@given(entries(), MULTI_LINE, st.integers(0, 5), st.sampled_from(["", "\n"]))
 def test_an_unquoted_multi_line_value_is_not_read(file: list[Entry], value: str, index: int, start: str) -> None:
     assume("\n" in value)
     text = f"{written(file[:index])}VALUE={start}{value}\n{written(file[index:])}"
-    found = nothing_is_lost(text)
-    assert "VALUE" not in sound(text)
-    assert sound(text).items() <= values(file).items()
+    found = check_blocks(text)
+    assert "VALUE" not in undamaged(text)
+    assert undamaged(text).items() <= values(file).items()
     assert {block.name for block in found} <= {"", "VALUE", *values(file)}
 
 
 @given(entries(), st.data())
 def test_in_a_truncated_file_only_the_last_value_can_differ(file: list[Entry], data: st.DataObject) -> None:
     text = written(file)
-    complete = nothing_is_lost(text[: data.draw(st.integers(0, len(text)))])[:-1]
+    complete = check_blocks(text[: data.draw(st.integers(0, len(text)))])[:-1]
     assert {block.name: block.value for block in complete if not block.damage}.items() <= values(file).items()
 
 
@@ -311,5 +311,5 @@ def test_in_a_truncated_file_only_the_last_value_can_differ(file: list[Entry], d
     ).map("\n".join),
 )
 def test_every_line_of_any_text_is_accounted_for(anything: str, lines: str) -> None:
-    nothing_is_lost(anything.replace("\r", "\n"))
-    nothing_is_lost(lines)
+    check_blocks(anything.replace("\r", "\n"))
+    check_blocks(lines)

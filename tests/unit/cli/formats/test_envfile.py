@@ -1,4 +1,4 @@
-"""The lines of a .env file: a table of what is read, and of what is refused and why."""
+"""The lines of a .env file: which are accepted, and why others are rejected."""
 
 import pytest
 from hypothesis import given
@@ -99,7 +99,7 @@ def test_a_reference_can_be_kept_literally() -> None:
 
 
 @pytest.mark.parametrize("text", ["A=", "A=''", "A= # nothing"])
-def test_an_empty_value_can_be_taken(text: str) -> None:
+def test_an_empty_value_can_be_allowed(text: str) -> None:
     (line,) = lines_of(text, allow_empty=True)
     assert (line.variable, line.value.get_secret_value(), line.refusal) == ("A", b"", "")
 

@@ -1,4 +1,4 @@
-"""The encodings of text files: what is read, and what is named as the problem."""
+"""The encodings of text files: which are accepted, and the errors for the others."""
 
 import pytest
 from hypothesis import given
@@ -21,21 +21,21 @@ UTF16 = "the text is UTF-16, which PowerShell's > writes; save it as UTF-8, for 
         (b"a\0b", "a\0b", False),
     ],
 )
-def test_one_byte_order_mark_is_no_part_of_a_text(raw: bytes, text: str, had_bom: bool) -> None:
+def test_one_byte_order_mark_is_removed(raw: bytes, text: str, had_bom: bool) -> None:
     assert decode(raw) == Text(text, had_bom)
     assert decode(raw).encode() == raw
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("text", ["a", "A=1\r\n", "apiVersion: v1\n", "ab\u4e2d\u6587"])
-def test_utf_16_is_named(text: str, encoding: str) -> None:
+def test_utf_16_is_recognized(text: str, encoding: str) -> None:
     with pytest.raises(InvalidText) as error:
         decode(text.encode(encoding))
     assert str(error.value) == UTF16
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"\xfe\xff"])
-def test_an_empty_utf_16_file_is_named_too(raw: bytes) -> None:
+def test_an_empty_utf_16_file_is_recognized(raw: bytes) -> None:
     with pytest.raises(InvalidText, match="the text is UTF-16"):
         decode(raw)
 

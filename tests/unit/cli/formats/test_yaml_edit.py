@@ -1,4 +1,4 @@
-"""Where the sealed strings of a YAML text are, in every style that it can be written in."""
+"""Finding and replacing sealed values in YAML of any style."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def resealed(text: str) -> str:
 
 
 def problems(text: str) -> list[tuple[int, str]]:
-    """Give the line of everything that can't be replaced, with the reason."""
+    """Return the line and the reason for everything that can't be replaced."""
     return [(each.line, each.problem) for each in find(text) if each.problem]
 
 
@@ -79,7 +79,7 @@ MANIFEST = {
     ids=["a list of lists", "a List in a List", "Helm values", "in another object"],
 )
 @pytest.mark.parametrize("dump", [yaml.safe_dump, json.dumps, lambda body: json.dumps(body, indent="\t")])
-def test_an_accountsecret_is_found_wherever_it_is(around: object, dump: Callable[[object], str]) -> None:
+def test_an_accountsecret_is_found_at_any_depth(around: object, dump: Callable[[object], str]) -> None:
     text = dump(json.loads(json.dumps(around)))  # no aliases
     assert [(each.variable, each.account, each.problem) for each in find(text)] == [("TOKEN", "team", "")] * 2
     assert resealed(text) == text.replace(OLD, NEW)
@@ -116,19 +116,19 @@ SEVERAL_LINES = "the sealed value contains whitespace or a line break; write it 
         (f"TOKEN={OLD}\nOTHER=x\n", [(1, ELSEWHERE)]),
     ],
     ids=[
-        *("Helm values", "JSON6902", "no name", "a list", "a description", "keys", "a text in a text", "wrapped"),
-        *("folded", "comments", "another kind", "a template", "too deep", "a control character", "no character"),
-        *("no character either", "several lines", "several plain lines", "a .env file"),
+        *("Helm values", "JSON6902", "no name", "a list", "a description", "keys", "YAML in a string", "wrapped"),
+        *("folded", "comments", "another kind", "a template", "too deep", "a control character", "no code point"),
+        *("no code point either", "several lines", "several plain lines", "a .env file"),
     ],
 )
 def test_sealed_values_elsewhere_are_reported(text: str, found: list[tuple[int, str]] | str) -> None:
-    told = problems(text)
-    assert told
+    reported = problems(text)
+    assert reported
     if isinstance(found, list):
-        assert told == found
+        assert reported == found
     else:
-        assert {why.partition(",")[0] for _, why in told} == {found}
-        assert len(told) == text.count(OLD)
+        assert {why.partition(",")[0] for _, why in reported} == {found}
+        assert len(reported) == text.count(OLD)
     assert resealed(text) == text
 
 
@@ -142,7 +142,7 @@ def test_sealed_values_elsewhere_are_reported(text: str, found: list[tuple[int, 
     ],
     ids=["two manifests without ---", "in a flow", "elsewhere in the document", "quoted"],
 )
-def test_a_key_that_is_set_twice_is_rejected(text: str, lines: tuple[int, int]) -> None:
+def test_a_duplicate_key_is_rejected(text: str, lines: tuple[int, int]) -> None:
     with pytest.raises(InvalidText) as caught:
         find(text)
     first, second = lines
@@ -151,7 +151,7 @@ def test_a_key_that_is_set_twice_is_rejected(text: str, lines: tuple[int, int]) 
     )
 
 
-def test_a_key_that_is_set_twice_matters_only_where_a_sealed_value_is() -> None:
+def test_a_duplicate_key_matters_only_in_a_document_with_a_sealed_value() -> None:
     text = f"a: 1\na: 2\n---\n{HEAD}spec: {{name: TOKEN, sealed: {OLD}}}\n"
     assert len(find(text)) == 1
 
@@ -167,16 +167,16 @@ def test_a_placeholder_for_a_sealed_value_is_replaced_without_its_anchor_tag_or_
     assert resealed(text) == text.replace(sealed, expected)
 
 
-def test_a_key_that_is_no_text_is_passed_over() -> None:
+def test_a_key_that_is_not_a_string_is_ignored() -> None:
     text = f"? [a, {{b: c}}]\n: d\nspec: {{name: TOKEN, sealed: {OLD}}}\n"
     assert resealed(HEAD + text) == HEAD + text.replace(OLD, NEW)
 
 
-def test_what_refers_to_itself_is_read() -> None:
+def test_recursive_yaml_is_read() -> None:
     assert problems(f"a: &a [*a, {{b: *a}}, {OLD}]\n") == [(1, ELSEWHERE)]
 
 
-def test_every_document_and_every_item_of_a_list_is_found() -> None:
+def test_every_document_and_every_item_of_a_list_is_read() -> None:
     one = f"{HEAD}spec: {{name: ONE, sealed: {OLD}}}\n"
     items = "".join(f"- {json.dumps(yaml.safe_load(one))}\n" for _ in range(2))
     list_ = f"apiVersion: v1\nkind: List\nitems:\n{items}"
@@ -201,7 +201,7 @@ def test_every_document_and_every_item_of_a_list_is_found() -> None:
         "kind: List\nitems: nothing",
     ],
 )
-def test_other_strings_than_sealed_values_are_not_changed(text: str) -> None:
+def test_strings_other_than_sealed_values_are_not_changed(text: str) -> None:
     assert find(text) == []
 
 
@@ -227,7 +227,7 @@ def test_values_that_pyyaml_writes_are_found_in_any_context(
     assert after == before
 
 
-# --- Whatever a text is, each sealed value is replaced or told, and nothing else changes.
+# --- In any text, each sealed value is replaced or reported, and nothing else changes.
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs", "Cc"]), max_size=20)
 LEAVES = TEXTS | st.just(OLD) | st.integers() | st.none() | st.builds("{} {}".format, TEXTS, st.just(OLD))
@@ -243,7 +243,7 @@ Load = Callable[[str], list[object]]
 
 @st.composite
 def texts(draw: st.DrawFn) -> tuple[str, Load]:
-    """Give a text, YAML of any style or JSON, and what reads it."""
+    """Generate YAML of any style, or JSON, and the function that parses it."""
     tree = draw(st.lists(TREES, min_size=1, max_size=3).map(lambda tree: json.loads(json.dumps(tree))))
     if draw(st.booleans()):
         text = json.dumps(tree, indent=draw(st.sampled_from([None, 2, "\t"])), ensure_ascii=draw(st.booleans()))
@@ -262,7 +262,7 @@ def texts(draw: st.DrawFn) -> tuple[str, Load]:
 
 
 def mentions(data: object) -> int:
-    """Count the scalars that hold a sealed value."""
+    """Count the scalars that contain a sealed value."""
     if isinstance(data, dict):
         return sum(map(mentions, [*data, *data.values()]))
     return sum(map(mentions, data)) if isinstance(data, list) else OLD in str(data)
@@ -275,7 +275,7 @@ def manifests(data: object) -> int:
 
 
 def changed(data: object) -> object:
-    """Give the data with the sealed values of AccountSecrets replaced."""
+    """Return the data with the sealed values of AccountSecrets replaced."""
     if data == MANIFEST:
         return {**MANIFEST, "spec": {"name": "TOKEN", "sealed": NEW}}
     if isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""How `check` reads: what a missing right, a missing object and a missing kind become."""
+"""How `check` reads the cluster if a permission, an object or a kind is missing."""
 
 import pytest
 
@@ -30,7 +30,7 @@ async def read_version(probe: Probe) -> list[Finding]:
     return [Finding(Level.OK, "version", str(await probe.get("/version")))]
 
 
-async def test_what_a_check_finds_is_given() -> None:
+async def test_the_findings_of_a_check_are_returned() -> None:
     found = await findings(probe({f"GET {DEPLOYMENT}": {}}), "operator", read_object)
     assert found == [Finding(Level.OK, "object", "read")]
 

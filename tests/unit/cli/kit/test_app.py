@@ -1,4 +1,4 @@
-"""What every command has: options that say where, errors as sentences, exit codes, an event loop where it needs one."""
+"""What all commands share: options, error messages, exit codes, and an event loop if they need one."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from devbox_secrets.errors import InvalidName, NotFound, Unauthorized, Unreachab
 ERRORS = {
     "an error of ours": (InvalidName("no such name"), "no such name"),
     "an error of the API server": (NotFound("GET /x: 404 no such thing"), "GET /x: 404 no such thing"),
-    "nobody is logged in": (Unauthorized("GET /x: 401"), "GET /x: 401; log in to the cluster again"),
+    "not logged in": (Unauthorized("GET /x: 401"), "GET /x: 401; log in to the cluster again"),
     "no response": (Unreachable("cannot reach https://x (context y): z"), "cannot reach https://x (context y): z"),
     "a file": (FileNotFoundError(2, "No such file", "x.yaml"), "x.yaml: No such file"),
     "no file": (OSError(98, "Address already in use"), "Address already in use"),
@@ -29,7 +29,7 @@ ERRORS = {
 
 
 def invoke(command: Callable[..., object], *arguments: str) -> Result:
-    """Run a command, the only one of its family."""
+    """Run a command of a program without other commands."""
     family = Commands()
     family.command()(command)
     return CliRunner().invoke(family, arguments)
@@ -78,7 +78,7 @@ def test_every_exit_code_has_a_meaning() -> None:
     assert list(MEANINGS) == list(Exit) == [0, 1, 2, 3, 4]
 
 
-def test_the_fields_of_options_are_options_of_the_command(tmp_path: Path) -> None:
+def test_the_fields_of_an_options_class_are_options_of_the_command(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "config"
     kubeconfig.touch()
     given: list[ClusterOptions] = []
@@ -92,12 +92,12 @@ def test_the_fields_of_options_are_options_of_the_command(tmp_path: Path) -> Non
     assert given == [AccountOptions("team", kubeconfig=kubeconfig, context="one", operator_namespace="devbox-secrets")]
 
 
-def test_a_command_about_the_whole_cluster_takes_no_account() -> None:
+def test_a_command_for_the_whole_cluster_takes_no_account() -> None:
     def command(at: ClusterOptions) -> None:
         typer.echo(at.operator_namespace)
 
     assert invoke(command, "--operator-namespace=other").stdout == "other\n"
-    for text in ("../other", "other#", "other?a=b", ""):  # a part of each request's path
+    for text in ("../other", "other#", "other?a=b", ""):  # it's part of each request's path
         refused = invoke(command, f"--operator-namespace={text}")
         assert refused.exit_code == Exit.USAGE
         assert f"{text!r} isn't a valid namespace name" in refused.stderr
@@ -117,7 +117,7 @@ def test_the_paragraphs_of_a_docstring_are_the_help() -> None:
     assert family.registered_commands[0].help == "Do it in one go.\n\nExample: it"
 
 
-def test_what_a_coroutine_started_has_ended_when_it_is_done() -> None:
+def test_tasks_of_a_coroutine_end_with_it() -> None:
     ended = asyncio.Event()
 
     async def never() -> None:

@@ -39,14 +39,14 @@ def test_the_help_lists_the_commands_in_sections(option: str) -> None:
     assert "\n  seal    Seal a value and print the manifest for kubectl or Git\n" in text
 
 
-def test_without_a_command_it_is_the_same_help() -> None:
+def test_without_a_command_the_help_is_shown() -> None:
     result = invoke()
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == invoke("-h").stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_help_text_fits_into_80_columns_and_names_what_options_take(name: str) -> None:
+def test_help_fits_into_80_columns_and_describes_all_options(name: str) -> None:
     words, command = COMMANDS[name]
     text = re.sub(r"(?m)^Examples?:\n(  .+\n)+", "", invoke(*words, "-h").stdout)
     assert [line for line in text.splitlines() if len(line) > 80] == []
@@ -60,7 +60,7 @@ def test_a_help_text_fits_into_80_columns_and_names_what_options_take(name: str)
     assert len(summary(command)) <= 80
 
 
-def test_in_colors_only_headings_are_bold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headings_are_bold_unless_colors_are_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     assert "\x1b[1mOptions\x1b[0m:" in invoke("list", "-h", color=True).stdout
@@ -70,7 +70,7 @@ def test_in_colors_only_headings_are_bold(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def family(*given: ClusterOptions) -> tuple[Commands, list[ClusterOptions]]:
-    """Give a program with a command about an account, and one in a group about the whole cluster."""
+    """Return a program with commands for an account and for the whole cluster, and the options that they receive."""
     seen = list(given)
     program = Commands("Program")
     group = Commands("Group", name="group")
@@ -125,7 +125,7 @@ def test_cluster_options_can_come_before_the_command(words: list[str], expected:
     assert {name: getattr(at, name) for name in expected} == expected
 
 
-def test_what_a_command_does_not_take_is_no_error_before_it_and_one_behind_it() -> None:
+def test_an_option_that_a_command_does_not_take_is_only_allowed_before_it() -> None:
     program, _ = family()
     assert invoke("-n", "a", "group", "nothing", family=program).exit_code == 0
     assert invoke("group", "nothing", "-n", "a", family=program).exit_code == 2
@@ -140,7 +140,7 @@ def test_an_option_in_either_place_overrides_the_variable(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["list", "--al-accounts"], "No such option: --al-accounts (Possible options: --account, --all-accounts)"),
         (["keys", "rotate", "--timout", "5m"], "No such option: --timout (Possible options: --timeout)"),
@@ -151,16 +151,16 @@ def test_an_option_in_either_place_overrides_the_variable(monkeypatch: pytest.Mo
         (["status", "--wait", "--timeout", "soon"], "Invalid value for '--timeout': 'soon' isn't a duration"),
     ],
 )
-def test_a_misspelled_word_is_reported(words: list[str], told: str) -> None:
+def test_a_misspelled_word_is_reported(words: list[str], message: str) -> None:
     result = invoke(*words)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert told in result.stderr
+    assert message in result.stderr
     assert re.search(r"^Try 'devbox-secrets .*-h' for help\.$", result.stderr, re.MULTILINE)
 
 
 def test_the_help_shows_variables_and_defaults() -> None:
     _, command = COMMANDS["list"]
-    told = {each.name: unless_given(each) for each in command.params}
-    assert told["operator_namespace"] == ["$DEVBOX_SECRETS_OPERATOR_NAMESPACE", "default devbox-secrets"]
-    assert (told["output"], told["context"], told["everywhere"]) == (["default text"], [], [])
+    shown = {each.name: unless_given(each) for each in command.params}
+    assert shown["operator_namespace"] == ["$DEVBOX_SECRETS_OPERATOR_NAMESPACE", "default devbox-secrets"]
+    assert (shown["output"], shown["context"], shown["everywhere"]) == (["default text"], [], [])
     assert os.environ.get("DEVBOX_SECRETS_OPERATOR_NAMESPACE") is None

@@ -1,4 +1,4 @@
-"""What the shell completes: contexts of the kubeconfig, names in the cluster; where there is none, nothing."""
+"""Shell completion of contexts in the kubeconfig and of names in the cluster."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ RESPONSES: dict[str, Json | Exception] = {
 
 @pytest.fixture
 def complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Complete the last word of a command line, in a cluster with these responses."""
+    """Return a function that completes the last word of a command line, in a cluster with these responses."""
     kubeconfig = tmp_path / "config"
     kubeconfig.write_text(KUBECONFIG)
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{kubeconfig}")
@@ -45,7 +45,7 @@ def complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
             yield FakeClient(RESPONSES)
 
         monkeypatch.setattr(Client, "connect", connect or connected)
-        get_install_completion_arguments()  # as in a process that completes
+        get_install_completion_arguments()  # as in a process that the shell starts
         env = {
             "_DEVBOX_SECRETS_COMPLETE": "complete_bash",
             "COMP_WORDS": " ".join(["devbox-secrets", *words]),
@@ -80,13 +80,13 @@ def test_without_a_cluster_there_are_no_completions_and_no_messages(complete: Ca
         raise ConfigError("no cluster")
 
     def damaged(*_: object) -> None:
-        raise AssertionError("whatever it is")
+        raise AssertionError("any error")
 
     for connect in (unconfigured, damaged):
         assert complete("list", "-n", "t", connect=connect) == []
 
 
-def test_nobody_waits_for_a_cluster_that_does_not_respond(
+def test_completion_does_not_wait_for_a_cluster_that_does_not_respond(
     complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "_SECONDS", 0.01)
@@ -105,7 +105,7 @@ def test_a_name_that_a_shell_would_run_is_not_completed(complete: Callable[..., 
     assert complete("list", "--context", "a") == names[:1]
 
 
-def test_an_empty_kubeconfig_variable_is_none(
+def test_an_empty_kubeconfig_variable_is_ignored(
     complete: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".kube").mkdir()

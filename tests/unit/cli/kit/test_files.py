@@ -1,4 +1,4 @@
-"""Files that are replaced or created: whole, as they were, or not at all."""
+"""Replacing and creating files, completely or not at all."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_file_that_changed_in_the_meantime_is_kept(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"another"]
 
 
-def test_a_full_disk_is_reported_with_the_file_and_leaves_nothing(
+def test_a_full_disk_is_reported_with_the_file_name_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -45,7 +45,7 @@ def test_a_full_disk_is_reported_with_the_file_and_leaves_nothing(
     assert (caught.value.filename, list(tmp_path.iterdir())) == (str(tmp_path / "new"), [])
 
 
-def test_existing_objects_are_not_created_again(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(FileExistsError):
         create_file(tmp_path / "file", b"content")

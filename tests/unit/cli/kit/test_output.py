@@ -1,4 +1,4 @@
-"""What people see: tables at a terminal and in a file, ages, and that nothing is left out."""
+"""The output: tables on a terminal and in a file, ages, progress and confirmation."""
 
 import io
 import os
@@ -24,7 +24,7 @@ HEADERS = ["VARIABLE", "READY", "DESCRIPTION"]
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[io.StringIO]:
-    """Make standard output a terminal of some width; what was printed is in the yielded text at the end."""
+    """Make standard output a terminal of this width; at the end, the yielded text contains what was printed."""
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     shown = io.StringIO()
@@ -48,7 +48,7 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_in_a_file_each_row_is_one_line_and_nothing_is_coloured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_a_file_each_row_is_one_line_without_colors(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(HEADERS, [["GITHUB_TOKEN", "yes", "x" * 300], ["A", "no: UnknownKey", ""]])
     assert capsys.readouterr().out.splitlines() == [
         "VARIABLE       READY            DESCRIPTION",
@@ -58,21 +58,21 @@ def test_in_a_file_each_row_is_one_line_and_nothing_is_coloured(capsys: pytest.C
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
-def test_at_a_terminal_no_line_is_wider_and_no_letter_is_lost(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_on_a_terminal_lines_fit_and_no_character_is_lost(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     name, text = "A_VARIABLE_" * 20, "".join(f"word{number} " for number in range(60))
     with terminal(monkeypatch, columns) as shown:
         print_table(HEADERS, [[name, "yes", text], ["B", "no: TooLarge", "日本語" * 30]])
     lines = plain(shown.getvalue()).splitlines()
     if columns >= 80:
         assert max(map(len, lines)) <= columns
-    else:  # there is no room for columns: the terminal breaks rows
+    else:  # too narrow for columns: the terminal wraps the rows
         assert len(lines) == 3
     letters = sorted("".join(lines))
     wanted = sorted(name + "yes" + text + "B" + "no: TooLarge" + "日本語" * 30 + "".join(HEADERS))
     assert [each for each in letters if each != " "] == [each for each in wanted if each != " "]
 
 
-def test_at_a_terminal_text_is_wrapped_at_words_and_names_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_text_is_wrapped_at_words_and_names_are_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [["A_VARIABLE_OF_THIRTY_CHARACTERS", "no: TooLarge", "a description that is too long for its column"]]
     with terminal(monkeypatch, 80) as shown:
         print_table(HEADERS, rows)
@@ -83,14 +83,14 @@ def test_at_a_terminal_text_is_wrapped_at_words_and_names_stay_whole(monkeypatch
     ]
 
 
-def test_where_names_would_become_too_narrow_each_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_names_would_be_broken_each_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     row = ["A_VARIABLE" * 4, "B_VARIABLE" * 4, "C_VARIABLE" * 4, "D_VARIABLE" * 4]
     with terminal(monkeypatch, 80) as shown:
         print_table("ABCD", [row])
     assert plain(shown.getvalue()).splitlines()[1] == "   ".join(row)
 
 
-def test_at_a_terminal_words_that_say_how_it_is_have_a_colour_in_their_columns(
+def test_on_a_terminal_states_are_colored_only_in_their_column(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with terminal(monkeypatch, 80) as shown:
@@ -136,7 +136,7 @@ def test_without_a_terminal_no_progress_is_shown(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr() == ("", "")
 
 
-def test_at_a_terminal_progress_is_shown_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_progress_is_shown_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.5, 2.0])
     with terminal(monkeypatch, 80) as shown:
         monkeypatch.setattr(sys, "stderr", sys.stdout)
@@ -153,7 +153,7 @@ def test_a_note_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr() == ("", "devbox-secrets: something besides\n")
 
 
-# --- The one question
+# --- Confirmation
 
 
 def test_yes_skips_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,17 +171,17 @@ def test_without_a_terminal_the_message_names_the_option(
 
 
 @pytest.mark.parametrize(
-    ("answer", "goes_on"),
+    ("answer", "confirmed"),
     [("y", True), ("YES ", True), ("n", False), ("", False), ("yesterday", False)],
 )
-def test_only_yes_confirms_and_standard_output_only_has_results(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, *, goes_on: bool
+def test_only_yes_confirms_and_the_prompt_is_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], answer: str, *, confirmed: bool
 ) -> None:
     master, slave = pty.openpty()
     os.write(master, f"{answer}\n".encode())
     with os.fdopen(slave) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        if goes_on:
+        if confirmed:
             confirm("Go on?", yes=False, unasked="pass --yes")
         else:
             with pytest.raises(typer.Abort):

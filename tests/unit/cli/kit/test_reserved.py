@@ -1,4 +1,4 @@
-"""Reserved names: which are rejected, with which sentence, and when they pass."""
+"""Reserved names: which are rejected, the message, and the exceptions."""
 
 import pytest
 
@@ -22,5 +22,5 @@ def test_a_reserved_name_is_rejected(variable: str) -> None:
     [("PATH", True, False), ("PATH", False, True), ("GITHUB_TOKEN", False, False), ("NPM_TOKEN", False, False)],
     ids=["allowed by the caller", "accepted by the operator", "not reserved", "not reserved either"],
 )
-def test_any_other_name_passes(variable: str, allow: bool, existing_ready: bool) -> None:
+def test_other_names_are_accepted(variable: str, allow: bool, existing_ready: bool) -> None:
     check_not_reserved(variable, allow=allow, existing_ready=existing_ready)

@@ -1,4 +1,4 @@
-"""Text from files: what is left out is told, and what is refused is named with the file."""
+"""Text from files: removed byte order marks are reported, and errors name the file."""
 
 from pathlib import Path
 
@@ -29,14 +29,14 @@ def test_a_binary_file_is_reported_by_name(tmp_path: Path, raw: bytes, problem: 
 
 
 @pytest.mark.parametrize("raw", [b"correct horse battery\n", "\ufeffcorrect horse battery\r\nnot this".encode()])
-def test_a_passphrase_is_the_same_however_its_file_was_saved(tmp_path: Path, raw: bytes) -> None:
+def test_a_passphrase_does_not_depend_on_how_its_file_was_saved(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "passphrase"
     path.write_bytes(raw)
     assert read_passphrase(path, new=True).get_secret_value() == b"correct horse battery"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
-def test_a_passphrase_in_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+def test_a_passphrase_in_utf_16_is_rejected(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "passphrase"
     path.write_bytes("correct horse battery\r\n".encode(encoding))
     with pytest.raises(InvalidText, match="the text is UTF-16"):

@@ -1,4 +1,4 @@
-"""--timeout: durations in the formats of people and kubectl."""
+"""--timeout: a number of seconds, or a duration as in kubectl."""
 
 import pytest
 import typer
@@ -18,7 +18,7 @@ def test_a_timeout_is_in_seconds_or_has_units(text: str, seconds: float) -> None
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1d", "s", "1m30", "5 m", "1.m", "1e3", "٣s", "9" * 9])
-def test_other_errors_are_reported(text: str) -> None:
+def test_other_timeouts_are_rejected(text: str) -> None:
     with pytest.raises(typer.BadParameter) as caught:
         timeout_seconds(text)
     assert str(caught.value) == f"{text!r} isn't a duration such as 90s, 5m or 1m30s"

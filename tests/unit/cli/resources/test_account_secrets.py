@@ -1,4 +1,4 @@
-"""AccountSecrets through a client that responds as prepared: what is asked, and the sentence for each refusal."""
+"""AccountSecrets with a fake client: the requests, and the message for each rejection."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ async def test_a_manifest_is_applied_by_the_command_line_s_field_manager() -> No
     assert options["body"] == MANIFEST
 
 
-async def test_conflicts_are_only_forced_and_states_only_required_on_request() -> None:
+async def test_force_and_resource_version_are_sent_only_on_request() -> None:
     client = FakeClient({f"PATCH {TOKEN}": stored()})
     await apply(client, MANIFEST, before=parsed(), force=True)
     ((_, options),) = client.requests
@@ -57,16 +57,16 @@ async def test_conflicts_are_only_forced_and_states_only_required_on_request() -
 
 
 class Disconnecting(FakeClient):
-    """Fails the first request: its connection was closed while nothing was sent on it."""
+    """Fails the first request, as if its idle connection had been closed."""
 
-    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - as the client has them
+    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - the client's own
         response = await super().request(method, path, **options)
         if len(self.requests) == 1:
             raise Unreachable("ServerDisconnectedError")
         return response
 
 
-async def test_a_connection_that_was_closed_while_the_value_was_typed_loses_nothing() -> None:
+async def test_a_request_is_repeated_if_its_idle_connection_was_closed() -> None:
     client = Disconnecting({f"PATCH {TOKEN}": stored()})
     assert (await apply(client, MANIFEST, force=False)).name == "token"
     first, second = client.requests
@@ -81,7 +81,7 @@ async def test_an_api_server_that_is_down_or_does_not_respond_is_an_error() -> N
         assert len(client.requests) == requests
 
 
-async def test_a_dry_run_stores_nothing_and_needs_no_whole_object_in_response() -> None:
+async def test_a_dry_run_stores_nothing_and_accepts_an_incomplete_response() -> None:
     client = FakeClient({f"PATCH {TOKEN}": {}})
     await dry_run(client, MANIFEST, force=False)
     ((_, options),) = client.requests
@@ -89,11 +89,11 @@ async def test_a_dry_run_stores_nothing_and_needs_no_whole_object_in_response() 
 
 
 class Conflicting(FakeClient):
-    """Refuses a manifest until it takes over every field, or names the state that is current."""
+    """Rejects a resourceVersion that isn't current, and an apply without force."""
 
     error: Conflict
 
-    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - as the client has them
+    async def request(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401 - the client's own
         response = await super().request(method, path, **options)
         if method == "PATCH":
             version = options["body"]["metadata"].get("resourceVersion")
@@ -111,7 +111,7 @@ def conflicting(body: Json) -> Conflicting:
 
 
 def owned(*owners: tuple[str, str], **metadata: Json) -> Json:
-    """Give what is stored, with field managers that own fields of the spec."""
+    """Return the stored object, with field managers that own fields of its spec."""
     body = stored(description="for CI")
     entries = [
         {"manager": manager, "fieldsV1": {"f:spec": {f"f:{field}": {} for field in fields.split()}}}
@@ -128,7 +128,7 @@ CHANGED = {"metadata": MANIFEST["metadata"], "spec": {"name": "TOKEN", "sealed":
     "manager",
     ["kubectl", "kubectl-client-side-apply", "kubectl-create", "kubectl-edit", "devbox-secrets-gateway"],
 )
-async def test_what_a_person_s_kubectl_or_the_gateway_owns_is_taken_over(manager: str) -> None:
+async def test_fields_of_kubectl_or_the_gateway_are_taken_over(manager: str) -> None:
     client = conflicting(owned((manager, "name sealed description")))
     await apply(client, CHANGED, force=False)
     _, _, (_, options) = client.requests
@@ -165,7 +165,7 @@ TRACKED: Json = {"annotations": {"argocd.argoproj.io/tracking-id": "x"}}
     ],
     ids=["Argo CD", "edited meanwhile", "Flux", "Helm", "unknown"],
 )
-async def test_what_a_tool_or_an_unknown_manager_owns_is_not_taken_over(body: Json, text: str) -> None:
+async def test_fields_of_a_tool_or_an_unknown_manager_are_not_taken_over(body: Json, text: str) -> None:
     with pytest.raises(Conflict) as caught:
         await apply(conflicting(body), CHANGED, force=False)
     assert str(caught.value) == f"{text}, or pass --force-conflicts"
@@ -243,7 +243,7 @@ async def test_a_dry_run_shows_what_would_be_removed() -> None:
     assert body["spec"] == MANIFEST["spec"]
 
 
-async def test_an_object_that_never_rests_is_given_up() -> None:
+async def test_an_object_that_keeps_changing_is_reported() -> None:
     client = FakeClient({f"PATCH {TOKEN}": Conflict("the object has been modified"), f"GET {TOKEN}": stored()})
     with pytest.raises(Conflict, match="token is being changed by others; run the command again"):
         await apply(client, CHANGED, before=parsed(), force=False)
@@ -260,7 +260,7 @@ async def test_a_variable_of_two_accountsecrets_is_ambiguous() -> None:
         await by_variable(client, "team", "TOKEN")
 
 
-async def test_a_name_that_no_object_can_have_is_not_asked_for() -> None:
+async def test_a_name_that_no_object_can_have_is_not_requested() -> None:
     client = FakeClient({})
     with pytest.raises(NotFound, match="the account team has no such secret"):
         await find(client, "team", "../x")

@@ -1,4 +1,4 @@
-"""Which pods are devboxes, and which value of a secret each has: tables."""
+"""Which pods are devboxes, and which value of a secret each has."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def running(since: str) -> Json:
 
 
 def pod(*containers: tuple[Json, Json | None], init: tuple[tuple[Json, Json | None], ...] = (), **spec: object) -> Json:
-    """A pod of containers, each with its state."""
+    """Return a pod with containers and their states."""
 
     def statuses(kind: str, all_: tuple[tuple[Json, Json | None], ...]) -> list[Json]:
         return [{"name": f"{kind}{n}", "state": state} for n, (_, state) in enumerate(all_) if state is not None]
@@ -42,7 +42,7 @@ def pod(*containers: tuple[Json, Json | None], init: tuple[tuple[Json, Json | No
 
 
 def secret(reason: str | None = "Synced", changed: str | None = CHANGED, name: object = "TOKEN") -> Delivery | None:
-    """What devboxes get of an AccountSecret that is Ready, or not, for this reason."""
+    """Return what devboxes get from an AccountSecret whose condition Ready has this reason."""
     ready = {"type": "Ready", "status": "True" if reason == "Synced" else "False", "reason": reason, "message": ""}
     conditions = [{**ready, "lastTransitionTime": CHANGED}] if reason else []
     metadata = {"uid": "1", "namespace": "team", "name": "token", "generation": 1, "resourceVersion": "1"}
@@ -70,7 +70,7 @@ def secret(reason: str | None = "Synced", changed: str | None = CHANGED, name: o
         (pod((WHOLE, running(LATE)), init=((WHOLE, {"terminated": {}}),)), {ALL: LATE}),
     ],
     ids=[
-        "one container", "the oldest of two counts", "one that waits starts later", "none has started", "no state yet",
+        "one container", "the oldest of two counts", "a waiting one starts later", "none has started", "no state yet",
         "each variable by itself", "a sidecar", "an init container that has ended",
     ],
 )  # fmt: skip
@@ -92,7 +92,7 @@ def test_a_pod_without_a_reference_to_the_account_secret_is_not_a_devbox() -> No
         ({"projected": {"sources": [{"configMap": {"name": "x"}}, {"secret": {"name": SECRET}}]}}, {ALL}),
     ],
 )
-def test_a_volume_of_the_secret_gives_files(volume: Json, files: set[str]) -> None:
+def test_a_volume_of_the_account_secret_contains_files(volume: Json, files: set[str]) -> None:
     devbox = devbox_of(pod((OTHER, running(LATE)), volumes=[{"name": "v", **volume}]))
     assert devbox is not None
     assert devbox.env == {}
@@ -114,9 +114,9 @@ def test_a_volume_of_the_secret_gives_files(volume: Json, files: set[str]) -> No
         (pod((WHOLE, running(EARLY)), **FILES), Has.NONE),
     ],
     ids=[
-        "started later", "started in the second of the change", "started before", "started before there was one",
+        "started later", "started in the second of the change", "started before", "started before it was created",
         "hasn't started", "one of two containers started before", "under another name", "another under its name",
-        "files alone follow", "files don't change the environment",
+        "files are updated", "files don't change the environment",
     ],
 )  # fmt: skip
 def test_which_value_a_devbox_has(body: Json, has: Has | None) -> None:
@@ -126,13 +126,13 @@ def test_which_value_a_devbox_has(body: Json, has: Has | None) -> None:
 
 
 ODD_PODS = {
-    "running since nobody knows when": ({"running": {"startedAt": None}}, [], Has.STARTING),
-    "with a projected volume of nothing": (running(LATE), [{"name": "v", "projected": {"sources": None}}], Has.CURRENT),
+    "running without a start time": ({"running": {"startedAt": None}}, [], Has.STARTING),
+    "with an empty projected volume": (running(LATE), [{"name": "v", "projected": {"sources": None}}], Has.CURRENT),
 }
 
 
 @pytest.mark.parametrize("what", ODD_PODS)
-def test_an_odd_pod_is_read_as_far_as_it_can_be(what: str) -> None:
+def test_an_incomplete_pod_is_read_as_far_as_possible(what: str) -> None:
     state, volumes, has = ODD_PODS[what]
     body = pod((WHOLE, state))
     body["spec"]["volumes"] = volumes
@@ -158,7 +158,7 @@ def test_devboxes_get_nothing_from_an_accountsecret_without_a_readable_name() ->
         ("WrongNamespace", CHANGED, None),
     ],
 )
-def test_a_devbox_has_what_is_given_to_it_of_an_accountsecret(
+def test_which_value_a_devbox_has_depends_on_the_accountsecret_s_status(
     reason: str | None, changed: str | None, has: Has | None
 ) -> None:
     devbox = devbox_of(pod((WHOLE, running(LATE))))

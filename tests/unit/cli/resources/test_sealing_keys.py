@@ -1,4 +1,4 @@
-"""Which sealing keys are listed and which can be removed, as tables; how they are removed and restored."""
+"""Sealing keys: which are listed, which can be removed, and how they are pruned, restored and rotated."""
 
 import base64
 from datetime import UTC, datetime, timedelta
@@ -34,32 +34,32 @@ def keyring(count: int) -> Keyring:
 
 THREE = keyring(3)
 NEW, MIDDLE, OLD = (key.public.id for key in THREE.newest_first())
-STRANGE = "0123456789abcdef"
-MADE = {key_id: key.created for key_id, key in THREE.items()}
+UNKNOWN = "0123456789abcdef"
+CREATED = {key_id: key.created for key_id, key in THREE.items()}
 USED = {MIDDLE: ["team-a/token", "team-b/token"]}
 
 
 def test_keys_are_listed_newest_first_with_the_number_of_uses() -> None:
-    assert overview(NEW, MADE, (), USED) == [
+    assert overview(NEW, CREATED, (), USED) == [
         KeyRow(NEW, KeyState.NEWEST, ago(0), 0),
         KeyRow(MIDDLE, KeyState.OLDER, ago(1), 2),
         KeyRow(OLD, KeyState.OLDER, ago(2), 0),
     ]
 
 
-def test_a_key_that_is_needed_and_not_here_is_listed_last() -> None:
-    rows = overview(NEW, {NEW: ago(0)}, (), {STRANGE: ["team-a/token"], NEW: ["team-a/other"]})
-    assert rows == [KeyRow(NEW, KeyState.NEWEST, ago(0), 1), KeyRow(STRANGE, KeyState.MISSING, None, 1)]
+def test_a_missing_key_that_is_in_use_is_listed_last() -> None:
+    rows = overview(NEW, {NEW: ago(0)}, (), {UNKNOWN: ["team-a/token"], NEW: ["team-a/other"]})
+    assert rows == [KeyRow(NEW, KeyState.NEWEST, ago(0), 1), KeyRow(UNKNOWN, KeyState.MISSING, None, 1)]
 
 
 def test_a_damaged_key_is_listed_even_if_it_is_unused() -> None:
-    rows = overview(NEW, {NEW: ago(0)}, {MIDDLE, STRANGE}, USED)
+    rows = overview(NEW, {NEW: ago(0)}, {MIDDLE, UNKNOWN}, USED)
     assert rows[1:] == sorted(
-        [KeyRow(MIDDLE, KeyState.DAMAGED, None, 2), KeyRow(STRANGE, KeyState.DAMAGED, None, 0)], key=lambda row: row.id
+        [KeyRow(MIDDLE, KeyState.DAMAGED, None, 2), KeyRow(UNKNOWN, KeyState.DAMAGED, None, 0)], key=lambda row: row.id
     )
 
 
-def test_what_cannot_be_seen_is_not_counted() -> None:
+def test_unknown_uses_and_creation_times_are_left_empty() -> None:
     rows = overview(NEW, dict.fromkeys((OLD, NEW)), (), None)
     assert rows == [KeyRow(NEW, KeyState.NEWEST, None, None), KeyRow(OLD, KeyState.OLDER, None, None)]
     assert overview(None, {}, (), {}) == []
@@ -74,7 +74,7 @@ def test_unused_keys_can_be_removed_but_never_the_newest() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "stays"), [(0, True), (29, True), (-400, True), (31, False)])
-def test_the_key_that_was_the_newest_until_just_now_stays(seconds: float, *, stays: bool) -> None:
+def test_the_previous_newest_key_is_kept_for_30_seconds(seconds: float, *, stays: bool) -> None:
     now = ago(0) + timedelta(seconds=seconds)
     assert just_replaced(THREE, now) == ({MIDDLE} if stays else set())
     assert (MIDDLE in removable(THREE, {}, now)) is not stays
@@ -87,12 +87,12 @@ def test_the_key_that_was_the_newest_until_just_now_stays(seconds: float, *, sta
 
 
 def why(key_id: str, used: dict[str, list[str]] | None = None) -> str | None:
-    return why_not_removable(key_id, [NEW, MIDDLE, OLD, STRANGE], NEW, used or {})
+    return why_not_removable(key_id, [NEW, MIDDLE, OLD, UNKNOWN], NEW, used or {})
 
 
 def test_an_unused_key_can_be_removed_even_if_it_is_damaged() -> None:
     assert why(OLD, USED) is None
-    assert why(STRANGE) is None
+    assert why(UNKNOWN) is None
 
 
 def test_an_unknown_key_is_reported() -> None:
@@ -101,14 +101,14 @@ def test_an_unknown_key_is_reported() -> None:
     )
 
 
-def test_the_newest_key_stays() -> None:
+def test_the_newest_key_cannot_be_removed() -> None:
     assert why(NEW) == (
         f"{NEW} is the newest key, which seals new values; create another first: devbox-secrets keys rotate"
     )
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "message"),
     [
         (1, "is in use by 1 AccountSecret: a/00;"),
         (2, "is in use by 2 AccountSecrets: a/00, a/01;"),
@@ -116,8 +116,8 @@ def test_the_newest_key_stays() -> None:
         (12, "a/09 and 2 more; reseal values in files with devbox-secrets reseal"),
     ],
 )
-def test_a_key_in_use_is_kept_and_its_users_are_named(count: int, said: str) -> None:
-    assert said in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))
+def test_a_key_in_use_is_kept_and_its_users_are_named(count: int, message: str) -> None:
+    assert message in str(why(MIDDLE, {MIDDLE: [f"a/{number:02}" for number in reversed(range(count))]}))
 
 
 # --- In the cluster
@@ -128,7 +128,7 @@ CONFIGMAP = f"/api/v1/namespaces/ours/configmaps/{PUBLIC_KEYS_CONFIGMAP}"
 
 @pytest.fixture
 def api() -> FakeApi:
-    """Have three keys."""
+    """Return an API server with three keys."""
     api = FakeApi()
     data = {key_id: base64.b64encode(key.dump()).decode() for key_id, key in THREE.items()}
     api.put(SECRET, {"metadata": {"name": KEYS_SECRET}, "data": data})
@@ -137,13 +137,13 @@ def api() -> FakeApi:
 
 
 def use(api: FakeApi, key_id: str) -> None:
-    """Have an AccountSecret that is sealed with a key."""
+    """Create an AccountSecret that is sealed with a key."""
     path = ALL_ACCOUNT_SECRETS_PATH.replace("accountsecrets", "namespaces/team/accountsecrets/token")
     metadata = {"namespace": "team", "name": "token", "generation": 1}
     api.put(path, {"metadata": metadata, "spec": {"name": "TOKEN", "sealed": f"dbs1.{key_id}.x"}})
 
 
-async def test_what_is_pruned_is_gone_and_recorded_as_such(api: FakeApi) -> None:
+async def test_pruned_keys_are_removed_and_recorded(api: FakeApi) -> None:
     await sealing_keys.prune(FakeClient(api), "ours", [MIDDLE, OLD])
     stored = await KeyStore(FakeClient(api), "ours").read()
     assert set(stored.entries) == {NEW}
@@ -200,7 +200,7 @@ async def test_a_key_created_by_a_clock_slightly_ahead_is_replaced(
     assert (since > key.created) is later
 
 
-async def test_a_new_key_can_be_requested_without_the_right_to_read_the_keys(api: FakeApi) -> None:
+async def test_a_new_key_can_be_requested_without_permission_to_read_the_keys(api: FakeApi) -> None:
     api.fail("GET", SECRET, Forbidden("403"))
     await sealing_keys.rotate(FakeClient(api), "ours", None)
     assert ROTATE_ANNOTATION in api.objects[SECRET]["metadata"]["annotations"]

@@ -1,4 +1,4 @@
-"""ServiceAccounts whose tokens are API keys: what is created, and the sentence for each refusal."""
+"""ServiceAccounts whose tokens are API keys: what is created, and the message for each rejection."""
 
 import pytest
 
@@ -10,7 +10,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 BINDINGS = f"{RBAC}/namespaces/team/rolebindings"
 ROLE = f"GET {RBAC}/clusterroles/devbox-secrets-edit"
 ACCOUNTS = "/api/v1/namespaces/team/serviceaccounts"
-# As the API server words them: for a role that doesn't exist, the kind is that of the binding.
+# As in the API server's errors: if a role doesn't exist, the kind is that of the binding.
 NO_ROLE = {"name": "devbox-secrets-edit", "group": "rbac.authorization.k8s.io", "kind": "rolebindings"}
 NO_NAMESPACE = {"name": "team", "kind": "namespaces"}
 

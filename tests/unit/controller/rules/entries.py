@@ -1,4 +1,4 @@
-"""AccountSecrets and values as the rules see them, for the tables of their tests."""
+"""AccountSecrets and values as the rules see them, for their tests."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Why a value isn't given to devboxes: the words of the condition Ready."""
+"""The messages of the condition Ready if devboxes don't get the value."""
 
 import re
 from collections.abc import Callable
@@ -102,7 +102,9 @@ CASES: list[tuple[Callable[[], NotReady], Reason, str]] = [
 
 # The message is built in the test, because mutmut doesn't mutate what runs at import.
 @pytest.mark.parametrize(("build", "reason", "message"), CASES)
-def test_each_says_what_is_wrong_and_what_to_do(build: Callable[[], NotReady], reason: Reason, message: str) -> None:
+def test_each_condition_says_what_is_wrong_and_what_to_do(
+    build: Callable[[], NotReady], reason: Reason, message: str
+) -> None:
     assert build() == NotReady(reason, message)
 
 
@@ -121,7 +123,7 @@ def test_an_unavailable_value_has_the_message_of_its_error(kind: type[DevboxSecr
 
 
 @pytest.mark.parametrize("refuse", [not_owned, lambda names: not_written(dict.fromkeys(names, "500 " * 50))])
-def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
+def test_the_message_for_many_namespaces_fits_into_a_condition(
     refuse: Callable[[list[str]], NotReady],
 ) -> None:
     not_ready = refuse([f"{'n' * 58}-{number:04}" for number in range(2000)])
@@ -129,12 +131,12 @@ def test_an_account_of_many_namespaces_has_a_message_that_a_condition_can_hold(
     assert next_status(entry("A", v("1")), not_ready, NOW).conditions[0].message == not_ready.message
 
 
-def test_a_few_namespaces_are_all_named() -> None:
+def test_up_to_ten_namespaces_are_all_listed() -> None:
     assert "in the namespace a, b, c wasn't" in not_owned(["c", "a", "b"]).message
     assert "more" not in not_owned(map(str, range(10))).message
     assert "0, 1, 10, 2, 3, 4, 5, 6, 7, 8, and 1 more wasn't" in not_owned(map(str, range(11))).message
 
 
-def test_a_value_that_is_kept_is_told_beside_the_reason() -> None:
+def test_the_message_says_if_devboxes_keep_the_previous_value() -> None:
     kept = NotReady(Reason.CANNOT_OPEN, "it doesn't open").keeping(NOW)
     assert kept == NotReady(Reason.CANNOT_OPEN, f"it doesn't open. Until then, devboxes keep the value of {NOW}")

@@ -1,4 +1,4 @@
-"""What is worth an Event."""
+"""Which changes cause an Event."""
 
 import pytest
 
@@ -27,22 +27,22 @@ DUE = Event("RotationDue", "change it")
 @pytest.mark.parametrize(
     ("before", "after", "events"),
     [
-        pytest.param((), SYNCED, [], id="a first success: the status says it"),
-        pytest.param((), CLASH, [BAD], id="a first not_ready"),
-        pytest.param(SYNCED, SYNCED, [], id="still well"),
-        pytest.param(CLASH, CLASH, [], id="still refused"),
-        pytest.param(SYNCED, CLASH, [BAD], id="well before"),
-        pytest.param(CLASH, SYNCED, [GOOD], id="well at last"),
+        pytest.param((), SYNCED, [], id="first success"),
+        pytest.param((), CLASH, [BAD], id="first failure"),
+        pytest.param(SYNCED, SYNCED, [], id="still Ready"),
+        pytest.param(CLASH, CLASH, [], id="still not Ready"),
+        pytest.param(SYNCED, CLASH, [BAD], id="Ready before"),
+        pytest.param(CLASH, SYNCED, [GOOD], id="Ready now"),
         pytest.param(CLASH, ready("False", "CannotOpen"), [Event("CannotOpen", "CannotOpen")], id="another reason"),
-        pytest.param((), SYNCED + due("False"), [], id="fresh"),
-        pytest.param(SYNCED + due("False"), SYNCED + due("True"), [DUE], id="fallen due"),
-        pytest.param(SYNCED, SYNCED + due("True"), [DUE], id="due by a change of rotateAfter"),
+        pytest.param((), SYNCED + due("False"), [], id="not due"),
+        pytest.param(SYNCED + due("False"), SYNCED + due("True"), [DUE], id="became due"),
+        pytest.param(SYNCED, SYNCED + due("True"), [DUE], id="due because rotateAfter changed"),
         pytest.param(SYNCED + due("True"), SYNCED + due("True"), [], id="still due"),
-        pytest.param(SYNCED + due("True"), SYNCED + due("False"), [], id="changed"),
+        pytest.param(SYNCED + due("True"), SYNCED + due("False"), [], id="value changed"),
         pytest.param(CLASH + due("False"), SYNCED + due("True"), [GOOD, DUE], id="both"),
     ],
 )
-def test_an_event_is_worth_posting_when_something_became_different(
+def test_a_changed_status_causes_events(
     before: tuple[Condition, ...], after: tuple[Condition, ...], events: list[Event]
 ) -> None:
     assert status_events(AccountSecretStatus(conditions=before), AccountSecretStatus(conditions=after)) == events
@@ -70,7 +70,7 @@ def test_an_event_is_worth_posting_when_something_became_different(
         ),
     ],
 )
-def test_a_label_that_names_no_home_is_told(home_account: str | None, event: Event | None) -> None:
+def test_a_label_that_names_no_home_causes_an_event(home_account: str | None, event: Event | None) -> None:
     assert namespace_event("box", "team", home_account) == event
 
 
@@ -96,5 +96,5 @@ HELD = ExistingSecret("7", {"A": v("1")}, must_recreate=True, deleting=True, fin
         (HELD, Event("NotWritten", held({"box": ["a.example/hold"]}).message)),
     ],
 )
-def test_a_secret_is_an_event_when_people_have_to_do_something(secret: ExistingSecret, event: Event | None) -> None:
+def test_a_secret_causes_an_event_if_people_must_act(secret: ExistingSecret, event: Event | None) -> None:
     assert secret_event("box", secret) == event

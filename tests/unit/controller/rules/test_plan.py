@@ -1,4 +1,4 @@
-"""What an account's devboxes get, and what is done for that in each namespace: tables."""
+"""Which values an account's devboxes get, and the action in each namespace."""
 
 from dataclasses import replace
 from typing import Any
@@ -42,13 +42,13 @@ def reasons(result: AccountPlan) -> dict[str, str]:
     return {uid: str(not_ready.reason) for uid, not_ready in result.not_ready.items()}
 
 
-def test_every_value_that_opens_is_given() -> None:
+def test_devboxes_get_every_value_that_opens() -> None:
     result = plan(entry("A", v("1")), entry("B", v("")), entry("C", v("two\nlines")))
     assert result.values == {"A": v("1"), "B": v(""), "C": v("two\nlines")}
     assert result.not_ready == {}
 
 
-def test_the_older_of_two_keeps_the_name() -> None:
+def test_the_older_of_two_accountsecrets_keeps_the_name() -> None:
     newer, older = entry("A", v("new"), day=2), entry("A", v("old"), day=1)
     result = plan(newer, older)
     assert result.values == {"A": v("old")}
@@ -56,60 +56,60 @@ def test_the_older_of_two_keeps_the_name() -> None:
     assert "a-1" in result.not_ready[newer.uid].message
 
 
-def test_what_can_not_be_read_keeps_its_name_and_its_value() -> None:
+def test_an_unreadable_accountsecret_keeps_its_name_and_value() -> None:
     older, newer = entry("A", UNREADABLE, day=1, status=SYNCED_BEFORE), entry("A", v("new"), day=2)
     result = plan(older, newer, entry("B", v("1")), current={"A": v("before")})
     assert result.values == {"A": v("before"), "B": v("1")}
     assert reasons(result) == {older.uid: "InvalidSpec", newer.uid: "NameConflict"}
 
 
-def test_what_has_no_name_that_can_be_read_takes_none() -> None:
+def test_an_accountsecret_without_a_readable_name_takes_none() -> None:
     nameless = [entry("", UNREADABLE, day=day) for day in (1, 2)]
     result = plan(*nameless, entry("A", v("1"), day=3))
     assert result.values == {"A": v("1")}
     assert reasons(result) == {each.uid: "InvalidSpec" for each in nameless}
 
 
-def test_of_two_of_the_same_second_it_is_always_the_same_one() -> None:
+def test_of_two_created_in_the_same_second_the_same_one_always_wins() -> None:
     one, two = entry("A", v("1"), uid="uid-1"), entry("A", v("2"), uid="uid-2")
     assert plan(one, two) == plan(two, one)
     assert plan(one, two).values == {"A": v("1")}
 
 
-def test_the_older_keeps_the_name_even_when_it_does_not_open() -> None:
+def test_the_older_keeps_the_name_even_if_it_does_not_open() -> None:
     older, newer = entry("A", BROKEN, day=1), entry("A", v("new"), day=2)
     result = plan(older, newer)
     assert result.values == {}
     assert reasons(result) == {older.uid: "CannotOpen", newer.uid: "NameConflict"}
 
 
-def test_when_the_older_goes_the_newer_takes_over_with_its_own_value() -> None:
+def test_the_newer_takes_over_with_its_own_value_when_the_older_is_deleted() -> None:
     newer = entry("A", v("new"), day=2)
     assert plan(newer, current={"A": v("old")}).values == {"A": v("new")}
 
 
-def test_a_reserved_name_is_refused_and_its_neighbours_are_not() -> None:
+def test_a_reserved_name_is_rejected_without_affecting_others() -> None:
     bad = entry("LD_PRELOAD", v("/evil.so"))
     result = plan(bad, entry("A", v("1")))
     assert result.values == {"A": v("1")}
     assert reasons(result) == {bad.uid: "ReservedName"}
 
 
-def test_the_reserved_names_are_configuration() -> None:
+def test_reserved_names_are_configurable() -> None:
     mine = entry("COMPANY_X", v("1"))
     result = plan_account(state(mine), ["COMPANY_*"])
     assert reasons(result) == {mine.uid: "ReservedName"}
 
 
 @pytest.mark.parametrize("reason", [Reason.CANNOT_OPEN, Reason.UNKNOWN_KEY, Reason.INVALID_VALUE, Reason.TOO_LARGE])
-def test_one_that_cannot_be_had_does_not_hold_back_the_others(reason: Reason) -> None:
+def test_an_unavailable_value_does_not_affect_others(reason: Reason) -> None:
     bad = entry("A", NotReady(reason, "why"))
     result = plan(bad, entry("B", v("2")))
     assert result.values == {"B": v("2")}
     assert reasons(result) == {bad.uid: reason}
 
 
-def test_an_update_that_does_not_open_leaves_the_value_that_was_synced() -> None:
+def test_an_update_that_does_not_open_keeps_the_synced_value() -> None:
     bad = entry("A", BROKEN, status=SYNCED_BEFORE)
     result = plan(bad, current={"A": v("before")})
     assert result.values == {"A": v("before")}
@@ -124,15 +124,15 @@ def test_without_a_synced_value_none_is_reported_as_kept(
     assert plan(bad, current=current).not_ready == {bad.uid: BROKEN}
 
 
-def test_a_value_of_someone_else_is_not_taken_for_one_that_was_synced() -> None:
+def test_someone_else_s_value_is_not_kept_as_a_synced_one() -> None:
     assert plan(entry("A", BROKEN), current={"A": v("stray")}).values == {}
 
 
-def test_what_no_account_secret_stands_for_goes() -> None:
+def test_a_key_without_an_accountsecret_is_removed() -> None:
     assert plan(entry("A", v("1")), current={"A": v("1"), "GONE": v("2")}).values == {"A": v("1")}
 
 
-def test_what_does_not_fit_is_refused_and_what_did_fit_stays() -> None:
+def test_a_value_that_does_not_fit_is_rejected_and_others_stay() -> None:
     first, second, third = (
         entry("A", v(HALF), day=1), entry("B", v(HALF), day=2), entry("C", v("1"), day=3)
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused_and_what_did_fit_stays() -> None:
     assert reasons(result) == {third.uid: "TooLarge"}
 
 
-def test_an_older_one_that_grew_does_not_push_out_a_newer_one() -> None:
+def test_an_older_value_that_grows_does_not_displace_a_newer_one() -> None:
     grown = entry("A", v(HALF + 2), day=1, status=SYNCED_BEFORE)
     other = entry("B", v(HALF - 1), day=2, status=SYNCED_BEFORE)
     result = plan(grown, other, current={"A": v("small"), "B": v(HALF - 1)})
@@ -150,7 +150,7 @@ def test_an_older_one_that_grew_does_not_push_out_a_newer_one() -> None:
     assert THEN in result.not_ready[grown.uid].message
 
 
-def test_an_older_one_that_grows_has_the_room_that_a_newer_one_leaves() -> None:
+def test_an_older_value_can_use_the_space_that_a_newer_one_frees() -> None:
     older = entry("A", v(HALF + 2), day=1, status=SYNCED_BEFORE)
     newer = entry("B", v("small"), day=2, status=SYNCED_BEFORE)
     result = plan(older, newer, current={"A": v(HALF), "B": v(HALF)})
@@ -158,7 +158,7 @@ def test_an_older_one_that_grows_has_the_room_that_a_newer_one_leaves() -> None:
     assert plan(older, newer, current=dict(result.values)).values == result.values
 
 
-def test_names_that_do_not_fit_into_a_secret_are_refused_and_those_that_did_stay() -> None:
+def test_names_that_do_not_fit_into_a_secret_are_rejected_and_others_stay() -> None:
     entries = [entry(f"{'X' * 240}_{number:04}", v("1"), day=1, uid=f"{number:04}") for number in range(1500)]
     result = plan(*entries)
     assert 900 < len(result.values) < 1100
@@ -167,7 +167,7 @@ def test_names_that_do_not_fit_into_a_secret_are_refused_and_those_that_did_stay
     assert plan(*entries, current=dict(result.values)).values == result.values
 
 
-def test_a_namespace_of_another_account_is_no_home() -> None:
+def test_a_namespace_of_another_account_is_not_a_home() -> None:
     lost = entry("A", v("1"))
     result = plan_account(state(lost, home_account="team"))
     assert result.values == {}
@@ -220,7 +220,7 @@ def found(data: dict[str, Fingerprint], **fields: Any) -> ExistingSecret:  # noq
         ({}, True, found({}, account="former"), Action.APPLY),
     ],
 )
-def test_a_namespace_is_brought_to_what_is_wanted(
+def test_the_action_depends_on_the_desired_and_the_existing_secret(
     want: dict[str, Fingerprint], labeled: bool, found: ExistingSecret | None, action: Action
 ) -> None:
     entries = [entry(variable, value) for variable, value in want.items()]
@@ -229,7 +229,7 @@ def test_a_namespace_is_brought_to_what_is_wanted(
     assert plan.actions == {"ns": action}
 
 
-def test_what_is_being_deleted_counts_as_deleted_and_its_name_is_free() -> None:
+def test_an_accountsecret_that_is_being_deleted_counts_as_deleted_and_frees_its_name() -> None:
     deleted, successor = entry("A", v("old"), day=1, deleting=True), entry("A", v("new"), day=2)
     result = plan(deleted, successor, current={"A": v("old")})
     assert result.values == {"A": v("new")}
@@ -245,18 +245,24 @@ TWO = {"A": v("2")}
     [
         pytest.param({}, {}, id="none"),
         pytest.param({"home": found(ONE, unchanged=ONE)}, ONE, id="the home's"),
-        pytest.param({"home": found(ONE, account="", unchanged=ONE)}, ONE, id="the home's, of an older version"),
         pytest.param(
-            {"home": found(OLD, unchanged={}), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's changed"
+            {"home": found(ONE, account="", unchanged=ONE)}, ONE, id="the home's, written by an older version"
         ),
-        pytest.param({"home": found(TWO, owned=False), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's foreign"),
-        pytest.param({"a": found(TWO, unchanged=TWO), "home": found(ONE, unchanged=ONE)}, ONE, id="the home's first"),
-        pytest.param({"box": found(TWO, account="", unchanged=TWO)}, {}, id="a member's, of an older version"),
+        pytest.param(
+            {"home": found(OLD, unchanged={}), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's was changed"
+        ),
+        pytest.param(
+            {"home": found(TWO, owned=False), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's is someone else's"
+        ),
+        pytest.param(
+            {"a": found(TWO, unchanged=TWO), "home": found(ONE, unchanged=ONE)}, ONE, id="the home's takes precedence"
+        ),
+        pytest.param({"box": found(TWO, account="", unchanged=TWO)}, {}, id="a member's, written by an older version"),
         pytest.param({"box": found(TWO, account="former", unchanged=TWO)}, {}, id="of another account"),
         pytest.param({"home": found(TWO, account="former", unchanged=TWO)}, {}, id="the home's of another account"),
     ],
 )
-def test_what_devboxes_have_is_told_by_what_we_wrote_for_the_account_and_nobody_changed(
+def test_current_values_are_those_that_we_wrote_for_the_account_and_nobody_changed(
     secrets: dict[str, ExistingSecret], values: dict[str, Fingerprint]
 ) -> None:
     assert current_values("home", [Member(name, True, secret) for name, secret in secrets.items()]) == values

@@ -1,4 +1,4 @@
-"""What people are told once a plan was carried out, and when: tables."""
+"""Which statuses and Events are written after a plan was carried out."""
 
 from dataclasses import replace
 
@@ -53,21 +53,21 @@ def reasons(writes: list[StatusWrite]) -> dict[str, str]:
     return {write.uid: write.status.ready.reason for write in writes if write.status.ready}
 
 
-def test_what_was_done_is_told() -> None:
+def test_a_success_is_reported() -> None:
     assert reported(ONE) == [StatusWrite(ONE.uid, next_status(ONE, None, NOW), [])]
 
 
-def test_what_was_told_already_is_not_told_again() -> None:
+def test_an_unchanged_outcome_is_not_reported_again() -> None:
     assert reported(SYNCED) == []
 
 
-def test_each_account_secret_is_told_what_became_of_itself() -> None:
+def test_each_accountsecret_reports_its_own_outcome() -> None:
     other = entry("B", BROKEN)
     writes = reported(ONE, SYNCED, other, plan=plan({other.uid: BROKEN}))
     assert reasons(writes) == {ONE.uid: "Synced", other.uid: "CannotOpen"}
 
 
-def test_what_became_different_is_an_event() -> None:
+def test_a_changed_outcome_causes_an_event() -> None:
     (write,) = reported(SYNCED, plan=plan({SYNCED.uid: BROKEN}))
     assert write.events == [Event("CannotOpen", "it doesn't open")]
 
@@ -78,16 +78,16 @@ def test_a_finalizer_on_a_secret_that_need_not_be_recreated_has_no_effect() -> N
     assert reasons([write]) == {ONE.uid: "Synced"}
 
 
-def test_without_a_home_there_is_nothing_to_tell() -> None:
+def test_without_a_home_nothing_is_reported() -> None:
     assert report(state(ONE, home_exists=False), plan(), DONE, 0, NOW) == []
 
 
 @pytest.mark.parametrize(
     ("failure", "silent"),
     [
-        # Refused: tried once more, in case the namespace is being deleted.
+        # A rejection is retried once, in case the namespace is being deleted.
         *((refusal, 1) for refusal in (BadRequest("400"), REFUSED, TooLarge("413"), Invalid("422"))),
-        # A retry may solve it: six seconds of failures.
+        # A retry may solve these: they are retried for six seconds.
         *(
             (failure, 5)
             for failure in (
@@ -102,58 +102,58 @@ def test_without_a_home_there_is_nothing_to_tell() -> None:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_a_failure_is_told_after_so_many_in_a_row(failure: Exception, silent: int) -> None:
+def test_a_failure_is_reported_after_several_in_a_row(failure: Exception, silent: int) -> None:
     outcomes = {"home": None, "box": failure}
     assert [reported(ONE, outcomes=outcomes, failures=failures) for failures in range(silent)] == [[]] * silent
     assert reasons(reported(ONE, outcomes=outcomes, failures=silent)) == {ONE.uid: "NotWritten"}
 
 
-def test_an_error_of_our_own_is_never_told_since_nobody_else_can_mend_it() -> None:
+def test_an_unexpected_error_is_never_reported_because_users_cannot_fix_it() -> None:
     assert reported(ONE, outcomes={"box": ValueError("canary")}, failures=1000) == []
 
 
-def test_while_one_failure_may_solve_itself_nothing_is_told_of_another() -> None:
+def test_a_failure_is_not_reported_while_another_may_resolve_itself() -> None:
     outcomes = {"home": REFUSED, "box": Conflict("409")}
     assert reported(ONE, outcomes=outcomes, failures=1) == []
     assert reasons(reported(ONE, outcomes=outcomes, failures=5)) == {ONE.uid: "NotWritten"}
 
 
-def test_a_failed_write_is_told_with_its_namespace_and_reason_alone() -> None:
+def test_a_failed_write_is_reported_with_only_its_namespace_and_reason() -> None:
     (write,) = reported(ONE, outcomes={"home": None, "box": REFUSED}, failures=1)
     assert write.status.ready is not None
     assert "(box: 403 quota)" in write.status.ready.message
     assert "home" not in write.status.ready.message
 
 
-def test_someone_else_s_secret_is_told_before_a_failed_write() -> None:
+def test_someone_else_s_secret_is_reported_before_a_failed_write() -> None:
     writes = reported(ONE, plan=plan(box=Action.SKIP_FOREIGN), outcomes={"home": REFUSED, "box": None}, failures=1)
     assert reasons(writes) == {ONE.uid: "NotOwned"}
     assert "in the namespace box " in str(writes[0].status.ready)
 
 
-def test_an_account_secret_s_own_reason_is_told_before_that_of_a_namespace() -> None:
+def test_an_accountsecret_s_own_reason_is_reported_before_a_namespace_s() -> None:
     other = entry("B", BROKEN)
     writes = reported(ONE, other, plan=plan({other.uid: BROKEN}, box=Action.SKIP_FOREIGN))
     assert reasons(writes) == {ONE.uid: "NotOwned", other.uid: "CannotOpen"}
 
 
-def test_an_account_without_members_and_account_secrets_is_told_nothing() -> None:
+def test_nothing_is_reported_for_an_empty_account() -> None:
     assert report(state(), AccountPlan({}, {}, {}), {}, 0, NOW) == []
 
 
-def test_a_status_that_is_not_about_this_generation_is_written_again() -> None:
+def test_a_status_of_an_older_generation_is_written_again() -> None:
     (write,) = reported(replace(SYNCED, generation=2))
     assert write.status.observed_generation == 2
     assert write.status.changed_at == THEN
     assert write.events == []
 
 
-def test_an_empty_status_is_not_taken_for_one_that_was_told() -> None:
+def test_an_empty_status_does_not_count_as_reported() -> None:
     assert ONE.status == AccountSecretStatus()
     assert len(reported(ONE, plan=plan({ONE.uid: BROKEN}))) == 1
 
 
-def test_a_secret_that_a_finalizer_holds_is_told_with_both() -> None:
+def test_a_secret_that_finalizers_hold_is_reported_with_namespace_and_finalizers() -> None:
     found = ExistingSecret("7", must_recreate=True, deleting=True, finalizers=("a.example/hold", "b.example/hold"))
     held = replace(state(ONE), members=[Member("box", labeled=True, secret=found)])
     (write,) = report(held, plan(box=Action.WAIT), DONE, 0, NOW)

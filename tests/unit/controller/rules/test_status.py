@@ -1,4 +1,4 @@
-"""What statuses say."""
+"""The statuses of AccountSecrets."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ THEN, NOW = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
 BROKEN = NotReady(Reason.CANNOT_OPEN, "it doesn't open")
 
 
-def test_a_first_sync_says_when_and_why() -> None:
+def test_the_first_sync_sets_all_fields() -> None:
     status = next_status(entry("A", v("1")), None, NOW)
     (ready,) = status.conditions
     assert (ready.type, ready.status, ready.reason) == ("Ready", "True", "Synced")
@@ -26,7 +26,7 @@ def test_a_first_sync_says_when_and_why() -> None:
     assert status.key_id == "0123456789abcdef"
 
 
-def test_a_status_that_says_it_already_is_not_written_again() -> None:
+def test_an_unchanged_status_is_not_written_again() -> None:
     made = entry("A", v("1"))
     status = next_status(made, None, THEN)
     again = next_status(replace(made, status=status, before=v("1")), None, NOW)
@@ -34,33 +34,33 @@ def test_a_status_that_says_it_already_is_not_written_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "generation", "before", "opened", "changed"),
+    ("reported", "generation", "before", "opened", "changed"),
     [
         pytest.param(None, 2, v("1"), v("2"), NOW, id="a new value"),
         pytest.param(None, 2, v("1"), v("1"), THEN, id="the same value, re-sealed"),
-        pytest.param(None, 1, v("hand"), v("1"), THEN, id="a change by hand, undone"),
-        pytest.param(None, 1, None, v("1"), THEN, id="a Secret deleted by hand, undone"),
+        pytest.param(None, 1, v("hand"), v("1"), THEN, id="a manual change, reverted"),
+        pytest.param(None, 1, None, v("1"), THEN, id="a manually deleted Secret, recreated"),
         pytest.param(None, 2, v("1"), BROKEN, THEN, id="an update that doesn't open"),
-        pytest.param(BROKEN, 1, v("1"), v("2"), NOW, id="an update that opens at last"),
+        pytest.param(BROKEN, 1, v("1"), v("2"), NOW, id="an update that opens after all"),
         pytest.param(BROKEN, 1, v("1"), v("1"), THEN, id="a value that opens again"),
-        pytest.param(not_owned(["box"]), 1, v("1"), v("1"), NOW, id="a namespace that is in reach at last"),
+        pytest.param(not_owned(["box"]), 1, v("1"), v("1"), NOW, id="a namespace that can be written after all"),
     ],
 )
-def test_changed_at_follows_the_value_alone(
-    told: NotReady | None,
+def test_changed_at_is_when_devboxes_could_first_get_the_value(
+    reported: NotReady | None,
     generation: int,
     before: Fingerprint | None,
     opened: Fingerprint | NotReady,
     changed: str,
 ) -> None:
     made = entry("A", v("1"), status=next_status(entry("A", v("1")), None, THEN))
-    status = next_status(replace(made, before=v("1")), told, THEN)
+    status = next_status(replace(made, before=v("1")), reported, THEN)
     not_ready = opened if isinstance(opened, NotReady) else None
     made = entry("A", opened, generation=generation, status=status, before=before)
     assert next_status(made, not_ready, NOW).changed_at == changed
 
 
-def test_a_transition_is_dated_and_a_change_of_reason_alone_is_not() -> None:
+def test_only_a_changed_status_changes_the_transition_time() -> None:
     made = entry("A", v("1"))
     ready = next_status(made, None, THEN)
     broken = next_status(replace(made, status=ready), BROKEN, NOW)
@@ -92,7 +92,7 @@ def ready(status: str, reason: str) -> tuple[Condition, ...]:
         (THEN, "99999d", "False", "the value is due for rotation at 2299-10-16T00:00:00Z"),
     ],
 )  # fmt: skip
-def test_a_value_is_due_when_it_is_older_than_rotate_after_says(
+def test_a_value_is_due_when_it_is_older_than_rotate_after(
     changed_at: str | None, rotate_after: str | None, status: str | None, words: str
 ) -> None:
     before = AccountSecretStatus(changed_at=changed_at, conditions=ready("True", "Synced"), observed_generation=1)
@@ -160,18 +160,18 @@ def test_a_time_is_written_in_utc_in_any_local_time_zone() -> None:
     assert timestamp(datetime(26, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=1)))) == "0026-01-02T02:04:05Z"
 
 
-def test_a_new_value_is_fresh_again() -> None:
+def test_a_new_value_is_no_longer_due() -> None:
     old = next_status(entry("A", v("1"), rotate_after="1d"), None, THEN)
     due = next_status(entry("A", v("1"), rotate_after="1d", status=old, before=v("1")), None, NOW)
     new = next_status(entry("A", v("2"), rotate_after="1d", status=due, generation=2, before=v("1")), None, NOW)
-    told = [status.rotation_due for status in (old, due, new)]
-    assert [(one.status, one.reason) for one in told if one] == [
+    reported = [status.rotation_due for status in (old, due, new)]
+    assert [(one.status, one.reason) for one in reported if one] == [
         ("False", "NotDue"), ("True", "Overdue"), ("False", "NotDue")
     ]  # fmt: skip
 
 
-def test_what_is_told_to_be_due_does_not_fall_due_again() -> None:
+def test_a_value_reported_as_due_does_not_become_due_again() -> None:
     old = AccountSecretStatus(changed_at=THEN)
-    told = next_status(entry("A", v("1"), rotate_after="1d", status=old), BROKEN, NOW)
+    reported = next_status(entry("A", v("1"), rotate_after="1d", status=old), BROKEN, NOW)
     assert falls_due(old, "1d", NOW)
-    assert not falls_due(told, "1d", NOW)
+    assert not falls_due(reported, "1d", NOW)

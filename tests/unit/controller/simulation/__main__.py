@@ -9,12 +9,12 @@ from unit.controller.simulation.mutants import MUTANTS
 from unit.controller.simulation.simulation import Parts, run
 from unit.controller.simulation.world import Violation
 
-#: Of one seed, so that a failure is soon seen again.
+#: For each seed; few, so that a failure is reproduced quickly.
 _STEPS = 10_000
 
 
 def main() -> str | None:
-    """Run seed after seed until there were so many steps; say what doesn't hold."""
+    """Run seeds for at least this many steps; return the first violation."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -32,7 +32,7 @@ def main() -> str | None:
 
 
 if __name__ == "__main__":
-    # The order of a set of names is the same each time.
+    # So that sets of names have the same order each time.
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "unit.controller.simulation", *sys.argv[1:]])  # noqa: S606

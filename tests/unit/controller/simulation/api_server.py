@@ -1,4 +1,4 @@
-"""The API server in memory: what a watch tells, and namespaces that end with what is in them."""
+"""An API server in memory with watches, and with namespaces that are deleted with their objects."""
 
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -21,7 +21,7 @@ from unit.kube.fake_api import FakeApi, labels_of
 
 OPERATOR = "operator"
 Write = Callable[[str, Body | None, Body | None], None]
-"""Takes an account Secret's namespace, and what it was before and after a write of the operator's."""
+"""Takes an account Secret's namespace, and its state before and after a write by the operator."""
 
 
 class ApiServer(FakeApi):
@@ -45,13 +45,13 @@ class ApiServer(FakeApi):
     def put(self, path: str, body: Mapping[str, object]) -> Body:
         event = "MODIFIED" if path in self.objects else "ADDED"
         written = super().put(path, body)
-        self._tell(path, event, written)
+        self._notify(path, event, written)
         return written
 
     def delete(self, path: str) -> None:
         last = self.objects[path]
         super().delete(path)
-        self._tell(path, "DELETED", at(self._version, last))
+        self._notify(path, "DELETED", at(self._version, last))
 
     def handle(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
         self.requests.clear()
@@ -73,11 +73,11 @@ class ApiServer(FakeApi):
         return response
 
     def namespaces(self) -> dict[str, Body]:
-        """Give the namespaces by their names."""
+        """Return the namespaces by name."""
         return {body["metadata"]["name"]: body for path, body in self.objects.items() if _kind(path) == "namespaces"}
 
     def accounts(self) -> dict[str, str]:
-        """Give each namespace's account; of one that is being deleted none."""
+        """Return the account of each namespace that isn't being deleted."""
         return {
             name: account_of(name, labels_of(body))
             for name, body in self.namespaces().items()
@@ -85,12 +85,12 @@ class ApiServer(FakeApi):
         }
 
     def account_secrets(self, namespace: str) -> list[Body]:
-        """Give a namespace's AccountSecrets."""
+        """Return a namespace's AccountSecrets."""
         prefix = f"{account_secrets_path(namespace)}/"
         return [body for path, body in self.objects.items() if path.startswith(prefix)]
 
     def account_secret(self, namespace: str) -> Body | None:
-        """Give a namespace's account Secret."""
+        """Return a namespace's account Secret."""
         return self.objects.get(secret_path(namespace))
 
     def put_namespace(self, name: str, labels: Mapping[str, str]) -> None:
@@ -100,11 +100,11 @@ class ApiServer(FakeApi):
         self.put(path, {"metadata": {**former, "labels": labels}})
 
     def delete_namespace(self, name: str) -> None:
-        """Delete a namespace: it takes no new objects, and some seconds later all of it is gone."""
+        """Delete a namespace: it accepts no new objects, and seconds later it's gone with its objects."""
         path = f"{NAMESPACES_PATH}/{name}"
         body = self.objects[path]
         self.put(path, {**body, "metadata": {**body["metadata"], "deletionTimestamp": self.timestamp()}})
-        # Not within the second: creation times tell former objects from new ones.
+        # Not within the same second: creation times distinguish new objects from former ones.
         self._world.later(self._world.random.uniform(1, 4), lambda: self._end(name))
 
     def _end(self, name: str) -> None:
@@ -112,7 +112,7 @@ class ApiServer(FakeApi):
             self.delete(path)
         self.delete(f"{NAMESPACES_PATH}/{name}")
 
-    def _tell(self, path: str, event: str, body: Body) -> None:
+    def _notify(self, path: str, event: str, body: Body) -> None:
         kind = _kind(path)
         if kind in {"namespaces", PLURAL} or path.endswith(f"/{ACCOUNT_SECRET}"):
             for watcher in self.watchers:
@@ -120,7 +120,7 @@ class ApiServer(FakeApi):
 
 
 def secret_path(namespace: str) -> str:
-    """Give the path of a namespace's account Secret."""
+    """Return the path of a namespace's account Secret."""
     return f"{NAMESPACES_PATH}/{namespace}/secrets/{ACCOUNT_SECRET}"
 
 

@@ -1,6 +1,6 @@
-"""What must hold: at each write of an account Secret, and when all is quiet.
+"""The invariants: for each write of an account Secret, and for the state after the last change.
 
-A value is text, `account/uid/number`: whose it is, and which of the values of that AccountSecret.
+A value is the text `account/uid/number`: the account and UID of its AccountSecret, and the value's number.
 """
 
 import base64
@@ -16,10 +16,10 @@ from unit.controller.simulation.api_server import ApiServer
 from unit.controller.simulation.world import World
 from unit.kube.fake_api import labels_of
 
-#: How long the operator may take a namespace for a member that isn't any more: until it has heard of it.
+#: For how long the operator may treat a namespace as a member after it stopped being one, until it's notified.
 _STALE_SECONDS = 60.0
 _FOREIGN = "foreign"
-#: What someone writes into an account Secret.
+#: The value that someone else writes into an account Secret.
 EDITED = "edited/by someone/0"
 
 
@@ -42,27 +42,27 @@ class Value:
 
 @dataclass
 class Model:
-    """The rules, once more and short."""
+    """A second, short implementation of the rules."""
 
     world: World
     api: ApiServer
     sealed: dict[str, Value] = field(default_factory=dict)
-    """By sealed text, the value; a text that isn't in it doesn't open."""
+    """The value of each sealed text; other texts don't open."""
     homes: dict[str, str] = field(default_factory=dict)
-    """By an AccountSecret's uid, that of the namespace that it was created in."""
+    """The UID of the namespace in which an AccountSecret was created, by its UID."""
     _members: set[tuple[str, str]] = field(default_factory=set)
-    """Each namespace's uid, and its account."""
+    """The UID and the account of each namespace."""
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
-    """When it became a member first."""
+    """When each first became a member."""
     _until: dict[tuple[str, str], float] = field(default_factory=dict)
-    """When it ceased to be one."""
+    """When each stopped being a member."""
     _ended: dict[str, float] = field(default_factory=dict)
-    """By its uid, when a namespace was gone."""
+    """When a namespace was gone, by UID."""
     _numbers: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By a namespace's uid and an AccountSecret's, the newest value that was written."""
+    """The newest value that was written, by the UIDs of namespace and AccountSecret."""
 
     def note_namespace(self, kind: str, event: str, body: Body) -> None:
-        """Note which namespaces are members of which accounts, also while they are being deleted."""
+        """Record which namespaces are members of which accounts, even while they are being deleted."""
         if kind != "namespaces":
             return
         if event == "DELETED":
@@ -76,7 +76,7 @@ class Model:
         self._members = members
 
     def check_write(self, namespace: str, before: Body | None, after: Body | None) -> None:
-        """Take what the operator did to an account Secret."""
+        """Check the operator's write of an account Secret."""
         if before and after and data_of(after) == data_of(before):
             return
         if is_foreign(before):
@@ -84,15 +84,15 @@ class Model:
         uid = self.api.objects[f"{NAMESPACES_PATH}/{namespace}"]["metadata"]["uid"]
         for variable, value in values_of(after).items():
             if str(value) == EDITED:
-                continue  # freed of that next
+                continue  # the operator removes it next
             if not self._may_have((uid, value.account), self.homes[value.uid]):
                 self._fail(f"{namespace}: {variable} has {value}, of a home that the namespace doesn't belong to")
             if value.number < self._numbers.get((uid, value.uid), 0):
-                self._fail(f"{namespace}: {variable} has {value}, which is older than what it had")
+                self._fail(f"{namespace}: {variable} has {value}, which is older than its previous value")
             self._numbers[uid, value.uid] = value.number
 
     def _may_have(self, member: tuple[str, str], home: str) -> bool:
-        """Tell whether a namespace belongs to the account, or did just now, and did so before that home was gone."""
+        """Return whether a namespace is or was just now a member, and became one before this home was gone."""
         is_member = member in self._members or self._until.get(member, float("-inf")) > self.world.now - _STALE_SECONDS
         return is_member and self._since[member] <= self._ended.get(home, self.world.now)
 
@@ -100,7 +100,7 @@ class Model:
         self.world.violations.append(f"at {self.world.now:.3f} s: {what}")
 
     def differences(self) -> Iterator[str]:
-        """Say what isn't as it must be when the operator has heard of everything."""
+        """Yield the differences from the state that the operator must reach once it's notified of everything."""
         accounts = self.api.accounts()
         for account in accounts:
             owners = self._owners(account) if accounts[account] == account else {}
@@ -114,7 +114,7 @@ class Model:
                 yield from self._status_differences(body, accounts[account], owners, bool(foreign))
 
     def _owners(self, account: str) -> dict[str, Body]:
-        """Give each variable's AccountSecret: of several the oldest."""
+        """Return the oldest AccountSecret of each variable."""
         oldest_first = sorted(
             self.api.account_secrets(account),
             key=lambda body: precedence(body["metadata"]["creationTimestamp"], body["metadata"]["uid"]),
@@ -131,18 +131,18 @@ class Model:
         found = values_of(secret)
         for variable, value in wanted.items():
             have = found.pop(variable, None)
-            # What doesn't open leaves the AccountSecret's former value, if there was one.
+            # If a value doesn't open, the AccountSecret's previous value stays, if there was one.
             kept = value is None and (have is None or have.uid == owners[variable]["metadata"]["uid"])
             if have != value and not kept:
-                yield f"{namespace}: {variable} is {have} and not {value}"
+                yield f"{namespace}: {variable} is {have}, not {value}"
         if found:
-            yield f"{namespace}: {found} is no value of {account}"
+            yield f"{namespace}: {found} isn't a value of {account}"
         labeled = ACCOUNT_LABEL in labels_of(self.api.namespaces()[namespace])
         if any(wanted.values()) or labeled:
             if secret is None or labels_of(secret).get(ACCOUNT_LABEL) != account:
                 yield f"{namespace}: no Secret of {account}"
             elif set(data_of(secret)) - set(wanted):
-                yield f"{namespace}: strange keys"
+                yield f"{namespace}: unexpected keys"
         elif secret and not data_of(secret):
             yield f"{namespace}: an empty Secret"
 
@@ -160,22 +160,22 @@ class Model:
             reason = Reason.NOT_OWNED if foreign else Reason.SYNCED
         found = [each["reason"] for each in status.get("conditions", []) if each["type"] == "Ready"]
         if found != [reason] or status["observedGeneration"] != metadata["generation"]:
-            yield f"{metadata['namespace']}/{metadata['name']}: {found} and not {reason}"
+            yield f"{metadata['namespace']}/{metadata['name']}: {found}, not {reason}"
 
 
 def values_of(secret: Body | None) -> dict[str, Value]:
-    """Give an account Secret's values, without what someone else put there."""
+    """Return an account Secret's values, without those of someone else."""
     data = {} if secret is None or is_foreign(secret) else data_of(secret)
     return {name: Value.parse(base64.b64decode(raw).decode()) for name, raw in data.items() if name[0] != "_"}
 
 
 def data_of(secret: Body) -> dict[str, str]:
-    """Give an account Secret's data."""
+    """Return an account Secret's data."""
     return secret.get("data") or {}
 
 
 def is_foreign(secret: Body | None) -> bool:
-    """Tell whether a Secret is someone else's."""
+    """Return whether a Secret is someone else's."""
     return secret is not None and _FOREIGN in secret
 
 

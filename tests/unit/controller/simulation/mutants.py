@@ -1,4 +1,4 @@
-"""Mutants of the operator, each without one check: the simulation must fail with each of them."""
+"""Mutants of the operator, each without one check: the simulation must fail with each."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,4 +1,4 @@
-"""A replica of the operator: its own code in an event loop of its own; its requests and watches are the world's."""
+"""A replica of the operator: its real code in its own event loop, with simulated requests and watches."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from unit.controller.simulation.world import ProcessLoop, World
 from unit.kube.fake_api import FakeClient
 
 KINDS = ("namespaces", "secrets", PLURAL)
-#: Of requests, on their way there and back, and of a watch's events.
+#: For a request, a response or a watch event.
 LONGEST_DELAY_SECONDS = 6.0
 
 
@@ -53,17 +53,17 @@ class Replica:
         try:
             await self.controller.sync()
             await asyncio.gather(self.controller.watch(), *self.controller.jobs())
-        except Exception as error:  # noqa: BLE001 - whatever ends the process
+        except Exception as error:  # noqa: BLE001 - any error ends the process
             self.world.violations.append(f"a job ended: {type(error).__name__}: {error}")
         finally:
             if self.alive:
                 await self.controller.stop_leading()
             self.alive = False
 
-    def take(self, happens: Callable[[], object]) -> None:
-        """Have something from outside reach the process: it waits while that is frozen."""
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call a function in the process; it waits while the process is frozen."""
         if self.alive:
-            self._loop.call_soon(happens)
+            self._loop.call_soon(callback)
             self._loop.run_until_idle()
 
     def freeze(self, seconds: float) -> None:
@@ -73,14 +73,14 @@ class Replica:
             self.world.later(seconds, self._thaw)
 
     def _thaw(self) -> None:
-        """Let the process go on."""
+        """Let the process continue."""
         self._loop.frozen = False
         if self.alive:
             self._loop.run_until_idle()
 
     def stop(self) -> None:
         """End the process, as SIGTERM does."""
-        self.take(self._main.cancel)
+        self.call(self._main.cancel)
 
     def kill(self) -> None:
         """End the process, as SIGKILL does."""
@@ -91,7 +91,7 @@ class Replica:
         self._loop.close()
 
     async def answer(self, method: str, path: str, query: Mapping[str, str], body: Body, media_type: str) -> Response:
-        """Send a request, which arrives even if nobody waits for the answer any more."""
+        """Send a request, which arrives even if nobody waits for the response any more."""
         if not self.alive:
             raise Unreachable("the process has ended")
         handle = partial(self.api.handle, method, path, query, body, media_type)
@@ -111,8 +111,8 @@ class Replica:
             except APIError as error:
                 result = error
             if self.world.chance(0.01):
-                result = RequestTimeout("no answer, though it was done")
-        self.world.later(self.world.delay(LONGEST_DELAY_SECONDS), lambda: self.take(partial(_answer, answer, result)))
+                result = RequestTimeout("no response, but the request was handled")
+        self.world.later(self.world.delay(LONGEST_DELAY_SECONDS), lambda: self.call(partial(_answer, answer, result)))
 
 
 def _answer(future: asyncio.Future[Response], result: Response | APIError) -> None:
@@ -125,7 +125,7 @@ def _answer(future: asyncio.Future[Response], result: Response | APIError) -> No
 
 
 class Watches:
-    """A replica's watches: events come in order, late, sometimes again; a watch that broke misses some."""
+    """A replica's watches: events arrive in order, late, sometimes twice; an interrupted watch misses some."""
 
     def __init__(
         self,
@@ -138,25 +138,25 @@ class Watches:
         self._replica = replica
         self._changed = changed
         self._listing = listing
-        # By kind, when the last event comes. What isn't in it isn't watched.
+        # When the last event arrives, by kind; a kind that isn't in it isn't watched.
         self._open: dict[str, list[float]] = {}
         replica.watches = self
 
     async def run(self, _recover: Callable[[], Awaitable[None]]) -> None:
-        """Watch until cancelled."""
+        """Watch until canceled."""
         for kind in KINDS:
             self._watch(kind)
-        self._replica.api.watchers.append(self._tell)
+        self._replica.api.watchers.append(self._notify)
         try:
             await asyncio.Event().wait()
         finally:
-            self._replica.api.watchers.remove(self._tell)
+            self._replica.api.watchers.remove(self._notify)
 
     def restart(self) -> None:
-        self._replica.world.violations.append("the API server's state was taken for older than before")
+        self._replica.world.violations.append("the operator mistook the API server's state for an older one")
 
-    def lose(self, kind: str) -> None:
-        """End a watch: what was on its way is lost, and what happens until it's there again."""
+    def interrupt(self, kind: str) -> None:
+        """Interrupt a watch: events on their way are lost, and those until it's restarted."""
         world = self._replica.world
         if self._open.pop(kind, None):
             world.later(world.random.uniform(0.1, LONGEST_DELAY_SECONDS), lambda: self._watch(kind))
@@ -165,24 +165,24 @@ class Watches:
         """List a kind, and watch it from then on."""
         world = self._replica.world
         self._open[kind] = [world.now]
-        world.later(world.delay(1), lambda: self._replica.take(lambda: self._listing(kind)))
+        world.later(world.delay(1), lambda: self._replica.call(lambda: self._listing(kind)))
 
-    def _tell(self, kind: str, event: str, body: Body) -> None:
+    def _notify(self, kind: str, event: str, body: Body) -> None:
         if stream := self._open.get(kind):
             world = self._replica.world
             stream[0] = max(stream[0], world.now + world.delay(LONGEST_DELAY_SECONDS))
-            come = partial(self._come, stream, kind, event, body)
-            world.later(stream[0] - world.now, come)
+            deliver = partial(self._deliver, stream, kind, event, body)
+            world.later(stream[0] - world.now, deliver)
             if world.chance(0.05):
-                world.later(stream[0] - world.now + world.random.uniform(0, LONGEST_DELAY_SECONDS), come)
+                world.later(stream[0] - world.now + world.random.uniform(0, LONGEST_DELAY_SECONDS), deliver)
 
-    def _come(self, stream: list[float], kind: str, event: str, body: Body) -> None:
+    def _deliver(self, stream: list[float], kind: str, event: str, body: Body) -> None:
         if self._open.get(kind) is stream:
-            self._replica.take(partial(self._changed, kind, event, body))
+            self._replica.call(partial(self._changed, kind, event, body))
 
 
 class ErrorHandler(logging.Handler):
-    """Takes logged errors: a failed request explains only that keys can't be written back."""
+    """Records logged errors as violations; a failed request only explains that keys can't be written back."""
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)

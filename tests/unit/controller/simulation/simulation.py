@@ -22,14 +22,14 @@ NAMESPACES = (*HOMES, "c", "d", "e")
 VARIABLES = ("V", "W", "X")
 ACCOUNT_SECRETS = ("r", "s", "t")
 _PUBLIC_KEY = KEY.public
-#: What the longest backoff and a Lease that nobody released take, and more.
+#: Longer than the longest backoff and the duration of an unreleased Lease together.
 _QUIET_SECONDS = 200
 _BUSY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What of the operator another class may stand for."""
+    """The classes of the operator that a mutant may replace."""
 
     cache: type[Cache] = Cache
     writer: type[Writer] = Writer
@@ -52,10 +52,10 @@ class Simulation:
         self.replicas = [self._start(), self._start()]
 
     def run(self, steps: int) -> None:
-        """Be busy and quiet in turns, for at least so many steps.
+        """Alternate between busy and quiet times, for at least this many steps.
 
         Raises:
-            Violation: something doesn't hold.
+            Violation: an invariant doesn't hold.
         """
         handler = ErrorHandler(self.world)
         logger = logging.getLogger("devbox_secrets")
@@ -77,10 +77,10 @@ class Simulation:
         self.world.pass_time(_BUSY_SECONDS)
 
     def _be_quiet(self) -> None:
-        """Wait until all is as it must be.
+        """Wait until the operator has reached the desired state.
 
         Raises:
-            Violation: it doesn't come to that.
+            Violation: it doesn't reach it.
         """
         self.world.quiet = True
         differences: list[str] = []
@@ -92,7 +92,7 @@ class Simulation:
         raise Violation(f"{_QUIET_SECONDS} s after the last change: {'; '.join(differences)}")
 
     def _change(self) -> None:
-        """Let someone change something."""
+        """Make a random change."""
         random = self.world.random
         changes: dict[Callable[[str], None], int] = {
             self._put_account_secret: 6,
@@ -149,7 +149,7 @@ class Simulation:
     def _touch_secret(self, namespace: str) -> None:
         """Change, delete or replace an account Secret."""
         found, path, random = self.api.account_secret(namespace), secret_path(namespace), self.world.random
-        # One that is still empty and was edited isn't the operator's any more.
+        # An empty Secret that someone edited isn't the operator's any more.
         if found and (is_foreign(found) or not labels_of(found) or random.random() < 0.5):
             self.api.delete(path)
         elif found:
@@ -161,13 +161,13 @@ class Simulation:
             self.api.put(path, foreign(edited(copy, values={"_key": "theirs"})))
 
     def _inject_fault(self) -> None:
-        """Let one thing fail."""
+        """Inject a random fault."""
         random = self.world.random
         number = random.randrange(len(self.replicas))
         replica = self.replicas[number]
         match random.randrange(6):
             case 0 | 1:
-                replica.watches.lose(random.choice(KINDS))
+                replica.watches.interrupt(random.choice(KINDS))
             case 2:
                 replica.freeze(random.uniform(0.1, 20))
             case 3:
@@ -191,10 +191,10 @@ class Simulation:
 
 
 def run(seed: int, steps: int, parts: Parts) -> int:
-    """Run a simulation; give how many steps it took.
+    """Run a simulation; return its number of steps.
 
     Raises:
-        Violation: something doesn't hold.
+        Violation: an invariant doesn't hold.
     """
     simulation = Simulation(seed, parts)
     simulation.run(steps)

@@ -1,4 +1,4 @@
-"""Virtual time: events one after the other, in an order that a seed decides."""
+"""Virtual time: events happen one at a time, in an order that a seed decides."""
 
 import asyncio
 import selectors
@@ -12,17 +12,17 @@ _START = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 class Violation(Exception):
-    """The controller did what it must not."""
+    """An invariant doesn't hold."""
 
 
 class World:
-    """The clock, the random numbers, and the events to come."""
+    """The clock, random numbers, and scheduled events."""
 
     def __init__(self, seed: int) -> None:
-        self.random = Random(seed)  # noqa: S311 - the same each time
+        self.random = Random(seed)  # noqa: S311 - reproducible
         self.now = 0.0
         self.steps = 0
-        """How many events there were: requests, responses, watch events, changes and faults."""
+        """The number of events: requests, responses, watch events, changes and faults."""
         self.quiet = False
         """Whether no faults are injected."""
         self.violations: list[str] = []
@@ -31,33 +31,33 @@ class World:
         self._number = count()
 
     def time(self) -> datetime:
-        """Give the time of day."""
+        """Return the current time."""
         return _START + timedelta(seconds=self.now)
 
-    def later(self, seconds: float, happens: Callable[[], object]) -> None:
-        """Have something happen in so many seconds."""
-        heappush(self._coming, (self.now + seconds, next(self._number), happens))
+    def later(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Schedule a call after this many seconds."""
+        heappush(self._coming, (self.now + seconds, next(self._number), callback))
 
-    def often(self, seconds: float, until: float, happens: Callable[[], object]) -> None:
-        """Have something happen again and again, on average every so many seconds, until some time."""
+    def often(self, seconds: float, until: float, callback: Callable[[], object]) -> None:
+        """Schedule calls at random intervals with this average, until a time."""
 
         def happen() -> None:
             if self.now < until:
-                happens()
-                self.often(seconds, until, happens)
+                callback()
+                self.often(seconds, until, callback)
 
         self.later(self.random.expovariate(1 / seconds), happen)
 
     def chance(self, probability: float) -> bool:
-        """Tell whether a fault happens now."""
+        """Return whether a fault happens now."""
         return not self.quiet and self.random.random() < probability
 
     def delay(self, longest: float) -> float:
-        """Give the seconds that something takes: usually a few milliseconds, sometimes seconds."""
+        """Return how many seconds something takes: usually a few milliseconds, sometimes seconds."""
         return self.random.uniform(0.1, longest) if self.chance(0.04) else self.random.uniform(0.001, 0.02)
 
     def pass_time(self, seconds: float) -> None:
-        """Have everything happen that does so within that time."""
+        """Run everything that is scheduled within this time."""
         end = self.now + seconds
         while not self.violations:
             loop = min(self.loops, key=lambda loop: loop.wakes_at, default=None)
@@ -66,9 +66,9 @@ class World:
                 self.now = max(self.now, loop.wakes_at)
                 loop.run_until_idle()
             elif at <= end and self._coming:
-                self.now, _, happens = heappop(self._coming)
+                self.now, _, callback = heappop(self._coming)
                 self.steps += 1
-                happens()
+                callback()
             else:
                 self.now = end
                 return
@@ -76,7 +76,7 @@ class World:
 
 
 class ProcessLoop(asyncio.SelectorEventLoop):
-    """A process's event loop: others have their turn when all of its tasks wait."""
+    """A process's event loop, which stops when all its tasks wait."""
 
     def __init__(self, world: World) -> None:
         self.frozen = False
@@ -94,14 +94,14 @@ class ProcessLoop(asyncio.SelectorEventLoop):
             self.run_forever()
 
     def idle(self, timeout: float | None) -> None:
-        """Return from `run_until_idle`; until a timer's time has come, where there is one."""
+        """Make `run_until_idle` return, and note when the next timer expires, if there is one."""
         if timeout is not None:
             self.wakes_at = self._world.now + timeout
         self.stop()
 
 
 class _StopWhenIdle(selectors.SelectSelector):
-    """Waits for nothing: there are no files, and time doesn't pass by itself."""
+    """Never waits: there are no files, and time is virtual."""
 
     def __init__(self, loop: ProcessLoop) -> None:
         super().__init__()

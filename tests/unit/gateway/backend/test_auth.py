@@ -1,4 +1,4 @@
-"""Whose token a request carries: what that costs the API server, and whom a flood of unknown tokens holds back."""
+"""Authentication: who sends a request, how many reviews that takes, and what a flood of unknown tokens delays."""
 
 import asyncio
 from typing import Any, NoReturn
@@ -19,22 +19,22 @@ class Clock:
 
 
 async def find(authenticator: Authenticator, authorization: str | None, account: str | None) -> Caller:
-    """Find the caller as the endpoints do."""
+    """Return the caller as the endpoints do."""
     return (await authenticator.authenticate(authorization)).caller(account)
 
 
 class Counting:
-    """Counts what is asked; the answers are those of a ServiceAccount."""
+    """Counts reviews; each token belongs to a ServiceAccount."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.reviewed = 0
 
     async def request(self, token: str, *_: object, **__: object) -> dict[str, Any]:
-        self.asked += 1
+        self.reviewed += 1
         return {"status": {"userInfo": {"username": f"system:serviceaccount:{token}:editor"}}}
 
 
-async def test_whose_token_it_is_is_asked_once_a_minute() -> None:
+async def test_a_token_is_reviewed_once_a_minute() -> None:
     reviews, now = Counting(), [0.0]
     authenticator = Authenticator(reviews, clock=lambda: now[0])  # type: ignore[arg-type]
 
@@ -42,23 +42,23 @@ async def test_whose_token_it_is_is_asked_once_a_minute() -> None:
         return (await find(authenticator, f"Bearer {token}", None)).account
 
     assert [await account("a"), await account("a"), await account("b")] == ["a", "a", "b"]
-    assert reviews.asked == 2
+    assert reviews.reviewed == 2
     now[0] = REMEMBERED_SECONDS
     assert await account("a") == "a"
-    assert reviews.asked == 3
+    assert reviews.reviewed == 3
 
 
 class Person:
-    """A token that is no ServiceAccount's."""
+    """Responds to reviews; each token belongs to a person."""
 
     async def request(self, *_: object, **__: object) -> dict[str, Any]:
         return {"status": {"userInfo": {"username": "jane@example.org"}}}
 
 
-async def test_who_is_no_service_account_names_the_account() -> None:
+async def test_a_person_must_name_the_account() -> None:
     authenticator = Authenticator(Person())  # type: ignore[arg-type]
     assert (await find(authenticator, "Bearer hers", "team-a")).account == "team-a"
-    for _ in range(2):  # asked, and remembered
+    for _ in range(2):  # reviewed, and then remembered
         with pytest.raises(ErrorResponse) as caught:
             await find(authenticator, "Bearer hers", None)
         assert (caught.value.status, "X-Devbox-Secrets-Account" in str(caught.value)) == (400, True)
@@ -67,7 +67,7 @@ async def test_who_is_no_service_account_names_the_account() -> None:
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "Bearer a b", "Bearer a\r\nX: y", "Bearer é", "token"]
 )
-async def test_without_a_bearer_token_nobody_is_asked(header: str | None) -> None:
+async def test_without_a_bearer_token_nothing_is_reviewed(header: str | None) -> None:
     class Nobody:
         async def request(self, *_: object, **__: object) -> NoReturn:
             raise AssertionError
@@ -82,19 +82,19 @@ async def test_a_caller_s_token_is_never_shown() -> None:
     assert (caller.token, "the-token" in repr(caller)) == ("the-token", False)
 
 
-# --- Many at once
+# --- Many requests at once
 
 
 class Reviews:
-    """Answers reviews when it's told to: a token that begins with `known` is that user's."""
+    """Responds to reviews once `go` is set; only tokens that start with `known` are valid."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.reviewed: list[str] = []
         self.at_once = self.most = 0
         self.go = asyncio.Event()
 
     async def request(self, token: str, *_: object, **__: object) -> dict[str, Any]:
-        self.asked.append(token)
+        self.reviewed.append(token)
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         await self.go.wait()
@@ -105,7 +105,7 @@ class Reviews:
 
 
 async def outcome(authenticator: Authenticator, token: str) -> int:
-    """Give the status that a caller with this token gets."""
+    """Return the status code for a caller with this token."""
     try:
         await find(authenticator, f"Bearer {token}", None)
     except ErrorResponse as error:
@@ -115,34 +115,34 @@ async def outcome(authenticator: Authenticator, token: str) -> int:
     return 200
 
 
-async def test_of_many_who_come_with_one_token_at_once_one_asks() -> None:
+async def test_many_requests_with_one_token_at_once_cause_one_review() -> None:
     reviews = Reviews()
     authenticator = Authenticator(reviews)  # type: ignore[arg-type]
     together = asyncio.gather(*(outcome(authenticator, "known") for _ in range(50)))
     await asyncio.sleep(0)
     reviews.go.set()
     assert await together == [200] * 50
-    assert reviews.asked == ["known"]
+    assert reviews.reviewed == ["known"]
 
 
-async def test_a_token_that_was_refused_is_asked_about_again_after_a_while() -> None:
+async def test_a_rejected_token_is_reviewed_again_after_a_while() -> None:
     reviews, clock = Reviews(), Clock()
     reviews.go.set()
     authenticator = Authenticator(reviews, clock=clock)  # type: ignore[arg-type]
     assert [await outcome(authenticator, "bad") for _ in range(10)] == [401] * 10
-    assert reviews.asked == ["bad"]
+    assert reviews.reviewed == ["bad"]
     clock.now += REFUSED_SECONDS
     assert await outcome(authenticator, "bad") == 401
-    assert reviews.asked == ["bad"] * 2
+    assert reviews.reviewed == ["bad"] * 2
 
 
-async def test_unknown_tokens_are_asked_about_a_few_at_a_time_and_too_many_are_turned_away() -> None:
+async def test_few_unknown_tokens_are_reviewed_at_once_and_too_many_are_rejected() -> None:
     reviews, clock = Reviews(), Clock()
     authenticator = Authenticator(reviews, clock=clock)  # type: ignore[arg-type]
     reviews.go.set()
     assert await outcome(authenticator, "known") == 200
     reviews.go.clear()
-    clock.now += 3600  # it's to be asked about again, but it isn't unknown
+    clock.now += 3600  # it must be reviewed again, but it isn't unknown
     flood = asyncio.gather(*(outcome(authenticator, f"bad-{number}") for number in range(1000)))
     known = asyncio.create_task(outcome(authenticator, "known"))
     while reviews.at_once < 17:  # noqa: ASYNC110 - a few turns of the loop
@@ -154,16 +154,16 @@ async def test_unknown_tokens_are_asked_about_a_few_at_a_time_and_too_many_are_t
     assert reviews.most == 17
 
 
-async def test_a_flood_of_refused_tokens_drives_out_none_that_is_known() -> None:
+async def test_a_flood_of_rejected_tokens_does_not_evict_known_ones() -> None:
     reviews = Reviews()
     reviews.go.set()
     authenticator = Authenticator(reviews)  # type: ignore[arg-type]
     assert await outcome(authenticator, "known") == 200
     for number in range(5000):
         await outcome(authenticator, f"bad-{number}")
-    reviews.asked.clear()
+    reviews.reviewed.clear()
     assert await outcome(authenticator, "known") == 200
-    assert reviews.asked == []
+    assert reviews.reviewed == []
 
 
 # --- The account
@@ -178,14 +178,14 @@ async def test_a_flood_of_refused_tokens_drives_out_none_that_is_known() -> None
         ("jane@example.org", "team-a", "team-a", False),
     ],
 )
-def test_the_account_is_the_one_that_is_named_or_else_the_token_s_own(
+def test_the_account_is_the_named_one_or_the_token_s_own(
     user: str, named: str | None, account: str, is_own: bool
 ) -> None:
     assert User(user, "token").caller(named) == Caller(account, "token", is_own_account=is_own)
 
 
 @pytest.mark.parametrize("named", ["No Account", "", "a/b", "../pods", "a" * 64])
-def test_what_no_namespace_is_called_is_no_account(named: str) -> None:
+def test_an_invalid_namespace_name_is_rejected_as_an_account(named: str) -> None:
     with pytest.raises(ErrorResponse, match="X-Devbox-Secrets-Account") as caught:
         User("jane", "token").caller(named)
     assert caught.value.status == 400

@@ -1,4 +1,4 @@
-"""An AccountSecret as the contract sees it: its times, whoever wrote it, and its idempotency keys."""
+"""An AccountSecret as a secret of the contract: its times, regardless of who wrote it, and its idempotency keys."""
 
 import hmac
 from typing import Any
@@ -52,9 +52,9 @@ SECOND = 1_767_225_610_000  # 2026-01-01T00:00:10Z
 CREATED, UPDATED = "gateway.devbox-secrets.dev/created-ms", "gateway.devbox-secrets.dev/updated-ms"
 GATEWAY, OPERATOR = "devbox-secrets-gateway", "devbox-secrets"
 TIMES = {
-    "made by kubectl": ({}, [owned("kubectl", "2026-01-01T00:00:10Z")], SECOND, SECOND),
+    "created by kubectl": ({}, [owned("kubectl", "2026-01-01T00:00:10Z")], SECOND, SECOND),
     "changed by kubectl": ({}, [owned("kubectl", "2026-01-01T00:01:10Z")], SECOND, SECOND + 60_000),
-    "made by the gateway": (
+    "created by the gateway": (
         {CREATED: str(SECOND + 5), UPDATED: str(SECOND + 5)},
         [owned(GATEWAY, "2026-01-01T00:00:10Z")],
         SECOND + 5,
@@ -85,7 +85,7 @@ TIMES = {
         SECOND + 5,
     ),
     "copied with its annotations": ({CREATED: "5"}, [owned("kubectl", "2026-01-01T00:00:10Z")], SECOND, SECOND),
-    "annotated with nonsense": (
+    "with invalid annotations": (
         {CREATED: "yesterday", UPDATED: "٣"},
         [owned(GATEWAY, "2026-01-01T00:01:10Z")],
         SECOND,
@@ -94,13 +94,18 @@ TIMES = {
     "without managed fields": ({}, [], SECOND, SECOND),
     "written in the year 0": ({}, [owned("x", "0000-01-01T00:00:00Z")], SECOND, SECOND),
     "written after the year 9999": ({}, [owned("x", "10000-01-01T04:00:00Z")], SECOND, SECOND),
-    "written by nobody": ({}, [{"time": "2026-01-01T00:01:10Z", **fields_of_sealed()}], SECOND, SECOND + 60_000),
+    "written without a field manager": (
+        {},
+        [{"time": "2026-01-01T00:01:10Z", **fields_of_sealed()}],
+        SECOND,
+        SECOND + 60_000,
+    ),
     "with fields that have no time": ({}, [{"manager": "x", "fieldsV1": {"f:spec": {"f:sealed": {}}}}], SECOND, SECOND),
 }
 
 
 @pytest.mark.parametrize("what", TIMES)
-def test_the_times_of_what_was(what: str) -> None:
+def test_the_times_of_a_secret(what: str) -> None:
     annotations, fields, created, updated = TIMES[what]
     body = {"metadata": metadata(annotations=annotations, managedFields=fields), "spec": {"name": "TOKEN"}}
     assert (read_object(body).id.created_ms, read_object(body).updated_ms) == (created, updated)
@@ -116,7 +121,7 @@ def test_a_table_s_row_is_read_like_the_object() -> None:
 
 
 @pytest.mark.parametrize(("ready", "is_ready"), [("True", True), ("False", False), ("Unknown", False), (None, False)])
-def test_whether_devboxes_get_the_value(ready: str | None, *, is_ready: bool) -> None:
+def test_a_record_is_ready_if_its_ready_condition_is_true(ready: str | None, *, is_ready: bool) -> None:
     rows = [{"cells": [ready, "TOKEN"], "object": {"metadata": metadata()}}]
     (row,) = read_table({"columnDefinitions": [{"name": "Ready"}, {"name": "Variable"}], "rows": rows})
     assert row.is_ready == is_ready
@@ -134,13 +139,13 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_an_odd_object_is_read_as_one_without_a_name_that_devboxes_do_not_get(what: str) -> None:
+def test_a_malformed_object_has_no_name_and_is_not_ready(what: str) -> None:
     record = read_object({"metadata": metadata(), **ODD[what]})
     assert (record.variable, record.is_ready) == ("", False)
 
 
 @pytest.mark.parametrize("name", [None, ["TOKEN"], 7])
-def test_a_name_that_is_no_text_is_read_as_empty(name: object) -> None:
+def test_a_name_that_is_not_text_is_read_as_empty(name: object) -> None:
     columns = [{"name": "Variable"}, {"name": "Ready"}]
     rows = [{"cells": [name, None], "object": {"metadata": metadata()}}]
     (row,) = read_table({"columnDefinitions": columns, "rows": rows})
@@ -164,7 +169,7 @@ def test_a_request_without_an_id_has_no_idempotency_key() -> None:
 
 
 REQUESTS = {
-    "as it was": ("id", "token", "update", b"v"),
+    "unchanged": ("id", "token", "update", b"v"),
     "with another id": ("id2", "token", "update", b"v"),
     "with another token": ("id", "token2", "update", b"v"),
     "of another kind": ("id", "token", "create ONE", b"v"),
@@ -172,12 +177,12 @@ REQUESTS = {
     "with another value": ("id", "token", "update", b"w"),
     "with a longer value": ("id", "token", "update", b"vv"),
     "with an empty value": ("id", "token", "update", b""),
-    "with the same bytes, divided otherwise": ("idu", "token", "pdate", b"v"),
+    "with the same bytes, divided differently": ("idu", "token", "pdate", b"v"),
     "with an id that isn't ASCII": ("\xefd", "token", "update", b"v"),
 }
 
 
-def test_each_request_has_a_key_of_its_own() -> None:
+def test_each_request_has_its_own_key() -> None:
     keys = {
         idempotency_key(request_id, token, operation, SecretBytes(value))
         for request_id, token, operation, value in REQUESTS.values()
@@ -185,8 +190,8 @@ def test_each_request_has_a_key_of_its_own() -> None:
     assert len(keys) == len(REQUESTS)
 
 
-def test_a_key_is_keyed_with_the_token_without_which_no_value_is_guessed_from_it() -> None:
-    request_id, token, operation, value = REQUESTS["as it was"]
+def test_a_key_is_an_hmac_with_the_token_so_that_no_value_can_be_guessed_from_it() -> None:
+    request_id, token, operation, value = REQUESTS["unchanged"]
     request = b"\0".join((request_id.encode(), operation.encode(), value))
     expected = hmac.digest(token.encode(), request, "sha256").hex()[:16]
     assert idempotency_key(request_id, token, operation, SecretBytes(value)) == expected

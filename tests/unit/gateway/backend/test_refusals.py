@@ -1,4 +1,4 @@
-"""When a refusal of the API server is passed on, and when it may only be starting."""
+"""When a 403 of the API server is returned to the caller, and when the request should be retried instead."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,21 +22,21 @@ REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
 @dataclass
 class APIServer:
-    """Answers each path with the next of its statuses, the last one again and again."""
+    """Responds to each path with its next status, and then with its last one."""
 
     statuses: dict[str, list[int]]
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     connections: list[object] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append(request.path)
+        self.requested.append(request.path)
         self.connections.append(request.transport)
         if request.path == READY:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
-            await asyncio.sleep(0.01)  # long enough for all who may to come
+            await asyncio.sleep(0.01)  # long enough for all concurrent requests to arrive
             self.at_once -= 1
         left = self.statuses[request.path]
         return web.json_response({}, status=left.pop(0) if len(left) > 1 else left[0])
@@ -60,7 +60,7 @@ async def upstream(server: APIServer) -> AsyncIterator[ConfirmingUpstream]:
         yield upstream
 
 
-async def outcome(upstream: ConfirmingUpstream, token: str = "t") -> type[APIError] | None:  # noqa: S107 - no password
+async def outcome(upstream: ConfirmingUpstream, token: str = "t") -> type[APIError] | None:  # noqa: S107 - not a password
     try:
         await upstream.request(token, "POST", "/a", body={})
     except APIError as error:
@@ -68,46 +68,46 @@ async def outcome(upstream: ConfirmingUpstream, token: str = "t") -> type[APIErr
     return None
 
 
-#: The statuses of the request, of /readyz and of the review; what comes of it.
+#: The statuses of the request, of /readyz and of the review; the resulting error.
 OUTCOMES: dict[str, tuple[list[int], list[int], list[int], type[APIError] | None]] = {
     "it's allowed": ([200], [500], [500], None),
-    "it's refused by an API server that is ready": ([403], [200], [500], Forbidden),
-    "it's refused, and the API server becomes ready": ([403, 200], [200], [500], None),
-    "it's refused, and then fails in another way": ([403, 409], [200], [500], Conflict),
+    "it's rejected by an API server that is ready": ([403], [200], [500], Forbidden),
+    "it's rejected, and the API server becomes ready": ([403, 200], [200], [500], None),
+    "it's rejected, and then fails in another way": ([403, 409], [200], [500], Conflict),
     "the API server isn't ready": ([403], [500], [500], NotReady),
     "the API server shuts down": ([403], [503], [500], NotReady),
-    "nobody has rights yet": ([403], [403], [403], NotReady),
-    "the token isn't known any more": ([403], [401], [401], NotReady),
-    "/readyz is refused to all, but others of Kubernetes' roles are known": ([403], [403], [201], Forbidden),
-    "and the caller's own a moment later": ([403, 200], [403], [201], None),
+    "no roles are loaded yet": ([403], [403], [403], NotReady),
+    "the token is no longer valid": ([403], [401], [401], NotReady),
+    "nobody may read /readyz, but Kubernetes' other roles are loaded": ([403], [403], [201], Forbidden),
+    "the same, and the caller's roles are loaded a moment later": ([403, 200], [403], [201], None),
 }
 
 
 @pytest.mark.parametrize("what", OUTCOMES)
-async def test_what_comes_of_a_request_when(what: str, server: APIServer, upstream: ConfirmingUpstream) -> None:
+async def test_the_outcome_of_a_request(what: str, server: APIServer, upstream: ConfirmingUpstream) -> None:
     request, ready, review, expected = OUTCOMES[what]
     server.statuses = {"/a": request, READY: ready, REVIEW: review}
     assert await outcome(upstream) == expected
 
 
-async def test_what_is_allowed_costs_nothing_more(server: APIServer, upstream: ConfirmingUpstream) -> None:
+async def test_an_allowed_request_causes_no_other_request(server: APIServer, upstream: ConfirmingUpstream) -> None:
     server.statuses["/a"] = [200]
     await outcome(upstream)
-    assert server.asked == ["/a"]
+    assert server.requested == ["/a"]
 
 
-async def test_one_connection_confirms_so_that_one_api_server_does(
+async def test_a_rejection_is_confirmed_on_one_connection_and_so_by_one_api_server(
     server: APIServer, upstream: ConfirmingUpstream
 ) -> None:
     server.statuses[READY] = [403]
     await outcome(upstream)
-    assert server.asked == ["/a", READY, REVIEW, "/a"]
+    assert server.requested == ["/a", READY, REVIEW, "/a"]
     assert server.connections[0] not in server.connections[1:]
     assert len(set(server.connections[1:])) == 1
 
 
 @pytest.mark.parametrize(("ready", "expected"), [(200, Forbidden), (500, NotReady)])
-async def test_for_a_moment_an_outcome_holds_for_all_refusals_of_its_token(
+async def test_for_a_moment_an_outcome_is_reused_for_all_rejections_of_its_token(
     ready: int,
     expected: type[APIError],
     server: APIServer,
@@ -117,16 +117,16 @@ async def test_for_a_moment_an_outcome_holds_for_all_refusals_of_its_token(
     server.statuses[READY] = [ready]
     for _ in range(20):
         assert await outcome(upstream) == expected
-    assert server.asked.count(READY) == 1
+    assert server.requested.count(READY) == 1
     assert await outcome(upstream, "another") == expected
-    assert server.asked.count(READY) == 2
+    assert server.requested.count(READY) == 2
     monkeypatch.setattr(refusals, "REMEMBERED_SECONDS", 0)
     for _ in range(2):
         await outcome(upstream, "a third")
-    assert server.asked.count(READY) == 4
+    assert server.requested.count(READY) == 4
 
 
-async def test_a_few_are_confirmed_at_a_time(server: APIServer, upstream: ConfirmingUpstream) -> None:
+async def test_at_most_16_rejections_are_confirmed_at_once(server: APIServer, upstream: ConfirmingUpstream) -> None:
     assert await asyncio.gather(*(outcome(upstream, f"t{number}") for number in range(50))) == [Forbidden] * 50
-    assert server.asked.count(READY) == 50
+    assert server.requested.count(READY) == 50
     assert server.most_at_once == 16

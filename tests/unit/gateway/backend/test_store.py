@@ -1,4 +1,4 @@
-"""What the store makes of the API server's objects, refusals and conflicts."""
+"""The store: how it handles the API server's objects, rejections and conflicts."""
 
 from functools import partial
 
@@ -46,20 +46,22 @@ async def test_a_value_is_sealed_for_the_account_and_the_name(server: APIServer,
     assert server.opened("team-a", "token") == b"v"
 
 
-async def test_a_name_that_exists_is_a_bad_request(store: Store, caller: Caller) -> None:
+async def test_creating_an_existing_name_is_a_bad_request(store: Store, caller: Caller) -> None:
     await create(store, caller)
     with pytest.raises(ErrorResponse, match="already") as caught:
         await create(store, caller)
     assert caught.value.status == 400
 
 
-async def test_a_retry_of_a_creation_gets_what_it_created(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_a_retry_of_a_creation_returns_the_created_secret(
+    server: APIServer, store: Store, caller: Caller
+) -> None:
     first = await create(store, caller, request_id="one")
     assert await create(store, caller, request_id="one") == first
     assert len(server.objects) == 1
 
 
-async def test_a_creation_that_loses_a_race_finds_the_winner(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_a_creation_that_loses_a_race_is_rejected(server: APIServer, store: Store, caller: Caller) -> None:
     def before(method: str, _: str) -> None:
         if method == "POST" and not server.objects:
             server.put("team-a", "token", "TOKEN")
@@ -69,7 +71,7 @@ async def test_a_creation_that_loses_a_race_finds_the_winner(server: APIServer, 
         await create(store, caller)
 
 
-async def test_where_the_object_s_name_is_taken_a_second_one_is_used(
+async def test_if_the_object_s_name_is_taken_another_one_is_used(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     server.put("team-a", "token", "OTHER")
@@ -77,7 +79,7 @@ async def test_where_the_object_s_name_is_taken_a_second_one_is_used(
     assert record.id.name.startswith("token--")
 
 
-async def test_where_both_names_are_taken_kubectl_is_the_way(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_if_both_names_are_taken_the_error_names_kubectl(server: APIServer, store: Store, caller: Caller) -> None:
     server.before = lambda method, _: _fail(Conflict("409")) if method == "POST" else None
     with pytest.raises(ErrorResponse, match="kubectl"):
         await create(store, caller)
@@ -93,10 +95,10 @@ async def test_a_reserved_name_is_not_created(server: APIServer, store: Store, c
     assert server.requests == []
 
 
-# --- Refused creations
+# --- Rejected creations
 
 
-async def test_in_a_namespace_of_another_account_the_home_is_named(
+async def test_the_error_in_a_namespace_of_another_account_names_the_home(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     server.join("team-a", "platform")
@@ -109,7 +111,9 @@ async def test_in_a_namespace_of_another_account_the_home_is_named(
     )
 
 
-async def test_not_where_the_caller_may_only_read(server: APIServer, store: Store) -> None:
+async def test_the_error_for_a_caller_with_only_read_permission_does_not_name_the_home(
+    server: APIServer, store: Store
+) -> None:
     caller = Caller("box", server.add_account("box", VIEW))
     server.join("box", "platform")
     with pytest.raises(Forbidden):
@@ -117,7 +121,7 @@ async def test_not_where_the_caller_may_only_read(server: APIServer, store: Stor
 
 
 @pytest.mark.parametrize("refusal", [Invalid, Forbidden])
-async def test_in_the_home_a_refusal_stays_as_it_is(
+async def test_a_rejection_in_the_home_is_unchanged(
     refusal: type[Invalid] | type[Forbidden], server: APIServer, store: Store, caller: Caller
 ) -> None:
     server.before = once(refusal("by another policy"), "POST")
@@ -125,7 +129,7 @@ async def test_in_the_home_a_refusal_stays_as_it_is(
         await create(store, caller)
 
 
-async def test_without_the_right_to_read_the_namespace_a_refusal_stays_as_it_is(
+async def test_without_permission_to_read_the_namespace_a_rejection_is_unchanged(
     server: APIServer, store: Store
 ) -> None:
     caller = Caller("box", server.add_account("box", EDIT - {"get namespaces"}))
@@ -134,7 +138,7 @@ async def test_without_the_right_to_read_the_namespace_a_refusal_stays_as_it_is(
         await create(store, caller)
 
 
-async def test_the_namespace_is_read_only_after_a_refusal(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_the_namespace_is_only_read_after_a_rejection(server: APIServer, store: Store, caller: Caller) -> None:
     await create(store, caller)
     assert "GET /api/v1/namespaces/team-a" not in server.requests
 
@@ -142,7 +146,7 @@ async def test_the_namespace_is_read_only_after_a_refusal(server: APIServer, sto
 # --- Sealing keys
 
 
-async def test_the_public_key_is_kept_for_a_while(
+async def test_the_public_key_is_cached_for_a_while(
     server: APIServer, store: Store, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("A", "B"):
@@ -160,7 +164,7 @@ async def test_the_public_key_is_kept_for_a_while(
     ("keys", "sentence"),
     [(None, "public keys doesn't exist"), ({}, "no sealing key"), ({"newest": "x"}, "no sealing key")],
 )
-async def test_without_a_public_key_a_creation_is_to_be_retried(
+async def test_without_a_public_key_a_creation_can_be_retried(
     keys: dict[str, str] | None, sentence: str, server: APIServer, store: Store, caller: Caller
 ) -> None:
     server.public_keys = keys
@@ -178,13 +182,15 @@ async def test_a_secret_is_found_by_name_and_by_id(store: Store, caller: Caller)
     assert await store.by_id(caller, record.id.text) == record
 
 
-async def test_of_two_with_one_name_the_older_is_found(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_of_two_secrets_with_one_name_the_older_is_found(server: APIServer, store: Store, caller: Caller) -> None:
     server.put("team-a", "older", "TOKEN")
     server.put("team-a", "newer", "TOKEN")
     assert (await store.by_name(caller, "TOKEN")).id.name == "older"
 
 
-async def test_one_that_devboxes_get_is_found_by_a_single_read(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_a_secret_that_devboxes_get_is_found_with_a_single_read(
+    server: APIServer, store: Store, caller: Caller
+) -> None:
     server.put("team-a", "older", "OTHER")
     record = await create(store, caller)
     await server.set_status("team-a", "token", ready())
@@ -194,7 +200,7 @@ async def test_one_that_devboxes_get_is_found_by_a_single_read(server: APIServer
 
 
 @pytest.mark.parametrize("status", [None, ready(message="the older one has the name", reason="NameConflict")])
-async def test_one_whose_name_would_be_the_first_is_not_found_where_devboxes_get_another(
+async def test_an_object_with_the_expected_name_is_not_found_if_devboxes_get_another(
     status: Body | None, server: APIServer, store: Store, caller: Caller
 ) -> None:
     server.put("team-a", "older", "TOKEN")
@@ -204,7 +210,7 @@ async def test_one_whose_name_would_be_the_first_is_not_found_where_devboxes_get
     assert (await store.by_name(caller, "TOKEN")).id.name == "older"
 
 
-async def test_one_whose_name_is_another_variable_s_is_not_found(
+async def test_an_object_with_the_expected_name_is_not_found_if_it_has_another_variable(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     server.put("team-a", "token", "OTHER")
@@ -220,7 +226,7 @@ async def test_an_absent_name_is_not_found(name: str, store: Store, caller: Call
     assert caught.value.status == 404
 
 
-async def test_an_id_does_not_find_what_was_created_again_under_its_name(
+async def test_an_id_does_not_find_an_object_that_was_created_again(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     record = await create(store, caller)
@@ -242,7 +248,7 @@ async def test_pages_are_newest_first_and_follow_one_another(store: Store, calle
     assert ([it.id.text for it in last.records], last.has_more, last.total) == (ids[2:], False, 5)
 
 
-async def test_a_list_is_read_from_the_api_server_part_by_part(
+async def test_a_list_is_read_from_the_api_server_in_parts(
     server: APIServer, store: Store, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "_PAGE_SIZE", 2)
@@ -252,7 +258,7 @@ async def test_a_list_is_read_from_the_api_server_part_by_part(
     assert len(server.requests) == 3
 
 
-async def test_a_page_after_no_id_is_a_bad_request(store: Store, caller: Caller) -> None:
+async def test_a_page_after_an_invalid_id_is_a_bad_request(store: Store, caller: Caller) -> None:
     with pytest.raises(ErrorResponse, match="starting_after") as caught:
         await store.page(caller, 10, "TOKEN")
     assert caught.value.status == 400
@@ -268,7 +274,7 @@ async def test_an_update_seals_the_new_value(server: APIServer, store: Store, ca
     assert server.opened("team-a", "token") == b"w"
 
 
-async def test_a_retry_of_an_update_does_not_bring_its_value_back(
+async def test_a_retry_of_an_older_update_does_not_restore_its_value(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     await create(store, caller)
@@ -288,7 +294,7 @@ async def test_the_same_id_with_another_value_is_another_request(
     find = partial(store.by_name, caller, "TOKEN")
     for value in (V, W, V):
         await store.update(caller, find, value, "one")
-    assert server.opened("team-a", "token") == b"w"  # the third is the first one's retry
+    assert server.opened("team-a", "token") == b"w"  # the third is a retry of the first
 
 
 async def test_a_retry_with_another_token_is_another_request(server: APIServer, store: Store, caller: Caller) -> None:
@@ -301,14 +307,14 @@ async def test_a_retry_with_another_token_is_another_request(server: APIServer, 
     assert server.opened("team-a", "token") == b"v"
 
 
-async def test_an_update_that_conflicts_is_tried_again(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_an_update_that_conflicts_is_retried(server: APIServer, store: Store, caller: Caller) -> None:
     await create(store, caller)
     server.before = once(Conflict("409"), "PATCH")
     await store.update(caller, partial(store.by_name, caller, "TOKEN"), W, None)
     assert server.opened("team-a", "token") == b"w"
 
 
-async def test_an_update_that_always_conflicts_is_to_be_retried(
+async def test_an_update_that_always_conflicts_can_be_retried_later(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     await create(store, caller)
@@ -328,13 +334,13 @@ async def test_an_update_s_value_must_fit(store: Store, caller: Caller) -> None:
 # --- Deletions
 
 
-async def test_a_deletion_gives_the_secret_as_it_was(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_a_deletion_returns_the_deleted_secret(server: APIServer, store: Store, caller: Caller) -> None:
     record = await create(store, caller)
     assert await store.delete(caller, partial(store.by_name, caller, "TOKEN")) == record
     assert server.objects == {}
 
 
-async def test_a_deletion_leaves_what_was_created_again_meanwhile(
+async def test_a_deletion_does_not_delete_a_secret_that_was_created_again(
     server: APIServer, store: Store, caller: Caller
 ) -> None:
     await create(store, caller)
@@ -353,7 +359,9 @@ async def test_a_deletion_leaves_what_was_created_again_meanwhile(
 # --- The cluster
 
 
-async def test_a_cluster_without_the_crd_is_no_empty_account(server: APIServer, store: Store, caller: Caller) -> None:
+async def test_a_cluster_without_the_crd_is_not_an_empty_account(
+    server: APIServer, store: Store, caller: Caller
+) -> None:
     server.before = once(NotFound("404"), "GET")
     with pytest.raises(ErrorResponse, match="CRD") as caught:
         await store.page(caller, 10, None)

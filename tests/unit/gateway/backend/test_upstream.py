@@ -1,4 +1,4 @@
-"""One request to the API server over HTTP: what is sent, and which error each failure is."""
+"""One request to the API server over HTTP: what is sent, and which error each failure causes."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ Serve = Callable[[Handler], Awaitable[Upstream]]
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Serve with a handler, and connect to it."""
+    """Return a function that starts a server with a handler, and connects to it."""
     closing: list[Any] = []
 
     async def start(handler: Handler) -> Upstream:
@@ -46,7 +46,7 @@ async def serve() -> AsyncIterator[Serve]:
         app.router.add_route("*", "/{path:.*}", handler)
         server = TestServer(app)
         await server.start_server()
-        connection = Upstream.connect(str(server.make_url("/")), NO_TLS, 1)  # time enough for a busy machine
+        connection = Upstream.connect(str(server.make_url("/")), NO_TLS, 1)  # long enough for a busy machine
         closing.append((connection, server))
         return await connection.__aenter__()
 
@@ -82,7 +82,7 @@ async def test_a_request_carries_the_caller_s_token_and_its_body(serve: Serve) -
     assert counted("2xx") == before + 1
 
 
-async def test_no_cookie_of_one_caller_goes_with_another_s_request(serve: Serve) -> None:
+async def test_cookies_of_one_caller_are_not_sent_with_another_s_request(serve: Serve) -> None:
     seen = []
 
     async def set_cookie(request: web.Request) -> web.Response:
@@ -113,7 +113,9 @@ STATUSES: list[tuple[int, type[APIError]]] = [
 
 
 @pytest.mark.parametrize(("status", "error"), STATUSES)
-async def test_each_status_is_an_error_that_repeats_nothing(status: int, error: type[APIError], serve: Serve) -> None:
+async def test_each_status_causes_an_error_that_repeats_nothing(
+    status: int, error: type[APIError], serve: Serve
+) -> None:
     async def refuse(_: web.Request) -> web.Response:
         return web.json_response({"message": "canary"}, status=status, headers={"Location": "/elsewhere"})
 
@@ -149,7 +151,7 @@ async def test_a_response_that_takes_too_long_is_a_timeout(serve: Serve) -> None
     assert counted("timeout") == before + 1
 
 
-async def test_without_a_server_there_is_no_response() -> None:
+async def test_without_a_server_the_error_is_unreachable() -> None:
     before = counted("error")
     async with Upstream.connect(f"http://127.0.0.1:{unused_port()}", NO_TLS, 0.3) as upstream:
         with pytest.raises(Unreachable, match="GET /: ClientConnectorError"):
@@ -157,7 +159,7 @@ async def test_without_a_server_there_is_no_response() -> None:
     assert counted("error") == before + 1
 
 
-async def test_a_response_that_is_no_json_is_not_an_api_server_s(serve: Serve) -> None:
+async def test_a_response_that_is_not_json_is_a_server_error(serve: Serve) -> None:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<html>canary")
 
@@ -191,18 +193,18 @@ def until_two(_: str, body: Body) -> str | None:
     return "two" if body.get("number") == 2 else None
 
 
-async def test_a_watch_ends_with_the_event_that_was_waited_for(serve: Serve) -> None:
+async def test_a_watch_ends_with_the_expected_event(serve: Serve) -> None:
     whole = event("ADDED", number=1) + event("MODIFIED", number=2) + event("MODIFIED", number=3)
     upstream = await serve(events(whole[:20], whole[20:70], whole[70:]))
     assert await upstream.watch("t", "/", {}, until_two) == "two"
 
 
-async def test_a_watch_that_ends_before_gives_nothing(serve: Serve) -> None:
+async def test_a_watch_that_ends_earlier_returns_nothing(serve: Serve) -> None:
     upstream = await serve(events(event("ADDED", number=1)))
     assert await upstream.watch("t", "/", {}, until_two) is None
 
 
-async def test_an_error_in_a_watch_is_that_error(serve: Serve) -> None:
+async def test_an_error_in_a_watch_is_raised(serve: Serve) -> None:
     upstream = await serve(events(event("ERROR", code=410, message="canary")))
     with pytest.raises(Expired, match="watch /: 410"):
         await upstream.watch("t", "/", {}, until_two)

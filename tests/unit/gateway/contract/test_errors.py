@@ -1,4 +1,4 @@
-"""Which response each error becomes."""
+"""The response to each error."""
 
 import pytest
 
@@ -47,24 +47,24 @@ STATUSES = [
 
 
 @pytest.mark.parametrize(("kind", "status"), STATUSES)
-def test_an_error_of_the_api_server_has_a_status_and_none_of_its_words(kind: type[APIError], status: int) -> None:
+def test_an_error_of_the_api_server_has_a_status_and_is_not_quoted(kind: type[APIError], status: int) -> None:
     response = error_response(kind("canary"))
     assert response.status == status
     assert response.status in CODES
     assert "canary" not in str(response)
 
 
-def test_what_is_wrong_with_a_name_or_a_value_is_told_as_it_is() -> None:
+def test_an_error_about_a_name_or_a_value_is_returned_unchanged() -> None:
     response = error_response(InvalidName("that can't be a name"))
     assert (response.status, str(response)) == (400, "that can't be a name")
 
 
-def test_a_response_stays_as_it_is() -> None:
+def test_an_error_response_is_returned_unchanged() -> None:
     response = bad_request("no")
     assert error_response(response) is response
 
 
-def test_who_is_not_authenticated_is_told_how_to() -> None:
+def test_the_response_to_an_unauthenticated_request_names_the_scheme() -> None:
     assert error_response(Unauthorized("401")).headers == {"WWW-Authenticate": "Bearer"}
 
 
@@ -123,7 +123,7 @@ def test_a_temporary_failure_can_be_retried_in_two_seconds() -> None:
     assert error_response(Unreachable("")).headers == {"Retry-After": "2", "Retry-After-Ms": "2000"}
 
 
-def test_a_request_on_a_closing_connection_can_be_retried_at_once() -> None:
+def test_a_request_on_a_closing_connection_can_be_retried_immediately() -> None:
     response = restarting()
     assert (response.status, response.headers) == (503, {"Retry-After": "1", "Retry-After-Ms": "100"})
     assert str(response) == "this connection is being closed; try again in 1 second"
@@ -144,5 +144,5 @@ def test_the_error_for_another_accounts_namespace_names_the_account() -> None:
     )
 
 
-def test_a_permanent_error_says_no_time() -> None:
+def test_a_permanent_error_has_no_time_to_retry() -> None:
     assert error_response(Forbidden("GET /: 403")).headers == {}

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what it says of a value, of errors and of limits, and its page."""
+"""The OpenAPI document and its page: operations, values, errors and limits."""
 
 import copy
 import json
@@ -30,28 +30,28 @@ OPERATIONS = {
 GUARDED = [call for call in OPERATIONS if "/v1/" in call]
 
 
-def test_it_is_generated_from_the_operations() -> None:
+def test_the_document_is_generated_from_the_operations() -> None:
     assert document(contract.OPERATIONS) == DOCUMENT
 
 
-def test_it_has_every_call_of_the_contract_and_each_its_own_name() -> None:
+def test_the_document_has_every_operation_of_the_contract_with_its_own_id() -> None:
     text = (DOCS / "reference" / "gateway.md").read_text()
     assert {call for call in OPERATIONS if f"`{call}" not in text} == set()
     assert len({operation["operationId"] for operation in OPERATIONS.values()}) == len(OPERATIONS) == 10
 
 
 @pytest.mark.parametrize("call", GUARDED)
-def test_each_call_needs_a_token_and_may_name_an_account(call: str) -> None:
+def test_each_operation_needs_a_token_and_may_name_an_account(call: str) -> None:
     assert OPERATIONS[call]["security"] == [{"bearer": []}]
     assert "X-Devbox-Secrets-Account" in {each["name"] for each in OPERATIONS[call]["parameters"]}
     assert {"200", "400", "401", "403", "503"} <= set(OPERATIONS[call]["responses"])
 
 
-def test_it_has_the_schemas_of_the_contract_and_none_of_a_library() -> None:
+def test_the_document_has_only_the_schemas_of_the_contract() -> None:
     assert set(SCHEMAS) == {"Creation", "Update", "Nothing", "SecretView", "SecretListView", "ErrorView"}
 
 
-def test_a_value_goes_in_and_never_comes_out() -> None:
+def test_a_value_is_in_requests_and_never_in_responses() -> None:
     for name in ("Creation", "Update"):
         value = SCHEMAS[name]["properties"]["value"]
         assert (value["writeOnly"], value["format"], value["maxLength"]) == (True, "password", 131_069)
@@ -60,7 +60,7 @@ def test_a_value_goes_in_and_never_comes_out() -> None:
         assert "value" not in SCHEMAS[name]["properties"]
 
 
-def test_the_largest_value_that_it_allows_is_the_largest_that_is_taken() -> None:
+def test_the_largest_value_that_the_document_allows_is_the_largest_that_is_accepted() -> None:
     most = SCHEMAS["Creation"]["properties"]["value"]["maxLength"]
     body = Creation.model_validate({"name": "A", "value": "v" * most})
     check_value(body.name, _bytes(body.value.get_secret_value()))
@@ -69,7 +69,7 @@ def test_the_largest_value_that_it_allows_is_the_largest_that_is_taken() -> None
 
 
 @pytest.mark.parametrize("name", ["A", "_", "A" * 253, "", "1A", "A-B", "A" * 254, "É", "A\n"])
-def test_the_names_that_it_allows_are_those_that_are_taken(name: str) -> None:
+def test_the_names_that_the_document_allows_are_those_that_are_accepted(name: str) -> None:
     it = SCHEMAS["Creation"]["properties"]["name"]
     allowed = re.fullmatch(it["pattern"], name) is not None and len(name) <= it["maxLength"]
     try:
@@ -80,23 +80,23 @@ def test_the_names_that_it_allows_are_those_that_are_taken(name: str) -> None:
         assert allowed
 
 
-def test_an_id_in_an_answer_looks_like_one_in_a_request() -> None:
+def test_ids_in_responses_and_in_requests_have_the_same_pattern() -> None:
     (parameter,) = (each for each in OPERATIONS["GET /v1/secrets/id/{id}"]["parameters"] if each["in"] == "path")
     assert parameter["schema"] == {"type": "string", "pattern": ID_PATTERN, "maxLength": ID_MAX_LENGTH}
     assert SCHEMAS["SecretView"]["properties"]["id"]["pattern"] == ID_PATTERN
 
 
-def test_its_errors_are_those_of_the_document_for_people() -> None:
+def test_the_document_and_the_reference_page_have_the_same_errors() -> None:
     _, _, text = (DOCS / "reference" / "gateway.md").read_text().partition("\n## Errors\n")
-    told = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.MULTILINE))
-    said = {status for call in GUARDED for status in OPERATIONS[call]["responses"]} - {"200"}
-    assert said == set(told) - {"405"}  # that is of a path, not of a call
-    assert {str(int(status)): code for status, code in CODES.items() if status < 500 or status == 503} == told
+    documented = dict(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.MULTILINE))
+    statuses = {status for call in GUARDED for status in OPERATIONS[call]["responses"]} - {"200"}
+    assert statuses == set(documented) - {"405"}  # which depends on the path, not on the operation
+    assert {str(int(status)): code for status, code in CODES.items() if status < 500 or status == 503} == documented
     assert SCHEMAS["ErrorView"]["properties"]["code"]["enum"] == [*CODES.values()]
     assert set(SCHEMAS["ErrorView"]["required"]) == set(ErrorView.model_fields)
 
 
-def test_the_page_shows_what_stands_in_the_document_as_text() -> None:
+def test_the_page_escapes_the_text_of_the_document() -> None:
     changed = copy.deepcopy(DOCUMENT)
     changed["info"]["title"] = changed["paths"]["/v1/secrets"]["get"]["summary"] = "<script>alert(1)</script>"
     page = render(changed)

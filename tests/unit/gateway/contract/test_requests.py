@@ -1,4 +1,4 @@
-"""Requests' bodies: what is taken, and sentences that repeat nothing of what isn't."""
+"""Request bodies: which are accepted, and the errors for others, which repeat nothing."""
 
 import json
 
@@ -12,8 +12,8 @@ from devbox_secrets.gateway.contract.requests import Body, Creation, Nothing, Up
 CANARY = "canary-in-the-cage"
 MALFORMED = {
     "no body": b"",
-    "no JSON": f"name={CANARY}".encode(),
-    "half of it": b'{"name": "A", "value": "' + CANARY.encode(),
+    "not JSON": f"name={CANARY}".encode(),
+    "truncated": b'{"name": "A", "value": "' + CANARY.encode(),
     "not UTF-8": b'{"name": "A", "value": "\xff' + CANARY.encode() + b'"}',
     "UTF-16": json.dumps({"name": "A", "value": CANARY}).encode("utf-16"),
     "too deep": b"[" * 200_000,
@@ -22,9 +22,9 @@ MALFORMED = {
     "a list": json.dumps([CANARY]).encode(),
     "a string": json.dumps(CANARY).encode(),
     "null": b"null",
-    "a field that is unknown": json.dumps({"name": "A", "value": "v", CANARY: CANARY}).encode(),
-    "a field that is missing": json.dumps({"name": CANARY}).encode(),
-    "a field twice": f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}'.encode(),
+    "an unknown field": json.dumps({"name": "A", "value": "v", CANARY: CANARY}).encode(),
+    "a missing field": json.dumps({"name": CANARY}).encode(),
+    "a duplicate field": f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}'.encode(),
     "a number": json.dumps({"name": "A", "value": 1}).encode(),
     "an object": json.dumps({"name": "A", "value": {CANARY: CANARY}}).encode(),
     "no value": json.dumps({"name": "A", "value": None}).encode(),
@@ -32,7 +32,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-def test_a_malformed_body_is_rejected_in_words_that_repeat_nothing(what: str) -> None:
+def test_a_malformed_body_is_rejected_without_repeating_it(what: str) -> None:
     with pytest.raises(ErrorResponse) as caught:
         parse_body(MALFORMED[what], Creation)
     assert caught.value.status == 400
@@ -80,7 +80,7 @@ def test_a_value_is_sent_as_utf_8() -> None:
     assert to_bytes(SecretStr("é")).get_secret_value() == b"\xc3\xa9"
 
 
-def test_half_of_a_surrogate_pair_is_no_value() -> None:
+def test_a_value_with_half_of_a_surrogate_pair_is_rejected() -> None:
     with pytest.raises(InvalidValue) as caught:
         to_bytes(SecretStr(f"{CANARY}\ud800"))
     assert str(caught.value) == "the field `value` contains an unpaired surrogate, which isn't valid Unicode"

@@ -1,4 +1,4 @@
-"""The audit log's line and the metrics of a request, whatever becomes of it."""
+"""The line in the audit log and the metrics of a request, with any outcome."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def counted(handler: str, method: str, code: str) -> float:
     return metrics.REGISTRY.get_sample_value("devbox_secrets_gateway_http_requests_total", labels) or 0
 
 
-def test_a_line_says_who_did_what_and_how_it_went(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_has_the_user_the_request_and_the_outcome(log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     before = counted(TEMPLATE, "GET", "2xx")
     with audited(request(x_request_id="one"), TEMPLATE, log) as entry:
         entry.set_user("u" * 300)
@@ -64,7 +64,7 @@ def test_a_line_says_who_did_what_and_how_it_went(log: logging.Logger, caplog: p
     assert CANARY not in caplog.text
 
 
-def test_what_matches_no_route_is_none_and_an_odd_method_is_other(
+def test_an_unknown_path_is_logged_as_none_and_an_unknown_method_as_other(
     log: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = counted("none", "other", "4xx")
@@ -85,14 +85,14 @@ def test_a_request_without_a_response_has_no_status(log: logging.Logger, caplog:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_a_probe_has_none(path: str, log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_probe_has_no_line(path: str, log: logging.Logger, caplog: pytest.LogCaptureFixture) -> None:
     with audited(request(path), path, log) as entry:
         entry.status = 200
     assert caplog.records == []
     assert counted(path, "GET", "2xx") == 0
 
 
-def test_without_a_log_requests_are_counted_all_the_same() -> None:
+def test_requests_are_counted_even_without_a_log() -> None:
     before = counted(TEMPLATE, "POST", "2xx")
     with audited(request(method="POST"), TEMPLATE, None) as entry:
         entry.status = 200

@@ -1,4 +1,4 @@
-"""A server that ends finishes its HTTP/2 requests before it sends GOAWAY, and begins no other."""
+"""A server that shuts down finishes its HTTP/2 requests before it sends GOAWAY, and starts no others."""
 
 import asyncio
 from unittest.mock import Mock
@@ -11,15 +11,15 @@ from devbox_secrets.gateway.http.drain import Drain
 
 
 class Endpoint:
-    """Responds when it may."""
+    """Responds once `may_respond` is set."""
 
     def __init__(self) -> None:
-        self.begun = 0
-        self.go_on = asyncio.Event()
+        self.started = 0
+        self.may_respond = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.begun += 1
-        await self.go_on.wait()
+        self.started += 1
+        await self.may_respond.wait()
         await PlainTextResponse("done")(scope, receive, send)
 
 
@@ -39,7 +39,7 @@ def shutdown() -> Mock:
 
 
 async def request(drain: Drain, version: str = "2") -> tuple[int, dict[bytes, bytes]]:
-    """Send a request; give its response's status and headers."""
+    """Send a request; return its response's status and headers."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -53,9 +53,9 @@ async def request(drain: Drain, version: str = "2") -> tuple[int, dict[bytes, by
 
 
 async def begin(drain: Drain, endpoint: Endpoint, version: str = "2") -> asyncio.Task[tuple[int, dict[bytes, bytes]]]:
-    it, before = asyncio.create_task(request(drain, version)), endpoint.begun
+    it, before = asyncio.create_task(request(drain, version)), endpoint.started
     await asyncio.sleep(0)
-    assert endpoint.begun == before + 1
+    assert endpoint.started == before + 1
     return it
 
 
@@ -67,14 +67,14 @@ async def test_a_request_in_progress_is_finished_before_the_shutdown(
         end = asyncio.create_task(drain.end(shutdown, 60))
         await asyncio.sleep(0.2)
         shutdown.assert_not_called()
-        endpoint.go_on.set()
+        endpoint.may_respond.set()
         assert (await first)[0] == 200
         shutdown.assert_not_called()
         await end
     shutdown.assert_called_once_with()
 
 
-async def test_a_request_that_comes_then_is_not_begun_and_told_to_come_again_after_the_shutdown(
+async def test_a_request_during_the_drain_is_rejected_after_the_shutdown(
     drain: Drain, endpoint: Endpoint, shutdown: Mock
 ) -> None:
     async with asyncio.timeout(5):
@@ -82,32 +82,34 @@ async def test_a_request_that_comes_then_is_not_begun_and_told_to_come_again_aft
         end = asyncio.create_task(drain.end(shutdown, 60))
         await asyncio.sleep(0)
         late = asyncio.create_task(request(drain))
-        endpoint.go_on.set()
+        endpoint.may_respond.set()
         await first
         assert not late.done()
         status, headers = await late
         shutdown.assert_called_once_with()
         await end
     assert (status, headers[b"retry-after-ms"]) == (503, b"100")
-    assert endpoint.begun == 1
+    assert endpoint.started == 1
 
 
-async def test_a_request_that_never_ends_is_waited_for_no_longer_than_that(
+async def test_a_request_that_never_ends_is_waited_for_until_the_timeout(
     drain: Drain, endpoint: Endpoint, shutdown: Mock
 ) -> None:
     async with asyncio.timeout(5):
         first = await begin(drain, endpoint)
         await drain.end(shutdown, 0.05)
         shutdown.assert_called_once_with()
-        endpoint.go_on.set()
+        endpoint.may_respond.set()
         await first
 
 
-async def test_http_1_is_neither_waited_for_nor_declined(drain: Drain, endpoint: Endpoint, shutdown: Mock) -> None:
+async def test_http_1_requests_are_neither_waited_for_nor_rejected(
+    drain: Drain, endpoint: Endpoint, shutdown: Mock
+) -> None:
     async with asyncio.timeout(5):
         first = await begin(drain, endpoint, "1.1")
         await drain.end(shutdown, 60)
         shutdown.assert_called_once_with()
         late = await begin(drain, endpoint, "1.1")
-        endpoint.go_on.set()
+        endpoint.may_respond.set()
         assert [(await each)[0] for each in (first, late)] == [200, 200]

@@ -1,4 +1,4 @@
-"""How many requests a user may make, by a clock of the test's own."""
+"""How many requests a user may send, with a simulated clock."""
 
 import pytest
 
@@ -16,7 +16,7 @@ class Clock:
 
 
 def wait(limit: RateLimiter, user: str = "jane") -> float:
-    """Make a request, and give how many seconds to wait: 0 where it may pass."""
+    """Send a request; return how many seconds to wait, or 0 if it's accepted."""
     try:
         limit.acquire(user)
     except ErrorResponse as rejected:
@@ -24,7 +24,7 @@ def wait(limit: RateLimiter, user: str = "jane") -> float:
     return 0.0
 
 
-def test_a_burst_passes_and_then_one_at_a_time() -> None:
+def test_a_burst_is_accepted_and_then_one_request_at_a_time() -> None:
     clock = Clock()
     limit = RateLimiter(2, 3, clock)
     assert [wait(limit) for _ in range(3)] == [0, 0, 0]
@@ -34,19 +34,19 @@ def test_a_burst_passes_and_then_one_at_a_time() -> None:
     assert wait(limit) > 0
 
 
-def test_each_rejected_request_has_a_time_of_its_own_at_which_it_passes() -> None:
+def test_each_rejected_request_has_its_own_time_to_retry() -> None:
     clock = Clock()
     limit = RateLimiter(2, 1, clock)
     assert wait(limit) == 0
-    told = [wait(limit) for _ in range(10)]
-    assert told == [0.5 * number for number in range(1, 11)]
+    delays = [wait(limit) for _ in range(10)]
+    assert delays == [0.5 * number for number in range(1, 11)]
     start = clock.now
-    for each in told:
+    for each in delays:
         clock.now = start + each
         assert wait(limit) == 0
 
 
-def test_an_hour_later_all_is_as_at_first() -> None:
+def test_an_hour_later_a_full_burst_is_accepted_again() -> None:
     clock = Clock()
     limit = RateLimiter(2, 3, clock)
     for _ in range(100):
@@ -55,12 +55,12 @@ def test_an_hour_later_all_is_as_at_first() -> None:
     assert [wait(limit) for _ in range(4)] == [0, 0, 0, 0.5]
 
 
-def test_nobody_is_told_to_wait_longer_than_the_sdks_do() -> None:
+def test_the_time_to_retry_is_at_most_what_the_sdks_wait() -> None:
     limit = RateLimiter(0.01, 1, Clock())
     assert {wait(limit) for _ in range(5)} == {0, 60}
 
 
-def test_users_have_nothing_to_do_with_one_another() -> None:
+def test_each_user_has_a_separate_limit() -> None:
     limit = RateLimiter(1, 1, Clock())
     assert [wait(limit, user) for user in ("a", "b", "a", "b")] == [0, 0, 1, 1]
 
@@ -71,7 +71,7 @@ def test_without_a_limit_nothing_is_counted() -> None:
     assert len(limit) == 0
 
 
-def test_nothing_is_kept_of_users_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_without_requests_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     limit = RateLimiter(1, 1, clock)
     for number in range(100):

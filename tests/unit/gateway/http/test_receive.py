@@ -1,4 +1,4 @@
-"""Bodies: each within its size and time, and all within so much memory."""
+"""Reading request bodies: the limits of size and time for each, and of memory for all."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,12 +13,12 @@ from devbox_secrets.gateway.contract.requests import MAX_BYTES
 from devbox_secrets.gateway.http.receive import BodyReader
 
 LONG = b"x" * 100_000
-#: Of these, two fit.
+#: Enough for two long bodies.
 MOST_BYTES = 200_000
 
 
 class Body:
-    """A request's body, of which the test says when its parts come."""
+    """A request's body, whose parts arrive when the test sends them."""
 
     def __init__(self, *parts: bytes) -> None:
         self.parts = asyncio.Queue[Message]()
@@ -32,7 +32,7 @@ class Body:
     def end(self) -> None:
         self.send(b"", more=False)
 
-    def break_off(self) -> None:
+    def disconnect(self) -> None:
         self.parts.put_nowait({"type": "http.disconnect"})
 
 
@@ -43,7 +43,7 @@ def reader() -> BodyReader:
 
 @pytest.fixture
 async def reading(reader: BodyReader) -> AsyncIterator[list[Body]]:
-    """Two long bodies that are on their way."""
+    """Yield two long bodies that are being read."""
     bodies = [Body(LONG), Body(LONG)]
     tasks = [asyncio.create_task(reader.read(body.request)) for body in bodies]
     await asyncio.sleep(0)
@@ -69,20 +69,20 @@ async def test_a_body_is_the_sum_of_its_parts(reader: BodyReader) -> None:
     assert await reader.read(body.request) == b"ab"
 
 
-async def test_one_that_is_too_long_is_a_mistake(reader: BodyReader) -> None:
+async def test_a_body_that_is_too_long_is_a_bad_request(reader: BodyReader) -> None:
     large = BodyReader(5)
     assert await status_of(large, b"x" * MAX_BYTES) == HTTPStatus.OK
     assert await status_of(large, b"x" * MAX_BYTES, b"x") == HTTPStatus.BAD_REQUEST
     assert await status_of(reader, b"x" * (MAX_BYTES + 1)) == HTTPStatus.BAD_REQUEST
 
 
-async def test_one_that_does_not_come_in_time_is_told_so() -> None:
+async def test_a_body_that_does_not_arrive_in_time_is_a_timeout() -> None:
     with pytest.raises(ErrorResponse, match=r"0\.01 seconds") as found:
         await BodyReader(0.01).read(Body(b"{").request)
     assert found.value.status == HTTPStatus.REQUEST_TIMEOUT
 
 
-async def test_of_too_many_long_ones_the_last_comes_again_and_short_ones_are_read(
+async def test_too_many_long_bodies_are_rejected_and_short_ones_are_read(
     reader: BodyReader, reading: list[Body]
 ) -> None:
     assert await status_of(reader, LONG) == HTTPStatus.SERVICE_UNAVAILABLE
@@ -92,10 +92,10 @@ async def test_of_too_many_long_ones_the_last_comes_again_and_short_ones_are_rea
     assert await status_of(reader, LONG) == HTTPStatus.OK
 
 
-async def test_what_a_body_took_is_free_when_its_client_has_gone(reader: BodyReader) -> None:
+async def test_the_memory_of_a_body_is_free_when_its_client_disconnects(reader: BodyReader) -> None:
     for _ in range(10):
         body = Body(LONG)
-        body.break_off()
+        body.disconnect()
         with pytest.raises(ClientDisconnect):
             await reader.read(body.request)
     assert await status_of(reader, LONG) == HTTPStatus.OK

@@ -1,4 +1,4 @@
-"""Which endpoint a path and a method lead to."""
+"""Which endpoint serves a path and a method."""
 
 import pytest
 
@@ -27,7 +27,7 @@ ROUTER = Router(
         ("GET", "/v1/secrets/A%2Fdelete", Match(BY_NAME, {"name": "A%2Fdelete"}, "get by name")),
     ],
 )
-def test_the_first_that_has_the_path_and_the_method_answers(method: str, path: str, expected: Match[str]) -> None:
+def test_the_first_route_that_matches_path_and_method_is_used(method: str, path: str, expected: Match[str]) -> None:
     assert ROUTER.find(method, path) == expected
 
 
@@ -39,7 +39,7 @@ def test_another_path_is_not_found(path: str) -> None:
     assert match.endpoint.status == 404
 
 
-def test_another_method_is_told_those_of_all_templates_that_have_the_path() -> None:
+def test_the_error_for_another_method_lists_those_of_all_matching_templates() -> None:
     match = ROUTER.find("PUT", "/v1/secrets/id/delete")
     assert match.template == BY_ID
     assert isinstance(match.endpoint, ErrorResponse)
@@ -58,5 +58,5 @@ def test_an_encoded_slash_stays_in_a_name(raw: bytes, path: str, expected: str) 
     assert decoded_path({"raw_path": raw, "path": path}) == expected
 
 
-def test_a_server_may_give_no_raw_path() -> None:
+def test_without_a_raw_path_the_decoded_path_is_used() -> None:
     assert decoded_path({"path": "/v1/secrets/A"}) == "/v1/secrets/A"

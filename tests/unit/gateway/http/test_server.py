@@ -1,4 +1,4 @@
-"""The server's life: what it does when h2corn can't start, ends by itself or takes no other connection."""
+"""The server: what it does if h2corn can't start, exits by itself or accepts no more connections."""
 
 import asyncio
 import resource
@@ -24,7 +24,7 @@ LIMITS = Limits(body_timeout_seconds=5, response_timeout_seconds=5, idle_timeout
 
 
 class App:
-    """Answers when it may."""
+    """Responds once `may_answer` is set."""
 
     def __init__(self) -> None:
         self.may_answer, self.is_asked = asyncio.Event(), asyncio.Event()
@@ -59,12 +59,12 @@ def ask(port: int) -> bytes:
         return connection.recv(1000)
 
 
-async def test_a_port_that_is_taken_is_an_error() -> None:
+async def test_a_port_in_use_is_an_error() -> None:
     with socket.create_server(("", 0)) as taken, pytest.raises(OSError, match="in use"):
         Server(App(), taken.getsockname()[1], None, LIMITS)
 
 
-async def test_a_renewed_server_answers_and_the_former_ends_its_requests() -> None:
+async def test_a_renewed_server_responds_and_the_old_one_finishes_its_requests() -> None:
     app, port = App(), free_port()
     async with serving(app, port) as it:
         app.may_answer.clear()
@@ -76,7 +76,7 @@ async def test_a_renewed_server_answers_and_the_former_ends_its_requests() -> No
         assert (await asyncio.to_thread(ask, port)).startswith(OK)
 
 
-async def test_a_server_that_can_not_start_leaves_the_former(tmp_path: Path) -> None:
+async def test_if_a_new_server_cannot_start_the_old_one_stays(tmp_path: Path) -> None:
     pair = pki.Authority.create("test").server("localhost", addresses=["127.0.0.1"])
     (tmp_path / "tls.crt").write_bytes(pair.certificate)
     (tmp_path / "tls.key").write_bytes(pair.key)
@@ -95,7 +95,7 @@ def ssl_certificate(port: int) -> bytes:
     return ssl.get_server_certificate(("127.0.0.1", port)).encode()
 
 
-async def test_one_that_is_cancelled_while_it_starts_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_renewal_that_is_canceled_leaves_no_new_server(monkeypatch: pytest.MonkeyPatch) -> None:
     app, port = App(), free_port()
     started: asyncio.Queue[H2corn] = asyncio.Queue()
 
@@ -116,7 +116,7 @@ async def test_one_that_is_cancelled_while_it_starts_leaves_none_behind(monkeypa
         assert (await asyncio.to_thread(ask, port)).startswith(OK)
 
 
-async def test_one_that_ends_by_itself_is_replaced(
+async def test_a_server_that_exits_by_itself_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, port, ended = App(), free_port(), asyncio.Event()
@@ -136,7 +136,7 @@ async def test_one_that_ends_by_itself_is_replaced(
         assert "exited unexpectedly" in caplog.text
 
 
-async def test_connections_without_a_request_go_when_others_wait_and_requests_stay(
+async def test_idle_connections_are_closed_when_others_wait_and_requests_continue(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app, port = App(), free_port()
@@ -153,7 +153,7 @@ async def test_connections_without_a_request_go_when_others_wait_and_requests_st
             connection.close()
 
 
-def test_there_are_never_more_connections_than_the_process_may_have_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_never_more_connections_than_the_process_may_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     for files, most in ((1_048_576, 1000), (1024, 184), (50, 1)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (64, files))
