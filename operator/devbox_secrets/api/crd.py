@@ -47,8 +47,9 @@ def crd() -> Schema:
         "schema": {
             "openAPIV3Schema": {
                 "type": "object",
-                "description": "An environment variable for every devbox of an account. The AccountSecret's namespace"
-                " is the account.",
+                "description": "AccountSecret defines an environment variable for every devbox of an account. The"
+                " account is the AccountSecret's namespace. To create one, run `devbox-secrets set NAME`, or"
+                " `devbox-secrets seal NAME` and apply the manifest that it prints.",
                 "required": ["spec"],
                 "properties": {
                     # Every kind has these; Kubernetes defines them.
