@@ -28,7 +28,9 @@ class Shell(StrEnum):
 @commands.command()
 async def version(
     at: ClusterOptions,
-    client: Annotated[bool, typer.Option("--client", help="Show only the client version; contact no cluster.")] = False,
+    client: Annotated[
+        bool, typer.Option("--client", help="Show only the client version; no cluster is needed.")
+    ] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Show the versions of the client and the operator."""

@@ -161,7 +161,8 @@ COMPLETE_VARIABLE = "_DEVBOX_SECRETS_COMPLETE"
 COMPLETE_PROGRAM = "kubectl_complete-devbox_secrets"
 app = Commands(
     name=NAME,
-    help="Account-level secrets for AI-agent devboxes on Kubernetes.",
+    help="Account-level secrets for AI-agent devboxes on Kubernetes.\n\nA secret is an environment variable that every"
+    " devbox of an account gets. An account is a namespace.\n\nExample: devbox-secrets set GITHUB_TOKEN < token",
     no_args_is_help=True,
     # Imported only when needed, because it is slow; `completion` prints the scripts.
     add_completion=COMPLETE_VARIABLE in os.environ or PurePath(sys.argv[0]).stem == COMPLETE_PROGRAM,
