@@ -156,7 +156,7 @@ def test_without_any_kubeconfig_a_sentence_says_what_was_tried_and_what_to_pass(
     assert str(caught.value) == f"no cluster to connect to: {tried}; pass --kubeconfig"
     with pytest.raises(ConfigError) as caught:
         ClientConfig().namespace()
-    assert str(caught.value) == f"no account given: {tried}; pass --account"
+    assert str(caught.value) == f"no account given: {tried}; pass --account or --kubeconfig"
 
 
 def test_without_a_home_it_is_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,10 @@ def test_a_kubeconfig_without_a_current_context_is_a_sentence(home: Path) -> Non
     )
     with pytest.raises(ConfigError) as caught:
         ClientConfig().namespace()
-    assert str(caught.value) == f"no account given: {home} has no current-context; pass --account"
+    assert (
+        str(caught.value)
+        == f"no account given: {home} has no current-context; pass --account or --context, one of: dev, prod"
+    )
 
 
 async def test_a_session_shows_who_acts_and_uses_the_proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
