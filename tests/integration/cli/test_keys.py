@@ -288,7 +288,9 @@ def test_a_backup_that_cannot_be_decrypted_changes_nothing(
     other.write_text("another passphrase")
     done = keys(controlplane, "restore", str(path), f"--passphrase-file={other}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == ("devbox-secrets: cannot open the backup: the passphrase is wrong, or the file is damaged\n")
+    assert done.stderr == (
+        "devbox-secrets: cannot decrypt the backup: the passphrase is wrong, or the file is damaged\n"
+    )
     path.write_text("{}")
     done = keys(controlplane, "restore", str(path), passphrase)
     assert done.returncode == 1
@@ -342,7 +344,7 @@ def test_pruning_asks_and_says_what_it_means(controlplane: ControlPlane, answer:
     assert unasked.returncode == 1
     assert "check with --dry-run, then pass --yes" in unasked.stderr
     terminal = Terminal([COMMAND, "keys", "prune", f"--kubeconfig={controlplane.kubeconfig}"])
-    question = b"Remove 1 key? Values in Git that are sealed with them can no longer be opened. [y/N]"
+    question = b"Remove 1 key? Values in Git that are sealed with them can no longer be decrypted. [y/N]"
     terminal.answer(question, f"{answer}\n".encode())
     code, _ = terminal.end()
     terminal.close()

@@ -147,7 +147,7 @@ async def sealing_key(probe: Probe) -> list[Finding]:
     # The operator creates the first key and unpublishes lost ones. It creates none if values need a lost key.
     if await _has_account_secrets(probe):
         text = (
-            "the keys are lost, so values can't be opened or sealed; restore them with devbox-secrets keys restore"
+            "the keys are lost, so values can't be decrypted or sealed; restore them with devbox-secrets keys restore"
             " FILE, or without a backup, run devbox-secrets keys rotate and seal all values again"
         )
     else:
