@@ -156,7 +156,7 @@ def test_without_an_installation_the_message_names_the_namespace_option(controlp
     for command in (["rotate"], ["list"], ["backup", "-"], ["prune", "--yes"]):
         done = keys(controlplane, *command, "--operator-namespace=elsewhere")
         assert (done.returncode, done.stdout) == (1, "")
-        assert "if devbox-secrets isn't installed in elsewhere, pass --operator-namespace" in done.stderr
+        assert "devbox-secrets isn't installed in the namespace elsewhere; install it, or pass" in done.stderr
 
 
 def test_waiting_for_a_rotation_has_a_timeout(controlplane: ControlPlane, running: Operator) -> None:

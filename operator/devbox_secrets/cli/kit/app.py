@@ -19,7 +19,7 @@ from devbox_secrets.cli.kit.command import NAME, Command, Group
 from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
 from devbox_secrets.cli.kit.output import note
 from devbox_secrets.cli.kit.run import run
-from devbox_secrets.errors import DevboxSecretsError, Unauthorized
+from devbox_secrets.errors import DevboxSecretsError, NotFound, Unauthorized
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -115,6 +115,8 @@ def _message(error: Exception) -> str:
         return f"can't write the output: {reason}; earlier changes are kept" if is_output else reason
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
+    if isinstance(error, NotFound) and error.details.get("kind") == "namespaces":
+        return f"the namespace {error.details.get('name')} doesn't exist; create it, or pass another account with -n"
     return str(error)
 
 
