@@ -114,7 +114,7 @@ _ROWS = {
             },
             "ops",
         ),
-        Panel("Opened values", "Sealed values opened", {"opened": _rate("devbox_secrets_opens_total")}, "ops"),
+        Panel("Decrypted values", "Sealed values decrypted", {"decrypted": _rate("devbox_secrets_opens_total")}, "ops"),
         Panel(
             "Reseals",
             "Attempts to reseal a value from the gateway with the newest key, by outcome",

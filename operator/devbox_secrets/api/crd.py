@@ -17,7 +17,8 @@ _COLUMNS = (
     ("Variable", "string", ".spec.name", "The environment variable"),
     ("Ready", "string", f"{_READY}.status", "Whether devboxes get the variable"),
     ("Reason", "string", f"{_READY}.reason", "The reason for Ready"),
-    ("Key", "string", ".status.keyId", "The ID of the key that the value is sealed with"),
+    ("Changed", "date", ".status.changedAt", "When the value last changed"),
+    ("Key", "string", ".status.keyId", "The ID of the sealing key that decrypts the value"),
     (
         "Rotation Due",
         "string",
@@ -26,8 +27,8 @@ _COLUMNS = (
     ),
     ("Age", "date", ".metadata.creationTimestamp", "When the AccountSecret was created"),
 )
-#: Shown only by kubectl get -o wide: the others take 80 columns.
-_WIDE = frozenset({"Rotation Due"})
+#: Shown only by kubectl get -o wide.
+_WIDE = frozenset({"Key", "Rotation Due"})
 
 
 def crd() -> Schema:
@@ -47,8 +48,9 @@ def crd() -> Schema:
         "schema": {
             "openAPIV3Schema": {
                 "type": "object",
-                "description": "An environment variable for every devbox of an account. The AccountSecret's namespace"
-                " is the account.",
+                "description": "AccountSecret defines an environment variable for every devbox of an account. The"
+                " account is the AccountSecret's namespace. To create one, run `devbox-secrets set NAME`, or"
+                " `devbox-secrets seal NAME` and apply the manifest that it prints.",
                 "required": ["spec"],
                 "properties": {
                     # Every kind has these; Kubernetes defines them.

@@ -104,7 +104,10 @@ class AccountSecretSpec(_Model):
         str,
         Field(
             max_length=VARIABLE_MAX_LENGTH,
-            description="The name of the environment variable. Unique in the account and immutable.",
+            description="The name of the environment variable, such as GITHUB_TOKEN: letters, digits and _, not"
+            " starting with a digit. It can't be changed, and must be unique in the account: if two AccountSecrets have"
+            " the same name, only the older one is used. Names that could run code in every devbox or break it, such as"
+            " PATH, are reserved: the AccountSecret isn't Ready unless the operator allows the name.",
         ),
     ]
     sealed: Annotated[
@@ -112,19 +115,24 @@ class AccountSecretSpec(_Model):
         Field(
             max_length=SEALED_MAX_LENGTH,
             repr=False,
-            description="The sealed value, as printed by `devbox-secrets seal`. It can be opened only for this"
-            " account and name.",
+            description="The sealed value: the text dbs1.KEY_ID.PAYLOAD on one line, as printed by `devbox-secrets"
+            " seal`. It can be decrypted only for this namespace and name, so a copy elsewhere isn't Ready. A"
+            " plain-text value is rejected.",
         ),
     ]
     description: Annotated[
-        str | None, Field(max_length=DESCRIPTION_MAX_LENGTH, description="What the secret is for.")
+        str | None,
+        Field(
+            max_length=DESCRIPTION_MAX_LENGTH,
+            description="What the secret is for, in up to 1,024 characters. It isn't encrypted.",
+        ),
     ] = None
     rotate_after: Annotated[
         str | None,
         Field(
             max_length=6,
-            description="The maximum age of the value, such as 90d, 12h or 30m. When the value is older, the"
-            " condition RotationDue is True.",
+            description="The maximum age of the value in days, hours or minutes, such as 90d, 12h or 30m. When the"
+            " value is older, the condition RotationDue is True; devboxes keep the value.",
         ),
     ] = None
 
@@ -140,7 +148,9 @@ class Condition(_Model):
             json_schema_extra={"enum": ["True", "False", "Unknown"]},
         ),
     ]
-    reason: Annotated[str, Field(max_length=1024, description="The reason for the status, in one word.")]
+    reason: Annotated[
+        str, Field(max_length=1024, description="The reason for the status, in one word, such as Synced or UnknownKey.")
+    ]
     message: Annotated[str, Field(max_length=32768, description="An explanation of the status, and what to do.")]
     last_transition_time: Annotated[Time, Field(description="When the status last changed.")]
     observed_generation: Annotated[
@@ -181,11 +191,14 @@ class AccountSecretStatus(_Model):
     ] = -1
     key_id: Annotated[
         str | None,
-        Field(max_length=16, description="The ID of the key that the value is sealed with."),
+        Field(
+            max_length=16,
+            description="The ID of the sealing key that decrypts the value; `devbox-secrets keys list` lists the keys.",
+        ),
     ] = None
     changed_at: Annotated[
         Time | None,
-        Field(description="When the value last changed. Devboxes that started later have the current value."),
+        Field(description="When the value last changed. Containers that started later have the current value."),
     ] = None
     conditions: Annotated[
         tuple[Condition, ...],

@@ -35,7 +35,7 @@ DRIFT_REPAIRS = Counter(
     "Account Secrets repaired after someone else changed or deleted them",
     registry=REGISTRY,
 )
-OPENS = Counter("devbox_secrets_opens", "Sealed values opened", registry=REGISTRY)
+OPENS = Counter("devbox_secrets_opens", "Sealed values decrypted", registry=REGISTRY)
 RESEALS = Counter(
     "devbox_secrets_reseals",
     "Attempts to reseal a gateway's value with the newest key, by outcome",

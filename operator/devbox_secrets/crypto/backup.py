@@ -1,7 +1,7 @@
 """The backup of the sealing keys: JSON, encrypted with a passphrase.
 
 Argon2id (RFC 9106) derives a key from the passphrase, and AES-256-GCM encrypts the sealing keys with it.
-Everything else in the file is associated data, so a modified file can't be opened.
+Everything else in the file is associated data, so a modified file can't be decrypted.
 
 tests/vectors is the specification of the format.
 """
@@ -146,7 +146,7 @@ class Backup(_Model):
             if tuple(key.public.id for key in keys) != header.keys:
                 raise InvalidKey("the keys don't match the header")  # noqa: TRY301 - handled like any other damage
         except (InvalidTag, InvalidKey):
-            raise BackupLocked("cannot open the backup: the passphrase is wrong, or the file is damaged") from None
+            raise BackupLocked("cannot decrypt the backup: the passphrase is wrong, or the file is damaged") from None
         return keys
 
 

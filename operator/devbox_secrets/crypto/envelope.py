@@ -217,7 +217,7 @@ class Keyring(Mapping[str, KeyPair]):
             value = self._keys[key_id].decrypt(payload, _info(account, name))
         except (InvalidTag, ValueError):
             raise CannotOpen(
-                f"cannot open the sealed value for the account {account} and the name {name}: it was sealed for"
+                f"cannot decrypt the sealed value for the account {account} and the name {name}: it was sealed for"
                 " another account or name, or it is damaged; seal it again:"
                 f" devbox-secrets seal {name} --account {account}"
             ) from None

@@ -41,9 +41,7 @@ class ClientConfig:
         elif _is_in_cluster():
             target = _in_cluster()
         else:
-            files = self._files
-            names = f"--context, one of: {', '.join(sorted(files.contexts))}" if files.contexts else "--kubeconfig"
-            raise ConfigError(f"no cluster to connect to: {self._lacking()}; pass {names}")
+            raise ConfigError(f"no cluster to connect to: {self._lacking()}; pass {self._remedy()}")
         return Target(target.name, target.cluster, self._impersonating(target.user))
 
     def namespace(self) -> str:
@@ -60,13 +58,17 @@ class ClientConfig:
             return os.environ.get("POD_NAMESPACE") or (file.read_text().strip() if file.exists() else "default")
         if chosen:
             return "default"
-        raise ConfigError(f"no account given: {self._lacking()}; pass --account")
+        raise ConfigError(f"no account given: {self._lacking()}; pass --account or {self._remedy()}")
 
     def _lacking(self) -> str:
         files = self._files
         if not files.files:
             return f"there is no kubeconfig at {files.looked_for}, and this isn't a pod with a ServiceAccount"
         return f"{files.looked_for} has no current-context"
+
+    def _remedy(self) -> str:
+        contexts = sorted(self._files.contexts)
+        return f"--context, one of: {', '.join(contexts)}" if contexts else "--kubeconfig"
 
     def _impersonating(self, user: User) -> User:
         """Apply the options; as with kubectl, the kubeconfig applies where an option isn't set."""

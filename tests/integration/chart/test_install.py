@@ -319,6 +319,12 @@ def test_its_notes_read_a_file_where_devboxes_get_files() -> None:
     assert "-- sh -c 'test -s /var/run/secrets/devbox-secrets.dev/GITHUB_TOKEN && echo set'" in notes
 
 
+def test_its_notes_name_an_operator_namespace_that_is_not_the_default() -> None:
+    notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), "--namespace=elsewhere").stdout
+    assert "devbox-secrets keys backup keys.json --operator-namespace elsewhere\n" in notes
+    assert "devbox-secrets seal GITHUB_TOKEN --operator-namespace elsewhere < token" in notes
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_refuses(what: str) -> None:
     arguments, message = REFUSED[what]

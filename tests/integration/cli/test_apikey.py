@@ -205,7 +205,7 @@ def test_a_missing_cluster_role_is_reported_to_all_users(tmp_path: Path) -> None
 
 def test_a_missing_namespace_is_reported(account: Account) -> None:
     done = command(account.controlplane.kubeconfig, "apikey", "create", "ci", "-n", "nowhere")
-    assert failure(done) == "there is no namespace nowhere"
+    assert failure(done) == "the namespace nowhere doesn't exist; create it, or pass another account with -n"
 
 
 def test_a_foreign_binding_with_the_same_name_is_not_changed(account: Account) -> None:

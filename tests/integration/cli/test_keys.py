@@ -156,7 +156,7 @@ def test_without_an_installation_the_message_names_the_namespace_option(controlp
     for command in (["rotate"], ["list"], ["backup", "-"], ["prune", "--yes"]):
         done = keys(controlplane, *command, "--operator-namespace=elsewhere")
         assert (done.returncode, done.stdout) == (1, "")
-        assert "if devbox-secrets isn't installed in elsewhere, pass --operator-namespace" in done.stderr
+        assert "devbox-secrets isn't installed in the namespace elsewhere; install it, or pass" in done.stderr
 
 
 def test_waiting_for_a_rotation_has_a_timeout(controlplane: ControlPlane, running: Operator) -> None:
@@ -288,7 +288,9 @@ def test_a_backup_that_cannot_be_decrypted_changes_nothing(
     other.write_text("another passphrase")
     done = keys(controlplane, "restore", str(path), f"--passphrase-file={other}")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == ("devbox-secrets: cannot open the backup: the passphrase is wrong, or the file is damaged\n")
+    assert done.stderr == (
+        "devbox-secrets: cannot decrypt the backup: the passphrase is wrong, or the file is damaged\n"
+    )
     path.write_text("{}")
     done = keys(controlplane, "restore", str(path), passphrase)
     assert done.returncode == 1
@@ -342,7 +344,7 @@ def test_pruning_prompts_and_names_the_consequence(controlplane: ControlPlane, a
     assert no_terminal.returncode == 1
     assert "check with --dry-run, then pass --yes" in no_terminal.stderr
     terminal = Terminal([COMMAND, "keys", "prune", f"--kubeconfig={controlplane.kubeconfig}"])
-    question = b"Remove 1 key? Values in Git that are sealed with them can no longer be opened. [y/N]"
+    question = b"Remove 1 key? Values in Git that are sealed with them can no longer be decrypted. [y/N]"
     terminal.answer(question, f"{answer}\n".encode())
     code, _ = terminal.end()
     terminal.close()

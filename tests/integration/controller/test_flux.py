@@ -33,7 +33,7 @@ class Repository:
         return self.account.controlplane.kubeconfig
 
     def seal(self, name: str, value: bytes, account: str | None = None) -> None:
-        """Write a value's manifest; if it is sealed for another account, it can't be opened in this one."""
+        """Write a value's manifest; if it is sealed for another account, it can't be decrypted in this one."""
         done = seal(self.account.controlplane, name, value, account or self.account.name)
         assert done.returncode == 0, done.stderr
         self.path(name).write_text(done.stdout.replace(f"namespace: {account}", f"namespace: {self.account.name}"))

@@ -78,8 +78,11 @@ def test_name_and_sealed_are_required_and_no_status_field_is() -> None:
 
 
 def test_printer_columns_short_name_and_scope() -> None:
-    assert [column["name"] for column in VERSION["additionalPrinterColumns"]] == [
-        "Variable", "Ready", "Reason", "Key", "Rotation Due", "Age",
+    columns = VERSION["additionalPrinterColumns"]
+    wide = {column["name"] for column in columns if column.get("priority")}
+    assert [column["name"] for column in columns if column["name"] not in wide] == [
+        "Variable", "Ready", "Reason", "Changed", "Age",
     ]  # fmt: skip
+    assert wide == {"Key", "Rotation Due"}
     assert crd()["spec"]["names"]["shortNames"] == ["acs"]
     assert crd()["spec"]["scope"] == "Namespaced"

@@ -52,7 +52,7 @@ def test_a_wrong_passphrase_and_a_damaged_file_have_the_same_message() -> None:
             with pytest.raises(BackupLocked) as caught:
                 parsed(vector).decrypt(passphrase_from(vector["passphrase"]))
             messages.add(str(caught.value))
-    assert messages == {"cannot open the backup: the passphrase is wrong, or the file is damaged"}
+    assert messages == {"cannot decrypt the backup: the passphrase is wrong, or the file is damaged"}
 
 
 @pytest.fixture(scope="module")

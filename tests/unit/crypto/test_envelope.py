@@ -265,7 +265,7 @@ def test_other_text_with_white_space_is_not_mistaken_for_a_sealed_value(text: st
         (
             f"dbs1.{KEY.public.id}.AAAA",
             (
-                "cannot open the sealed value for the account a and the name B: it was sealed for another account or"
+                "cannot decrypt the sealed value for the account a and the name B: it was sealed for another account or"
                 " name, or it is damaged; seal it again: devbox-secrets seal B --account a"
             ),
         ),

@@ -156,7 +156,7 @@ def test_the_error_without_any_kubeconfig_says_what_was_tried_and_what_to_pass(
     assert str(caught.value) == f"no cluster to connect to: {tried}; pass --kubeconfig"
     with pytest.raises(ConfigError) as caught:
         ClientConfig().namespace()
-    assert str(caught.value) == f"no account given: {tried}; pass --account"
+    assert str(caught.value) == f"no account given: {tried}; pass --account or --kubeconfig"
 
 
 def test_the_error_without_a_home_folder_names_the_default_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,10 @@ def test_a_kubeconfig_without_a_current_context_is_an_error(home: Path) -> None:
     )
     with pytest.raises(ConfigError) as caught:
         ClientConfig().namespace()
-    assert str(caught.value) == f"no account given: {home} has no current-context; pass --account"
+    assert (
+        str(caught.value)
+        == f"no account given: {home} has no current-context; pass --account or --context, one of: dev, prod"
+    )
 
 
 async def test_a_session_sends_credentials_and_a_user_agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ import typer
 
 from devbox_secrets.cli.kit.app import COMPLETE_VARIABLE, Commands, client_version
 from devbox_secrets.cli.kit.command import NAME
-from devbox_secrets.cli.kit.options import ClusterOptions
+from devbox_secrets.cli.kit.options import ClusterOptions, not_installed
 from devbox_secrets.cli.kit.output import Format, Output, note, print_table, show
-from devbox_secrets.errors import DevboxSecretsError
+from devbox_secrets.errors import DevboxSecretsError, NotFound
 
 commands = Commands("About")
 #: If the cluster is down, don't delay the version for long.
@@ -28,7 +28,9 @@ class Shell(StrEnum):
 @commands.command()
 async def version(
     at: ClusterOptions,
-    client: Annotated[bool, typer.Option("--client", help="Show only the client version; contact no cluster.")] = False,
+    client: Annotated[
+        bool, typer.Option("--client", help="Show only the client version; no cluster is needed.")
+    ] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Show the versions of the client and the operator."""
@@ -50,6 +52,8 @@ async def _operator_version(at: ClusterOptions) -> str | None:
     try:
         async with at.connect() as client, asyncio.timeout(_SECONDS):
             metadata: dict[str, Any] = (await client.request("GET", path))["metadata"]
+    except NotFound:
+        note(str(not_installed(at.operator_namespace)))
     except DevboxSecretsError as error:
         note(str(error))
     except TimeoutError:

@@ -22,7 +22,7 @@ async def check(
 ) -> None:
     """Check whether the installation is healthy and secure.
 
-    The command only reads, with your own permissions; a check that they don't cover is a warning. It checks the
+    The command only reads, with your own permissions; a check that needs more is a warning. It checks the
     AccountSecrets and devboxes of the whole cluster, or of --account. An AccountSecret that isn't Ready is a warning,
     because its team usually has to fix it; with --tenants it is an error.
 

@@ -128,7 +128,7 @@ async def prune(
     """Remove unused sealing keys.
 
     A key is unused if no AccountSecret in the cluster is sealed with it. The newest key is never removed. Values
-    outside the cluster, for example in Git, that are sealed with a removed key can no longer be opened.
+    outside the cluster, for example in Git, that are sealed with a removed key can no longer be decrypted.
     """
     from devbox_secrets.cli.resources import sealing_keys
 
@@ -143,7 +143,7 @@ async def prune(
         if dry_run or not chosen:
             return
         confirm(
-            f"Remove {_count(len(chosen))}? Values in Git that are sealed with them can no longer be opened.",
+            f"Remove {_count(len(chosen))}? Values in Git that are sealed with them can no longer be decrypted.",
             yes=yes,
             unasked="check with --dry-run, then pass --yes",
         )

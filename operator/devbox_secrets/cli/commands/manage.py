@@ -81,7 +81,7 @@ async def update(
 ) -> None:
     """Change the value of an existing secret.
 
-    Its description and rotateAfter are kept. The command set does the same, and creates the secret if it doesn't exist.
+    Its description and rotateAfter are kept. To also create the secret if it doesn't exist, use `set`.
 
     The value is read from standard input, from --from-file, or from a hidden prompt.
 

@@ -50,7 +50,7 @@ async def reseal(
 
     The command changes only the sealed values of AccountSecrets in YAML and JSON files; everything else in the files is
     kept. Values that already use the newest key are skipped. You need permission to read the Secret with the sealing
-    keys, and the values are opened on your machine.
+    keys, and the values are decrypted on your machine.
 
     A manifest without a namespace belongs to --account. A value with an older key that isn't in an AccountSecret, for
     example in Helm values, patches or comments, is listed as failed, and the exit code is 3.

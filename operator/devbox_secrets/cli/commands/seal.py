@@ -100,7 +100,7 @@ def seal(
     rotate_after: RotateAfter = None,
     keep_newline: KeepNewline = False,
     allow_empty: AllowEmpty = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Apply the manifest, as the command set does.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply the manifest, as `set` does.")] = False,
     force: ForceConflicts = False,
     allow_reserved: AllowReserved = False,
 ) -> None:  # fmt: skip

@@ -147,7 +147,7 @@ async def sealing_key(probe: Probe) -> list[Finding]:
     # The operator creates the first key and unpublishes lost ones. It creates none if values need a lost key.
     if await _has_account_secrets(probe):
         text = (
-            "the keys are lost, so values can't be opened or sealed; restore them with devbox-secrets keys restore"
+            "the keys are lost, so values can't be decrypted or sealed; restore them with devbox-secrets keys restore"
             " FILE, or without a backup, run devbox-secrets keys rotate and seal all values again"
         )
     else:
@@ -193,14 +193,16 @@ async def account_secrets(probe: Probe) -> list[Finding]:
     """AccountSecrets are synced; if not, for which reasons."""
     reasons: Counter[str] = Counter()
     named: list[str] = []
-    due = 0
+    due: list[str] = []
     async for body in probe.each(probe.within(f"/apis/{GROUP}/{VERSION}", PLURAL)):
         secret = AccountSecret.parse(body)
         condition = ready(secret)
         reasons[condition.reason if condition else Reason.PENDING] += 1
-        due += secret.status.overdue
+        name = f"{secret.namespace}/{secret.name}"
+        if secret.status.overdue:
+            due.append(name)
         if not is_synced(secret):
-            named.append(f"{secret.namespace}/{secret.name}")
+            named.append(name)
     good = reasons.pop("Synced", 0)
     found = [Finding(Level.OK, "synced", f"{good:,} AccountSecrets")]
     if named:
@@ -209,7 +211,7 @@ async def account_secrets(probe: Probe) -> list[Finding]:
         is_tenants = bool(set(reasons) - {Reason.PENDING})
         found.append(Finding(Level.WARNING, "not synced", text, is_tenants=is_tenants))
     if due:
-        text = f"{due:,} AccountSecrets are older than their rotateAfter; change them: devbox-secrets update NAME"
+        text = f"{len(due):,} older than rotateAfter: {first_few(due)}; change the values: devbox-secrets update NAME"
         found.append(Finding(Level.WARNING, "rotation", text))
     return found
 

@@ -32,7 +32,7 @@ async def key_readers(probe: Probe) -> list[Finding]:
                 readers += (f"{who} ({kind} {body['metadata']['name']})" for who in _subjects(body, operator))
     if not readers:
         return [Finding(Level.OK, "key readers", "only the operator and cluster administrators")]
-    text = f"can read {KEYS_SECRET} and open all sealed values: {first_few(readers)}; revoke this permission"
+    text = f"can read {KEYS_SECRET} and decrypt all sealed values: {first_few(readers)}; revoke this permission"
     return [Finding(Level.WARNING, "key readers", text)]
 
 

@@ -19,7 +19,7 @@ from devbox_secrets.cli.kit.command import NAME, Command, Group
 from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
 from devbox_secrets.cli.kit.output import note
 from devbox_secrets.cli.kit.run import run
-from devbox_secrets.errors import DevboxSecretsError, Unauthorized
+from devbox_secrets.errors import DevboxSecretsError, NotFound, Unauthorized
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -115,6 +115,8 @@ def _message(error: Exception) -> str:
         return f"can't write the output: {reason}; earlier changes are kept" if is_output else reason
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
+    if isinstance(error, NotFound) and error.details.get("kind") == "namespaces":
+        return f"the namespace {error.details.get('name')} doesn't exist; create it, or pass another account with -n"
     return str(error)
 
 
@@ -161,7 +163,8 @@ COMPLETE_VARIABLE = "_DEVBOX_SECRETS_COMPLETE"
 COMPLETE_PROGRAM = "kubectl_complete-devbox_secrets"
 app = Commands(
     name=NAME,
-    help="Account-level secrets for AI-agent devboxes on Kubernetes.",
+    help="Account-level secrets for AI-agent devboxes on Kubernetes.\n\nA secret is an environment variable that every"
+    " devbox of an account gets. An account is a namespace.\n\nExample: devbox-secrets set GITHUB_TOKEN < token",
     no_args_is_help=True,
     # Imported only when needed, because it is slow; `completion` prints the scripts.
     add_completion=COMPLETE_VARIABLE in os.environ or PurePath(sys.argv[0]).stem == COMPLETE_PROGRAM,

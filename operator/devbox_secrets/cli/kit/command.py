@@ -18,7 +18,7 @@ _CLUSTER_OPTIONS = frozenset(inspect.signature(AccountOptions).parameters)
 #: The program's name.
 NAME = "devbox-secrets"
 #: The widest column of names.
-_NAME_WIDTH = 26
+_NAME_WIDTH = 27
 
 
 class Command(TyperCommand):

@@ -13,7 +13,7 @@ from typer.models import OptionInfo
 from devbox_secrets.api.names import NAMESPACES_PATH, OPERATOR_NAMESPACE
 from devbox_secrets.api.validation import check_account
 from devbox_secrets.cli.kit.completion import complete_contexts, from_cluster
-from devbox_secrets.errors import InvalidAccount, InvalidKey
+from devbox_secrets.errors import InvalidAccount, InvalidKey, NotFound
 
 if TYPE_CHECKING:
     from devbox_secrets.crypto.envelope import PublicKey
@@ -133,6 +133,14 @@ class ScopeOptions(AccountOptions):
     """The cluster and the installation, and the account of a command that otherwise covers all accounts."""
 
     account: Annotated[str | None, _account("the whole cluster")] = None
+
+
+def not_installed(namespace: str) -> NotFound:
+    """Return the error for an operator's namespace without the operator's objects."""
+    return NotFound(
+        f"devbox-secrets isn't installed in the namespace {namespace}; install it, or pass --operator-namespace if it"
+        " is in another one"
+    )
 
 
 def read_public_key(file: Path, operator_namespace: str) -> "PublicKey":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from devbox_secrets.api.models import PENDING, AccountSecret, Condition, Reason
 from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, CLI_FIELD_MANAGER, GROUP, KIND, account_secrets_path
@@ -24,14 +25,21 @@ async def list_all(client: Client, account: str | None, field_selector: str = ""
         NotFound: the CRD isn't installed.
         APIError: the request failed.
     """
-    try:
-        path = account_secrets_path(account) if account else ALL_ACCOUNT_SECRETS_PATH
+    path = account_secrets_path(account) if account else ALL_ACCOUNT_SECRETS_PATH
+    with crd_installed():
         secrets, _ = await client.list_all(path, AccountSecret.parse, field_selector)
+    return sorted(secrets, key=lambda secret: (secret.namespace, secret.spec.name, secret.name))
+
+
+@contextmanager
+def crd_installed() -> Iterator[None]:
+    """Say what to do if a list of AccountSecrets doesn't exist."""
+    try:
+        yield
     except NotFound:
         raise NotFound(
             "the cluster has no AccountSecrets resource; install devbox-secrets, or select another context"
         ) from None
-    return sorted(secrets, key=lambda secret: (secret.namespace, secret.spec.name, secret.name))
 
 
 async def by_variable(client: Client, account: str, variable: str) -> AccountSecret | None:

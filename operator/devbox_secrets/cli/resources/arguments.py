@@ -59,5 +59,8 @@ Name = Annotated[
     ),
 ]
 Variable = Annotated[
-    str, typer.Argument(metavar="NAME", help="The environment variable.", autocompletion=complete_names)
+    str,
+    typer.Argument(
+        metavar="NAME", help="The environment variable, such as GITHUB_TOKEN.", autocompletion=complete_names
+    ),
 ]

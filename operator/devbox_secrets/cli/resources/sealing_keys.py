@@ -13,6 +13,8 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.api.names import ALL_ACCOUNT_SECRETS_PATH, KEYS_SECRET, PUBLIC_KEYS_CONFIGMAP, PUBLIC_KEYS_MAX
+from devbox_secrets.cli.kit.options import not_installed
+from devbox_secrets.cli.resources.account_secrets import crd_installed
 from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey
 from devbox_secrets.errors import Conflict, Forbidden, InvalidKey, KeyInUse, NotFound
 from devbox_secrets.kube.client import Body, Client
@@ -92,7 +94,8 @@ async def newest_public(client: Client, namespace: str) -> PublicKey:
         InvalidKey: no key exists yet.
         APIError: the public keys can't be read.
     """
-    keys = await KeyStore(client, namespace).read_public()
+    with _permission("get", namespace, _CONFIGMAP):
+        keys = await KeyStore(client, namespace).read_public()
     if "newest" not in keys:
         raise _no_key_yet(namespace)
     return PublicKey.parse(keys["newest"])
@@ -254,7 +257,8 @@ def why_not_removable(
 async def _used(client: Client) -> dict[str, list[str]]:
     """Return the names of all AccountSecrets by the id of the key that they are sealed with."""
     used: dict[str, list[str]] = {}
-    pairs, _ = await client.list_all(ALL_ACCOUNT_SECRETS_PATH, _key_and_name)
+    with crd_installed():
+        pairs, _ = await client.list_all(ALL_ACCOUNT_SECRETS_PATH, _key_and_name)
     for key_id, name in pairs:
         if key_id:
             used.setdefault(key_id, []).append(name)
@@ -337,12 +341,13 @@ def _no_key_yet(namespace: str) -> InvalidKey:
 
 @contextmanager
 def _permission(verb: str, namespace: str, what: str = _SECRET) -> Iterator[None]:
-    """Add the required permission to a Forbidden error, and the option to a NotFound error."""
+    """Say what to do about a Forbidden or NotFound error."""
     try:
         yield
     except Forbidden as error:
-        raise Forbidden(f"{error}; you need permission to {verb} {what} in {namespace}") from None
-    except NotFound as error:
-        raise NotFound(
-            f"{error}; if devbox-secrets isn't installed in {namespace}, pass --operator-namespace"
-        ) from None
+        # Where devbox-secrets is installed, every authenticated user can read the ConfigMap.
+        missing = f"you need permission to {verb} {what} in {namespace}"
+        elsewhere = "if devbox-secrets is in another namespace, pass --operator-namespace"
+        raise Forbidden(f"{error}; {elsewhere if what == _CONFIGMAP else missing}") from None
+    except NotFound:
+        raise not_installed(namespace) from None

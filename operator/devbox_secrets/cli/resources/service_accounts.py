@@ -198,7 +198,9 @@ class ServiceAccount:
                 await self.client.request("POST", self._rolebindings, body=body, quote=True)
         except NotFound as error:
             if error.details.get("kind") == "namespaces":
-                raise NotFound(f"there is no namespace {self.account}") from None
+                raise NotFound(
+                    f"the namespace {self.account} doesn't exist; create it, or pass another account with -n"
+                ) from None
             raise missing from None
 
     def _cannot_bind(self) -> Forbidden:

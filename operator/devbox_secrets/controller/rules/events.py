@@ -24,7 +24,7 @@ class Event:
 
 KEYS_LOST = Event(
     "SealingKeysLost",
-    "all sealing keys are lost, so no AccountSecret can be opened; restore them from a backup: devbox-secrets keys"
+    "all sealing keys are lost, so no AccountSecret can be decrypted; restore them from a backup: devbox-secrets keys"
     " restore FILE. Without a backup, create a new key (devbox-secrets keys rotate) and seal every value again",
 )
 """Recorded on the Secret of the sealing keys."""

@@ -43,7 +43,7 @@ class Namespace:
 
 @dataclass(frozen=True)
 class AccountSecret:
-    """An AccountSecret: its variable, its value if it can be opened, and the number of its first value."""
+    """An AccountSecret: its variable, its value if it can be decrypted, and the number of its first value."""
 
     variable: str
     value: Value | None

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from devbox_secrets.cli import app
 from devbox_secrets.cli.kit.app import client_version
-from devbox_secrets.errors import ConfigError, Unreachable
+from devbox_secrets.errors import ConfigError, NotFound, Unreachable
 from devbox_secrets.kube.client import Client
 from unit.cli.fake_client import FakeClient, Json
 
@@ -45,6 +45,13 @@ def test_the_versions_of_client_and_operator_are_shown(cluster: dict[str, Json |
     [
         (Unreachable("cannot reach it"), "devbox-secrets: cannot reach it\n"),
         (ConfigError("there is no kubeconfig"), "devbox-secrets: there is no kubeconfig\n"),
+        (
+            NotFound("GET /x: 404"),
+            (
+                "devbox-secrets: devbox-secrets isn't installed in the namespace devbox-secrets; install it, or pass"
+                " --operator-namespace if it is in another one\n"
+            ),
+        ),
         ({"metadata": {}}, ""),
     ],
 )

@@ -408,7 +408,10 @@ def test_a_kubeconfig_without_a_current_context_needs_a_context_or_an_account() 
     assert opened(result, account="team-two") == CANARY
     result = seal("TOKEN", "--kubeconfig", "no-current", given=CANARY)
     assert result.exit_code == 1
-    assert result.stderr == "devbox-secrets: no account given: no-current has no current-context; pass --account\n"
+    assert result.stderr == (
+        "devbox-secrets: no account given: no-current has no current-context; pass --account or --context, one of:"
+        " one, plain, two\n"
+    )
 
 
 def test_a_context_that_does_not_exist_is_reported() -> None:

@@ -17,6 +17,10 @@ from devbox_secrets.errors import InvalidName, NotFound, Unauthorized, Unreachab
 ERRORS = {
     "an error of ours": (InvalidName("no such name"), "no such name"),
     "an error of the API server": (NotFound("GET /x: 404 no such thing"), "GET /x: 404 no such thing"),
+    "a namespace that doesn't exist": (
+        NotFound("PATCH /x: 404 no", details={"kind": "namespaces", "name": "team"}),
+        "the namespace team doesn't exist; create it, or pass another account with -n",
+    ),
     "not logged in": (Unauthorized("GET /x: 401"), "GET /x: 401; log in to the cluster again"),
     "no response": (Unreachable("cannot reach https://x (context y): z"), "cannot reach https://x (context y): z"),
     "a file": (FileNotFoundError(2, "No such file", "x.yaml"), "x.yaml: No such file"),

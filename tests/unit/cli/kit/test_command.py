@@ -35,7 +35,7 @@ def test_the_help_lists_the_commands_in_sections(option: str) -> None:
     text = invoke(option).stdout
     assert text.startswith("Usage: devbox-secrets COMMAND [OPTIONS]\n\nAccount-level secrets for")
     sections = re.findall(r"^(\S.*):\n", text, re.MULTILINE)
-    assert sections == ["Secrets", "Devboxes", "Administration", "About", "Options", "Cluster options"]
+    assert sections == ["Example", "Secrets", "Devboxes", "Administration", "About", "Options", "Cluster options"]
     assert "\n  seal    Seal a value and print the manifest for kubectl or Git\n" in text
 
 

@@ -178,9 +178,24 @@ async def test_a_missing_permission_to_create_the_secret_is_reported(api: FakeAp
 async def test_nothing_is_restored_without_an_installation(api: FakeApi) -> None:
     api.delete(SECRET)
     api.delete(CONFIGMAP)
-    with pytest.raises(NotFound, match="installed in ours, pass --operator-namespace"):
+    with pytest.raises(NotFound, match="isn't installed in the namespace ours; install it"):
         await sealing_keys.restore(FakeClient(api), "ours", [THREE[OLD]])
     assert SECRET not in api.objects
+
+
+async def test_without_the_public_keys_the_installation_may_be_elsewhere(api: FakeApi) -> None:
+    api.fail("GET", CONFIGMAP, Forbidden("403"))
+    with pytest.raises(Forbidden, match="403; if devbox-secrets is in another namespace, pass --operator-namespace"):
+        await sealing_keys.newest_public(FakeClient(api), "ours")
+    api.delete(CONFIGMAP)
+    with pytest.raises(NotFound, match="isn't installed in the namespace ours; install it, or pass"):
+        await sealing_keys.newest_public(FakeClient(api), "ours")
+
+
+async def test_keys_are_not_listed_without_the_crd(api: FakeApi) -> None:
+    api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, NotFound("404"))
+    with pytest.raises(NotFound, match="the cluster has no AccountSecrets resource; install devbox-secrets"):
+        await sealing_keys.visible(FakeClient(api), "ours")
 
 
 async def test_a_new_key_can_be_requested_without_a_secret(api: FakeApi) -> None:

@@ -61,7 +61,7 @@ async def test_existing_objects_are_not_changed() -> None:
             NotFound,
             "the ClusterRole devbox-secrets-edit doesn't exist;",
         ),
-        ({"bind": NotFound("no", details=NO_NAMESPACE)}, NotFound, "there is no namespace team"),
+        ({"bind": NotFound("no", details=NO_NAMESPACE)}, NotFound, "the namespace team doesn't exist; create it,"),
         ({"list": Forbidden("no")}, Forbidden, "you don't have permission to read or create RoleBindings in team;"),
         ({"bind": Forbidden("no")}, Forbidden, "you don't have permission to read or create RoleBindings in team;"),
         ({"bind": Conflict("no")}, NotOurs, "the RoleBinding ci-devbox-secrets-edit in team is already in use;"),
