@@ -46,14 +46,15 @@ def environment(folder: Path, kubeconfig: Path, **variables: str) -> dict[str, s
 
 def sessions(markdown: str) -> list[list[Step]]:
     """Give the steps of each block of commands."""
-    blocks = re.findall(r"^```console\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)
+    return [steps(block) for block in re.findall(r"^```console\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)]
+
+
+def steps(block: str) -> list[Step]:
+    """Return the steps of one block of commands."""
     return [
-        [
-            Step(command, shown.strip("\n"))
-            for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-            for command, shown in [re.split(r"(?<!\\)\n", step, maxsplit=1)]
-        ]
-        for block in blocks
+        Step(command, shown.strip("\n"))
+        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+        for command, shown in [re.split(r"(?<!\\)\n", step, maxsplit=1)]
     ]
 
 

@@ -5,7 +5,7 @@ import pty
 import select
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SECONDS = 30
@@ -21,13 +21,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 class Terminal:
     """The program in its own terminal; its standard output is a pipe."""
 
-    def __init__(self, command: Sequence[str | Path]) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], folder: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         self.shown = b""
         self._answered = 0
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             [sys.executable, "-c", _LEADING, *command],
-            stdin=slave, stdout=subprocess.PIPE, stderr=slave, start_new_session=True,
+            stdin=slave, stdout=subprocess.PIPE, stderr=slave, start_new_session=True, cwd=folder, env=env,
         )  # fmt: skip
         os.close(slave)
 

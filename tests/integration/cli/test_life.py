@@ -1,8 +1,6 @@
 """An AccountSecret that both kubectl and the command change, as documented, on a real API server."""
 
 import json
-import re
-import shlex
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -18,7 +16,6 @@ from integration.support.processes import command
 
 DOCS = Path(__file__).parents[3] / "docs"
 QUICK_START = DOCS / "quick-start.md"
-MIGRATION = DOCS / "how-to" / "migrate-from-sealed-secrets.md"
 
 
 def set_value(account: Account, *arguments: str, value: bytes) -> str:
@@ -219,17 +216,3 @@ def test_the_quick_start_works_as_written(account: Account, tmp_path: Path, way:
     for step in chain(*quick_start("Delete the value")):
         run(step)
     account.holds(None)
-
-
-def test_a_migration_works_as_written(account: Account, tmp_path: Path) -> None:
-    run = shell_of(account, tmp_path)
-    values = {"GITHUB_TOKEN": "ghp_1", "token": "with a newline\n"}
-    literals = shlex.join(f"--from-literal={name}={value}" for name, value in values.items())
-    run(f"kubectl create secret generic api-keys {literals}")
-    text = MIGRATION.read_text().replace("team-a", account.name)
-    (script,) = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    run(script)
-    (apply,) = (steps for steps in shell.sessions(text) if "apply" in steps[0].command)
-    for step in apply:
-        run(step.command)
-    account.holds({"GITHUB_TOKEN": b"ghp_1", "API_TOKEN": b"with a newline\n"})

@@ -13,6 +13,7 @@ from harness import shell
 from harness.controlplane import ControlPlane
 from integration.support.chart import NAMESPACE, get, install, until
 from integration.support.kubelet import make_ready, run_devbox
+from integration.support.output import normalize
 from integration.support.processes import operator
 
 SESSIONS = Path(__file__).parents[3] / "docs" / "sessions.md"
@@ -26,16 +27,6 @@ FILES = {
         "apiVersion: devbox-secrets.dev/v1beta1\nkind: AccountSecret\nmetadata: {name: token, namespace: team-a}\n"
         "spec:\n  name: TOKEN\n  sealed: canary-7\n"
     ),
-}
-#: What isn't the same twice, and what stands for it.
-VARYING = {
-    r"\b[0-9a-f]{16}\b": "KEY",
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)": "TIME",
-    r"(?<=\s)\d+[smhd]\b": "AGE",
-    r"held by \S+": "held by HOLDER",
-    r"(?<= in )/\S+/(kube)?config\b": "KUBECONFIG",
-    r"v?\d+\.\d+\.\d+": "VERSION",
-    r" {2,}": "  ",
 }
 
 
@@ -56,13 +47,6 @@ def sessions() -> dict[str, list[shell.Step]]:
     """Give the commands of each section, with what stands below each."""
     sections = (section.partition("\n") for section in SESSIONS.read_text().split("\n## ")[1:])
     return {title: [step for block in shell.sessions(text) for step in block] for title, _, text in sections}
-
-
-def same(text: str) -> str:
-    """Give a text without what varies."""
-    for pattern, word in VARYING.items():
-        text = re.sub(pattern, word, text)
-    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +92,7 @@ def test_the_sessions_print_what_they_show(desk: Desk) -> None:
         shown = desk.run([step.command for step in steps])
         for step, output in zip(steps, shown, strict=True):
             assert "canary" not in output, step.command
-            assert (title, step.command, same(output)) == (title, step.command, same(step.shown))
+            assert (title, step.command, normalize(output)) == (title, step.command, normalize(step.shown))
 
 
 def test_every_command_has_a_session() -> None:
