@@ -1,4 +1,4 @@
-"""The gateway while its cluster is away, or isn't the cluster that it should be."""
+"""The gateway when the API server is down, silent, not the right one, or lacks the CRD or a sealing key."""
 
 import socket
 import ssl
@@ -23,30 +23,32 @@ CANARY = "canary_in_the_cage"
 
 
 @contextmanager
-def silent() -> Iterator[str]:
-    """Listen, and never answer."""
+def silent_server() -> Iterator[str]:
+    """Listen on a port, but never respond."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield f"https://127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_without_the_api_server_each_call_is_told_to_come_again(endpoint: str, away: Gateway, key: str) -> None:
+def test_each_endpoint_returns_503_with_retry_after_without_the_api_server(
+    endpoint: str, disconnected: Gateway, key: str
+) -> None:
     method, path, body = endpoints({"name": "TOKEN", "id": SecretId(1, uuid4(), "token").text})[endpoint]
-    with away.client(key, "team-a") as api:
+    with disconnected.client(key, "team-a") as api:
         answer = api.request(method, path, json=body)
     assert "try again" in error_message(answer, 503, "ServiceUnavailable")
     assert answer.headers["Retry-After"] == "2"
 
 
 @pytest.fixture(scope="module")
-def away(controlplane: ControlPlane, rest: Gateway) -> Iterator[Gateway]:
+def disconnected(controlplane: ControlPlane, rest: Gateway) -> Iterator[Gateway]:
     with reserved_port() as port, gateway(controlplane, server=f"https://127.0.0.1:{port}") as it:
         yield it
 
 
-def test_an_api_server_that_is_silent_is_not_waited_for_long(controlplane: ControlPlane, key: str) -> None:
+def test_a_silent_api_server_times_out(controlplane: ControlPlane, key: str) -> None:
     with (
-        silent() as server,
+        silent_server() as server,
         gateway(controlplane, server=server, api_server_timeout_seconds="0.5") as it,
         it.client(key) as api,
     ):
@@ -56,22 +58,24 @@ def test_an_api_server_that_is_silent_is_not_waited_for_long(controlplane: Contr
         assert "no response within 0.5s" in it.log
 
 
-def test_a_server_with_another_authority_gets_no_token(controlplane: ControlPlane, key: str, tmp_path: Path) -> None:
+def test_a_server_with_an_untrusted_certificate_gets_no_token(
+    controlplane: ControlPlane, key: str, tmp_path: Path
+) -> None:
     pair = Authority.create("another").server(addresses=["127.0.0.1"])
     files = {name: tmp_path / name for name in ("certificate", "key")}
     files["certificate"].write_bytes(pair.certificate)
     files["key"].write_bytes(pair.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files["certificate"], files["key"])
-    heard = []
+    received = []
 
     def listen(server: socket.socket) -> None:
         connection, _ = server.accept()
         try:
             with context.wrap_socket(connection, server_side=True) as stream:
-                heard.append(stream.recv(65536))
+                received.append(stream.recv(65536))
         except (ssl.SSLError, ConnectionError):
-            heard.append(b"")
+            received.append(b"")
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         listener = threading.Thread(target=listen, args=(server,))
@@ -79,26 +83,26 @@ def test_a_server_with_another_authority_gets_no_token(controlplane: ControlPlan
         with gateway(controlplane, server=f"https://127.0.0.1:{server.getsockname()[1]}") as it, it.client(key) as api:
             error_message(api.get("/v1/secrets"), 503, "ServiceUnavailable")
         listener.join(20)
-    assert heard == [b""]
+    assert received == [b""]
 
 
-def test_before_there_is_a_sealing_key_a_creation_is_told_to_come_again(
+def test_creating_a_secret_returns_503_until_a_sealing_key_exists(
     controlplane: ControlPlane, rest: Gateway, tenant: Account, key: str
 ) -> None:
-    keys, there = "devbox-secrets-public-keys", f"--namespace={tenant.name}"
+    keys, here = "devbox-secrets-public-keys", f"--namespace={tenant.name}"
     controlplane.kubectl(
-        "create", "role", "keys", there, "--verb=get", "--resource=configmaps", f"--resource-name={keys}"
+        "create", "role", "keys", here, "--verb=get", "--resource=configmaps", f"--resource-name={keys}"
     )
     user = f"--serviceaccount={tenant.name}:editor"
-    controlplane.kubectl("create", "rolebinding", "keys", there, "--role=keys", user)
+    controlplane.kubectl("create", "rolebinding", "keys", here, "--role=keys", user)
     with gateway(controlplane, namespace=tenant.name) as it, it.client(key) as api:
         for sentence in ("public keys doesn't exist", "no sealing key"):
             answer = api.post("/v1/secrets", json={"name": "A", "value": CANARY})
             assert sentence in error_message(answer, 503, "ServiceUnavailable")
-            controlplane.kubectl("create", "configmap", keys, there, check=False)
+            controlplane.kubectl("create", "configmap", keys, here, check=False)
 
 
-def test_a_cluster_that_does_not_know_account_secrets_is_no_empty_account() -> None:
+def test_a_cluster_without_the_crd_is_not_reported_as_an_empty_account() -> None:
     with ControlPlane.start() as bare:
         bare.kubectl("create", "serviceaccount", "admin")
         admin = ("--clusterrole=cluster-admin", "--serviceaccount=default:admin")

@@ -1,4 +1,4 @@
-"""The gateway while its API server starts: at first that serves requests and knows of nobody's rights."""
+"""The gateway while its API server starts and already serves requests, but hasn't loaded anyone's rights yet."""
 
 import asyncio
 from collections import Counter
@@ -21,34 +21,34 @@ STARTING = "the Kubernetes API server is starting"
 
 @pytest.fixture
 def impatient(controlplane: ControlPlane, running: Operator, rest: Gateway) -> Iterator[Gateway]:
-    """A gateway whose waits are short, since the operator is away now and then, too."""
+    """A gateway with a short wait timeout, because the operator is also sometimes disconnected."""
     with gateway(controlplane, sync_wait_timeout_seconds="2") as it:
         yield it
 
 
-async def test_no_valid_token_is_refused_while_the_api_server_starts(
+async def test_no_valid_token_is_rejected_while_the_api_server_starts(
     controlplane: ControlPlane, impatient: Gateway, tenant: Account, key: str
 ) -> None:
     with impatient.client(key) as api:
         secret = create(api, "TOKEN")
-    async with calls(impatient, key, secret["id"]) as seen:
+    async with calling(impatient, key, secret["id"]) as seen:
         for _ in range(RESTARTS):
             controlplane.apiserver.kill()
             controlplane.apiserver.start()
             await asyncio.to_thread(controlplane.apiserver.wait_ready)
             before = seen["list", 200]
-            while seen["list", 200] == before:  # noqa: ASYNC110 - that it's answered again is what is awaited
+            while seen["list", 200] == before:  # noqa: ASYNC110 - waits for the next successful response
                 await asyncio.sleep(0.05)
     with impatient.client(key) as api:
         assert api.get("/v1/secrets/TOKEN").json()["id"] == secret["id"]
-    seen.pop(("delete", 404), None)  # of what wasn't created
+    seen.pop(("delete", 404), None)  # deletions of secrets that weren't created
     assert {(call, status) for call, status in seen if status not in {200, 429, 503}} == set()
     assert seen["starting", 503] > 0, seen
 
 
 @asynccontextmanager
-async def calls(it: Gateway, key: str, secret_id: str) -> AsyncIterator[Counter[tuple[str, int]]]:
-    """Call meanwhile, in every way there is; gives how often each call had which status."""
+async def calling(it: Gateway, key: str, secret_id: str) -> AsyncIterator[Counter[tuple[str, int]]]:
+    """Call every endpoint repeatedly in the background; yield the number of responses per call and status."""
     seen: Counter[tuple[str, int]] = Counter()
     stop = asyncio.Event()
     headers = {"Authorization": f"Bearer {key}"}
@@ -61,7 +61,7 @@ async def calls(it: Gateway, key: str, secret_id: str) -> AsyncIterator[Counter[
                 seen["starting", answer.status_code] += 1
             await asyncio.sleep(0.02)
 
-        async def come(caller: int) -> None:
+        async def call_all(caller: int) -> None:
             number = 0
             while not stop.is_set():
                 number += 1
@@ -80,7 +80,7 @@ async def calls(it: Gateway, key: str, secret_id: str) -> AsyncIterator[Counter[
 
         async with asyncio.TaskGroup() as tasks:
             for caller in range(CALLERS):
-                tasks.create_task(come(caller))
+                tasks.create_task(call_all(caller))
             tasks.create_task(wait())
             yield seen
             stop.set()

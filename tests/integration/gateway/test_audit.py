@@ -1,4 +1,4 @@
-"""The gateway's audit log and metrics: a line for each request, and never what was sent."""
+"""The gateway's audit log and metrics have a line for each request, but nothing that clients sent."""
 
 import hashlib
 import re
@@ -14,13 +14,13 @@ from integration.support.chart import Json, until
 from integration.support.gateway import ENDPOINTS, Gateway, bind, endpoints, gateway, new_account, token
 from integration.support.gateway_requests import create
 
-#: Each could be a variable's name, and the first an account's.
+#: Each is a valid variable name, and the first is a valid account name.
 CANARIES = [f"canary{number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
 def it(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
-    """A gateway that nobody else calls."""
+    """A gateway that only this module calls."""
     with gateway(controlplane) as own:
         yield own
 
@@ -32,10 +32,10 @@ def api(it: Gateway, key: str) -> Iterator[httpx.Client]:
 
 
 def line_of(it: Gateway, answer: httpx.Response) -> Json:
-    """Give the line of a call, known by its request id."""
-    sought = hashlib.sha256(answer.request.headers["x-request-id"].encode()).hexdigest()[:16]
+    """Return the audit line of a request, identified by its request id."""
+    wanted = hashlib.sha256(answer.request.headers["x-request-id"].encode()).hexdigest()[:16]
     return (
-        until("the call has its line", lambda: next((a for a in it.audit if a["request_id_hash"] == sought), None))
+        until("the request has its line", lambda: next((a for a in it.audit if a["request_id_hash"] == wanted), None))
         or {}
     )
 
@@ -55,7 +55,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_each_request_has_a_line_that_says_who_did_what(
+def test_each_request_has_a_line_with_its_user_action_and_secret(
     endpoint: str, it: Gateway, tenant: Account, key: str, *, http2: bool
 ) -> None:
     with it.client(key, http2=http2) as api:
@@ -82,7 +82,7 @@ def test_each_request_has_a_line_that_says_who_did_what(
     assert 0 < line["duration_ms"] < 60_000
 
 
-def test_a_request_that_is_rejected_has_its_line_with_the_secret_once_it_was_found(
+def test_a_rejected_request_has_a_line_with_the_secret_that_was_found(
     controlplane: ControlPlane, it: Gateway, api: httpx.Client, tenant: Account
 ) -> None:
     create(api, "FOUND")
@@ -97,35 +97,35 @@ def test_a_request_that_is_rejected_has_its_line_with_the_secret_once_it_was_fou
     )
 
 
-def test_a_request_with_an_unknown_token_has_no_user(it: Gateway) -> None:
+def test_the_line_of_a_request_with_an_unknown_token_has_no_user(it: Gateway) -> None:
     with it.client("made-up") as nobody:
         line = line_of(it, nobody.get("/v1/secrets/TOKEN", headers={"x-request-id": "nobody's"}))
     assert [line[name] for name in ("user", "account", "secret", "status")] == [None, None, None, 401]
 
 
-def test_an_account_that_the_request_names_is_in_the_line_once_there_is_something_in_it(
+def test_the_line_has_the_account_from_the_header_only_if_the_account_has_secrets(
     controlplane: ControlPlane, it: Gateway, tenant: Account, key: str
 ) -> None:
     other = new_account(controlplane)
     bind(controlplane, other, f"{tenant.name}:editor", "edit")
     with it.client(key, other) as api:
-        until("the binding is known", lambda: api.get("/v1/secrets").status_code == 200)
-        nothing = api.get("/v1/secrets", headers={"x-request-id": "nothing there"})
+        until("the binding takes effect", lambda: api.get("/v1/secrets").status_code == 200)
+        empty = api.get("/v1/secrets", headers={"x-request-id": "empty"})
         create(api, "THERE")
-        something = api.get("/v1/secrets", headers={"x-request-id": "something there"})
-    assert [line_of(it, answer)["account"] for answer in (nothing, something)] == [None, other]
+        filled = api.get("/v1/secrets", headers={"x-request-id": "filled"})
+    assert [line_of(it, answer)["account"] for answer in (empty, filled)] == [None, other]
 
 
-def test_probes_have_no_line_and_are_not_counted(it: Gateway) -> None:
+def test_probes_are_neither_logged_nor_counted(it: Gateway) -> None:
     for path in ("/healthz", "/readyz"):
         httpx.get(f"{it.url}{path}", headers={"x-request-id": "a probe"}, trust_env=False)
     httpx.get(f"{it.url}/neither", headers={"x-request-id": "no probe"}, trust_env=False)
-    until("the last has its line", lambda: it.audit[-1]["status"] == 404)
+    until("the last request has its line", lambda: it.audit[-1]["status"] == 404)
     assert not {line["request"] for line in it.audit} & {"GET /healthz", "GET /readyz"}
     assert "z" not in "".join(re.findall(r'handler="/(.*?)"', it.process.get("/metrics")))
 
 
-def test_without_the_audit_log_there_are_no_lines(controlplane: ControlPlane, tenant: Account, key: str) -> None:
+def test_the_audit_log_can_be_turned_off(controlplane: ControlPlane, tenant: Account, key: str) -> None:
     with gateway(controlplane, audit="false") as it, it.client(key) as api:
         assert api.get("/v1/secrets").status_code == 200
         assert it.process.metric(counted("GET", "/v1/secrets", "2xx")) == 1
@@ -146,7 +146,7 @@ def test_requests_are_counted_by_handler_method_and_code(it: Gateway, api: httpx
     ):
         before = it.process.metric(counted(label, handler, code))
         api.request(method, path)
-        until("it is counted", lambda: it.process.metric(counted(label, handler, code)) == before + 1)  # noqa: B023
+        until("the request is counted", lambda: it.process.metric(counted(label, handler, code)) == before + 1)  # noqa: B023
     timed = 'devbox_secrets_gateway_http_request_duration_seconds_count{handler="none",method="GET"}'
     assert it.process.metric(timed) >= 1
     assert it.process.metric("devbox_secrets_gateway_http_requests_in_flight") == 0
@@ -157,7 +157,7 @@ def test_the_public_port_has_no_metrics(it: Gateway) -> None:
     assert httpx.get(f"{it.url}/metrics", trust_env=False).status_code == 404
 
 
-def test_nothing_that_was_sent_is_kept_of_any_request(it: Gateway, tenant: Account, key: str) -> None:
+def test_neither_the_log_nor_the_metrics_contain_what_clients_sent(it: Gateway, tenant: Account, key: str) -> None:
     canary = iter(CANARIES)
     with it.client(key) as api, it.client(next(canary)) as nobody, it.client(key, next(canary)) as elsewhere:
         sent = [
@@ -176,18 +176,18 @@ def test_nothing_that_was_sent_is_kept_of_any_request(it: Gateway, tenant: Accou
         api.post("/v1/secrets/GOOD/delete")
     assert [answer.status_code for answer in sent] == [200, 400, 400, 404, 404, 400, 200, 405, 401, 403]
     lines = len(sent) + 1
-    until("all have their lines", lambda: len(it.audit) >= lines)
+    until("each request has its line", lambda: len(it.audit) >= lines)
     kept = {"the log at DEBUG, with the audit log": it.log, "metrics": it.process.get("/metrics")}
     for text in [*CANARIES, key]:
         assert [where for where, found in kept.items() if text.lower() in found.lower()] == []
     assert tenant.name in kept["the log at DEBUG, with the audit log"]
 
 
-def test_of_an_account_that_the_request_names_nothing_is_logged_when_the_api_server_is_away(
+def test_the_account_header_is_not_logged_during_an_api_server_outage(
     controlplane: ControlPlane, it: Gateway, tenant: Account, key: str
 ) -> None:
     with it.client(key, CANARIES[0]) as api:
-        assert api.get("/v1/secrets").status_code == 403  # the token is remembered
+        assert api.get("/v1/secrets").status_code == 403  # the token is now cached
         controlplane.apiserver.stop()
         try:
             assert api.get("/v1/secrets").status_code == 503

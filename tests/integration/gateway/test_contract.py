@@ -1,4 +1,4 @@
-"""The gateway's contract on a real API server, spoken plainly: what an SDK sends, and what it gets."""
+"""The gateway's contract on a real API server, tested with plain HTTP requests like those of an SDK."""
 
 import json
 import os
@@ -32,10 +32,10 @@ def api(controlplane: ControlPlane, rest: Gateway, account: Account) -> Iterator
         yield it
 
 
-# --- A secret's life
+# --- The life cycle of a secret
 
 
-def test_a_secret_is_made_read_updated_and_deleted_by_name(api: httpx.Client) -> None:
+def test_a_secret_is_created_read_updated_and_deleted_by_name(api: httpx.Client) -> None:
     before = time.time_ns() // 1_000_000
     made = create(api, "TOKEN")
     assert set(made) == {"id", "name", "create_time_ms", "update_time_ms"}
@@ -49,7 +49,7 @@ def test_a_secret_is_made_read_updated_and_deleted_by_name(api: httpx.Client) ->
     error_message(api.get("/v1/secrets/TOKEN"), 404, "NotFound")
 
 
-def test_and_the_same_by_id(api: httpx.Client) -> None:
+def test_a_secret_is_read_updated_and_deleted_by_id(api: httpx.Client) -> None:
     made = create(api, "TOKEN")
     path = f"/v1/secrets/id/{made['id']}"
     assert api.get(path).json() == made
@@ -62,7 +62,7 @@ def test_and_the_same_by_id(api: httpx.Client) -> None:
     error_message(api.post(f"{path}/delete"), 404, "NotFound")
 
 
-def test_an_id_doesn_t_find_what_was_made_anew_under_its_name(api: httpx.Client) -> None:
+def test_the_id_of_a_deleted_secret_does_not_find_a_new_one_with_the_same_name(api: httpx.Client) -> None:
     first = create(api, "TOKEN")
     api.post("/v1/secrets/TOKEN/delete")
     second = create(api, "TOKEN")
@@ -71,7 +71,7 @@ def test_an_id_doesn_t_find_what_was_made_anew_under_its_name(api: httpx.Client)
     assert api.get("/v1/secrets/TOKEN").json() == second
 
 
-def test_a_deletion_at_id_delete_is_of_the_secret_named_id(api: httpx.Client) -> None:
+def test_the_path_id_delete_deletes_the_secret_named_id(api: httpx.Client) -> None:
     made = create(api, "id")
     assert api.get("/v1/secrets/id").json() == made
     assert api.post("/v1/secrets/id/delete", headers={"Content-Length": "0"}).json() == made
@@ -86,14 +86,14 @@ def test_a_value_is_sealed_for_the_account_and_the_name(api: httpx.Client, accou
     assert "the value" not in json.dumps(made)
 
 
-def test_a_name_that_is_there_is_declined_in_a_way_that_no_sdk_tries_again(api: httpx.Client) -> None:
+def test_creating_an_existing_name_fails_with_an_error_that_sdks_do_not_retry(api: httpx.Client) -> None:
     made = create(api, "TOKEN")
     answer = api.post("/v1/secrets", json={"name": "TOKEN", "value": "another"})
     assert "already" in error_message(answer, 400, "BadRequest")
     assert api.get("/v1/secrets/TOKEN").json() == made
 
 
-def test_of_many_who_make_the_same_name_at_once_one_does(
+def test_only_one_of_many_concurrent_creations_of_a_name_succeeds(
     controlplane: ControlPlane, rest: Gateway, account: Account
 ) -> None:
     key, start = token(controlplane, account.name), threading.Barrier(8)
@@ -108,16 +108,16 @@ def test_of_many_who_make_the_same_name_at_once_one_does(
     assert len(objects(account)) == 1
 
 
-# --- Pages
+# --- Pagination
 
 
-def test_a_list_is_newest_first_and_empty_at_first(api: httpx.Client) -> None:
+def test_a_list_is_sorted_from_newest_to_oldest(api: httpx.Client) -> None:
     assert api.get("/v1/secrets").json() == {"secrets": [], "has_more": False, "total_count": 0}
     made = [create(api, f"S{number}") for number in range(3)]
     assert api.get("/v1/secrets").json() == {"secrets": made[::-1], "has_more": False, "total_count": 3}
 
 
-def test_pages_follow_one_another_also_when_the_last_of_a_page_is_deleted(api: httpx.Client) -> None:
+def test_the_next_page_is_found_even_after_the_last_secret_of_a_page_is_deleted(api: httpx.Client) -> None:
     made = [create(api, f"S{number}") for number in range(5)][::-1]
     first = api.get("/v1/secrets", params={"limit": 2}).json()
     assert first == {"secrets": made[:2], "has_more": True, "total_count": 5}
@@ -128,7 +128,7 @@ def test_pages_follow_one_another_also_when_the_last_of_a_page_is_deleted(api: h
     assert third == {"secrets": made[4:], "has_more": False, "total_count": 4}
 
 
-def test_a_page_has_20_unless_another_number_is_asked_for(api: httpx.Client) -> None:
+def test_the_default_page_size_is_20(api: httpx.Client) -> None:
     made = [create(api, f"S{number}") for number in range(21)][::-1]
     assert api.get("/v1/secrets").json() == {"secrets": made[:20], "has_more": True, "total_count": 21}
     none = api.get("/v1/secrets", params={"limit": 0}).json()
@@ -136,23 +136,23 @@ def test_a_page_has_20_unless_another_number_is_asked_for(api: httpx.Client) -> 
     assert len(api.get("/v1/secrets", params={"limit": 5000}).json()["secrets"]) == 21
 
 
-# --- Retries: the same x-request-id
+# --- Retries: requests with the same x-request-id
 
 
 RETRY = {"x-request-id": "stainless-python-retry-0b6ef1a2-6f0b-4ab4-a8c6-6d0c2a8f4b11"}
 
 
-def test_a_retry_of_a_creation_gets_what_was_made_from_any_gateway(
+def test_a_retried_creation_returns_the_created_secret_from_any_replica(
     controlplane: ControlPlane, api: httpx.Client
 ) -> None:
     made = create(api, "TOKEN", **RETRY)
     key = api.headers["Authorization"].removeprefix("Bearer ")
-    with gateway(controlplane) as another, another.client(key) as there:
-        assert create(there, "TOKEN", **RETRY) == made
+    with gateway(controlplane) as another, another.client(key) as other:
+        assert create(other, "TOKEN", **RETRY) == made
     assert create(api, "OTHER", **RETRY)["name"] == "OTHER"
 
 
-def test_a_retry_of_a_creation_after_an_update_changes_nothing(api: httpx.Client, account: Account) -> None:
+def test_a_creation_retried_after_an_update_changes_nothing(api: httpx.Client, account: Account) -> None:
     create(api, "TOKEN", **RETRY)
     updated = api.post("/v1/secrets/TOKEN", json={"value": "w"}).json()
     (before,) = objects(account)
@@ -160,7 +160,7 @@ def test_a_retry_of_a_creation_after_an_update_changes_nothing(api: httpx.Client
     assert objects(account) == [before]
 
 
-def test_a_retry_of_an_update_doesn_t_bring_its_value_back(api: httpx.Client, account: Account) -> None:
+def test_a_retried_update_does_not_revert_a_later_one(api: httpx.Client, account: Account) -> None:
     create(api, "TOKEN")
     api.post("/v1/secrets/TOKEN", json={"value": "first"}, headers=RETRY)
     second = api.post("/v1/secrets/TOKEN", json={"value": "second"}).json()
@@ -169,7 +169,7 @@ def test_a_retry_of_an_update_doesn_t_bring_its_value_back(api: httpx.Client, ac
     assert objects(account) == [before]
 
 
-def test_the_same_id_with_another_value_is_another_request(api: httpx.Client, account: Account) -> None:
+def test_the_same_request_id_with_another_value_is_a_new_request(api: httpx.Client, account: Account) -> None:
     create(api, "TOKEN", "first", **RETRY)
     answer = api.post("/v1/secrets", json={"name": "TOKEN", "value": "second"}, headers=RETRY)
     assert "already" in error_message(answer, 400, "BadRequest")
@@ -177,10 +177,10 @@ def test_the_same_id_with_another_value_is_another_request(api: httpx.Client, ac
     for value in ("second", "third", "second"):
         api.post("/v1/secrets/TOKEN", json={"value": value}, headers=RETRY)
         generations += [each["metadata"]["generation"] for each in objects(account)]
-    assert generations == [2, 3, 3]  # the last one is a retry of the first
+    assert generations == [2, 3, 3]  # the last update is a retry of the first
 
 
-def test_updates_at_once_are_all_done_one_after_the_other(
+def test_concurrent_updates_are_all_applied(
     controlplane: ControlPlane, rest: Gateway, api: httpx.Client, account: Account
 ) -> None:
     create(api, "TOKEN")
@@ -197,16 +197,16 @@ def test_updates_at_once_are_all_done_one_after_the_other(
     assert len(after["metadata"]["annotations"]["gateway.devbox-secrets.dev/requests"].split()) == 4
 
 
-def test_a_retry_of_a_deletion_says_that_it_is_gone(api: httpx.Client) -> None:
+def test_a_retried_deletion_returns_not_found(api: httpx.Client) -> None:
     create(api, "TOKEN")
     assert api.post("/v1/secrets/TOKEN/delete", headers=RETRY).status_code == 200
     error_message(api.post("/v1/secrets/TOKEN/delete", headers=RETRY), 404, "NotFound")
 
 
-# --- kubectl and REST: the same objects
+# --- kubectl and REST work on the same objects
 
 
-def test_what_kubectl_applied_is_listed_updated_and_deleted_whatever_its_name(
+def test_secrets_applied_with_kubectl_are_listed_updated_and_deleted_whatever_their_object_name(
     api: httpx.Client, account: Account
 ) -> None:
     account.put("TOKEN", b"from kubectl", "a.name-of-my.own")
@@ -226,12 +226,12 @@ def test_what_kubectl_applied_is_listed_updated_and_deleted_whatever_its_name(
     assert objects(account) == []
 
 
-def test_a_name_that_kubectl_gave_is_taken(api: httpx.Client, account: Account) -> None:
+def test_a_variable_created_with_kubectl_already_exists(api: httpx.Client, account: Account) -> None:
     account.put("TOKEN", b"from kubectl", "my-own")
     error_message(api.post("/v1/secrets", json={"name": "TOKEN", "value": "v"}), 400, "BadRequest")
 
 
-def test_an_object_s_name_that_kubectl_gave_to_another_variable_is_no_obstacle(
+def test_an_object_name_used_by_another_variable_does_not_prevent_a_creation(
     api: httpx.Client, account: Account
 ) -> None:
     account.put("OTHER", b"from kubectl", "token")
@@ -241,7 +241,7 @@ def test_an_object_s_name_that_kubectl_gave_to_another_variable_is_no_obstacle(
     assert (len(variables), variables["token"]) == (2, "OTHER")
 
 
-def test_kubectl_sees_and_changes_what_rest_made(api: httpx.Client, account: Account) -> None:
+def test_kubectl_changes_and_deletes_secrets_created_with_rest(api: httpx.Client, account: Account) -> None:
     made = create(api, "TOKEN")
     body = account.manifest("TOKEN", b"from kubectl")
     account.controlplane.kubectl("apply", "-f", "-", input=json.dumps(body))
@@ -253,10 +253,10 @@ def test_kubectl_sees_and_changes_what_rest_made(api: httpx.Client, account: Acc
     error_message(api.get("/v1/secrets/TOKEN"), 404, "NotFound")
 
 
-def test_the_time_of_an_update_by_kubectl_is_the_api_server_s(api: httpx.Client, account: Account) -> None:
+def test_the_time_of_a_kubectl_update_is_the_api_servers(api: httpx.Client, account: Account) -> None:
     made = create(api, "TOKEN")
     while time.time() * 1000 < made["create_time_ms"] + 1000:
-        time.sleep(0.05)  # to another second, the unit of Kubernetes' times
+        time.sleep(0.05)  # into the next second, the resolution of Kubernetes' times
     account.controlplane.kubectl("apply", "-f", "-", input=json.dumps(account.manifest("TOKEN", b"w")))
     (after,) = objects(account)
     assert api.get("/v1/secrets/TOKEN").json()["update_time_ms"] > made["update_time_ms"]
@@ -264,9 +264,9 @@ def test_the_time_of_an_update_by_kubectl_is_the_api_server_s(api: httpx.Client,
     assert after["metadata"]["uid"]
 
 
-def test_the_operator_s_own_writes_are_no_updates(api: httpx.Client, account: Account) -> None:
+def test_the_operators_own_writes_do_not_change_the_update_time(api: httpx.Client, account: Account) -> None:
     made = create(api, "TOKEN")
-    # Re-sealed under the operator's name, and a status.
+    # A re-sealed value, written as the operator, and a status.
     body = {"spec": {"sealed": account.manifest("TOKEN", b"v")["spec"]["sealed"]}}
     patch = ("patch", "accountsecret", "token", "-n", account.name, "--type=merge", "--field-manager=devbox-secrets")
     account.controlplane.kubectl(*patch, "-p", json.dumps(body))
@@ -276,7 +276,9 @@ def test_the_operator_s_own_writes_are_no_updates(api: httpx.Client, account: Ac
     assert api.get("/v1/secrets/TOKEN").json() == made
 
 
-def test_of_two_objects_with_one_name_it_is_the_one_that_devboxes_get(api: httpx.Client, account: Account) -> None:
+def test_of_two_objects_with_the_same_variable_the_owner_is_returned_and_deleted(
+    api: httpx.Client, account: Account
+) -> None:
     account.put("TOKEN", b"a", "one")
     account.put("TOKEN", b"b", "two")
     owner = min(objects(account), key=lambda it: (it["metadata"]["creationTimestamp"], it["metadata"]["uid"]))
@@ -284,16 +286,16 @@ def test_of_two_objects_with_one_name_it_is_the_one_that_devboxes_get(api: httpx
     assert listed["total_count"] == 2
     found = api.get("/v1/secrets/TOKEN").json()
     api.post("/v1/secrets/TOKEN/delete")
-    (left,) = objects(account)
-    assert left["metadata"]["uid"] != owner["metadata"]["uid"]
+    (remaining,) = objects(account)
+    assert remaining["metadata"]["uid"] != owner["metadata"]["uid"]
     assert [it for it in listed["secrets"] if it != found] == api.get("/v1/secrets").json()["secrets"]
 
 
-# --- On the wire
+# --- Protocol and process
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_one_port_speaks_http_1_and_http_2_without_tls(
+def test_one_port_serves_http_1_and_http_2_without_tls(
     controlplane: ControlPlane, rest: Gateway, account: Account, *, http2: bool
 ) -> None:
     with rest.client(token(controlplane, account.name), http2=http2) as api:
@@ -303,24 +305,24 @@ def test_one_port_speaks_http_1_and_http_2_without_tls(
         assert answer.json() == made
 
 
-def test_the_probes_need_no_token(rest: Gateway) -> None:
+def test_probes_need_no_token(rest: Gateway) -> None:
     for path in ("/healthz", "/readyz"):
         assert httpx.get(f"{rest.url}{path}", trust_env=False).text == "ok"
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_a_connection_lasts_for_as_many_requests_as_one_likes(rest: Gateway, *, http2: bool) -> None:
+def test_a_connection_serves_any_number_of_requests(rest: Gateway, *, http2: bool) -> None:
     with rest.client("none", http2=http2) as api:
         assert {api.get("/healthz").status_code for _ in range(1_100)} == {200}
 
 
-def test_it_ends_well_when_it_is_told_to(controlplane: ControlPlane, rest: Gateway) -> None:
+def test_the_process_exits_with_0_on_sigterm(controlplane: ControlPlane, rest: Gateway) -> None:
     with gateway(controlplane) as it, it.client("none") as api:
         assert api.get("/healthz").text == "ok"
         assert it.component.stop() == 0
 
 
-def test_without_an_api_server_to_ask_it_says_what_to_set() -> None:
+def test_the_error_for_a_missing_api_server_names_the_setting() -> None:
     ours = ("DEVBOX_SECRETS_", "KUBERNETES_")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run([COMMAND, "gateway"], env=env, capture_output=True, text=True, check=False)

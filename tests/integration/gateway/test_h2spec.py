@@ -1,4 +1,4 @@
-"""h2spec, a conformance test of HTTP/2, against the gateway; what may fail is listed with its reason."""
+"""h2spec checks the gateway's HTTP/2; each accepted failure is listed with its reason."""
 
 import subprocess
 import xml.etree.ElementTree as ET
@@ -9,12 +9,12 @@ import httpx
 from harness.tools import tool
 from integration.support.gateway import Gateway
 
-_DEPRECATED = "RFC 9113 deprecates priorities, so that what depends on what isn't read"
+_DEPRECATED = "RFC 9113 deprecates priorities, so the gateway ignores dependencies between streams"
 ACCEPTED = {
     (
         "http2/3.5",
         "Sends invalid connection preface",
-    ): "without the preface it is HTTP/1.1 on the same port: the answer is a 400 of HTTP/1.1, and the connection ends",
+    ): "without the preface it is HTTP/1.1 on the same port: the gateway responds with 400 and closes it",
     ("http2/5.3.1", "Sends HEADERS frame that depend on itself"): _DEPRECATED,
     ("http2/5.3.1", "Sends PRIORITY frame that depend on itself"): _DEPRECATED,
 }
@@ -29,7 +29,7 @@ def failures(rest: Gateway, report: Path) -> set[tuple[str | None, str | None]]:
     return {(case.get("package"), case.get("classname")) for case in cases if case.find("error") is not None}
 
 
-def test_no_requirement_of_http_2_fails_but_those_listed(rest: Gateway, tmp_path: Path) -> None:
+def test_only_the_listed_http_2_requirements_fail(rest: Gateway, tmp_path: Path) -> None:
     failed = failures(rest, tmp_path / "report.xml")
     # Some cases race with the response, which ends their stream: they pass in another run.
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The gateway and its OpenAPI document say the same: schemathesis makes requests of the document and looks for less."""
+"""The gateway matches its OpenAPI document: schemathesis generates requests from it and checks the responses."""
 
 import json
 import re
@@ -15,16 +15,18 @@ from integration.support.gateway import Gateway, new_account, token
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
-SECONDS = 240  # alone it takes 8
+SECONDS = 240  # on an idle machine it takes 8
 
 
 @pytest.mark.usefixtures("running")  # some requests wait for the operator
-def test_the_gateway_keeps_to_its_document(controlplane: ControlPlane, rest: Gateway, tmp_path: Path) -> None:
+def test_the_gateway_conforms_to_its_openapi_document(
+    controlplane: ControlPlane, rest: Gateway, tmp_path: Path
+) -> None:
     account = new_account(controlplane)
-    # Where the document says that any account may be named, it is one that the token's user may use.
+    # The document allows any account; schemathesis must use one that the token's user has access to.
     headers = {"Authorization": f"Bearer {token(controlplane, account)}", "X-Devbox-Secrets-Account": account}
     document, report = tmp_path / "openapi.json", tmp_path / "report.json"
-    document.write_text(json.dumps(cheap(json.loads(DOCUMENT.read_text()))))
+    document.write_text(json.dumps(without_max_length(json.loads(DOCUMENT.read_text()))))
     done = subprocess.run(
         [
             *(SCHEMATHESIS, f"--config-file={Path(__file__).with_name('schemathesis.toml')}"),
@@ -49,8 +51,8 @@ def test_the_gateway_keeps_to_its_document(controlplane: ControlPlane, rest: Gat
     assert "Traceback" not in rest.log
 
 
-def cheap(document: Json) -> Json:
-    """Leave out how long a value may be: strings of that length are nearly all the time; test_rejections has them."""
+def without_max_length(document: Json) -> Json:
+    """Remove the maximum length of values: such strings would take nearly all the time; test_rejections tests them."""
     for body in ("Creation", "Update"):
         del document["components"]["schemas"][body]["properties"]["value"]["maxLength"]
     return document
@@ -60,11 +62,11 @@ def operations(document: dict[str, dict[str, dict[str, object]]]) -> list[tuple[
     return [(method, path) for path, methods in document["paths"].items() for method in methods]
 
 
-def test_the_document_that_is_served_is_the_one_in_docs(rest: Gateway) -> None:
+def test_the_served_document_is_the_one_in_docs(rest: Gateway) -> None:
     assert httpx.get(f"{rest.url}/openapi.json", trust_env=False).json() == json.loads(DOCUMENT.read_text())
 
 
-def test_the_page_names_every_call_and_needs_no_other_host(rest: Gateway) -> None:
+def test_the_page_lists_every_operation_and_loads_nothing_from_other_hosts(rest: Gateway) -> None:
     answer = httpx.get(f"{rest.url}/docs", trust_env=False)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     for method, path in operations(json.loads(DOCUMENT.read_text())):
@@ -73,7 +75,7 @@ def test_the_page_names_every_call_and_needs_no_other_host(rest: Gateway) -> Non
 
 
 @pytest.mark.parametrize("part", ["default-src 'none'", "base-uri 'none'", "form-action 'none'"])
-def test_a_browser_runs_and_fetches_nothing_for_the_page(part: str, rest: Gateway) -> None:
+def test_the_pages_content_security_policy_forbids_scripts_and_requests(part: str, rest: Gateway) -> None:
     policy = httpx.get(f"{rest.url}/docs", trust_env=False).headers["content-security-policy"]
     assert part in policy
     assert "unsafe" not in policy

@@ -1,4 +1,4 @@
-"""How many calls there may be: of one user, of tokens that nobody knows, and of those that the API server takes."""
+"""The gateway's limits: requests of one user, unknown tokens, and the API server's own limits."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def limited(controlplane: ControlPlane, tenant: Account) -> Iterator[Gateway]:
         yield it
 
 
-def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
+def test_a_user_over_the_limit_gets_429_with_retry_after_and_others_are_served(
     controlplane: ControlPlane, limited: Gateway, tenant: Account
 ) -> None:
     busy, other = (token(controlplane, tenant.name, user) for user in ("editor", "viewer"))
@@ -42,7 +42,7 @@ def test_who_calls_too_often_is_told_when_to_come_again_and_nobody_else_is(
     assert counted == sum(answer.status_code == 429 for answer in answers)
 
 
-def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: ControlPlane, tenant: Account) -> None:
+def test_tokens_of_the_same_user_share_a_limit(controlplane: ControlPlane, tenant: Account) -> None:
     with gateway(controlplane, rate_limit_per_second="0.01", rate_limit_burst="1") as it:
         first, second = (token(controlplane, tenant.name) for _ in range(2))
         with it.client(first) as api, it.client(second) as again:
@@ -50,10 +50,10 @@ def test_another_token_of_the_same_user_has_no_calls_of_its_own(controlplane: Co
             refused = again.get("/v1/secrets")
     assert first != second
     error_message(refused, 429, "TooManyRequests")
-    assert refused.headers["Retry-After"] == "60"  # a longer time the SDKs wouldn't wait
+    assert refused.headers["Retry-After"] == "60"  # the SDKs wouldn't wait longer
 
 
-async def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
+async def test_a_burst_from_the_sdk_is_slowed_down_but_succeeds(
     controlplane: ControlPlane, limited: Gateway, tenant: Account
 ) -> None:
     name = new_account(controlplane)
@@ -78,28 +78,26 @@ async def test_a_burst_of_the_sdk_passes_slowly_and_none_of_it_fails(
     assert names == sorted(f"S{n}" for n in range(many))
     assert time.monotonic() - started >= (many - BURST) / PER_SECOND - 1
     assert retries.count(0) >= BURST
-    assert max(retries) <= 2  # each has a time of its own to come again
+    assert max(retries) <= 2  # each request gets its own time for the retry
 
 
-def test_without_a_limit_nobody_is_turned_away(rest: Gateway, controlplane: ControlPlane, tenant: Account) -> None:
+def test_without_a_limit_no_request_is_rejected(rest: Gateway, controlplane: ControlPlane, tenant: Account) -> None:
     with rest.client(token(controlplane, tenant.name)) as api:
         assert {api.get("/v1/secrets").status_code for _ in range(50)} == {200}
 
 
-def test_a_token_that_was_refused_costs_the_api_server_nothing_for_a_while(
-    controlplane: ControlPlane, tenant: Account
-) -> None:
+def test_a_rejected_token_is_cached(controlplane: ControlPlane, tenant: Account) -> None:
     with gateway(controlplane) as it, it.client("made-up") as nobody:
         for _ in range(20):
             assert "the token is invalid" in error_message(nobody.get("/v1/secrets"), 401, "Unauthorized")
         asked = it.process.metric('devbox_secrets_gateway_upstream_requests_total{code="4xx"}')
-    assert 1 <= asked <= 3  # again after five seconds
+    assert 1 <= asked <= 3  # the gateway asks again after five seconds
 
 
-async def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(
+async def test_a_flood_of_unknown_tokens_does_not_block_known_users(
     controlplane: ControlPlane, tenant: Account
 ) -> None:
-    many = 280  # more than the API server is asked about, and more than wait for that
+    many = 280  # more than the gateway asks the API server about, plus those that wait for it
 
     async def flood(it: Gateway) -> set[int]:
         limits = httpx.Limits(max_connections=many)
@@ -124,8 +122,8 @@ async def test_a_flood_of_unknown_tokens_holds_back_nobody_who_is_known(
 
 
 @pytest.fixture
-def jailed(controlplane: ControlPlane, tenant: Account) -> Iterator[str]:
-    """A key of a user for whom the API server has hardly a place, by its priority and fairness."""
+def throttled(controlplane: ControlPlane, tenant: Account) -> Iterator[str]:
+    """The key of a user to whom the API server's Priority and Fairness gives almost no capacity."""
     kinds = {"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "metadata": {"name": "jail"}}
     level: Json = {
         "type": "Limited",
@@ -160,14 +158,14 @@ def jailed(controlplane: ControlPlane, tenant: Account) -> Iterator[str]:
     controlplane.kubectl("delete", "--filename=-", input=body)
 
 
-def test_what_the_api_server_has_no_room_for_comes_again_when_it_says(rest: Gateway, jailed: str) -> None:
+def test_a_429_from_the_api_server_is_passed_on_with_retry_after(rest: Gateway, throttled: str) -> None:
     def refused() -> httpx.Response | None:
-        """It takes one of a user at a time, so of many at once it refuses some."""
-        with rest.client(jailed) as api, ThreadPoolExecutor(20) as pool:
+        """Send requests at once: the API server takes one at a time and rejects some."""
+        with rest.client(throttled) as api, ThreadPoolExecutor(20) as pool:
             answers = pool.map(lambda _: api.get("/v1/secrets"), range(20))
             return next((answer for answer in answers if answer.status_code != 200), None)
 
-    answer = until("it holds", refused)
+    answer = until("the limit takes effect", refused)
     assert answer is not None
     assert "API server has too many requests; try again in 1 second" in error_message(answer, 429, "TooManyRequests")
     assert (answer.headers["Retry-After"], answer.headers["Retry-After-Ms"]) == ("1", "1000")

@@ -1,4 +1,4 @@
-"""What the gateway declines: bad input, other accounts, a cluster that is away. Never a 500, never the value."""
+"""The gateway rejects invalid input and missing rights, never with a 500 and never with the value in the message."""
 
 import json
 import socket
@@ -16,15 +16,15 @@ from integration.support.chart import Json, closed_to, get, until
 from integration.support.gateway import ENDPOINTS, Gateway, bind, endpoints, gateway, new_account, token
 from integration.support.gateway_requests import create, error_message
 
-CANARY = "canary_in_the_cage"  # as a variable could be named
+CANARY = "canary_in_the_cage"  # also a valid variable name
 LARGEST = 131_072 - len("A=") - len("\0")
 LIMIT = 1 << 20
 
 
-# --- What can't be right
+# --- Invalid input
 
 BODIES = {
-    "no JSON": (CANARY, "isn't valid JSON"),
+    "not JSON": (CANARY, "isn't valid JSON"),
     "an unknown field": (json.dumps({"name": "A", "value": "v", CANARY: CANARY}), "unknown field"),
     "a field twice": (f'{{"name": "A", "value": "{CANARY}", "value": "{CANARY}"}}', "duplicate field"),
     "a wrong type": (json.dumps({"name": "A", "value": [CANARY]}), "`value` must be a Unicode string"),
@@ -43,7 +43,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("what", BODIES)
-def test_a_creation_is_declined_with_a_sentence_for(what: str, api: httpx.Client) -> None:
+def test_an_invalid_creation_is_rejected_with_a_helpful_message(what: str, api: httpx.Client) -> None:
     body, sentence = BODIES[what]
     answer = api.post("/v1/secrets", content=body.encode(), headers={"Content-Type": "application/json"})
     message = error_message(answer, 400, "BadRequest")
@@ -54,7 +54,9 @@ def test_a_creation_is_declined_with_a_sentence_for(what: str, api: httpx.Client
 
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("value", ["", "v" * LARGEST, "\u0001" * LARGEST, "é", "a\nb", "👩‍💻", '"\\'])
-def test_a_value_is_taken_at_its_limits(controlplane: ControlPlane, rest: Gateway, value: str, *, http2: bool) -> None:
+def test_values_at_the_limits_are_accepted(
+    controlplane: ControlPlane, rest: Gateway, value: str, *, http2: bool
+) -> None:
     name = new_account(controlplane)
     with rest.client(token(controlplane, name), http2=http2) as api:
         create(api, "A", value)
@@ -64,13 +66,13 @@ QUERIES = ["limit=-1", "limit=5001", "limit=many", "limit=1.5", "limit=", "start
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_a_list_is_declined_for(query: str, api: httpx.Client) -> None:
+def test_a_list_with_an_invalid_query_is_rejected(query: str, api: httpx.Client) -> None:
     message = error_message(api.get(f"/v1/secrets?{query}"), 400, "BadRequest")
     assert query.partition("=")[0] in message
 
 
 PATHS = [
-    ("GET", "/v1/secrets/NOT_THERE", 404),
+    ("GET", "/v1/secrets/MISSING", 404),
     ("GET", f"/v1/secrets/{CANARY}", 404),
     ("GET", "/v1/secrets/no-name", 404),
     ("GET", "/v1/secrets/%00", 404),
@@ -88,19 +90,19 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path", "status"), PATHS)
-def test_what_isn_t_there_is_told_in_the_contract_s_shape(
+def test_unknown_paths_and_methods_get_an_error_in_the_contracts_format(
     method: str, path: str, status: int, api: httpx.Client
 ) -> None:
     answer = api.request(method, path)
     assert CANARY not in error_message(answer, status, "NotFound" if status == 404 else "MethodNotAllowed")
 
 
-def test_a_deletion_with_a_body_of_its_own_is_declined(api: httpx.Client) -> None:
+def test_a_deletion_with_a_body_is_rejected(api: httpx.Client) -> None:
     error_message(api.post("/v1/secrets/A/delete", json={"value": CANARY}), 400, "BadRequest")
 
 
 def _http2(path: bytes) -> bytes:
-    """Give what a client sends that doesn't look at its path."""
+    """Return what a client sends that doesn't validate its path."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False))
     connection.initiate_connection()
     head = [(b":method", b"GET"), (b":path", path), (b":scheme", b"http"), (b":authority", b"a")]
@@ -109,7 +111,7 @@ def _http2(path: bytes) -> bytes:
 
 
 RAW = {
-    "no HTTP": b"\x16\x03\x01 hello\r\n\r\n",
+    "not HTTP": b"\x16\x03\x01 hello\r\n\r\n",
     "bytes in the path": b"GET /v1/secrets/\xff HTTP/1.1\r\nHost: a\r\n\r\n",
     "an endless header": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000,
     "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -123,26 +125,28 @@ RAW = {
 
 
 @pytest.mark.parametrize("what", RAW)
-def test_what_is_no_request_ends_its_own_connection_alone(what: str, rest: Gateway, api: httpx.Client) -> None:
+def test_bytes_that_are_not_a_request_affect_only_their_own_connection(
+    what: str, rest: Gateway, api: httpx.Client
+) -> None:
     host, _, port = rest.url.removeprefix("http://").partition(":")
     with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
         connection.sendall(RAW[what])
         with suppress(OSError):  # it may be closed already
             connection.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: _received(connection), b""))
+        answer = b"".join(iter(lambda: _receive(connection), b""))
     assert b" 500 " not in answer
     assert api.get("/v1/secrets").status_code == 200
     assert "Traceback" not in rest.log
 
 
-def _received(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket) -> bytes:
     try:
         return connection.recv(65536)
     except ConnectionResetError:
         return b""
 
 
-def test_a_body_that_comes_too_slowly_is_told_so(controlplane: ControlPlane, rest: Gateway, key: str) -> None:
+def test_a_body_that_arrives_too_slowly_gets_408(controlplane: ControlPlane, rest: Gateway, key: str) -> None:
     with gateway(controlplane, body_timeout_seconds="0.5") as it:
         host, _, port = it.url.removeprefix("http://").partition(":")
         with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
@@ -155,19 +159,19 @@ def test_a_body_that_comes_too_slowly_is_told_so(controlplane: ControlPlane, res
     assert b'"code":"RequestTimeout"' in answer
 
 
-# --- Who may not
+# --- Missing rights
 
 TOKENS = {
-    "none": {},
-    "an empty one": {"Authorization": ""},
+    "no token": {},
+    "an empty header": {"Authorization": ""},
     "another scheme": {"Authorization": "Basic YTpi"},
-    "a made-up one": {"Authorization": f"Bearer {CANARY}"},
-    "a made-up one for an account": {"Authorization": f"Bearer {CANARY}", "X-Devbox-Secrets-Account": "default"},
+    "an unknown token": {"Authorization": f"Bearer {CANARY}"},
+    "an unknown token for an account": {"Authorization": f"Bearer {CANARY}", "X-Devbox-Secrets-Account": "default"},
 }
 
 
 @pytest.mark.parametrize("what", TOKENS)
-def test_without_a_token_that_the_cluster_knows_there_is_nothing(what: str, rest: Gateway) -> None:
+def test_a_request_without_a_valid_token_gets_401(what: str, rest: Gateway) -> None:
     answer = httpx.get(f"{rest.url}/v1/secrets", headers=TOKENS[what], trust_env=False)
     message = error_message(answer, 401, "Unauthorized")
     assert CANARY not in message
@@ -187,7 +191,7 @@ def theirs(controlplane: ControlPlane, rest: Gateway) -> tuple[Account, Json]:
 
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_another_account_s_token_sees_and_changes_nothing_with(
+def test_the_token_of_another_account_sees_and_changes_nothing(
     endpoint: str, rest: Gateway, key: str, theirs: tuple[Account, Json], *, named: bool
 ) -> None:
     them, secret = theirs
@@ -200,14 +204,14 @@ def test_another_account_s_token_sees_and_changes_nothing_with(
     assert get(them.controlplane, "accountsecrets", "-n", them.name)["items"] == before
     if named:
         error_message(answer, 403, "Forbidden")
-    elif endpoint in {"create", "list", "list after"}:  # these are of the caller's own account
+    elif endpoint in {"create", "list", "list after"}:  # these use the caller's own account
         assert (answer.status_code, "THEIRS" in answer.text) == (200, False)
     else:
         error_message(answer, 404, "NotFound")
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_a_viewer_reads_and_changes_nothing_with(
+def test_a_viewer_can_read_but_not_change_secrets(
     endpoint: str, controlplane: ControlPlane, rest: Gateway, theirs: tuple[Account, Json]
 ) -> None:
     them, secret = theirs
@@ -222,23 +226,23 @@ def test_a_viewer_reads_and_changes_nothing_with(
     assert get(controlplane, "accountsecrets", "-n", them.name)["items"] == before
 
 
-def test_who_may_use_several_accounts_names_one(
+def test_a_user_of_several_accounts_selects_one_with_a_header(
     controlplane: ControlPlane, rest: Gateway, tenant: Account, key: str
 ) -> None:
     other = new_account(controlplane)
     bind(controlplane, other, f"{tenant.name}:editor", "edit")
     with rest.client(key, other) as api:
-        until("the binding is known", lambda: api.get("/v1/secrets").status_code == 200)
-        create(api, "THERE")
+        until("the binding takes effect", lambda: api.get("/v1/secrets").status_code == 200)
+        create(api, "ELSEWHERE")
     with rest.client(key) as api:
-        error_message(api.get("/v1/secrets/THERE"), 404, "NotFound")
+        error_message(api.get("/v1/secrets/ELSEWHERE"), 404, "NotFound")
     with rest.client(key, "No Account") as api:
         assert "X-Devbox-Secrets-Account" in error_message(api.get("/v1/secrets"), 400, "BadRequest")
 
 
 @pytest.fixture
 def closed(controlplane: ControlPlane) -> Iterator[str]:
-    """An account whose cluster takes no new AccountSecrets."""
+    """An account in which a policy denies new AccountSecrets."""
     name = new_account(controlplane)
     policy = json.dumps(
         {"apiVersion": "v1", "kind": "List", "items": closed_to("devbox-secrets.dev", "accountsecrets")}
@@ -249,7 +253,7 @@ def closed(controlplane: ControlPlane) -> Iterator[str]:
     controlplane.kubectl("delete", "-f", "-", input=policy)
 
 
-def test_what_a_policy_of_the_cluster_refuses_is_told_without_its_words(
+def test_a_denial_by_a_cluster_policy_gets_422_without_the_policys_message(
     controlplane: ControlPlane, rest: Gateway, closed: str
 ) -> None:
     with rest.client(token(controlplane, closed)) as api:
@@ -259,6 +263,6 @@ def test_what_a_policy_of_the_cluster_refuses_is_told_without_its_words(
             api.post("/v1/secrets/A/delete")
             return None if answer.status_code == 200 else answer
 
-        answer = until("the policy holds", refused)
+        answer = until("the policy takes effect", refused)
     assert answer is not None
     assert "policies" in error_message(answer, 422, "UnprocessableEntity")

@@ -1,4 +1,4 @@
-"""Runloop's own Python SDK, unchanged, with a base URL and a token; and what was written meanwhile, searched."""
+"""Runloop's unchanged Python SDK works with the gateway, and no log or object contains a value."""
 
 import asyncio
 import base64
@@ -50,14 +50,14 @@ rules:
 
 @dataclass(frozen=True)
 class Running:
-    """A control plane that logs requests' bodies, the operator and the gateway."""
+    """A control plane whose audit log has the bodies of requests, the operator and the gateway."""
 
     controlplane: ControlPlane
     gateway: Gateway
     account: Account
     key: str
 
-    def runloop(self, key: str | None = None, **options: Any) -> Runloop:  # noqa: ANN401 - the SDK's own
+    def runloop(self, key: str | None = None, **options: Any) -> Runloop:  # noqa: ANN401 - passed on to the SDK
         return Runloop(base_url=self.gateway.url, bearer_token=key or self.key, **options)
 
 
@@ -65,12 +65,12 @@ class Running:
 def running() -> Iterator[Running]:
     with ControlPlane.start(audit_policy=POLICY) as it:
         install(it)
-        with operator(it), gateway(it) as door:
+        with operator(it), gateway(it) as process:
             account = Account.of(it, new_account(it))
-            yield Running(it, door, account, token(it, account.name))
+            yield Running(it, process, account, token(it, account.name))
 
 
-def test_the_sdk_does_all_by_name_and_the_devboxes_of_the_account_have_it(running: Running) -> None:
+def test_the_sdk_manages_secrets_by_name_and_devboxes_get_the_values(running: Running) -> None:
     with running.runloop() as api:
         made = api.secrets.create(name="TOKEN", value=CANARIES[0])
         running.account.holds({"TOKEN": CANARIES[0].encode()})
@@ -85,7 +85,7 @@ def test_the_sdk_does_all_by_name_and_the_devboxes_of_the_account_have_it(runnin
     running.account.holds(None)
 
 
-def test_and_by_id(running: Running) -> None:
+def test_the_sdk_manages_secrets_by_id_and_devboxes_get_the_values(running: Running) -> None:
     with running.runloop() as api:
         made = api.secrets.create(name="TOKEN", value=CANARIES[2])
         assert api.secrets.retrieve_by_id(made.id) == made
@@ -95,7 +95,7 @@ def test_and_by_id(running: Running) -> None:
     running.account.holds(None)
 
 
-async def test_the_asynchronous_sdk_does_the_same_at_once(running: Running) -> None:
+async def test_the_asynchronous_sdk_works_with_concurrent_requests(running: Running) -> None:
     async with AsyncRunloop(base_url=running.gateway.url, bearer_token=running.key) as api:
         made = await asyncio.gather(*[api.secrets.create(name=f"S{n}", value=CANARIES[4]) for n in range(10)])
         listed = await api.secrets.list()
@@ -106,7 +106,7 @@ async def test_the_asynchronous_sdk_does_the_same_at_once(running: Running) -> N
         assert (await api.secrets.list()).total_count == 0
 
 
-def test_pages_are_followed_as_runloop_s_command_does(running: Running) -> None:
+def test_pages_are_followed_as_in_runloops_command_line(running: Running) -> None:
     with running.runloop() as api:
         made = [api.secrets.create(name=f"S{number}", value="v") for number in range(5)][::-1]
         found: list[SecretView] = []
@@ -120,13 +120,13 @@ def test_pages_are_followed_as_runloop_s_command_does(running: Running) -> None:
             api.secrets.delete(each.name)
 
 
-def test_each_error_is_the_sdk_s_own_kind_at_once(running: Running) -> None:
+def test_each_error_is_raised_as_the_sdks_own_class_without_a_retry(running: Running) -> None:
     viewer = token(running.controlplane, running.account.name, "viewer")
     with running.runloop() as api, running.runloop(viewer) as reader, running.runloop("made-up") as nobody:
         made = api.secrets.create(name="TOKEN", value="v")
         _raises(BadRequestError, lambda: api.secrets.create(name="TOKEN", value=CANARIES[5]))
         _raises(BadRequestError, lambda: api.secrets.create(name="NO NAME", value=CANARIES[5]))
-        _raises(NotFoundError, lambda: api.secrets.retrieve("NOT_THERE"))
+        _raises(NotFoundError, lambda: api.secrets.retrieve("MISSING"))
         _raises(NotFoundError, lambda: api.secrets.update_by_id(f"{made.id}0", value=CANARIES[5]))
         _raises(PermissionDeniedError, lambda: reader.secrets.delete("TOKEN"))
         _raises(AuthenticationError, nobody.secrets.list)
@@ -141,14 +141,14 @@ def _raises(kind: type[APIStatusError], call: Any) -> None:  # noqa: ANN401 - an
     assert not any(canary in str(caught.value) for canary in CANARIES)
 
 
-def test_the_python_program_of_the_documents_does_what_it_says(running: Running) -> None:
+def test_the_documented_python_program_works(running: Running) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     env = {**os.environ, "RUNLOOP_BASE_URL": running.gateway.url, "RUNLOOP_API_KEY": running.key}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("['GITHUB_TOKEN']\n", "")
 
 
-def test_the_sdk_comes_again_when_the_api_server_is_away(running: Running) -> None:
+def test_the_sdk_retries_while_the_api_server_is_down(running: Running) -> None:
     with (
         reserved_port() as port,
         gateway(running.controlplane, server=f"https://127.0.0.1:{port}") as it,
@@ -165,15 +165,15 @@ def test_the_audit_log_shows_the_caller(running: Running) -> None:
         api.secrets.create(name="WHO", value="v")
         api.secrets.delete("WHO")
     events = [json.loads(line) for line in running.controlplane.audit_log.read_text().splitlines()]
-    who = {
+    users = {
         event["user"]["username"]
         for event in events
         if event.get("objectRef", {}).get("name") == "who" and event["verb"] in {"create", "delete"}
     }
-    assert who == {f"system:serviceaccount:{running.account.name}:editor"}
+    assert users == {f"system:serviceaccount:{running.account.name}:editor"}
 
 
-def test_a_value_is_in_no_log_and_no_object_but_the_account_secret(running: Running) -> None:
+def test_values_are_in_no_log_and_only_in_the_account_secret(running: Running) -> None:
     with running.runloop() as api:
         for number, canary in enumerate(CANARIES):
             api.secrets.create(name=f"CANARY_{number}", value=canary)
@@ -200,11 +200,11 @@ def test_a_value_is_in_no_log_and_no_object_but_the_account_secret(running: Runn
     assert len(get(it, "accountsecrets", "-n", running.account.name)["items"]) == len(CANARIES)
 
 
-def test_what_an_ingress_in_front_of_it_logs_holds_no_value(running: Running) -> None:
+def test_the_access_log_of_an_ingress_contains_no_value(running: Running) -> None:
     lines: list[str] = []
 
     class Ingress(BaseHTTPRequestHandler):
-        """Passes calls on, and has an access log in the combined format."""
+        """A proxy with an access log in the combined format."""
 
         protocol_version = "HTTP/1.1"
 
@@ -218,7 +218,7 @@ def test_what_an_ingress_in_front_of_it_logs_holds_no_value(running: Running) ->
             self.end_headers()
             self.wfile.write(answer.content)
 
-        do_GET = do_POST  # noqa: N815 - http.server's own
+        do_GET = do_POST  # noqa: N815 - http.server's name
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             agent, referer = (self.headers.get(name, "-") for name in ("User-Agent", "Referer"))

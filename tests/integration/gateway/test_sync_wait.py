@@ -1,4 +1,4 @@
-"""wait=true: the gateway answers when devboxes' Secret holds the value, or says why it doesn't."""
+"""With wait=true, the gateway responds when the account Secret has the value, or says why devboxes don't get it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def api(rest: Gateway, key: str) -> Iterator[httpx.Client]:
 # --- With the operator
 
 
-def test_what_is_made_or_updated_is_in_the_account_secret_when_the_answer_comes(
+def test_the_account_secret_has_the_value_when_the_response_arrives(
     running: Operator, api: httpx.Client, account: Account
 ) -> None:
     secret = create_and_wait(api, "TOKEN", "1")
@@ -52,13 +52,15 @@ def test_what_is_made_or_updated_is_in_the_account_secret_when_the_answer_comes(
         assert account.data() == {"TOKEN": value.encode()}
 
 
-def test_and_in_every_namespace_of_the_account(running: Operator, api: httpx.Client, account: Account) -> None:
+def test_every_member_namespace_has_the_value_when_the_response_arrives(
+    running: Operator, api: httpx.Client, account: Account
+) -> None:
     members = [account.member(**{ACCOUNT: account.name}) for _ in range(5)]
     assert create_and_wait(api, "TOKEN").status_code == 200
     assert [account.data(member.name) for member in members] == [{"TOKEN": b"v"}] * 5
 
 
-def test_the_sdk_asks_for_it_with_a_query(running: Operator, rest: Gateway, key: str, account: Account) -> None:
+def test_the_sdk_waits_with_an_extra_query(running: Operator, rest: Gateway, key: str, account: Account) -> None:
     with Runloop(base_url=rest.url, bearer_token=key) as runloop:
         runloop.secrets.create(name="TOKEN", value="1", extra_query=WAIT)
         assert account.data() == {"TOKEN": b"1"}
@@ -71,12 +73,12 @@ def test_the_sdk_asks_for_it_with_a_query(running: Operator, rest: Gateway, key:
     assert caught.value.request.headers["x-stainless-retry-count"] == "0"
 
 
-# --- What time doesn't mend
+# --- Errors that waiting doesn't fix
 
 
 @dataclass(frozen=True)
-class Refused:
-    """What makes a variable be refused, before it is written, and with which settings of the gateway."""
+class NotReady:
+    """A reason for which a variable isn't written, how to cause it, and the gateway's settings for it."""
 
     reason: str
     prepare: Callable[[Account], None] = lambda _: None
@@ -109,31 +111,31 @@ def _another_key(account: Account) -> None:
     run("create", "rolebinding", "keys", here, "--role=keys", f"--serviceaccount={account.name}:editor")
 
 
-REFUSED = [
-    Refused("NotOwned", _foreign_secret),
-    Refused("NotOwned", _foreign_secret_in_a_member),
-    Refused("TooLarge", _nearly_full, value=CANARY + "v" * 100_000),
-    Refused("ReservedName", variable="PATH", settings=(("reserved_names", '["NO_OTHER"]'),)),
-    Refused("UnknownKey", _another_key, settings=(("namespace", "{account}"),)),
+NOT_READY = [
+    NotReady("NotOwned", _foreign_secret),
+    NotReady("NotOwned", _foreign_secret_in_a_member),
+    NotReady("TooLarge", _nearly_full, value=CANARY + "v" * 100_000),
+    NotReady("ReservedName", variable="PATH", settings=(("reserved_names", '["NO_OTHER"]'),)),
+    NotReady("UnknownKey", _another_key, settings=(("namespace", "{account}"),)),
 ]
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.reason)
-def test_what_is_refused_is_told_at_once_in_the_condition_s_words_and_stays(
-    row: Refused, controlplane: ControlPlane, running: Operator, account: Account, key: str
+@pytest.mark.parametrize("row", NOT_READY, ids=lambda row: row.reason)
+def test_a_variable_that_is_not_ready_gets_the_conditions_message_and_is_kept(
+    row: NotReady, controlplane: ControlPlane, running: Operator, account: Account, key: str
 ) -> None:
     row.prepare(account)
     settings = {name: text.format(account=account.name) for name, text in row.settings}
     with gateway(controlplane, None, None, **settings) as it, it.client(key) as api:
         api.timeout = httpx.Timeout(60)
         message = error_message(create_and_wait(api, row.variable, row.value), 422, "UnprocessableEntity")
-        told = account.is_ready(row.variable.lower(), row.reason)["message"]
-        assert message == f"the secret was written, but devboxes don't get its value: {told}"
+        reason = account.is_ready(row.variable.lower(), row.reason)["message"]
+        assert message == f"the secret was written, but devboxes don't get its value: {reason}"
         assert CANARY not in message
         assert api.get(f"/v1/secrets/{row.variable}").status_code == 200
 
 
-def test_a_namespace_that_is_no_home_any_more_is_told_in_the_same_way(
+def test_the_response_for_a_namespace_that_joined_another_account_names_its_home(
     controlplane: ControlPlane, running: Operator, account: Account, api: httpx.Client
 ) -> None:
     home = account.member()
@@ -144,16 +146,16 @@ def test_a_namespace_that_is_no_home_any_more_is_told_in_the_same_way(
     assert f"create the AccountSecret in the namespace {home.name}" in error_message(answer, 422, "UnprocessableEntity")
 
 
-def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(
+def test_the_wait_continues_while_the_secret_temporarily_cannot_be_written(
     controlplane: ControlPlane, running: Operator, account: Account, api: httpx.Client
 ) -> None:
     policy = json.dumps({"apiVersion": "v1", "kind": "List", "items": closed_to("", "secrets")})
     controlplane.kubectl("apply", "--server-side", "-f", "-", input=policy)
     controlplane.kubectl("label", "namespace", account.name, "closed=secrets")
     create_secret = ("create", "secret", "generic", "another", "-n", account.name, "--dry-run=server")
-    until("the policy holds", lambda: controlplane.kubectl(*create_secret, check=False).returncode)
+    until("the policy takes effect", lambda: controlplane.kubectl(*create_secret, check=False).returncode)
     with in_background(lambda: create_and_wait(api, "TOKEN")) as answer:
-        until("it is stored", lambda: objects(account))
+        until("the AccountSecret is stored", lambda: objects(account))
         account.is_ready("token", "NotWritten")
         assert not answer.done()
         controlplane.kubectl("label", "namespace", account.name, "closed-")
@@ -166,13 +168,13 @@ def test_a_wait_goes_on_while_the_secret_can_t_be_written_for_now(
 
 
 ROLES = {
-    "all but watch": ("get,list,create", 200),
-    "neither watch nor get": ("list,create", 403),
+    "get and list": ("get,list,create", 200),
+    "only list": ("list,create", 403),
 }
 
 
 @pytest.mark.parametrize("which", ROLES)
-def test_a_role_without_watch_is_enough_and_one_that_sees_nothing_is_told(
+def test_waiting_needs_get_but_not_watch(
     which: str, controlplane: ControlPlane, running: Operator, rest: Gateway, account: Account
 ) -> None:
     verbs, status = ROLES[which]
@@ -191,18 +193,18 @@ def test_a_role_without_watch_is_enough_and_one_that_sees_nothing_is_told(
             assert "the secret was written" in error_message(answer, 403, "Forbidden")
 
 
-# --- What can't be asked for
+# --- Invalid uses of wait
 
 
 @pytest.mark.parametrize("wait", ["", "yes", "1", "True", CANARY])
-def test_wait_is_true_or_false(api: httpx.Client, wait: str) -> None:
+def test_wait_must_be_true_or_false(api: httpx.Client, wait: str) -> None:
     for path, body in (("/v1/secrets", {"name": "TOKEN", "value": "v"}), ("/v1/secrets/TOKEN", {"value": "v"})):
         message = error_message(api.post(path, params={"wait": wait}, json=body), 400, "BadRequest")
         assert message == "wait must be true or false"
     assert api.get("/v1/secrets").json()["total_count"] == 0
 
 
-def test_a_deletion_doesn_t_pretend(api: httpx.Client) -> None:
+def test_a_deletion_with_wait_is_rejected(api: httpx.Client) -> None:
     secret = create(api, "TOKEN")
     for path in ("/v1/secrets/TOKEN/delete", f"/v1/secrets/id/{secret['id']}/delete"):
         assert "wait=true isn't supported for deletions" in error_message(

@@ -1,4 +1,4 @@
-"""wait=true while the operator is away, for as long as it takes, and without anyone left to wait for."""
+"""wait=true during outages of the operator and the API server, and after the client or the secret is gone."""
 
 import asyncio
 import re
@@ -36,13 +36,13 @@ def api(rest: Gateway, key: str) -> Iterator[httpx.Client]:
 
 
 def watches(controlplane: ControlPlane) -> int:
-    """How many watches of one AccountSecret the API server has open; controllers watch those of the whole cluster."""
+    """Return the number of open watches of single AccountSecrets; controllers watch the whole cluster."""
     metrics = controlplane.read_text("/metrics")
     pattern = r'^apiserver_longrunning_requests\{.*resource="accountsecrets",scope="resource".*verb="WATCH".*\} (\d+)$'
     return sum(map(int, re.findall(pattern, metrics, re.MULTILINE)))
 
 
-def test_without_the_operator_it_is_told_to_come_again(
+def test_without_the_operator_waiting_ends_with_503_and_retry_after(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     with gateway(controlplane, sync_wait_timeout_seconds="0.5") as it, it.client(key) as api:
@@ -52,7 +52,7 @@ def test_without_the_operator_it_is_told_to_come_again(
         assert [each["spec"]["name"] for each in objects(account)] == ["TOKEN"]
 
 
-def test_the_sdk_s_retry_goes_on_waiting_and_writes_nothing_again(
+def test_a_retry_of_the_sdk_continues_waiting_without_writing_again(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     counts: list[int] = []
@@ -64,7 +64,7 @@ def test_the_sdk_s_retry_goes_on_waiting_and_writes_nothing_again(
         ThreadPoolExecutor(1) as pool,
     ):
         creation = pool.submit(lambda: runloop.secrets.create(name="TOKEN", value="1", extra_query=WAIT))
-        until("it came again", lambda: max(counts, default=0) >= 1)
+        until("the SDK retries", lambda: max(counts, default=0) >= 1)
         (written,) = objects(account)
         with operator(controlplane):
             assert creation.result(60).name == "TOKEN"
@@ -73,7 +73,7 @@ def test_the_sdk_s_retry_goes_on_waiting_and_writes_nothing_again(
         assert (after["spec"], after["metadata"]["generation"]) == (written["spec"], 1)
         counts.clear()
         update = pool.submit(lambda: runloop.secrets.update("TOKEN", value="2", extra_query=WAIT))
-        until("it came again", lambda: max(counts, default=0) >= 1)
+        until("the SDK retries", lambda: max(counts, default=0) >= 1)
         with operator(controlplane):
             updated = update.result(60)
             assert account.data() == {"TOKEN": b"2"}
@@ -81,7 +81,7 @@ def test_the_sdk_s_retry_goes_on_waiting_and_writes_nothing_again(
         assert runloop.secrets.retrieve("TOKEN") == updated
 
 
-def test_another_gateway_goes_on_with_the_same_request_id(
+def test_another_replica_continues_the_wait_with_the_same_request_id(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     again = {"x-request-id": "stainless-python-retry-1"}
@@ -90,11 +90,11 @@ def test_another_gateway_goes_on_with_the_same_request_id(
         error_message(api.post("/v1/secrets", params=WAIT, json=body, headers=again), 503, "ServiceUnavailable")
     with operator(controlplane), rest.client(key) as api:
         api.timeout = httpx.Timeout(60)
-        account.is_ready("token")  # there is nothing more to come by then
+        account.is_ready("token")  # so the wait gets no further event
         assert api.post("/v1/secrets", params=WAIT, json=body, headers=again).status_code == 200
 
 
-async def test_who_goes_away_over_http_2_is_not_waited_for(
+async def test_the_watch_is_closed_when_an_http_2_client_disconnects(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"}
@@ -102,16 +102,16 @@ async def test_who_goes_away_over_http_2_is_not_waited_for(
         call = asyncio.create_task(
             api.post(f"{rest.url}/v1/secrets", params=WAIT, json={"name": "TOKEN", "value": "v"}, timeout=60)
         )
-        await asyncio.to_thread(until, "it is waited for", lambda: watches(controlplane) == 1)
+        await asyncio.to_thread(until, "the gateway waits", lambda: watches(controlplane) == 1)
         call.cancel()
-    # Long before the 20 seconds of a wait are over, which are also this one's.
+    # Long before the wait would time out after 20 seconds.
     started = time.monotonic()
     until("the watch is closed", lambda: watches(controlplane) == 0)
     assert time.monotonic() - started < 10
     assert "Traceback" not in rest.log
 
 
-async def test_more_than_a_client_s_usual_100_connections_wait_and_hold_back_no_other_call(
+async def test_more_waits_than_aiohttps_default_of_100_connections_do_not_block_others(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     many = 101
@@ -121,16 +121,16 @@ async def test_more_than_a_client_s_usual_100_connections_wait_and_hold_back_no_
         body = {"name": "TOKEN", "value": "v"}
         assert (await api.post("/v1/secrets", json=body)).status_code == 200
         retries = [asyncio.create_task(api.post("/v1/secrets", params=WAIT, json=body)) for _ in range(many)]
-        await asyncio.to_thread(until, "all wait", lambda: watches(controlplane) == many)
+        await asyncio.to_thread(until, "all requests wait", lambda: watches(controlplane) == many)
         started = time.monotonic()
         page = await api.get("/v1/secrets", params={"limit": 1})
         assert (page.json()["total_count"], time.monotonic() - started < 2) == (1, True)
         account.delete("token")
         assert {answer.status_code for answer in await asyncio.gather(*retries)} == {404}
-    until("their watches are closed", lambda: watches(controlplane) == 0)
+    until("the watches are closed", lambda: watches(controlplane) == 0)
 
 
-def test_when_the_process_ends_who_waits_is_told_to_come_again(
+def test_waiting_requests_get_503_when_the_process_stops(
     controlplane: ControlPlane, rest: Gateway, account: Account, key: str
 ) -> None:
     with (
@@ -138,31 +138,31 @@ def test_when_the_process_ends_who_waits_is_told_to_come_again(
         it.client(key) as api,
         in_background(lambda: create_and_wait(api, "TOKEN")) as answer,
     ):
-        until("it is waited for", lambda: watches(controlplane) == 1)
+        until("the gateway waits", lambda: watches(controlplane) == 1)
         started = time.monotonic()
         assert it.component.stop() == 0
         error_message(answer.result(), 503, "ServiceUnavailable")
         assert time.monotonic() - started < 10
 
 
-def test_what_is_deleted_meanwhile_is_not_there(
+def test_waiting_for_a_secret_that_is_deleted_ends_with_404(
     controlplane: ControlPlane, account: Account, api: httpx.Client
 ) -> None:
     with in_background(lambda: create_and_wait(api, "TOKEN")) as answer:
-        until("it is waited for", lambda: watches(controlplane) == 1)
+        until("the gateway waits", lambda: watches(controlplane) == 1)
         account.delete("token")
         error_message(answer.result(30), 404, "NotFound")
 
 
-def test_a_wait_survives_the_api_server() -> None:
+def test_a_wait_survives_a_restart_of_the_api_server() -> None:
     with ControlPlane.start() as it:
         install(it)
         publish_key(it)
         account = Account.of(it, new_account(it))
-        with gateway(it, sync_wait_timeout_seconds="100") as door, door.client(token(it, account.name)) as api:
+        with gateway(it, sync_wait_timeout_seconds="100") as process, process.client(token(it, account.name)) as api:
             api.timeout = httpx.Timeout(120)
             with in_background(lambda: create_and_wait(api, "TOKEN")) as answer:
-                until("it is waited for", lambda: watches(it) == 1)
+                until("the gateway waits", lambda: watches(it) == 1)
                 it.apiserver.kill()
                 it.apiserver.start()
                 it.apiserver.wait_ready()

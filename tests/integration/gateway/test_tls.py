@@ -1,4 +1,4 @@
-"""The gateway with a certificate of its own: HTTP/1.1 and HTTP/2 by ALPN, and a renewal without a restart."""
+"""The gateway over TLS: HTTP/1.1 and HTTP/2 by ALPN, and new certificates and CAs without a restart."""
 
 import os
 import ssl
@@ -29,7 +29,7 @@ def authority() -> Authority:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Path:
     it = tmp_path_factory.mktemp("certificate")
-    mount(it, renewed(authority))
+    mount(it, new_pair(authority))
     return it
 
 
@@ -45,12 +45,12 @@ def secure(controlplane: ControlPlane, rest: Gateway, folder: Path, trust: ssl.S
         yield it
 
 
-def renewed(authority: Authority) -> KeyPair:
+def new_pair(authority: Authority) -> KeyPair:
     return authority.server("localhost", addresses=["127.0.0.1"])
 
 
 def mount(folder: Path, pair: KeyPair) -> None:
-    """Replace both files at once, as the kubelet does: a link to their folder is renamed."""
+    """Replace both files atomically, as the kubelet does: it renames a link to their folder."""
     new = folder / f"..{len(list(folder.iterdir()))}"
     new.mkdir(mode=0o700)
     (new / "tls.crt").write_bytes(pair.certificate)
@@ -62,12 +62,12 @@ def mount(folder: Path, pair: KeyPair) -> None:
             (folder / name).symlink_to(folder / "..data" / name)
 
 
-def served(it: Gateway) -> bytes:
+def served_certificate(it: Gateway) -> bytes:
     return ssl.get_server_certificate(("127.0.0.1", httpx.URL(it.url).port or 0)).encode()
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_one_port_speaks_http_1_and_http_2_over_tls(
+def test_one_port_serves_http_1_and_http_2_over_tls(
     controlplane: ControlPlane, secure: Gateway, *, http2: bool
 ) -> None:
     with secure.client(token(controlplane, new_account(controlplane)), http2=http2) as api:
@@ -77,21 +77,21 @@ def test_one_port_speaks_http_1_and_http_2_over_tls(
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_a_renewed_certificate_is_served_while_old_connections_last(
+def test_a_renewed_certificate_is_served_and_old_connections_stay_open(
     secure: Gateway, authority: Authority, folder: Path, *, http2: bool
 ) -> None:
     with secure.client("none", http2=http2) as kept:
         assert kept.get("/healthz").text == "ok"
-        pair = renewed(authority)
+        pair = new_pair(authority)
         mount(folder, pair)
-        until("the new certificate is served", lambda: served(secure) == pair.certificate)
+        until("the new certificate is served", lambda: served_certificate(secure) == pair.certificate)
         assert kept.get("/healthz").text == "ok"
     with secure.client("none", http2=http2) as new:
         assert new.get("/healthz").http_version == ("HTTP/2" if http2 else "HTTP/1.1")
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_the_sdk_loses_no_call_while_the_certificate_is_renewed(
+def test_the_sdk_loses_no_request_while_the_certificate_is_renewed(
     controlplane: ControlPlane, secure: Gateway, authority: Authority, folder: Path, *, http2: bool
 ) -> None:
     key = token(controlplane, new_account(controlplane))
@@ -109,32 +109,34 @@ def test_the_sdk_loses_no_call_while_the_certificate_is_renewed(
         asking = threads.submit(ask)
         try:
             for _ in range(3):
-                pair = renewed(authority)
+                pair = new_pair(authority)
                 mount(folder, pair)
-                until("the new certificate is served", lambda: served(secure) == pair.certificate)  # noqa: B023 - awaited at once
+                until("the new certificate is served", lambda: served_certificate(secure) == pair.certificate)  # noqa: B023 - runs in this iteration
                 count = len(answers) + 2
-                until("calls go on", lambda: len(answers) > count)  # noqa: B023 - awaited at once
+                until("requests continue", lambda: len(answers) > count)  # noqa: B023 - runs in this iteration
         finally:
             stop.set()
         asking.result()
     assert set(answers) == {0}
 
 
-def test_a_certificate_that_is_broken_leaves_the_one_before(
+def test_a_broken_certificate_does_not_replace_the_current_one(
     secure: Gateway, authority: Authority, folder: Path
 ) -> None:
-    before = served(secure)
-    mount(folder, KeyPair(renewed(authority).certificate, renewed(authority).key))
-    until("it says so", lambda: "keeping the old one" in secure.log)
-    assert served(secure) == before
+    before = served_certificate(secure)
+    mount(folder, KeyPair(new_pair(authority).certificate, new_pair(authority).key))
+    until("the error is logged", lambda: "keeping the old one" in secure.log)
+    assert served_certificate(secure) == before
 
 
-def test_nothing_is_served_without_tls(secure: Gateway) -> None:
+def test_requests_without_tls_fail(secure: Gateway) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{secure.url.replace('https', 'http')}/healthz", trust_env=False)
 
 
-def test_a_certificate_that_isn_t_there_is_named(controlplane: ControlPlane, rest: Gateway, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_certificate_names_the_file(
+    controlplane: ControlPlane, rest: Gateway, tmp_path: Path
+) -> None:
     settings = {
         "CERTIFICATE_DIR": str(tmp_path),
         "API_SERVER": controlplane.url,
@@ -146,7 +148,7 @@ def test_a_certificate_that_isn_t_there_is_named(controlplane: ControlPlane, res
     assert str(tmp_path / "tls.crt") in done.stderr
 
 
-def test_a_new_ca_of_the_cluster_is_trusted_and_the_former_is_not_without_a_restart(
+def test_a_new_ca_of_the_cluster_replaces_the_old_one_without_a_restart(
     controlplane: ControlPlane, rest: Gateway, authority: Authority, tmp_path: Path
 ) -> None:
     ca, new = tmp_path / "ca.crt", tmp_path / "new"
@@ -160,14 +162,14 @@ def test_a_new_ca_of_the_cluster_is_trusted_and_the_former_is_not_without_a_rest
     with gateway(controlplane, api_server_ca=str(ca), certificate_refresh_seconds="0.1") as it, it.client(key) as api:
         assert api.get("/v1/secrets").status_code == 503
         write(controlplane.authority.pem)
-        until("it is trusted", lambda: api.get("/v1/secrets").status_code == 200)
+        until("the new CA is trusted", lambda: api.get("/v1/secrets").status_code == 200)
         write(b"no certificate")
-        until("it says so", lambda: "keeping the old ones" in it.log)
+        until("the error is logged", lambda: "keeping the old ones" in it.log)
         assert api.get("/v1/secrets").status_code == 200
         write(authority.pem)
-        until("it is trusted no more", lambda: api.get("/v1/secrets").status_code == 503)
+        until("the API server is no longer trusted", lambda: api.get("/v1/secrets").status_code == 503)
 
 
-def test_the_end_of_the_certificate_is_measured_where_there_is_one(secure: Gateway, rest: Gateway) -> None:
+def test_the_expiration_metric_exists_only_with_a_certificate(secure: Gateway, rest: Gateway) -> None:
     assert secure.process.metric("devbox_secrets_certificate_expiration_timestamp_seconds") > time.time()
     assert "certificate_expiration" not in rest.process.get("/metrics")

@@ -1,4 +1,4 @@
-"""Runloop's TypeScript SDK, unchanged: it speaks HTTP/2 alone, without TLS by prior knowledge, and with it."""
+"""Runloop's unchanged TypeScript SDK, which uses only HTTP/2, works with the gateway, with TLS and without."""
 
 import ssl
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from runloop import typescript
 
 @pytest.fixture
 def secure(controlplane: ControlPlane, rest: Gateway, tmp_path: Path) -> Iterator[Gateway]:
-    """The gateway over TLS; what vouches for it is ca.crt."""
+    """The gateway over TLS, with its CA in ca.crt."""
     authority = Authority.create("test")
     pair = authority.server("localhost", addresses=["127.0.0.1"])
     for name, content in (("ca.crt", authority.pem), ("tls.crt", pair.certificate), ("tls.key", pair.key)):
@@ -24,22 +24,22 @@ def secure(controlplane: ControlPlane, rest: Gateway, tmp_path: Path) -> Iterato
         yield it
 
 
-@pytest.mark.parametrize("door", ["rest", "secure"])
-def test_the_typescript_sdk_does_all_that_it_can(
-    door: str, request: pytest.FixtureRequest, controlplane: ControlPlane, tmp_path: Path
+@pytest.mark.parametrize("server", ["rest", "secure"])
+def test_the_typescript_sdk_manages_secrets(
+    server: str, request: pytest.FixtureRequest, controlplane: ControlPlane, tmp_path: Path
 ) -> None:
-    gate: Gateway = request.getfixturevalue(door)
-    authority = tmp_path / "ca.crt" if door == "secure" else None
+    it: Gateway = request.getfixturevalue(server)
+    authority = tmp_path / "ca.crt" if server == "secure" else None
     key = token(controlplane, new_account(controlplane))
-    typescript.installed(tmp_path).session(gate.url, key, authority)
+    typescript.installed(tmp_path).session(it.url, key, authority)
 
 
-@pytest.mark.parametrize("door", ["rest", "secure"])
+@pytest.mark.parametrize("server", ["rest", "secure"])
 @pytest.mark.parametrize(
     ("size", "is_known", "status"), [(500_000, False, 401), (500_000, True, 400), (1 << 20, True, 400)]
 )
-def test_a_body_that_is_not_wanted_gets_an_error_and_no_hang(  # noqa: PLR0913 - a table's columns
-    door: str,
+def test_an_unwanted_body_gets_an_error_and_the_sdk_does_not_hang(  # noqa: PLR0913 - columns of a table
+    server: str,
     size: int,
     status: int,
     request: pytest.FixtureRequest,
@@ -48,9 +48,9 @@ def test_a_body_that_is_not_wanted_gets_an_error_and_no_hang(  # noqa: PLR0913 -
     *,
     is_known: bool,
 ) -> None:
-    """The SDK waits forever for the response of a stream that was reset without an error before it."""
-    gate: Gateway = request.getfixturevalue(door)
-    authority = tmp_path / "ca.crt" if door == "secure" else None
+    """The SDK waits forever for the response of a stream that is reset without a response."""
+    it: Gateway = request.getfixturevalue(server)
+    authority = tmp_path / "ca.crt" if server == "secure" else None
     key = token(controlplane, new_account(controlplane)) if is_known else "wrong"
     program = typescript.installed(tmp_path)
-    assert program.run("create", str(size), url=gate.url, key=key, authority=authority).split() == [str(status)]
+    assert program.run("create", str(size), url=it.url, key=key, authority=authority).split() == [str(status)]
