@@ -1,4 +1,4 @@
-"""The chart's Certificates, as the CRD of cert-manager takes them."""
+"""The chart's Certificates are valid for cert-manager's CRD."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def cert_manager(controlplane: ControlPlane) -> Iterator[None]:
-    """The CRD, without cert-manager."""
+    """cert-manager's CRD, without its controllers."""
     crd = f"--filename={files('cert-manager') / 'deploy/crds/cert-manager.io_certificates.yaml'}"
     controlplane.kubectl("apply", "--server-side", crd)
     controlplane.kubectl("wait", "--for=condition=Established", crd)
@@ -26,9 +26,9 @@ def cert_manager(controlplane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cert_manager")
-@pytest.mark.parametrize("whose", VALUES)
-def test_cert_manager_takes(whose: str, controlplane: ControlPlane, namespace: str) -> None:
-    objects = yaml.safe_load_all(render(f"--set={VALUES[whose]}").stdout)
+@pytest.mark.parametrize("component", VALUES)
+def test_certificates_are_valid(component: str, controlplane: ControlPlane, namespace: str) -> None:
+    objects = yaml.safe_load_all(render(f"--set={VALUES[component]}").stdout)
     (certificate,) = (each for each in objects if each and each["kind"] == "Certificate")
     assert certificate["metadata"].pop("namespace") == NAMESPACE
     body = yaml.safe_dump(certificate)

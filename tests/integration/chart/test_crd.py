@@ -1,4 +1,4 @@
-"""What the API server takes as an AccountSecret, and the exact words when it doesn't."""
+"""The API server accepts valid AccountSecrets and rejects others with the CRD's messages."""
 
 import json
 from dataclasses import dataclass
@@ -43,77 +43,78 @@ def account_secret(**spec: object) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Bad:
-    """An AccountSecret that is refused, and what its author reads."""
+class Invalid:
+    """An AccountSecret that the API server rejects, and its message."""
 
     about: str
     spec: dict[str, Any]
-    says: str
+    message: str
 
 
-GOOD: dict[str, dict[str, Any]] = {
-    "the least": {},
-    "all there is": {"description": "for CI", "rotateAfter": "90d"},
+VALID: dict[str, dict[str, Any]] = {
+    "only required fields": {},
+    "all fields": {"description": "for CI", "rotateAfter": "90d"},
     "the largest value": {"sealed": LARGEST},
     "the shortest name": {"name": "_"},
     "the longest name": {"name": "A" * 253},
-    "small letters": {"name": "http_proxy"},
+    "lowercase letters": {"name": "http_proxy"},
     "twelve hours": {"rotateAfter": "12h"},
     "thirty minutes": {"rotateAfter": "30m"},
 }
-BAD = [
-    Bad("plain text", {"sealed": CANARY}, SEAL_IT),
-    Bad("nothing", {"sealed": ""}, SEAL_IT),
-    Bad("plain text behind the right prefix", {"sealed": f"dbs1.{KEY.id}.{CANARY}"}, SEAL_IT),
-    Bad("another version", {"sealed": SEALED.replace("dbs1", "dbs2")}, SEAL_IT),
-    Bad("a line too many", {"sealed": f"{SEALED}\n{CANARY}"}, ONE_LINE),
-    Bad("a line break at the end", {"sealed": f"{SEALED}\n"}, ONE_LINE),
-    Bad("wrapped", {"sealed": f"{SEALED[:80]}\r\n  {SEALED[80:]}"}, ONE_LINE),
-    Bad("a space before it", {"sealed": f" {SEALED}"}, ONE_LINE),
-    Bad("plain text with a space", {"sealed": f"{CANARY} {CANARY}"}, SEAL_IT),
-    Bad("padding", {"sealed": f"{SEALED}="}, SEAL_IT),
-    Bad("cut short", {"sealed": SEALED[:1500]}, SEAL_IT),
-    Bad("too long", {"sealed": SEALED + CANARY * 10_000}, f"may not be more than {SEALED_MAX_LENGTH} bytes"),
-    Bad("no sealed value", {"sealed": None}, "spec.sealed: Required value"),
-    Bad("a number", {"sealed": 4711}, "spec.sealed: Invalid value"),
-    Bad("no name", {"name": None}, "spec.name: Required value"),
-    Bad("an empty name", {"name": ""}, RENAME),
-    Bad("a name with a dash", {"name": "GITHUB-TOKEN"}, RENAME),
-    Bad("a name with a digit first", {"name": "1TOKEN"}, RENAME),
-    Bad("a name beyond ASCII", {"name": "TÖKEN"}, RENAME),
-    Bad("a name with a newline", {"name": "TOKEN\n"}, RENAME),
-    Bad("a name too long", {"name": "A" * 254}, "spec.name: Too long: may not be more than 253 bytes"),
-    Bad("a duration without a unit", {"rotateAfter": "90"}, DURATION),
-    Bad("a duration in weeks", {"rotateAfter": "2w"}, DURATION),
-    Bad("no time at all", {"rotateAfter": "0d"}, DURATION),
-    Bad("a plain value's field", {"value": CANARY}, 'unknown field "spec.value"'),
-    Bad("a long description", {"description": "x" * 1025}, "may not be more than 1024 bytes"),
+INVALID = [
+    Invalid("plain text", {"sealed": CANARY}, SEAL_IT),
+    Invalid("an empty value", {"sealed": ""}, SEAL_IT),
+    Invalid("plain text after a valid prefix", {"sealed": f"dbs1.{KEY.id}.{CANARY}"}, SEAL_IT),
+    Invalid("another version", {"sealed": SEALED.replace("dbs1", "dbs2")}, SEAL_IT),
+    Invalid("an extra line", {"sealed": f"{SEALED}\n{CANARY}"}, ONE_LINE),
+    Invalid("a line break at the end", {"sealed": f"{SEALED}\n"}, ONE_LINE),
+    Invalid("wrapped", {"sealed": f"{SEALED[:80]}\r\n  {SEALED[80:]}"}, ONE_LINE),
+    Invalid("a space before it", {"sealed": f" {SEALED}"}, ONE_LINE),
+    Invalid("plain text with a space", {"sealed": f"{CANARY} {CANARY}"}, SEAL_IT),
+    Invalid("padding", {"sealed": f"{SEALED}="}, SEAL_IT),
+    Invalid("cut short", {"sealed": SEALED[:1500]}, SEAL_IT),
+    Invalid("too long", {"sealed": SEALED + CANARY * 10_000}, f"may not be more than {SEALED_MAX_LENGTH} bytes"),
+    Invalid("no sealed value", {"sealed": None}, "spec.sealed: Required value"),
+    Invalid("a number", {"sealed": 4711}, "spec.sealed: Invalid value"),
+    Invalid("no name", {"name": None}, "spec.name: Required value"),
+    Invalid("an empty name", {"name": ""}, RENAME),
+    Invalid("a name with a dash", {"name": "GITHUB-TOKEN"}, RENAME),
+    Invalid("a name that starts with a digit", {"name": "1TOKEN"}, RENAME),
+    Invalid("a non-ASCII name", {"name": "TÖKEN"}, RENAME),
+    Invalid("a name with a newline", {"name": "TOKEN\n"}, RENAME),
+    Invalid("a name that is too long", {"name": "A" * 254}, "spec.name: Too long: may not be more than 253 bytes"),
+    Invalid("a duration without a unit", {"rotateAfter": "90"}, DURATION),
+    Invalid("a duration in weeks", {"rotateAfter": "2w"}, DURATION),
+    Invalid("a duration of zero", {"rotateAfter": "0d"}, DURATION),
+    Invalid("an unknown field for a plain value", {"value": CANARY}, 'unknown field "spec.value"'),
+    Invalid("a long description", {"description": "x" * 1025}, "may not be more than 1024 bytes"),
 ]
 
 
 pytestmark = pytest.mark.usefixtures("crds")
 
 
-@pytest.mark.parametrize("spec", GOOD.values(), ids=GOOD)
-def test_a_good_one_is_taken(spec: dict[str, Any], controlplane: ControlPlane, namespace: str) -> None:
-    # Applied by kubectl, which keeps a copy of small objects in an annotation: the sealed text alone.
+@pytest.mark.parametrize("spec", VALID.values(), ids=VALID)
+def test_valid_account_secrets_are_accepted(spec: dict[str, Any], controlplane: ControlPlane, namespace: str) -> None:
     manifest = json.dumps(account_secret(**spec))
     done = controlplane.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=manifest)
     assert "serverside-applied" in done.stdout
 
 
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.about)
-def test_a_bad_one_is_refused_with_what_to_do(bad: Bad, controlplane: ControlPlane, namespace: str) -> None:
-    body = account_secret(**bad.spec)
+@pytest.mark.parametrize("invalid", INVALID, ids=lambda invalid: invalid.about)
+def test_invalid_account_secrets_are_rejected_with_a_helpful_message(
+    invalid: Invalid, controlplane: ControlPlane, namespace: str
+) -> None:
+    body = account_secret(**invalid.spec)
     body["spec"] = {name: value for name, value in body["spec"].items() if value is not None}
     done = controlplane.kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(body), check=False)
     assert done.returncode == 1
-    assert bad.says in done.stderr
-    # The API server repeats a field's value in some errors; never this one's.
+    assert invalid.message in done.stderr
+    # The API server repeats a field's value in some errors, but not in this one.
     assert CANARY not in done.stderr
 
 
-def test_the_name_cannot_be_changed_and_the_value_can(controlplane: ControlPlane, namespace: str) -> None:
+def test_the_variable_is_immutable_and_the_value_is_not(controlplane: ControlPlane, namespace: str) -> None:
     apply = ("apply", "-n", namespace, "-f", "-")
     controlplane.kubectl(*apply, input=json.dumps(account_secret()))
     renamed = controlplane.kubectl(*apply, input=json.dumps(account_secret(name="OTHER")), check=False)
@@ -125,7 +126,7 @@ def test_the_name_cannot_be_changed_and_the_value_can(controlplane: ControlPlane
     controlplane.kubectl(*apply, input=json.dumps(account_secret(sealed=LARGEST[:-1] + "A")))
 
 
-def test_nobody_takes_a_new_one_for_ready(controlplane: ControlPlane, namespace: str) -> None:
+def test_a_new_account_secret_is_not_reported_as_ready(controlplane: ControlPlane, namespace: str) -> None:
     apply = ("apply", "-n", namespace, "--output=json", "-f", "-")
     created = json.loads(controlplane.kubectl(*apply, input=json.dumps(account_secret())).stdout)
     read = controlplane.read(account_secrets_path(namespace, "token"))
@@ -138,54 +139,54 @@ def test_nobody_takes_a_new_one_for_ready(controlplane: ControlPlane, namespace:
     assert row.split()[:4] == ["token", "TOKEN", "Unknown", "Pending"]
     waits = ("wait", "acs/token", "-n", namespace, "--for=condition=Ready", "--timeout=0.1s")
     assert controlplane.kubectl(*waits, check=False).returncode == 1
-    # A default is nobody's, and no change for who applies the same again.
+    # No field manager owns the default, and applying the same manifest again changes nothing.
     assert not [entry for entry in read["metadata"].get("managedFields", ()) if "f:status" in entry["fieldsV1"]]
     controlplane.kubectl(*apply, input=json.dumps(account_secret()))
     assert controlplane.read(account_secrets_path(namespace, "token")) == read
 
 
-BAD_STATUS: dict[str, tuple[dict[str, Any], str]] = {
-    "an array in a time's place": (
+INVALID_STATUS: dict[str, tuple[dict[str, Any], str]] = {
+    "an array instead of a time": (
         {"changedAt": []},
         'status.changedAt: Invalid value: "array": changedAt in body must be of type string: "array"',
     ),
-    "a time of another zone": (
+    "a time in another time zone": (
         {"changedAt": "9999-12-31T23:00:00-05:00"},
         "status.changedAt: Too long: may not be more than 20 bytes",
     ),
-    "a fraction": (
+    "a time without seconds": (
         {"changedAt": "2026-01-01T00:00.0Z"},
         'status.changedAt: Invalid value: "2026-01-01T00:00.0Z": changedAt in body should match',
     ),
-    "an array in a condition": (
+    "an array as a condition's time": (
         {"conditions": [{**READY, "lastTransitionTime": []}]},
         '"array": conditions[0].lastTransitionTime in body must be of type string',
     ),
-    "a condition of no time": (
+    "text as a condition's time": (
         {"conditions": [{**READY, "lastTransitionTime": "now"}]},
         '"now": conditions[0].lastTransitionTime in body should match',
     ),
 }
 
 
-@pytest.mark.parametrize("what", BAD_STATUS)
-def test_a_status_that_nobody_could_read_is_refused(what: str, controlplane: ControlPlane, namespace: str) -> None:
-    status, says = BAD_STATUS[what]
+@pytest.mark.parametrize("what", INVALID_STATUS)
+def test_a_status_with_an_invalid_time_is_rejected(what: str, controlplane: ControlPlane, namespace: str) -> None:
+    status, message = INVALID_STATUS[what]
     controlplane.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(account_secret()))
     patch = ("patch", "acs", "token", "-n", namespace, "--subresource=status", "--type=merge", "-p")
     done = controlplane.kubectl(*patch, json.dumps({"status": status}), check=False)
     assert done.returncode == 1
-    assert says in done.stderr
+    assert message in done.stderr
 
 
-def test_it_is_found_by_its_variable(controlplane: ControlPlane, namespace: str) -> None:
+def test_the_field_selector_finds_an_account_secret_by_its_variable(controlplane: ControlPlane, namespace: str) -> None:
     controlplane.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(account_secret()))
     find = ("get", "accountsecrets", "-n", namespace, "-o", "name", "--field-selector")
     assert controlplane.kubectl(*find, "spec.name=TOKEN").stdout.strip().endswith("/token")
     assert controlplane.kubectl(*find, "spec.name=OTHER").stdout == ""
 
 
-def test_kubectl_get_is_readable_at_80_columns(controlplane: ControlPlane, namespace: str) -> None:
+def test_kubectl_get_fits_into_80_columns(controlplane: ControlPlane, namespace: str) -> None:
     body = account_secret(name="ANTHROPIC_API_KEY") | {"metadata": {"name": "anthropic-api-key"}}
     controlplane.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(body))
     status = {"keyId": KEY.id, "conditions": [READY]}
@@ -197,7 +198,7 @@ def test_kubectl_get_is_readable_at_80_columns(controlplane: ControlPlane, names
     assert max(len(line) for line in (head, row)) <= 80
 
 
-def test_kubectl_explain_says_what_a_field_is(controlplane: ControlPlane) -> None:
+def test_kubectl_explain_describes_the_fields(controlplane: ControlPlane) -> None:
     for field, words in (
         ("spec.sealed", "devbox-secrets seal"),
         ("spec.name", "environment variable"),

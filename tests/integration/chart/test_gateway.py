@@ -1,4 +1,4 @@
-"""What the chart makes of the gateway: nothing unless asked for, and then no rights at all."""
+"""The chart installs the gateway only if it's enabled, without rights of its own and with separate metrics."""
 
 from collections.abc import Iterator
 
@@ -30,19 +30,19 @@ def installed(controlplane: ControlPlane, rendered: dict[str, Json]) -> Iterator
     controlplane.kubectl("delete", f"--namespace={NAMESPACE}", "--filename=-", input=body)
 
 
-def test_there_is_none_unless_it_is_enabled() -> None:
+def test_the_gateway_is_off_by_default() -> None:
     assert NAME not in render().stdout
 
 
-def test_its_objects_are_these(rendered: dict[str, Json]) -> None:
+def test_the_gateway_consists_of_these_objects(rendered: dict[str, Json]) -> None:
     assert set(rendered) == {"ServiceAccount", "Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"}
 
 
-def test_the_network_policy_can_be_left_out() -> None:
+def test_the_network_policy_can_be_turned_off() -> None:
     assert ("NetworkPolicy", NAME) not in by_name("--set=gateway.networkPolicy.enabled=false")
 
 
-def test_with_a_certificate_it_is_asked_over_tls_by_the_kubelet_too() -> None:
+def test_with_a_certificate_the_probes_use_tls() -> None:
     options = "--set=gateway.enabled=true,gateway.tls.secretName=certificate"
     objects = list(filter(None, yaml.safe_load_all(render(options).stdout)))
     (spec,) = (
@@ -58,16 +58,16 @@ def test_with_a_certificate_it_is_asked_over_tls_by_the_kubelet_too() -> None:
         assert container[probe]["httpGet"]["scheme"] == "HTTPS"
 
 
-def test_cert_manager_is_asked_for_a_certificate_of_the_services_names_and_more() -> None:
+def test_the_certificate_has_the_services_names_and_the_configured_ones() -> None:
     options = "--set=gateway.enabled=true,gateway.tls.issuerRef.name=ca,gateway.tls.dnsNames[0]=secrets.example"
     done = render(options)
     assert done.returncode == 0, done.stderr
     objects = {(it["kind"], it["metadata"]["name"]): it for it in filter(None, yaml.safe_load_all(done.stdout))}
-    asked = objects["Certificate", NAME]["spec"]
-    assert asked["dnsNames"] == ["secrets.example", f"{NAME}.{NAMESPACE}", f"{NAME}.{NAMESPACE}.svc"]
-    assert asked["issuerRef"] == {"name": "ca", "kind": "Issuer", "group": "cert-manager.io"}
+    certificate = objects["Certificate", NAME]["spec"]
+    assert certificate["dnsNames"] == ["secrets.example", f"{NAME}.{NAMESPACE}", f"{NAME}.{NAMESPACE}.svc"]
+    assert certificate["issuerRef"] == {"name": "ca", "kind": "Issuer", "group": "cert-manager.io"}
     volumes = objects["Deployment", NAME]["spec"]["template"]["spec"]["volumes"]
-    assert [it["secret"]["secretName"] for it in volumes if "secret" in it] == [asked["secretName"]]
+    assert [it["secret"]["secretName"] for it in volumes if "secret" in it] == [certificate["secretName"]]
 
 
 @pytest.mark.parametrize(
@@ -79,25 +79,25 @@ def test_cert_manager_is_asked_for_a_certificate_of_the_services_names_and_more(
         (",gateway.tls.issuerRef.name=ca", "https://devbox-secrets-gateway.devbox-secrets.svc:80"),
     ],
 )
-def test_its_notes_tell_where_it_is_and_how_one_gets_a_key(values: str, url: str) -> None:
+def test_the_notes_show_the_gateways_url_and_how_to_create_a_key(values: str, url: str) -> None:
     options = (f"--namespace={NAMESPACE}", "--dry-run=client", f"--set=gateway.enabled=true{values}")
-    shown = helm("install", NAMESPACE, str(CHART), *options).stdout
-    assert f"  export RUNLOOP_BASE_URL={url}\n" in shown
-    assert "$(devbox-secrets apikey create ci -n ACCOUNT)" in shown
-    assert ("values are sent unencrypted" in shown) is url.startswith("http:")
+    notes = helm("install", NAMESPACE, str(CHART), *options).stdout
+    assert f"  export RUNLOOP_BASE_URL={url}\n" in notes
+    assert "$(devbox-secrets apikey create ci -n ACCOUNT)" in notes
+    assert ("values are sent unencrypted" in notes) is url.startswith("http:")
 
 
 @pytest.mark.usefixtures("installed")
-def test_its_service_account_may_do_what_everyone_may_and_nothing_else(controlplane: ControlPlane) -> None:
+def test_its_service_account_has_no_rights_beyond_everyones(controlplane: ControlPlane) -> None:
     for namespace in (NAMESPACE, "default"):
         who = (f"--as={USER}", f"--as-group=system:serviceaccounts:{NAMESPACE}", "--as-group=system:authenticated")
         listing = controlplane.kubectl("auth", "can-i", "--list", "--no-headers", f"--namespace={namespace}", *who)
-        everyone_s = {("configmaps", "devbox-secrets-public-keys", "get")} if namespace == NAMESPACE else set()
-        assert rights(listing.stdout) == everyone_s
+        everyones = {("configmaps", "devbox-secrets-public-keys", "get")} if namespace == NAMESPACE else set()
+        assert rights(listing.stdout) == everyones
 
 
 @pytest.mark.usefixtures("installed")
-def test_its_pod_has_no_token_and_is_as_restricted_as_its_namespace_asks(
+def test_its_pod_has_no_token_and_passes_pod_security_admission(
     controlplane: ControlPlane, rendered: dict[str, Json]
 ) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", **rendered["Deployment"]["spec"]["template"]}
@@ -106,7 +106,7 @@ def test_its_pod_has_no_token_and_is_as_restricted_as_its_namespace_asks(
     assert [volume["name"] for volume in made["spec"]["volumes"]] == ["api-server"]
 
 
-def test_its_pods_are_the_gateway_s_alone(rendered: dict[str, Json]) -> None:
+def test_its_pods_match_only_the_gateways_selectors(rendered: dict[str, Json]) -> None:
     every = list(
         filter(None, yaml.safe_load_all(render("--set=gateway.enabled=true,metrics.service.enabled=true").stdout))
     )
@@ -122,34 +122,34 @@ def test_its_pods_are_the_gateway_s_alone(rendered: dict[str, Json]) -> None:
     assert chosen == {("Deployment", NAME), ("Service", NAME), ("Service", METRICS)}
 
 
-# --- Metrics: on a port of their own, to which the Service that callers use doesn't lead
+# --- Metrics: on a separate port, which the clients' Service doesn't expose
 
 
 def by_name(*options: str) -> dict[tuple[str, str], Json]:
-    """Every object's spec by kind and name."""
+    """Return each object's spec by kind and name."""
     objects = filter(None, yaml.safe_load_all(render("--set=gateway.enabled=true", *options).stdout))
     return {(each["kind"], each["metadata"]["name"]): each.get("spec", {}) for each in objects}
 
 
-def test_its_service_leads_to_its_calls_alone() -> None:
+def test_its_service_does_not_expose_metrics() -> None:
     (port,) = by_name("--set=metrics.service.enabled=true")["Service", NAME]["ports"]
     assert port["targetPort"] == "http"
 
 
-def test_without_a_service_for_metrics_nobody_reaches_them() -> None:
+def test_metrics_are_unreachable_without_a_metrics_service() -> None:
     found = by_name()
     assert ("Service", METRICS) not in found
     assert [rule["ports"] for rule in found["NetworkPolicy", NAME]["ingress"]] == [[{"protocol": "TCP", "port": 8080}]]
 
 
-def test_with_one_the_cluster_s_pods_do() -> None:
+def test_the_clusters_pods_can_reach_metrics_with_a_metrics_service() -> None:
     found = by_name("--set=metrics.service.enabled=true")
     assert [port["targetPort"] for port in found["Service", METRICS]["ports"]] == ["metrics"]
     _, rule = found["NetworkPolicy", NAME]["ingress"]
     assert rule == {"ports": [{"protocol": "TCP", "port": 9090}], "from": [{"namespaceSelector": {}}]}
 
 
-def test_the_service_monitor_finds_every_service_s_metrics_and_nothing_else() -> None:
+def test_the_service_monitor_selects_only_the_metrics_ports() -> None:
     options = (
         "--set=metrics.service.enabled=true,metrics.serviceMonitor.enabled=true,injection.method=webhook",
         "--api-versions=monitoring.coreos.com/v1",
@@ -165,7 +165,7 @@ def test_the_service_monitor_finds_every_service_s_metrics_and_nothing_else() ->
     assert targets == {NAME: None, METRICS: 9090, webhook: 8080, "devbox-secrets-metrics": 8080}
 
 
-def test_a_rate_limit_and_the_audit_log_are_what_the_values_say() -> None:
+def test_the_rate_limit_and_the_audit_log_are_configurable() -> None:
     values = '{"audit": false, "rateLimit": {"requestsPerSecond": 2.5, "burst": 10}}'
     for options, settings in (
         ((), ("true", "0", "20")),

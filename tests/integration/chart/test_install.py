@@ -1,4 +1,4 @@
-"""Installing: the chart's values, install.yaml with kubectl, the chart with Helm."""
+"""Installation with Helm and with install.yaml, and the messages for invalid values."""
 
 import json
 import re
@@ -20,39 +20,39 @@ CRD = ("crd", "accountsecrets.devbox-secrets.dev")
 
 SELECTORS = "devboxes.selectors"
 AB = {"matchLabels": {"a": "b"}}
-REFUSED = {
+INVALID = {
     "an unknown value": (
         ["--set", "image.tga=1"],
         "at '/image': additional properties 'tga' not allowed",
     ),
-    "a log level that there is not": (
+    "an unknown log level": (
         ["--set", "logLevel=debug"],
         "at '/logLevel': value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'",
     ),
-    "a reserved name that no variable can have": (
+    "an invalid reserved name": (
         ["--set-json", 'reservedNames=["NO NAME"]'],
         "at '/reservedNames/0': 'NO NAME' does not match pattern",
     ),
-    "a duration that is none": (
+    "an invalid duration": (
         ["--set", "keys.rotateAfter=3 months"],
         "at '/keys/rotateAfter': '3 months' does not match pattern",
     ),
-    "no selector": (
+    "no selectors": (
         ["--set-json", f"{SELECTORS}=[]"],
         (
             "devboxes.selectors is empty, so no pod would get secrets; add a label selector, or omit"
             " the value to use the defaults"
         ),
     ),
-    "a selector of every pod": (
+    "a selector that matches every pod": (
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"matchLabels":{{}}}}]'],
         ("devboxes.selectors[1] is empty and would match all pods in the cluster; set matchLabels or matchExpressions"),
     ),
-    "labels in the selector's place": (
+    "labels instead of a selector": (
         ["--set-json", f'{SELECTORS}=[{{"app":"box"}}]'],
         "at '/devboxes/selectors/0': additional properties 'app' not allowed",
     ),
-    "a label's value that is no text": (
+    "a label value that isn't a string": (
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"box":true}}}}]'],
         "at '/devboxes/selectors/0/matchLabels/box': got boolean, want string",
     ),
@@ -64,20 +64,20 @@ REFUSED = {
         ["--set-json", f'{SELECTORS}=[{{"matchLabels":{{"a":"b"}}}},{{"as":"files","matchLabels":{{"a":"b"}}}}]'],
         "devboxes.selectors[1] has the same labels as an earlier selector; remove one of them",
     ),
-    "the same labels twice, once beside an empty list": (
+    "the same labels twice, once with an empty list": (
         ["--set-json", f"{SELECTORS}={json.dumps([{'matchExpressions': [], **AB}, {'as': 'files', **AB}])}"],
         "devboxes.selectors[1] has the same labels as an earlier selector; remove one of them",
     ),
-    "no format of logs": (["--set", "logFormat=null"], "missing property 'logFormat'"),
-    "secrets as something else": (
+    "no log format": (["--set", "logFormat=null"], "missing property 'logFormat'"),
+    "an unknown form of secrets": (
         ["--set", "injection.as=volume"],
         "at '/injection/as': value must be one of 'env', 'files'",
     ),
-    "a choice of no values": (
+    "an expression without values": (
         ["--set-json", f'{SELECTORS}=[{{"matchExpressions":[{{"key":"a","operator":"In"}}]}}]'],
         "at '/devboxes/selectors/0/matchExpressions/0': missing property 'values'",
     ),
-    "a ServiceMonitor of no Service": (
+    "a ServiceMonitor without a Service": (
         ["--set", "metrics.serviceMonitor.enabled=true"],
         "metrics.serviceMonitor.enabled requires a Service; set metrics.service.enabled to true",
     ),
@@ -85,11 +85,11 @@ REFUSED = {
         ["--set", "metrics.service.enabled=true,metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true"],
         "metrics.serviceMonitor.enabled and metrics.podMonitor.enabled would scrape every pod twice; set one of them",
     ),
-    "a log format that there is not": (
+    "an unknown log format": (
         ["--set", "logFormat=logfmt"],
         "at '/logFormat': value must be one of 'text', 'json'",
     ),
-    "a gateway that may connect to no API server": (
+    "a gateway without API server ports": (
         ["--set-json", "gateway.networkPolicy.apiServerPorts=[]"],
         "at '/gateway/networkPolicy/apiServerPorts': minItems: got 0, want 1",
     ),
@@ -97,18 +97,18 @@ REFUSED = {
         ["--set-json", 'networkPolicy.apiServerCIDRs=["10.0.0.2"]'],
         "at '/networkPolicy/apiServerCIDRs/0': '10.0.0.2' does not match pattern",
     ),
-    "a gateway's certificate from two places": (
+    "two sources of the gateway's certificate": (
         ["--set", "gateway.tls.secretName=own,gateway.tls.issuerRef.name=ca"],
         ("gateway.tls.secretName and gateway.tls.issuerRef can't be set together; remove one of them"),
     ),
-    "names for a certificate that nobody issues": (
+    "DNS names without an issuer": (
         ["--set", "gateway.tls.dnsNames[0]=secrets.example"],
         (
             "gateway.tls.dnsNames requires a certificate from cert-manager; set gateway.tls.issuerRef.name,"
             " or remove gateway.tls.dnsNames"
         ),
     ),
-    "an issuer by its name alone": (
+    "an issuer as a string": (
         ["--set", "gateway.tls.issuerRef=ca"],
         "at '/gateway/tls/issuerRef': got string, want object",
     ),
@@ -116,7 +116,7 @@ REFUSED = {
         ["--set", r"podLabels.app\.kubernetes\.io/name=mine"],
         "podLabels sets app.kubernetes.io/name, which the chart sets itself; remove it",
     ),
-    "the chart's own label of every object": (
+    "the chart's own label in commonLabels": (
         ["--set", r"commonLabels.helm\.sh/chart=mine"],
         "commonLabels sets helm.sh/chart, which the chart sets itself; remove it",
     ),
@@ -132,15 +132,15 @@ REFUSED = {
         ["--set", "global.compatibility.rancher.adapt=auto"],
         "unknown values in global: rancher; remove them",
     ),
-    "what is off without a parent's condition": (
+    "enabled=false without a condition in the parent": (
         ["--set", "enabled=false"],
         "add `condition: devbox-secrets.enabled` to the dependency in the parent's Chart.yaml",
     ),
-    "an Ingress without a name": (
+    "an Ingress without a host": (
         ["--set", "gateway.enabled=true,gateway.ingress.enabled=true"],
         "gateway.ingress.enabled requires a host name; add one to gateway.ingress.hosts",
     ),
-    "an HTTPRoute of no Gateway": (
+    "an HTTPRoute without a Gateway": (
         ["--set", "gateway.enabled=true,gateway.httpRoute.enabled=true"],
         "gateway.httpRoute.enabled requires a Gateway; add it to gateway.httpRoute.parentRefs",
     ),
@@ -148,7 +148,7 @@ REFUSED = {
         ["--set", "gateway.ingress.enabled=true"],
         "gateway.ingress and gateway.httpRoute require the gateway; set gateway.enabled to true",
     ),
-    "a probe of one's own": (
+    "a custom probe": (
         ["--set", "livenessProbe.httpGet.path=/"],
         "at '/livenessProbe': additional properties 'httpGet' not allowed",
     ),
@@ -156,26 +156,26 @@ REFUSED = {
         ["--set", f"image.tag=1@sha256:{'a' * 64}"],
         "at '/image/tag'",
     ),
-    "a Kubernetes that is too old": (
+    "an unsupported version of Kubernetes": (
         ["--kube-version", "1.29.9"],
         "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.9",
     ),
-    "the policy where there is none": (
+    "the policy on a cluster that doesn't support it": (
         ["--set", "injection.method=policy", "--kube-version", "1.35.9"],
         (
             "injection.method is policy, but the API server doesn't support MutatingAdmissionPolicy"
             " (admissionregistration.k8s.io/v1); set it to auto or webhook"
         ),
     ),
-    "another way of injection": (
+    "an unknown injection method": (
         ["--set", "injection.method=sidecar"],
         "at '/injection/method': value must be one of 'auto', 'policy', 'webhook'",
     ),
-    "a webhook of no replica": (
+    "a webhook without replicas": (
         ["--set", "webhook.replicaCount=0"],
         "at '/webhook/replicaCount': minimum: got 0, want 1",
     ),
-    "another source of the certificate": (
+    "an unknown source of the certificate": (
         ["--set", "webhook.certificate=vault"],
         "at '/webhook/certificate': value must be one of 'chart', 'cert-manager', 'secret'",
     ),
@@ -194,7 +194,7 @@ REFUSED = {
             " CA certificate that signed the certificate in it"
         ),
     ),
-    "a Secret that isn't asked for": (
+    "a Secret that isn't used": (
         ["--set", "webhook.secretName=own"],
         "webhook.secretName and webhook.caBundle require webhook.certificate secret; set that, or remove them",
     ),
@@ -204,7 +204,7 @@ REFUSED = {
     ),
 }
 
-#: Below the operator's values and below webhook and gateway.
+#: The values of pods, which exist for the operator, the webhook and the gateway.
 PODS: Json = {
     "serviceAccount": {"create": True, "annotations": {"a": "b"}},
     "podDisruptionBudget": {"enabled": True, "maxUnavailable": "50%", "unhealthyPodEvictionPolicy": "AlwaysAllow"},
@@ -277,7 +277,7 @@ EVERY_VALUE: Json = {
 
 @pytest.fixture
 def own_controlplane() -> Iterator[ControlPlane]:
-    """Return a control plane on which nothing is installed."""
+    """A control plane on which nothing is installed."""
     with ControlPlane.start() as it:
         yield it
 
@@ -289,7 +289,7 @@ def every_value(tmp_path: Path) -> str:
 
 
 def add_a_key(controlplane: ControlPlane) -> None:
-    """Write what the operator writes, in its name."""
+    """Write a sealing key as the operator does, with its field manager."""
     create(controlplane)
     patch = ("--type=merge", "--patch", json.dumps({"data": {"key-1": "c2VjcmV0"}}))
     controlplane.kubectl("patch", *KEYS, *patch, "--field-manager=devbox-secrets")
@@ -306,34 +306,34 @@ def keys(controlplane: ControlPlane) -> object:
         ({"matchLabels": {"kind": "box"}}, "kind=box"),
         ({"matchExpressions": [{"key": "kind", "operator": "In", "values": ["box", "cell"]}]}, "kind=box"),
     ],
-    ids=["the chart's own", "a label", "one of several values"],
+    ids=["the default", "a label", "one of several values"],
 )
-def test_its_notes_show_a_pod_that_is_a_devbox(selector: Json | None, label: str) -> None:
+def test_the_notes_show_how_to_create_a_devbox(selector: Json | None, label: str) -> None:
     chosen = [f"--set-json=devboxes.selectors={json.dumps([selector])}"] if selector else []
     notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), f"--namespace={NAMESPACE}", *chosen).stdout
     assert f"kubectl run box --labels {label} --image IMAGE" in notes
 
 
-def test_its_notes_read_a_file_where_devboxes_get_files() -> None:
+def test_the_notes_read_a_file_if_devboxes_get_files() -> None:
     notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), "--set=injection.as=files").stdout
     assert "-- sh -c 'test -s /var/run/secrets/devbox-secrets.dev/GITHUB_TOKEN && echo set'" in notes
 
 
-def test_its_notes_name_an_operator_namespace_that_is_not_the_default() -> None:
+def test_the_notes_name_an_operator_namespace_that_is_not_the_default() -> None:
     notes = helm("install", "--dry-run=client", NAMESPACE, str(CHART), "--namespace=elsewhere").stdout
     assert "devbox-secrets keys backup keys.json --operator-namespace elsewhere\n" in notes
     assert "devbox-secrets seal GITHUB_TOKEN --operator-namespace elsewhere < token" in notes
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_refuses(what: str) -> None:
-    arguments, message = REFUSED[what]
+@pytest.mark.parametrize("what", INVALID)
+def test_invalid_values_are_rejected(what: str) -> None:
+    arguments, message = INVALID[what]
     done = render(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr
 
 
-def test_without_aggregation_only_who_is_bound_to_our_roles_has_their_rights() -> None:
+def test_without_aggregation_the_roles_have_no_aggregation_labels() -> None:
     label = "rbac.authorization.k8s.io/aggregate-to-"
     assert render().stdout.count(label) == 3
     without = render("--set=rbac.aggregate=false").stdout
@@ -356,11 +356,11 @@ DIGEST = f"sha256:{'a' * 64}"
         ("registry=registry.example:5000", f"registry.example:5000/devbox-secrets:{VERSION}"),
     ],
 )
-def test_an_image_is_named_by_registry_tag_digest_or_several_of_them(values: str, name: str) -> None:
+def test_the_image_reference_consists_of_registry_tag_and_digest(values: str, name: str) -> None:
     assert f'image: "{name}"' in render(f"--set=image.{values}" if values else "--set=").stdout
 
 
-def test_a_chart_from_a_checkout_needs_the_image_s_name() -> None:
+def test_a_chart_from_a_checkout_needs_the_images_name() -> None:
     done = render("--set=image.repository=")
     assert done.returncode != 0
     assert "image.repository is not set" in done.stderr
@@ -371,7 +371,7 @@ def test_a_chart_from_a_checkout_needs_the_image_s_name() -> None:
 def test_the_documented_installation_works_as_written(
     own_controlplane: ControlPlane, tmp_path: Path, document: str
 ) -> None:
-    """What `make image`, kind and pipx would do is left to other tests; here they only answer."""
+    """`make image`, kind and pipx are stubs: other tests run them."""
     (steps,) = (it for it in sessions((ROOT / document).read_text()) if "helm install" in it[-1].command)
     name = f"devbox-secrets:{VERSION}-0123456789ab"
     stubs = [
@@ -386,7 +386,7 @@ def test_the_documented_installation_works_as_written(
 
 
 @pytest.mark.parametrize("age", ["90d", "12h", "never"])
-def test_the_operator_is_told_how_old_a_sealing_key_may_become(age: str) -> None:
+def test_the_rotation_age_of_sealing_keys_is_configurable(age: str) -> None:
     rendered = render("--set", f"keys.rotateAfter={age}").stdout
     assert re.search(rf'name: DEVBOX_SECRETS_ROTATE_KEYS\n +value: "{age}"\n', rendered)
 
@@ -408,7 +408,7 @@ def test_helm_waits_until_devboxes_have_the_value(controlplane: ControlPlane, na
     assert account.data() == {"TOKEN": b"x"}
 
 
-def test_install_yaml_is_applied_as_often_as_one_likes_and_never_touches_the_keys(
+def test_install_yaml_can_be_applied_again_without_touching_the_keys(
     own_controlplane: ControlPlane,
 ) -> None:
     apply = ("apply", f"--filename={MANIFEST}")
@@ -417,14 +417,14 @@ def test_install_yaml_is_applied_as_often_as_one_likes_and_never_touches_the_key
     add_a_key(own_controlplane)
     before = get(own_controlplane, *budget)["metadata"]["generation"]
     again = own_controlplane.kubectl(*apply).stdout.splitlines()
-    # kubectl replaces the selector of a PodDisruptionBudget as a whole, and says so even where it's the same.
+    # kubectl replaces the whole selector of a PodDisruptionBudget, and prints "configured" even if it's unchanged.
     same = (" unchanged", "poddisruptionbudget.policy/devbox-secrets configured")
     assert [line for line in again if not line.endswith(same)] == []
     assert get(own_controlplane, *budget)["metadata"]["generation"] == before
     assert keys(own_controlplane) == {"key-1": "c2VjcmV0"}
 
 
-def test_the_operators_pod_is_as_restricted_as_its_namespace_asks(
+def test_the_operators_pod_passes_pod_security_admission(
     controlplane: ControlPlane,
 ) -> None:
     install(controlplane)
@@ -435,7 +435,7 @@ def test_the_operators_pod_is_as_restricted_as_its_namespace_asks(
     assert dry_run(controlplane, operator, NAMESPACE)["spec"]["serviceAccountName"]
 
 
-def test_a_helm_upgrade_changes_what_it_should_and_never_touches_the_keys(
+def test_a_helm_upgrade_changes_the_selectors_without_touching_the_keys(
     own_controlplane: ControlPlane, tmp_path: Path
 ) -> None:
     release(own_controlplane, "install", str(CHART), "--create-namespace")
@@ -447,7 +447,7 @@ def test_a_helm_upgrade_changes_what_it_should_and_never_touches_the_keys(
     assert chosen == EVERY_VALUE["devboxes"]["selectors"]
 
 
-def test_after_a_helm_uninstall_and_install_the_keys_and_the_accountsecrets_are_still_there(
+def test_the_keys_and_the_crd_survive_a_helm_uninstall_and_install(
     own_controlplane: ControlPlane,
 ) -> None:
     install = ("install", str(CHART), "--create-namespace")

@@ -1,4 +1,4 @@
-"""The chart's monitors, alerts and dashboard; a Prometheus scrapes the operator, the gateway and the webhook."""
+"""The chart's monitors, alerts and dashboard work with a Prometheus that scrapes the running programs."""
 
 import json
 import re
@@ -19,10 +19,10 @@ CANARY = "canary-in-the-metrics"
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
 
 
-# --- What the chart renders.
+# --- The rendered chart
 
 
-def test_the_pod_monitor_selects_every_pod_and_its_port_alone() -> None:
+def test_the_pod_monitor_selects_every_pod_and_only_its_metrics_port() -> None:
     chart = monitored_chart()
     spec = chart["PodMonitor", "devbox-secrets"]["spec"]
     (endpoint,) = spec["podMetricsEndpoints"]
@@ -42,7 +42,7 @@ def test_the_pod_monitor_selects_every_pod_and_its_port_alone() -> None:
         assert rule == {"ports": [{"protocol": "TCP", "port": port}], "from": [{"namespaceSelector": {}}]}
 
 
-def test_both_monitors_keep_the_namespace_of_a_metric() -> None:
+def test_both_monitors_keep_the_namespace_label_of_a_metric() -> None:
     options = "metrics.service.enabled=true,metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=false"
     services = monitored_chart(f"--set={options}")
     (by_service,) = services["ServiceMonitor", "devbox-secrets"]["spec"]["endpoints"]
@@ -50,7 +50,7 @@ def test_both_monitors_keep_the_namespace_of_a_metric() -> None:
     assert by_service["honorLabels"] is by_pod["honorLabels"] is True
 
 
-def test_labels_and_annotations_are_what_the_values_say() -> None:
+def test_labels_and_annotations_are_configurable() -> None:
     options = [f"metrics.{kind}.labels.release=prom" for kind in ("podMonitor", "prometheusRule", "dashboard")]
     made = monitored_chart(f"--set={','.join(options)},metrics.dashboard.annotations.folder=Secrets")
     names = {
@@ -65,7 +65,7 @@ def test_labels_and_annotations_are_what_the_values_say() -> None:
     assert json.loads(dashboard["data"]["devbox-secrets.json"]) == DASHBOARD
 
 
-def test_every_server_logs_in_the_format_of_the_values() -> None:
+def test_the_log_format_applies_to_every_server() -> None:
     made = monitored_chart("--set=logFormat=json")
     formats = [
         variable["value"]
@@ -77,7 +77,7 @@ def test_every_server_logs_in_the_format_of_the_values() -> None:
     assert formats == ["json"] * 3
 
 
-# --- The alerts, on series that were made up.
+# --- The alerts with invented series
 
 
 def promtool(folder: Path, *arguments: str) -> str:
@@ -91,7 +91,7 @@ def test_prometheus_accepts_the_rules(tmp_path: Path) -> None:
     assert "SUCCESS" in promtool(tmp_path, "check", "rules", "--lint-fatal", "rules.json")
 
 
-def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
+def test_alerts_fire_only_when_they_should(tmp_path: Path) -> None:
     write_rules(tmp_path)
     shutil.copy(Path(__file__).with_name("alerts.yaml"), tmp_path)
     assert "SUCCESS" in promtool(tmp_path, "test", "rules", "alerts.yaml")
@@ -103,11 +103,11 @@ def test_every_alert_fires_in_a_test(tmp_path: Path) -> None:
     assert {rule["alert"] for group in write_rules(tmp_path)["groups"] for rule in group["rules"]} == fired
 
 
-# --- Alerts and dashboard, on the metrics of running programs.
+# --- Alerts and dashboard with the metrics of running programs
 
 
-def work(it: Programs) -> None:
-    """Have something in every metric: AccountSecrets that are Ready and one that isn't, a call, a review."""
+def generate_activity(it: Programs) -> None:
+    """Put something into every metric: a Ready AccountSecret and one that isn't, a request and a review."""
     it.account.is_ready(it.account.put("TOKEN", CANARY.encode()))
     other = it.account.apply(it.account.manifest("OTHER", CANARY.encode(), sealed_for="elsewhere"))
     it.account.is_ready(other, "CannotOpen")
@@ -117,7 +117,7 @@ def work(it: Programs) -> None:
 
 @dataclass(frozen=True)
 class Monitored:
-    """A Prometheus that scrapes programs at work, and their account's name."""
+    """A Prometheus that scrapes running programs, and the name of their account."""
 
     prometheus: Prometheus
     account: str
@@ -125,21 +125,21 @@ class Monitored:
 
 @pytest.fixture(scope="module")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
-    """All of it on a control plane of this module's own, since the gateway's objects stay there."""
+    """Programs and a Prometheus on a separate control plane, because the gateway's objects stay there."""
     folder = tmp_path_factory.mktemp("monitoring")
     with ControlPlane.start() as it, programs(it, folder) as running:
-        work(running)
+        generate_activity(running)
         with scraping(running, folder) as server:
             yield Monitored(server, running.account.name)
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_the_dashboard_s_query_has_a_result(query: str, monitored: Monitored) -> None:
+def test_each_query_of_the_dashboard_has_a_result(query: str, monitored: Monitored) -> None:
     expression = query.replace("$__rate_interval", "5s")
     until(f"{expression} has a result", lambda: monitored.prometheus.query(expression))
 
 
-def test_every_alert_is_evaluated_and_has_the_namespace_of_those_it_is_for(monitored: Monitored) -> None:
+def test_every_alert_is_evaluated_and_has_the_right_namespace(monitored: Monitored) -> None:
     not_ready = {
         "alertname": "DevboxSecretsAccountSecretsNotReady",
         "namespace": monitored.account,
@@ -154,36 +154,36 @@ def test_every_alert_is_evaluated_and_has_the_namespace_of_those_it_is_for(monit
         "severity": "warning",
     }
 
-    def are_as_they_should() -> bool:
+    def are_as_expected() -> bool:
         active = [each["labels"] for each in monitored.prometheus.get("alerts")["alerts"]]
-        of_the_account = [each for each in active if each.get("namespace") == monitored.account]
+        account_alerts = [each for each in active if each.get("namespace") == monitored.account]
         no_leader = "DevboxSecretsNoLeader" in {each["alertname"] for each in active}
-        return of_the_account == [not_ready] and expires in active and not no_leader
+        return account_alerts == [not_ready] and expires in active and not no_leader
 
-    until("the alerts are as they should be", are_as_they_should)
+    until("the alerts are as expected", are_as_expected)
     (group,) = monitored.prometheus.get("rules")["groups"]
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
 
 
-def test_a_metric_of_a_namespace_has_that_namespace_and_any_other_the_operator_s(monitored: Monitored) -> None:
+def test_metrics_have_the_namespace_that_they_are_about_or_the_operators(monitored: Monitored) -> None:
     query = f'devbox_secrets_accountsecrets_not_ready{{namespace="{monitored.account}",reason="CannotOpen"}}'
-    (own,) = until("it is scraped", lambda: monitored.prometheus.query(query))
+    (own,) = until("the metric is scraped", lambda: monitored.prometheus.query(query))
     assert own["value"][1] == "1"
     (leader,) = monitored.prometheus.query("devbox_secrets_leader")
     assert leader["metric"]["namespace"] == NAMESPACE
 
 
-def test_no_metric_has_a_value_or_the_name_of_a_secret(monitored: Monitored) -> None:
-    until("everything is scraped", lambda: len(monitored.prometheus.query("up == 1")) == 3)
+def test_metrics_contain_no_values_and_no_names_of_secrets(monitored: Monitored) -> None:
+    until("all programs are scraped", lambda: len(monitored.prometheus.query("up == 1")) == 3)
     series = json.dumps(monitored.prometheus.get("series", **{"match[]": '{__name__!=""}'}))
     assert monitored.account in series
     assert [word for word in (CANARY, '"other"', '"token"', "TOKEN", "MADE") if word in series] == []
 
 
-def test_the_logs_are_lines_of_json_without_a_value(tmp_path: Path) -> None:
+def test_the_logs_are_json_lines_without_values(tmp_path: Path) -> None:
     with ControlPlane.start() as controlplane:
         with programs(controlplane, tmp_path) as it:
-            work(it)
+            generate_activity(it)
         logs = [it.operator.log, it.gateway.log, it.webhook.log]
     for log in logs:
         lines = [json.loads(line) for line in log.splitlines()]

@@ -1,4 +1,4 @@
-"""Who may do what once the chart is installed: the operator, every user, and the users' roles."""
+"""The rights that the chart grants to the operator, to every user, and with its roles."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from integration.support.sealing_keys import create
 PATCH = ("--type=merge", "--patch", json.dumps({"data": {}}), "--dry-run=server")
 ONE_NAME = f"--field-selector=metadata.name={ACCOUNT_SECRET}"
 
-OPERATOR_MAY = {
+ALLOWED = {
     "list every account Secret": ("get", "secrets", "--all-namespaces", ONE_NAME),
     "read its keys": ("get", "secret", "devbox-secrets-keys", f"-n{NAMESPACE}"),
     "add a key": ("patch", "secret", "devbox-secrets-keys", f"-n{NAMESPACE}", *PATCH),
@@ -30,14 +30,14 @@ OPERATOR_MAY = {
     "list AccountSecrets": ("get", ACCOUNTSECRETS, "--all-namespaces"),
     "list namespaces": ("get", "namespaces"),
 }
-OPERATOR_MAY_NOT = {
+FORBIDDEN = {
     "read another Secret": ("get", "secret", "db"),
     "list a namespace's Secrets": ("get", "secrets"),
     "list the cluster's Secrets": ("get", "secrets", "--all-namespaces"),
     "list another name": ("get", "secrets", "-A", "--field-selector=metadata.name=db"),
-    "list all names but one": ("get", "secrets", "-A", "--field-selector=metadata.name!=db"),
+    "list all names except one": ("get", "secrets", "-A", "--field-selector=metadata.name!=db"),
     "list by another field": ("get", "secrets", "-A", "--field-selector=type=Opaque"),
-    "read its keys' name elsewhere": ("get", "secret", "devbox-secrets-keys"),
+    "read a Secret with the keys' name elsewhere": ("get", "secret", "devbox-secrets-keys"),
     "create another Secret": ("create", "secret", "generic", "db", "--dry-run=server"),
     "create other than by apply": (
         "create",
@@ -49,7 +49,7 @@ OPERATOR_MAY_NOT = {
     "create its keys other than by apply": (
         *("create", "secret", "generic", "devbox-secrets-keys", f"-n{NAMESPACE}", "--dry-run=server"),
     ),
-    "create another Secret beside its keys": (
+    "create another Secret in its namespace": (
         *("create", "secret", "generic", "db", f"-n{NAMESPACE}", "--dry-run=server"),
     ),
     "change an AccountSecret": ("patch", ACCOUNTSECRETS, "token", "--type=merge", "--patch={}", "--dry-run=server"),
@@ -61,8 +61,8 @@ OPERATOR_MAY_NOT = {
         "--dry-run=server",
     ),
     "list pods": ("get", "pods"),
-    "make a token of its own": ("create", "token", "devbox-secrets", f"-n{NAMESPACE}"),
-    "be someone else": ("get", "secrets", "--as=admin", "--as-group=system:masters"),
+    "create a token for itself": ("create", "token", "devbox-secrets", f"-n{NAMESPACE}"),
+    "impersonate someone": ("get", "secrets", "--as=admin", "--as-group=system:masters"),
 }
 
 
@@ -74,13 +74,13 @@ def _installed(controlplane: ControlPlane) -> None:
 
 @pytest.fixture(scope="module")
 def operator(controlplane: ControlPlane, _installed: None) -> Path:
-    """Return the operator's kubeconfig."""
+    """The operator's kubeconfig."""
     return controlplane.service_account_kubeconfig(NAMESPACE, "devbox-secrets")
 
 
 @pytest.fixture(scope="module")
 def user(controlplane: ControlPlane) -> Path:
-    """Return the kubeconfig of someone who is logged in and has no rights of their own."""
+    """The kubeconfig of an authenticated user without any rights."""
     return controlplane.user_kubeconfig("someone")
 
 
@@ -90,7 +90,7 @@ def is_forbidden(controlplane: ControlPlane, kubeconfig: Path, namespace: str, *
     return done.returncode != 0
 
 
-def test_the_operators_rights_everywhere_are_exactly_these(
+def test_the_operators_rights_in_all_namespaces_are_exactly_these(
     controlplane: ControlPlane, namespace: str, operator: Path
 ) -> None:
     assert rights(can_i(controlplane, namespace, kubeconfig=operator)) == EVERYWHERE
@@ -102,12 +102,12 @@ def test_the_operators_rights_in_its_own_namespace_are_exactly_these(
     assert rights(can_i(controlplane, NAMESPACE, kubeconfig=operator)) == IN_OPERATOR_NAMESPACE
 
 
-@pytest.mark.parametrize("what", OPERATOR_MAY)
-def test_the_operator_may(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
-    assert not is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY[what])
+@pytest.mark.parametrize("what", ALLOWED)
+def test_the_operator_can(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
+    assert not is_forbidden(controlplane, operator, namespace, *ALLOWED[what])
 
 
-def test_the_operator_may_make_change_and_delete_an_account_secret_anywhere(
+def test_the_operator_can_create_change_and_delete_account_secrets_anywhere(
     controlplane: ControlPlane, namespace: str, operator: Path
 ) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": ACCOUNT_SECRET}}
@@ -119,7 +119,7 @@ def test_the_operator_may_make_change_and_delete_an_account_secret_anywhere(
     controlplane.kubectl(*delete, kubeconfig=operator)
 
 
-def test_the_operator_may_create_its_keys_by_apply(controlplane: ControlPlane, operator: Path) -> None:
+def test_the_operator_can_create_its_keys_with_server_side_apply(controlplane: ControlPlane, operator: Path) -> None:
     keys = ("secret", "devbox-secrets-keys", f"--namespace={NAMESPACE}")
     before = get(controlplane, *keys).get("data")
     controlplane.kubectl("delete", *keys)
@@ -129,31 +129,29 @@ def test_the_operator_may_create_its_keys_by_apply(controlplane: ControlPlane, o
     assert get(controlplane, *keys).get("data") == before
 
 
-@pytest.mark.parametrize("what", OPERATOR_MAY_NOT)
-def test_the_operator_may_not(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
-    assert is_forbidden(controlplane, operator, namespace, *OPERATOR_MAY_NOT[what])
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_the_operator_cannot(what: str, controlplane: ControlPlane, namespace: str, operator: Path) -> None:
+    assert is_forbidden(controlplane, operator, namespace, *FORBIDDEN[what])
 
 
-def test_everyone_who_is_logged_in_may_read_the_public_keys(controlplane: ControlPlane, user: Path) -> None:
+def test_every_authenticated_user_can_read_the_public_keys(controlplane: ControlPlane, user: Path) -> None:
     read = ("get", "configmap", "devbox-secrets-public-keys")
     assert not is_forbidden(controlplane, user, NAMESPACE, *read)
 
 
-def test_and_nothing_else_of_ours(controlplane: ControlPlane, user: Path) -> None:
+def test_a_user_without_roles_can_read_only_the_public_keys(controlplane: ControlPlane, user: Path) -> None:
     assert rights(can_i(controlplane, NAMESPACE, kubeconfig=user)) == {
         ("configmaps", "devbox-secrets-public-keys", "get")
     }
 
 
-def test_who_is_not_logged_in_may_not_read_the_public_keys(controlplane: ControlPlane) -> None:
+def test_an_anonymous_user_cannot_read_the_public_keys(controlplane: ControlPlane) -> None:
     read = ("get", "configmap", "devbox-secrets-public-keys", "--as=system:anonymous")
     assert is_forbidden(controlplane, controlplane.kubeconfig, NAMESPACE, *read)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_users_role_gives_its_kind_of_right_on_accountsecrets(
-    role: str, controlplane: ControlPlane, namespace: str
-) -> None:
+def test_each_role_grants_its_verbs_on_accountsecrets(role: str, controlplane: ControlPlane, namespace: str) -> None:
     binding = ("create", "rolebinding", "someone", f"--clusterrole={role}", "--user=someone")
     controlplane.kubectl(*binding, f"--namespace={namespace}")
 
@@ -161,19 +159,19 @@ def test_a_users_role_gives_its_kind_of_right_on_accountsecrets(
         every = rights(can_i(controlplane, namespace, "--as=someone"))
         return {right for right in every if right[0].startswith(ACCOUNTSECRETS)}
 
-    # A controller adds our rights to Kubernetes' own roles, those of each of our roles by themselves.
+    # A controller aggregates each of our roles into Kubernetes' own roles, separately.
     until(f"{role} has these rights: {ROLES[role]}", lambda: ours() == {(ACCOUNTSECRETS, "", ROLES[role])})
 
 
 @pytest.mark.parametrize("role", CHART_ROLES)
-def test_a_role_of_the_chart_gives_nothing_else(role: str, controlplane: ControlPlane, namespace: str) -> None:
+def test_the_charts_roles_grant_nothing_else(role: str, controlplane: ControlPlane, namespace: str) -> None:
     binding = ("create", "rolebinding", "someone", f"--clusterrole={role}", "--user=someone")
     controlplane.kubectl(*binding, f"--namespace={namespace}")
-    given = CHART_ROLES[role]
-    until(f"{role} gives {given}", lambda: rights(can_i(controlplane, namespace, "--as=someone")) == given)
+    expected = CHART_ROLES[role]
+    until(f"{role} grants {expected}", lambda: rights(can_i(controlplane, namespace, "--as=someone")) == expected)
 
 
-def test_with_edit_one_reads_the_own_namespace_and_no_other(controlplane: ControlPlane, namespace: str) -> None:
+def test_the_edit_role_allows_reading_only_its_own_namespace(controlplane: ControlPlane, namespace: str) -> None:
     user = f"editor-of-{namespace}"
     binding = ("create", "rolebinding", user, "--clusterrole=devbox-secrets-edit", f"--user={user}")
     controlplane.kubectl(*binding, f"--namespace={namespace}")

@@ -1,6 +1,7 @@
-"""The users' roles of the chart: each right is used by something, and nothing more is needed.
+"""The chart's roles for users contain exactly the rights that the command line and the gateway use.
 
-The audit log shows which rights were used; the chart is installed without aggregation, so nobody has any but by these.
+The audit log shows which rights were used. The chart is installed without aggregation, so only its own roles grant
+rights.
 """
 
 import json
@@ -45,13 +46,13 @@ def account(cluster: ControlPlane) -> Account:
 
 @pytest.fixture(scope="module")
 def guest(account: Account) -> Account:
-    """A namespace of that account, in which its ServiceAccounts have the same roles."""
+    """A member namespace in which the account's ServiceAccounts have the same roles."""
     it = account.member(**{ACCOUNT: account.name})
     for user, role in (("editor", "edit"), ("viewer", "view")):
         bind(it.controlplane, it.name, f"{account.name}:{user}", role)
         may = ("auth", "can-i", "list", ACCOUNTSECRETS, f"-n={it.name}")
         who = f"--as=system:serviceaccount:{account.name}:{user}"
-        until("the binding is known", partial(_succeeds, it.controlplane, *may, who))
+        until("the binding takes effect", partial(_succeeds, it.controlplane, *may, who))
     return it
 
 
@@ -60,7 +61,7 @@ def _succeeds(controlplane: ControlPlane, *command: str) -> bool:
 
 
 def used(account: Account, user: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Give the rights that a ServiceAccount used, and those that it lacked, as resources and verbs."""
+    """Return the rights that a ServiceAccount used and those that it lacked, as resources and verbs."""
     name = f"system:serviceaccount:{account.name}:{user}"
     events = [json.loads(line) for line in account.controlplane.audit_log.read_text().splitlines()]
     rights: dict[bool, set[tuple[str, str]]] = {True: set(), False: set()}
@@ -71,19 +72,19 @@ def used(account: Account, user: str) -> tuple[set[tuple[str, str]], set[tuple[s
     return rights[True], rights[False]
 
 
-def _is_told_the_home(account: Account, guest: Account, api: Runloop) -> None:
-    """Have the gateway look up why nothing can be created in a namespace of the account."""
+def _gets_the_home(account: Account, guest: Account, api: Runloop) -> None:
+    """Make the gateway look up why nothing can be created in a member namespace."""
 
     def message() -> str:
         with pytest.raises(APIStatusError) as caught:
             api.secrets.create(name="TOKEN", value="1", extra_headers={"X-Devbox-Secrets-Account": guest.name})
         return str(caught.value)
 
-    until("the home is named", lambda: f"the account {account.name}" in message())
+    until("the message names the home", lambda: f"the account {account.name}" in message())
 
 
 def _edit(account: Account, guest: Account, kubeconfig: Path, api: Runloop) -> None:
-    _is_told_the_home(account, guest, api)
+    _gets_the_home(account, guest, api)
     made = api.secrets.create(name="TOKEN", value="1", extra_query={"wait": "true"})
     api.secrets.update_by_id(made.id, value="2")
     account.holds({"TOKEN": b"2"})
@@ -91,7 +92,7 @@ def _edit(account: Account, guest: Account, kubeconfig: Path, api: Runloop) -> N
     done = command(kubeconfig, "seal", "OTHER", "--apply", "-n", account.name, value=b"3")
     assert done.returncode == 0, done.stderr
     account.is_ready("other")  # or the status would change before the replacement
-    # As people do who don't apply.
+    # Some users replace objects instead of applying them.
     body: Json = get(account.controlplane, "accountsecret", "other", "-n", account.name)
     body["spec"]["description"] = "replaced"
     account.controlplane.kubectl("replace", "-f", "-", input=json.dumps(body), kubeconfig=kubeconfig)
@@ -112,7 +113,7 @@ def _view(account: Account, _: Account, kubeconfig: Path, api: Runloop) -> None:
 USES: dict[str, Callable[[Account, Account, Path, Runloop], None]] = {"editor": _edit, "viewer": _view}
 
 
-#: `status` does without the account's other namespaces.
+#: `status` tries to list namespaces, but works without.
 LACKED: dict[str, set[tuple[str, str]]] = {
     "editor": set(),
     "viewer": {("namespaces", "list")},
@@ -120,10 +121,10 @@ LACKED: dict[str, set[tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("user", USES)
-def test_each_right_of_a_role_is_used_and_it_lacks_none(user: str, account: Account, guest: Account) -> None:
+def test_each_role_has_exactly_the_rights_that_are_used(user: str, account: Account, guest: Account) -> None:
     it = account.controlplane
     kubeconfig = it.service_account_kubeconfig(account.name, user)
-    with gateway(it) as door, Runloop(base_url=door.url, bearer_token=token(it, account.name, user)) as api:
+    with gateway(it) as process, Runloop(base_url=process.url, bearer_token=token(it, account.name, user)) as api:
         USES[user](account, guest, kubeconfig, api)
     verbs = ROLES["devbox-secrets-edit" if user == "editor" else "devbox-secrets-view"].split()
     rights = {("accountsecrets", verb) for verb in verbs} | ({("namespaces", "get")} if user == "editor" else set())
@@ -131,21 +132,23 @@ def test_each_right_of_a_role_is_used_and_it_lacks_none(user: str, account: Acco
 
 
 @pytest.mark.parametrize("role", ["view", "edit", "admin"])
-def test_without_aggregation_kubernetes_own_roles_give_nothing(role: str, cluster: ControlPlane) -> None:
+def test_without_aggregation_kubernetes_own_roles_grant_nothing(role: str, cluster: ControlPlane) -> None:
     user = f"someone-with-{role}"
     cluster.kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", "-n", "default")
     may = ("auth", "can-i", "-n", "default", f"--as={user}")
-    until("the binding holds", lambda: cluster.kubectl(*may, "get", "pods", check=False).returncode == 0)
+    until("the binding takes effect", lambda: cluster.kubectl(*may, "get", "pods", check=False).returncode == 0)
     for verb in ("get", "list", "create", "share"):
         assert cluster.kubectl(*may, verb, ACCOUNTSECRETS, check=False).stdout == "no\n"
 
 
-def test_then_an_admin_of_a_namespace_is_told_who_can_give_a_key(cluster: ControlPlane, account: Account) -> None:
+def test_without_aggregation_an_admin_cannot_create_a_key_and_the_error_says_who_can(
+    cluster: ControlPlane, account: Account
+) -> None:
     here = ("-n", account.name)
     cluster.kubectl("create", "rolebinding", "admin", "--clusterrole=admin", "--user=jane", *here)
     jane = cluster.user_kubeconfig("jane")
     may = ("auth", "can-i", "create", "rolebindings", *here)
-    until("jane is admin", lambda: cluster.kubectl(*may, kubeconfig=jane, check=False).returncode == 0)
+    until("Jane is an admin", lambda: cluster.kubectl(*may, kubeconfig=jane, check=False).returncode == 0)
     refused = command(jane, "apikey", "create", "ci", *here)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "a cluster administrator if the chart has rbac.aggregate=false" in refused.stderr
@@ -153,15 +156,15 @@ def test_then_an_admin_of_a_namespace_is_told_who_can_give_a_key(cluster: Contro
     assert command(jane, "apikey", "create", "ci", *here).stdout.startswith("ey")
 
 
-def test_and_can_give_one_to_others_once_the_role_is_bound_to_them(cluster: ControlPlane, account: Account) -> None:
+def test_an_admin_with_the_edit_role_can_create_keys(cluster: ControlPlane, account: Account) -> None:
     here = ("-n", account.name)
     cluster.kubectl("create", "rolebinding", "joes", "--clusterrole=admin", "--user=joe", *here)
     cluster.kubectl("create", "rolebinding", "joes-too", "--clusterrole=devbox-secrets-edit", "--user=joe", *here)
     joe = cluster.user_kubeconfig("joe")
-    until("he may", lambda: command(joe, "apikey", "create", "deploy", *here).returncode == 0)
+    until("Joe can create a key", lambda: command(joe, "apikey", "create", "deploy", *here).returncode == 0)
 
 
-def test_the_public_key_is_everyone_s_also_without_aggregation(cluster: ControlPlane, account: Account) -> None:
+def test_everyone_can_read_the_public_key_without_aggregation(cluster: ControlPlane, account: Account) -> None:
     kubeconfig = cluster.service_account_kubeconfig(account.name, "viewer")
     done = command(kubeconfig, "seal", "TOKEN", "-n", account.name, f"--operator-namespace={NAMESPACE}", value=b"1")
     assert done.stdout.startswith("---\napiVersion: devbox-secrets.dev/")

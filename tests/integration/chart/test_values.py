@@ -1,4 +1,4 @@
-"""Where each of the chart's values lands, and that none is unknown, undocumented or ignored."""
+"""Each of the chart's values has its effect, is in the schema and is documented."""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def merged(first: Json, second: Json) -> Json:
 
 @cache
 def documents(given: str, *options: str) -> list[Json]:
-    """Render the chart with every component, and with these values, in JSON."""
+    """Render the chart with every component and with these values, as JSON."""
     chosen = json.dumps(merged(EVERYTHING, json.loads(given)))
     done = render(f"--set-json={chosen}", *options)
     assert done.returncode == 0, done.stderr
@@ -46,7 +46,7 @@ def objects(given: Json, *options: str) -> dict[tuple[str, str], Json]:
 
 
 def at(body: object, *path: str | int) -> object:
-    """Return what is at a path; None where there is nothing."""
+    """Return what is at a path, or None."""
     for key in path:
         if isinstance(body, dict):
             body = body.get(key)
@@ -57,12 +57,12 @@ def at(body: object, *path: str | int) -> object:
     return body
 
 
-# --- What all components have
+# --- Values of all components
 
 
 @dataclass(frozen=True)
 class Case:
-    """A value of a component, and where in which of its objects something is made of it."""
+    """A value of a component, and its effect: the kind of object, the path in it and what is expected there."""
 
     value: Json
     path: tuple[str | int, ...]
@@ -131,34 +131,34 @@ CASES = {
 }
 
 
-def of_each_component(value: Json) -> Json:
-    """Return values that say this of the operator, the webhook and the gateway."""
-    if "from" in value.get("networkPolicy", {}):  # is the gateway's alone
+def for_each_component(value: Json) -> Json:
+    """Return values that set this for the operator, the webhook and the gateway."""
+    if "from" in value.get("networkPolicy", {}):  # only the gateway has this
         value = {"networkPolicy": {"metricsFrom": value["networkPolicy"]["metricsFrom"]}}
     return {**value, "webhook": value, "gateway": value}
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("what", CASES)
-def test_lands(what: str, component: str) -> None:
+def test_each_value_has_its_effect(what: str, component: str) -> None:
     case = CASES[what]
-    found = objects(of_each_component(case.value))
+    found = objects(for_each_component(case.value))
     name = case.value.get("serviceAccount", {}).get("name", COMPONENTS[component])
     body = found.get((case.kind, COMPONENTS[component] if case.kind == "Deployment" else name))
     assert at(body, *case.path) == case.expected
 
 
-def test_every_value_that_components_share_has_a_case() -> None:
+def test_every_shared_value_has_a_case() -> None:
     of = values()
     shared = of.keys() & of["webhook"].keys() & of["gateway"].keys()
     assert {what.partition(".")[0] for what in CASES} == shared
 
 
-def test_a_value_that_is_left_empty_is_none_or_named() -> None:
-    """As in a file with `podLabels:` and nothing behind it."""
+def test_an_empty_value_is_omitted_or_reported() -> None:
+    """A values file can contain `podLabels:` without a value."""
     empty = dict.fromkeys(sorted({what.partition(".")[0] for what in CASES}))
-    refused = {"serviceAccount", "networkPolicy", "podDisruptionBudget"}
-    optional = {what: its for what, its in empty.items() if what not in refused}
+    required = {"serviceAccount", "networkPolicy", "podDisruptionBudget"}
+    optional = {what: its for what, its in empty.items() if what not in required}
     found = objects({**optional, "commonLabels": None, "webhook": optional, "gateway": optional})
     assert len(list(workloads(found))) == len(COMPONENTS)
     done = render(f"--set-json={json.dumps(empty)}")
@@ -166,14 +166,14 @@ def test_a_value_that_is_left_empty_is_none_or_named() -> None:
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_a_spread_without_a_selector_is_over_the_component_s_pods(component: str) -> None:
+def test_a_spread_constraint_without_a_selector_gets_the_components_selector(component: str) -> None:
     template = objects({})["Deployment", COMPONENTS[component]]["spec"]["template"]
     (spread,) = template["spec"]["topologySpreadConstraints"]
     assert spread["labelSelector"] == {"matchLabels": {"app.kubernetes.io/name": COMPONENTS[component]}}
     assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
-def test_the_operator_s_rights_go_to_the_account_that_its_pods_use() -> None:
+def test_the_operators_rights_are_bound_to_its_pods_service_account() -> None:
     found = objects({"serviceAccount": {"create": False, "name": "own"}})
     for kind in ("ClusterRoleBinding", "RoleBinding"):
         assert found[kind, "devbox-secrets"]["subjects"] == [
@@ -181,7 +181,7 @@ def test_the_operator_s_rights_go_to_the_account_that_its_pods_use() -> None:
         ]
 
 
-# --- The whole chart's
+# --- Values of the whole chart
 
 
 def workloads(found: dict[tuple[str, str], Json]) -> Iterator[Json]:
@@ -192,7 +192,7 @@ def specs(*arguments: str, **given: object) -> list[Json]:
     return [each["spec"]["template"]["spec"] for each in workloads(objects(given, *arguments))]
 
 
-def test_common_labels_and_annotations_are_on_every_object_and_the_labels_on_pods() -> None:
+def test_common_labels_and_annotations_are_on_every_object_and_common_labels_on_pods() -> None:
     found = objects({"commonLabels": {"team": "platform"}, "commonAnnotations": {"owner": "ann"}})
     assert [name for name, each in found.items() if each["metadata"]["labels"].get("team") != "platform"] == []
     assert [name for name, each in found.items() if each["metadata"]["annotations"].get("owner") != "ann"] == []
@@ -201,7 +201,7 @@ def test_common_labels_and_annotations_are_on_every_object_and_the_labels_on_pod
         assert "team" not in each["spec"]["selector"]["matchLabels"]
 
 
-def test_every_object_has_the_common_labels_of_kubernetes_and_helm() -> None:
+def test_every_object_has_the_recommended_labels() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     own = {
         "app.kubernetes.io/name": "devbox-secrets",
@@ -217,7 +217,7 @@ def test_every_object_has_the_common_labels_of_kubernetes_and_helm() -> None:
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_pods_tell_their_component_and_their_selector_is_of_this_component_only(component: str) -> None:
+def test_pods_have_a_component_label_and_a_selector_of_only_that_component(component: str) -> None:
     each = objects({})["Deployment", COMPONENTS[component]]
     labels = each["spec"]["template"]["metadata"]["labels"]
     assert (
@@ -244,17 +244,17 @@ DIGEST = f"sha256:{'a' * 64}"
         ({"image": {"repository": "a.example/x"}}, "a.example/x:0.1.0"),
     ],
 )
-def test_an_image_is_named_by_registry_repository_tag_and_digest(given: Json, image: str) -> None:
+def test_the_image_reference_consists_of_registry_repository_tag_and_digest(given: Json, image: str) -> None:
     assert [spec["containers"][0]["image"] for spec in specs(**given)] == [image] * 3
 
 
-def test_pull_secrets_are_the_chart_s_and_the_parent_s_by_name_or_as_objects() -> None:
+def test_pull_secrets_of_the_chart_and_its_parent_are_merged() -> None:
     given = {"imagePullSecrets": ["a", {"name": "b"}], "global": {"imagePullSecrets": [{"name": "c"}, "b"]}}
     expected = [{"name": "c"}, {"name": "b"}, {"name": "a"}]
     assert [spec["imagePullSecrets"] for spec in specs(**given)] == [expected] * 3
 
 
-def test_what_is_global_counts_for_components_without_their_own() -> None:
+def test_global_values_apply_to_components_without_their_own() -> None:
     own: Json = {
         "tolerations": [TOLERATION],
         "affinity": AFFINITY,
@@ -284,9 +284,9 @@ def test_what_is_global_counts_for_components_without_their_own() -> None:
         ("force", (), False),
     ],
 )
-def test_on_openshift_users_and_groups_are_left_to_it(adapt: str, options: tuple[str, ...], assigned: bool) -> None:
+def test_on_openshift_pods_set_no_users_and_groups(adapt: str, options: tuple[str, ...], assigned: bool) -> None:
     given = {"global": {"compatibility": {"openshift": {"adaptSecurityContext": adapt}}}}
-    given |= of_each_component({"securityContext": {"runAsUser": 65532}})
+    given |= for_each_component({"securityContext": {"runAsUser": 65532}})
     for spec in specs(*options, **given):
         contexts = spec["securityContext"], spec["containers"][0]["securityContext"]
         assert all(("runAsUser" in each) is assigned for each in contexts)
@@ -296,26 +296,26 @@ def test_on_openshift_users_and_groups_are_left_to_it(adapt: str, options: tuple
 
 
 @pytest.mark.parametrize(("keep", "annotations"), [(True, {"helm.sh/resource-policy": "keep"}), (False, None)])
-def test_the_crd_is_kept_unless_the_values_say_otherwise(keep: bool, annotations: Json | None) -> None:
+def test_keeping_the_crd_is_configurable(keep: bool, annotations: Json | None) -> None:
     crd = objects({"crds": {"keep": keep}})["CustomResourceDefinition", "accountsecrets.devbox-secrets.dev"]
     assert crd["metadata"].get("annotations") == annotations
 
 
-def test_the_crd_can_be_left_to_someone_else() -> None:
+def test_the_crd_can_be_omitted() -> None:
     assert not any(kind == "CustomResourceDefinition" for kind, _ in objects({"crds": {"enabled": False}}))
 
 
-# --- Who reaches whom
+# --- NetworkPolicies
 
 
-def test_the_operator_reaches_only_the_api_server_s_ports_and_nobody_reaches_it() -> None:
+def test_the_operator_connects_only_to_the_api_servers_ports_and_accepts_no_connections() -> None:
     given = {"networkPolicy": {"apiServerPorts": [7443]}, "metrics": {"service": {"enabled": False}}}
     spec = objects(given)["NetworkPolicy", "devbox-secrets"]["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert (spec.get("ingress"), spec["egress"]) == (None, [{"ports": [{"protocol": "TCP", "port": 7443}]}])
 
 
-def test_the_api_server_s_addresses_can_be_told_to_the_operator_and_the_gateway() -> None:
+def test_the_operator_and_the_gateway_can_be_limited_to_the_api_servers_addresses() -> None:
     policy = {"networkPolicy": {"apiServerPorts": [6443], "apiServerCIDRs": ["10.0.0.2/32", "fd00::2/128"]}}
     found = objects({**policy, "gateway": policy})
     to = [{"ipBlock": {"cidr": "10.0.0.2/32"}}, {"ipBlock": {"cidr": "fd00::2/128"}}]
@@ -324,21 +324,21 @@ def test_the_api_server_s_addresses_can_be_told_to_the_operator_and_the_gateway(
         assert egress == [{"ports": [{"protocol": "TCP", "port": 6443}], "to": to}]
 
 
-def test_everyone_reaches_the_webhook_s_port_and_it_reaches_nobody() -> None:
+def test_the_webhook_accepts_connections_only_on_its_port_and_opens_none() -> None:
     given = {"webhook": {"port": 10250}, "metrics": {"service": {"enabled": False}}}
     spec = objects(given)["NetworkPolicy", "devbox-secrets-webhook"]["spec"]
     assert (spec["ingress"], spec.get("egress")) == ([{"ports": [{"protocol": "TCP", "port": 10250}]}], None)
 
 
-def test_metrics_are_reachable_with_their_service_for_those_whom_the_values_name() -> None:
+def test_metrics_are_reachable_only_for_the_configured_peers() -> None:
     peers = [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]
-    found = objects(of_each_component({"networkPolicy": {"metricsFrom": peers}}))
+    found = objects(for_each_component({"networkPolicy": {"metricsFrom": peers}}))
     for name, port in (("devbox-secrets", 8080), ("devbox-secrets-webhook", 8080), ("devbox-secrets-gateway", 9090)):
         rule = found["NetworkPolicy", name]["spec"]["ingress"][-1]
         assert rule == {"ports": [{"protocol": "TCP", "port": port}], "from": peers}
 
 
-def test_the_webhook_can_use_the_node_s_network_and_other_ports() -> None:
+def test_the_webhook_can_use_the_host_network_and_other_ports() -> None:
     spec = objects({"webhook": {"hostNetwork": True, "port": 10250, "healthPort": 10260}})[
         "Deployment", "devbox-secrets-webhook"
     ]["spec"]["template"]["spec"]
@@ -353,7 +353,7 @@ def test_the_webhook_can_use_the_node_s_network_and_other_ports() -> None:
 # --- Ingress and HTTPRoute
 
 
-def test_an_ingress_leads_to_the_gateway() -> None:
+def test_an_ingress_routes_to_the_gateway() -> None:
     given = {
         "enabled": True,
         "className": "nginx",
@@ -371,7 +371,7 @@ def test_an_ingress_leads_to_the_gateway() -> None:
     ]
 
 
-def test_an_httproute_leads_to_the_gateway() -> None:
+def test_an_httproute_routes_to_the_gateway() -> None:
     given = {"enabled": True, "annotations": {"a": "b"}, "parentRefs": [{"name": "x"}], "hostnames": ["a.example"]}
     made = objects({"gateway": {"httpRoute": given}})["HTTPRoute", "devbox-secrets-gateway"]
     assert made["metadata"]["annotations"] == {"a": "b"}
@@ -385,7 +385,7 @@ def test_an_httproute_leads_to_the_gateway() -> None:
 
 
 def leaves(of: Json, *path: str) -> Iterator[str]:
-    """Name each value that is no object, or an empty one, such as image.tag."""
+    """Yield the name of each value that isn't a non-empty object, such as image.tag."""
     for key, value in of.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, *path, key)
@@ -394,7 +394,7 @@ def leaves(of: Json, *path: str) -> Iterator[str]:
 
 
 def described(schema: Json, definitions: Json, *path: str) -> Iterator[str]:
-    """Name each value of the schema; those that are objects of any content count as one."""
+    """Yield the name of each value in the schema; an object of any content counts as one value."""
     for key, its in schema.get("properties", {}).items():
         actual = definitions[its["$ref"].rpartition("/")[2]] if "$ref" in its else its
         if actual.get("properties"):
@@ -403,8 +403,8 @@ def described(schema: Json, definitions: Json, *path: str) -> Iterator[str]:
             yield ".".join((*path, key))
 
 
-#: What the schema describes below a value that values.yaml leaves empty, or has a default of its own for.
-OPEN = (
+#: Objects whose fields the schema describes although values.yaml has others, or none.
+OPEN_OBJECTS = (
     "affinity",
     "labels",
     "livenessProbe",
@@ -417,24 +417,24 @@ OPEN = (
 OPEN_CONTEXTS = ("securityContext", "podSecurityContext")
 
 
-def closed(names: Iterator[str]) -> set[str]:
-    """Name values of those kinds without what is below them."""
+def collapse(names: Iterator[str]) -> set[str]:
+    """Return the names, with the fields below such objects removed."""
     kept = set()
     for name in names:
         parts = name.split(".")
-        ends = [number for number, part in enumerate(parts, 1) if part in OPEN + OPEN_CONTEXTS]
+        ends = [number for number, part in enumerate(parts, 1) if part in OPEN_OBJECTS + OPEN_CONTEXTS]
         kept.add(".".join(parts[: ends[0]] if ends else parts))
     return kept
 
 
 def test_the_schema_describes_every_value_and_no_other() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
-    assert closed(described(schema, schema["definitions"])) == closed(leaves(values()))
+    assert collapse(described(schema, schema["definitions"])) == collapse(leaves(values()))
 
 
-def test_the_schema_refuses_what_it_does_not_describe() -> None:
+def test_the_schema_rejects_unknown_values() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
-    free = {"global", "global.compatibility", "global.compatibility.openshift"}  # the templates refuse these
+    free = {"global", "global.compatibility", "global.compatibility.openshift"}  # the templates check these
 
     def unclosed(of: Json, *path: str) -> Iterator[str]:
         if of.get("properties") and of.get("additionalProperties") is not False:
@@ -456,18 +456,18 @@ def test_the_readme_documents_every_value() -> None:
     assert [name for name, row in rows.items() if row.rstrip(" |").endswith("`")] == []
 
 
-def test_artifact_hub_is_told_of_the_crd_as_it_is() -> None:
+def test_the_annotations_for_artifact_hub_match_the_crd() -> None:
     annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
     crd = yaml.safe_load((CHART / "files" / "crd.yaml").read_text())
     kind, name = crd["spec"]["names"]["kind"], crd["metadata"]["name"]
     versions = [each["name"] for each in crd["spec"]["versions"]]
-    told = yaml.safe_load(annotations["artifacthub.io/crds"])
-    assert [(each["kind"], each["name"], each["version"]) for each in told] == [(kind, name, it) for it in versions]
+    listed = yaml.safe_load(annotations["artifacthub.io/crds"])
+    assert [(each["kind"], each["name"], each["version"]) for each in listed] == [(kind, name, it) for it in versions]
     (example,) = yaml.safe_load(annotations["artifacthub.io/crdsExamples"])
     assert (example["kind"], example["apiVersion"]) == (kind, f"{crd['spec']['group']}/{versions[-1]}")
 
 
-def test_helm_packages_what_people_need_and_not_what_it_is_made_from(tmp_path: object) -> None:
+def test_the_packaged_chart_has_its_readme(tmp_path: object) -> None:
     done = helm("package", str(CHART), f"--destination={tmp_path}")
     assert done.returncode == 0, done.stderr
     shown = helm("show", "readme", f"{tmp_path}/devbox-secrets-0.1.0.tgz").stdout

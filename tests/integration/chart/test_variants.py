@@ -1,4 +1,4 @@
-"""The chart in the ways that people install it, also as a dependency: linted, and taken by an API server."""
+"""Common variants of the chart, also as a dependency, pass helm lint, an API server and kubeconform."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ class Variant:
 
     values: Json
     platform: tuple[str, ...] = ()
-    """Options of helm template that say what the cluster is."""
+    """Options of helm template that describe the cluster."""
     as_dependency: bool = False
 
 
@@ -99,7 +99,7 @@ VARIANTS = {
             },
         }
     ),
-    "what others manage left out": Variant(
+    "without objects that others manage": Variant(
         {
             "injection": {"method": "webhook"},
             "crds": {"enabled": False},
@@ -119,14 +119,14 @@ VARIANTS = {
         },
         as_dependency=True,
     ),
-    "a dependency that is off": Variant(
+    "a disabled dependency": Variant(
         {"devbox-secrets": {"enabled": False, "image": {"repository": "x"}}}, as_dependency=True
     ),
 }
 
 
 def chart(variant: Variant, folder: Path) -> str:
-    """Return the folder of the chart to install: ours, or a parent of it."""
+    """Return the folder of the chart to install: ours or a parent of it."""
     if not variant.as_dependency:
         return str(CHART)
     shutil.copytree(CHART, folder / "platform" / "charts" / "devbox-secrets")
@@ -150,7 +150,7 @@ def rendered(variant: Variant, folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def crds(controlplane: ControlPlane) -> Iterator[None]:
-    """The kinds of other projects, without these projects."""
+    """The CRDs of other projects, without their controllers."""
     paths = [f"--filename={files(pin) / path}" for pin, path in CRDS]
     controlplane.kubectl("apply", "--server-side", *paths)
     controlplane.kubectl("wait", "--for=condition=Established", *paths)
@@ -159,7 +159,7 @@ def crds(controlplane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_helm_has_no_complaint_about(name: str, tmp_path: Path) -> None:
+def test_helm_lint_passes(name: str, tmp_path: Path) -> None:
     variant = VARIANTS[name]
     version = [option for option in variant.platform if option.startswith("--kube-version")]
     done = helm("lint", "--strict", chart(variant, tmp_path), values(variant, tmp_path), *version)
@@ -168,7 +168,9 @@ def test_helm_has_no_complaint_about(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("crds")
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_api_server_takes(name: str, controlplane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+def test_the_api_server_accepts_the_manifests(
+    name: str, controlplane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
     made = rendered(VARIANTS[name], tmp_path, f"--namespace={namespace}")
     if made.strip():
         apply = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
@@ -177,39 +179,39 @@ def test_the_api_server_takes(name: str, controlplane: ControlPlane, namespace: 
 
 @pytest.fixture(scope="module")
 def schemas(controlplane: ControlPlane, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The schemas of the kinds that the control plane serves."""
+    """JSON schemas of the kinds that the control plane serves."""
     folder = tmp_path_factory.mktemp("schemas")
     write_schemas(controlplane, folder)
     return folder
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_kubeconform_takes(name: str, schemas: Path, tmp_path: Path) -> None:
+def test_kubeconform_accepts_the_manifests(name: str, schemas: Path, tmp_path: Path) -> None:
     done = kubeconform(schemas, rendered(VARIANTS[name], tmp_path))
     assert done.returncode == 0, done.stdout
     assert "Invalid: 0, Errors: 0, Skipped: 0" in done.stdout
 
 
-def test_kubeconform_refuses_a_field_that_there_is_not(schemas: Path) -> None:
+def test_kubeconform_rejects_an_unknown_field(schemas: Path) -> None:
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "lables": {}}}
     done = kubeconform(schemas, json.dumps(manifest))
     assert done.returncode == 1
     assert "'lables' not allowed" in done.stdout
 
 
-def test_a_parent_s_globals_count_and_those_for_other_charts_are_no_error(tmp_path: Path) -> None:
+def test_a_parents_globals_are_used_and_those_of_other_charts_ignored(tmp_path: Path) -> None:
     made = yaml.safe_load_all(rendered(VARIANTS["a dependency, with the parent's globals"], tmp_path))
     pods = [each["spec"]["template"]["spec"] for each in made if each and each["kind"] == "Deployment"]
     assert [pod["containers"][0]["image"] for pod in pods] == [f"mirror.example/devbox-secrets@{DIGEST}"] * 2
     assert [pod["imagePullSecrets"] for pod in pods] == [[{"name": "mirror"}]] * 2
 
 
-def test_a_dependency_that_is_off_installs_nothing(tmp_path: Path) -> None:
-    assert rendered(VARIANTS["a dependency that is off"], tmp_path).strip() == ""
+def test_a_disabled_dependency_installs_nothing(tmp_path: Path) -> None:
+    assert rendered(VARIANTS["a disabled dependency"], tmp_path).strip() == ""
 
 
-def test_a_dependency_that_is_off_without_a_condition_is_an_error(tmp_path: Path) -> None:
-    variant = VARIANTS["a dependency that is off"]
+def test_a_disabled_dependency_without_a_condition_is_an_error(tmp_path: Path) -> None:
+    variant = VARIANTS["a disabled dependency"]
     path = Path(chart(variant, tmp_path))
     dependency = {"name": "devbox-secrets", "version": "*"}
     (path / "Chart.yaml").write_text(yaml.safe_dump(PARENT | {"dependencies": [dependency]}))
