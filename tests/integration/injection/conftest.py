@@ -1,4 +1,4 @@
-"""What the tests of this folder share."""
+"""Fixtures of the injection tests."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -11,7 +11,7 @@ from integration.support.chart import ACCOUNT, created, namespace
 
 @pytest.fixture(scope="module")
 def member(controlplane: ControlPlane) -> Iterator[str]:
-    """A namespace that names its account."""
+    """A namespace with an account label."""
     name = f"test-{uuid4().hex[:8]}"
     created(controlplane, namespace(name, {ACCOUNT: "home"}))
     yield name

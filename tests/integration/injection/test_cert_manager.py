@@ -1,7 +1,7 @@
-"""The webhook's certificate from cert-manager, issued and renewed while devboxes are created.
+"""Certificates of the webhook from cert-manager: no devbox is rejected while they are issued and renewed.
 
-The program is tests/harness/tools/cert-manager: cert-manager's own controllers. No node runs the webhook's pods, so the
-tests mount a renewed Secret themselves, later than any kubelet would.
+tests/harness/tools/cert-manager runs cert-manager's own controllers. No node runs the webhook's pods, so the tests
+mount a renewed Secret themselves, later than a kubelet would.
 """
 
 import json
@@ -55,7 +55,7 @@ def issued_by(issuer: str) -> str:
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Fallback]:
-    """The chart with a Certificate, cert-manager's controllers, and one replica with what they issued."""
+    """The chart with a Certificate, cert-manager's controllers, and a replica with the issued certificate."""
     with ControlPlane.start(apiserver_args=SWITCHED_OFF) as controlplane:
         crds = [f"--filename={path}" for path in (files("cert-manager") / "deploy/crds").glob("*.yaml")]
         controlplane.kubectl("apply", "--server-side", *crds)
@@ -80,13 +80,13 @@ def installed() -> Iterator[Fallback]:
 
 
 def revision(controlplane: ControlPlane, name: str) -> int:
-    """Tell how often a Certificate was issued."""
+    """Return how often a Certificate was issued."""
     status = get(controlplane, "certificate", name, HERE).get("status", {})
     return int(status.get("revision", 0))
 
 
 def renew(controlplane: ControlPlane, name: str) -> None:
-    """Have a Certificate issued again, as `cmctl renew` does."""
+    """Request a new certificate, as `cmctl renew` does, and wait for it."""
     condition = {
         "type": "Issuing",
         "status": "True",
@@ -97,7 +97,7 @@ def renew(controlplane: ControlPlane, name: str) -> None:
     patch = json.dumps([{"op": "add", "path": "/status/conditions/-", "value": condition}])
     before = revision(controlplane, name)
     controlplane.kubectl("patch", "certificate", name, HERE, "--subresource=status", "--type=json", f"--patch={patch}")
-    until("it is issued again", lambda: revision(controlplane, name) > before)
+    until("the certificate is issued again", lambda: revision(controlplane, name) > before)
 
 
 def renew_ca(controlplane: ControlPlane) -> None:
@@ -108,26 +108,26 @@ def renew_ca(controlplane: ControlPlane) -> None:
 def change_issuer(controlplane: ControlPlane) -> None:
     before = revision(controlplane, NAME)
     release(controlplane, "upgrade", str(CHART), issued_by("self-signed"))
-    until("it is issued again", lambda: revision(controlplane, NAME) > before)
+    until("the certificate is issued again", lambda: revision(controlplane, NAME) > before)
 
 
 CHANGES: dict[str, Callable[[ControlPlane], None]] = {
     "the certificate is renewed": lambda controlplane: renew(controlplane, NAME),
-    "its CA gets another key": renew_ca,
-    "its issuer is another one": change_issuer,
+    "the CA is renewed": renew_ca,
+    "the issuer changes": change_issuer,
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_no_devbox_is_refused_while(what: str, installed: Fallback, tmp_path: Path) -> None:
+def test_no_devbox_is_rejected_while(what: str, installed: Fallback, tmp_path: Path) -> None:
     controlplane, it = installed.controlplane, installed.webhook
     before = issued(controlplane, SECRET)
     with creating(controlplane) as more:
         more()
         CHANGES[what](controlplane)
         after = issued(controlplane, SECRET)
-        until("cainjector has written its CA", lambda: after["ca.crt"] in ca_bundle(controlplane))
-        more()  # the replica still has the former certificate
+        until("cainjector has written the CA", lambda: after["ca.crt"] in ca_bundle(controlplane))
+        more()  # the replica still has the old certificate
         mount(it.certificate, after)
         bundle = tmp_path / "ca.crt"
         bundle.write_bytes(ca_bundle(controlplane))

@@ -1,4 +1,4 @@
-"""A change of `injection.as` while devboxes are created."""
+"""No devbox is rejected while `injection.as` changes."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -7,7 +7,7 @@ from harness.controlplane import ControlPlane
 from integration.support.chart import DEVBOX, first_container, install
 
 
-def test_no_devbox_is_refused_meanwhile(controlplane: ControlPlane) -> None:
+def test_every_devbox_gets_its_secrets_while_injection_as_changes(controlplane: ControlPlane) -> None:
     install(controlplane)
     stop = Event()
 

@@ -1,4 +1,4 @@
-"""What `kubectl debug` sees of a devbox's secrets: nothing by itself, and what the documents say to do instead."""
+"""Containers of `kubectl debug` get no secrets unless the documented profile requests them."""
 
 import json
 import re
@@ -19,48 +19,48 @@ def _installed(controlplane: ControlPlane) -> None:
 
 
 def documented(start: str) -> list[str]:
-    """Return the words of the command in the document that begins like that."""
+    """Return the words of the documented command with this beginning."""
     (line,) = re.findall(rf"^\$ kubectl ({re.escape(start)}.*)$", DOCUMENT.read_text(), re.MULTILINE)
     return [word.replace("IMAGE", "busybox") for word in line.replace(" -it", "").split()]
 
 
-def asked(namespace: str, folder: Path, profile: str) -> tuple[list[str], Json]:
-    """Return the documented command with that profile, and the profile, which is written into the folder."""
+def with_profile(namespace: str, folder: Path, profile: str) -> tuple[list[str], Json]:
+    """Write a documented profile into a folder, and return the documented command with it and its content."""
     (content,) = re.findall(rf"^\$ echo '(.*)' > {profile}$", DOCUMENT.read_text(), re.MULTILINE)
     (folder / profile).write_text(content)
     words = documented(f"debug box -it --image IMAGE --custom {profile}")
     command = [str(folder / word) if word == profile else word for word in words]
-    return [*command, "--container=asked", f"--namespace={namespace}"], json.loads(content)
+    return [*command, "--container=debugger", f"--namespace={namespace}"], json.loads(content)
 
 
-def test_an_ephemeral_container_gets_nothing_unless_its_profile_says_so(
+def test_an_ephemeral_container_gets_variables_only_with_the_profile(
     controlplane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     created(controlplane, pod({"containers": [container("a")]}, DEVBOX), namespace)
     controlplane.kubectl("debug", "box", "--image=busybox", "--container=plain", f"--namespace={namespace}")
-    command, profile = asked(namespace, tmp_path, "secrets.json")
+    command, profile = with_profile(namespace, tmp_path, "secrets.json")
     controlplane.kubectl(*command)
     spec = get(controlplane, "pod", "box", f"--namespace={namespace}")["spec"]
     assert {each["name"]: each.get("envFrom") for each in spec["ephemeralContainers"]} == {
         "plain": None,
-        "asked": profile["envFrom"],
+        "debugger": profile["envFrom"],
     }
     assert spec["containers"][0]["envFrom"] == [OURS]
 
 
-def test_an_ephemeral_container_mounts_the_files_if_its_profile_says_so(
+def test_an_ephemeral_container_mounts_files_with_the_profile(
     controlplane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     annotations = {ENV: "", MOUNT: DEFAULT_PATH}
     created(controlplane, pod({"containers": [container("a")]}, DEVBOX, annotations), namespace)
-    command, profile = asked(namespace, tmp_path, "files.json")
+    command, profile = with_profile(namespace, tmp_path, "files.json")
     controlplane.kubectl(*command)
     spec = get(controlplane, "pod", "box", f"--namespace={namespace}")["spec"]
     (debugger,) = spec["ephemeralContainers"]
     assert debugger["volumeMounts"] == profile["volumeMounts"] == spec["containers"][0]["volumeMounts"]
 
 
-def test_a_copy_is_a_devbox_again_when_it_keeps_the_labels(controlplane: ControlPlane, namespace: str) -> None:
+def test_a_copy_with_the_same_labels_is_a_devbox(controlplane: ControlPlane, namespace: str) -> None:
     created(controlplane, pod({"containers": [container("a")]}, DEVBOX), namespace)
     controlplane.kubectl(*documented("debug box -it --image IMAGE --copy-to"), f"--namespace={namespace}")
     spec = get(controlplane, "pod", "box-copy", f"--namespace={namespace}")["spec"]

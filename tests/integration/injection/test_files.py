@@ -1,4 +1,4 @@
-"""Devboxes that get files by `injection.as` or by their selector, with the policy and with the webhook."""
+"""Devboxes that get files due to `injection.as` or their selector, with the policy and with the webhook."""
 
 import json
 from collections.abc import Iterator
@@ -62,11 +62,11 @@ LABELS = [
 
 
 @pytest.fixture(scope="module", params=["policy", "webhook"], name="controlplane")
-def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
-    """Every test of this module runs on both."""
+def _by_method(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
+    """Every test of this module runs with the policy and with the webhook."""
     if request.param == "policy":
         install(controlplane, *AS_FILES, gets="volumeMounts")
-        wait_for_refusals(controlplane)
+        wait_for_rejections(controlplane)
         yield controlplane
         bindings = "mutatingadmissionpolicybindings,validatingadmissionpolicybindings"
         controlplane.kubectl("delete", bindings, "--all")
@@ -75,25 +75,25 @@ def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[
     fallback: Fallback = request.getfixturevalue("fallback")
     release(fallback.controlplane, "upgrade", str(CHART), *AS_FILES)
     settle(fallback.controlplane, "volumeMounts")
-    wait_for_refusals(fallback.controlplane)
+    wait_for_rejections(fallback.controlplane)
     yield fallback.controlplane
     release(fallback.controlplane, "upgrade", str(CHART))
     settle(fallback.controlplane)
 
 
-def wait_for_refusals(controlplane: ControlPlane) -> None:
+def wait_for_rejections(controlplane: ControlPlane) -> None:
     wrong = pod({"containers": [container("a")], "volumes": [{"name": SECRET, "emptyDir": {}}]}, DEVBOX)
-    until("a pod that cannot have files is refused", lambda: refuses(controlplane, wrong))
+    until("a pod that can't get files is rejected", lambda: refuses(controlplane, wrong))
 
 
 @pytest.mark.parametrize("case", FILES_CASES, ids=lambda case: case.name)
-def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, controlplane: ControlPlane) -> None:
+def test_a_devbox_gets_its_secrets_and_no_other_changes(case: Case, controlplane: ControlPlane) -> None:
     stranger, devbox = pods(case, controlplane)
     assert devbox["spec"] == case.applied_to(stranger["spec"])
 
 
 @pytest.mark.parametrize("case", FILES_CASES, ids=lambda case: case.name)
-def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
+def test_secrets_are_required_in_a_namespace_with_an_account_label(
     case: Case, controlplane: ControlPlane, member: str
 ) -> None:
     stranger, devbox = pods(case, controlplane, member)
@@ -101,20 +101,22 @@ def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
 
 
 @pytest.mark.parametrize("case", FILES_REFUSED, ids=lambda case: case.name)
-def test_a_pod_that_cannot_have_files_is_refused_with_a_sentence(case: Refusal, controlplane: ControlPlane) -> None:
+def test_a_pod_that_cannot_get_files_is_rejected_with_a_message(case: Refusal, controlplane: ControlPlane) -> None:
     manifest = pod(case.spec, case.labels, case.annotations)
     assert sentence(refused(controlplane, manifest, "default")) == case.sentence
 
 
 @pytest.mark.parametrize(("labels", "field"), LABELS, ids=lambda it: it if isinstance(it, str) else json.dumps(it))
-def test_a_selector_decides_and_files_win(labels: dict[str, str], field: str, controlplane: ControlPlane) -> None:
+def test_selectors_choose_the_form_and_files_take_precedence(
+    labels: dict[str, str], field: str, controlplane: ControlPlane
+) -> None:
     (found,) = {"envFrom", "volumeMounts"} & first_container(controlplane, labels).keys()
     assert found == field
 
 
-# --- Where Secrets in environment variables are forbidden.
+# --- Clusters that forbid Secrets in environment variables
 
-#: What Kyverno's policy secrets-not-from-env-vars refuses, in CEL.
+#: Kyverno's policy secrets-not-from-env-vars, in CEL.
 FROM_FILES = (
     "(object.spec.containers + object.spec.?initContainers.orValue([])).all(c,"
     " c.?env.orValue([]).all(e, !has(e.valueFrom) || !has(e.valueFrom.secretKeyRef)) &&"
@@ -130,7 +132,7 @@ def strict(controlplane: ControlPlane) -> Iterator[str]:
     objects = [namespace(name, {"closed": "pods"}), *closed_to("", "pods", unless=FROM_FILES)]
     for each in objects:
         created(controlplane, each)
-    until("the policy is acted on", lambda: refuses(controlplane, pod({"containers": [BY_HAND]}, {}), name))
+    until("the policy takes effect", lambda: refuses(controlplane, pod({"containers": [BY_HAND]}, {}), name))
     yield name
     for each in objects:
         controlplane.kubectl("delete", each["kind"], each["metadata"]["name"], "--wait=false")
@@ -143,8 +145,8 @@ def test_a_devbox_with_files_is_admitted(labels: dict[str, str], controlplane: C
 
 
 @pytest.mark.parametrize(("labels", "annotations"), [(SHELL, {}), (DEVBOX, TWO)], ids=["by its selector", "by env"])
-def test_a_devbox_with_variables_is_refused(
+def test_a_devbox_with_variables_is_rejected(
     labels: dict[str, str], annotations: dict[str, str], controlplane: ControlPlane, strict: str
 ) -> None:
-    said = refused(controlplane, pod({"containers": [container("a")]}, labels, annotations), strict)
-    assert said.endswith(" denied request: no pods here")
+    message = refused(controlplane, pod({"containers": [container("a")]}, labels, annotations), strict)
+    assert message.endswith(" denied request: no pods here")

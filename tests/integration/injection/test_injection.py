@@ -1,4 +1,4 @@
-"""What a pod looks like after the API server, with the policy and with the webhook: tables of cases and refusals."""
+"""Pods after admission, with the policy and with the webhook: tables of injected and rejected pods."""
 
 import json
 
@@ -23,7 +23,7 @@ from integration.support.pod_cases import CASES, OURS, OWN, OWN_ENV, Case, pods
 from integration.support.pod_rejections import REFUSED, Refusal, sentence
 from integration.support.webhook import Fallback
 
-NO_DEVBOX = [
+NOT_DEVBOXES = [
     {},
     {"app": "web"},
     {"devbox-secrets.dev/devbox": "false"},
@@ -34,17 +34,17 @@ TEMPLATE: Json = {
     "spec": {"containers": [container("a")], "initContainers": [container("setup")]},
 }
 SELECTOR = {"matchLabels": {"app": "box"}}
-ONCE = TEMPLATE | {"spec": TEMPLATE["spec"] | {"restartPolicy": "Never"}}
+RUN_TO_COMPLETION = TEMPLATE | {"spec": TEMPLATE["spec"] | {"restartPolicy": "Never"}}
 WORKLOADS = [
     ("apps/v1", "Deployment", {"selector": SELECTOR, "template": TEMPLATE}),
     ("apps/v1", "StatefulSet", {"selector": SELECTOR, "serviceName": "box", "template": TEMPLATE}),
-    ("batch/v1", "Job", {"template": ONCE}),
+    ("batch/v1", "Job", {"template": RUN_TO_COMPLETION}),
 ]
 
 
 @pytest.fixture(scope="module", params=["policy", "webhook"], name="controlplane")
-def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> ControlPlane:
-    """Every test of this module runs on both."""
+def _by_method(request: pytest.FixtureRequest, controlplane: ControlPlane) -> ControlPlane:
+    """Every test of this module runs with the policy and with the webhook."""
     if request.param == "policy":
         install(controlplane)
         return controlplane
@@ -53,14 +53,14 @@ def _by(request: pytest.FixtureRequest, controlplane: ControlPlane) -> ControlPl
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_devbox_gets_what_it_should_and_is_the_same_otherwise(case: Case, controlplane: ControlPlane) -> None:
+def test_a_devbox_gets_its_secrets_and_no_other_changes(case: Case, controlplane: ControlPlane) -> None:
     stranger, devbox = pods(case, controlplane)
     assert devbox["spec"] == case.applied_to(stranger["spec"])
     assert devbox["metadata"].get("annotations", {}) == case.annotations
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
+def test_secrets_are_required_in_a_namespace_with_an_account_label(
     case: Case, controlplane: ControlPlane, member: str
 ) -> None:
     stranger, devbox = pods(case, controlplane, member)
@@ -68,12 +68,12 @@ def test_in_a_namespace_that_names_its_account_the_secrets_are_required(
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_a_malformed_annotation_is_refused_with_a_sentence(case: Refusal, controlplane: ControlPlane) -> None:
+def test_a_malformed_annotation_is_rejected_with_a_message(case: Refusal, controlplane: ControlPlane) -> None:
     manifest = pod(case.spec, case.labels, case.annotations)
     assert sentence(refused(controlplane, manifest, "default")) == case.sentence
 
 
-def test_in_pods_that_are_no_devboxes_the_same_annotations_mean_nothing(controlplane: ControlPlane) -> None:
+def test_malformed_annotations_of_other_pods_are_ignored(controlplane: ControlPlane) -> None:
     boxes = [pod(case.spec, {}, case.annotations) for case in REFUSED]
     named = [each | {"metadata": each["metadata"] | {"name": f"box-{n}"}} for n, each in enumerate(boxes)]
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": named})
@@ -81,17 +81,15 @@ def test_in_pods_that_are_no_devboxes_the_same_annotations_mean_nothing(controlp
     assert done.stdout.split() == [f"pod/box-{n}" for n in range(len(REFUSED))]
 
 
-def test_it_is_the_label_that_makes_them_required_even_when_it_is_empty(
-    controlplane: ControlPlane, namespace: str
-) -> None:
+def test_secrets_are_required_even_with_an_empty_account_label(controlplane: ControlPlane, namespace: str) -> None:
     member = f"{namespace}-member"
     created(controlplane, chart.namespace(member, {chart.ACCOUNT: ""}))
     required = {"secretRef": OURS["secretRef"] | {"optional": False}}
     assert first_container(controlplane, DEVBOX, member)["envFrom"] == [required]
 
 
-@pytest.mark.parametrize("labels", NO_DEVBOX, ids=json.dumps)
-def test_a_pod_that_is_no_devbox_is_left_as_it_is(
+@pytest.mark.parametrize("labels", NOT_DEVBOXES, ids=json.dumps)
+def test_a_pod_that_is_not_a_devbox_is_unchanged(
     labels: dict[str, str], controlplane: ControlPlane, namespace: str
 ) -> None:
     sent = container("a", env=OWN_ENV, envFrom=OWN)
@@ -101,7 +99,7 @@ def test_a_pod_that_is_no_devbox_is_left_as_it_is(
     assert "envFrom" not in second
 
 
-def test_a_pod_that_becomes_a_devbox_later_can_be_labelled_and_stays_the_same(
+def test_labeling_a_running_pod_as_a_devbox_does_not_change_its_spec(
     controlplane: ControlPlane, namespace: str
 ) -> None:
     before = created(controlplane, pod({"containers": [container("a")]}, {}), namespace)
@@ -111,7 +109,7 @@ def test_a_pod_that_becomes_a_devbox_later_can_be_labelled_and_stays_the_same(
 
 
 @pytest.mark.parametrize(("version", "kind", "spec"), WORKLOADS, ids=[it[1] for it in WORKLOADS])
-def test_the_pods_of_a_workload_get_them_and_its_template_stays_as_written(
+def test_the_pods_of_a_workload_get_secrets_and_its_template_is_unchanged(
     version: str, kind: str, spec: Json, controlplane: ControlPlane, namespace: str
 ) -> None:
     manifest = {"apiVersion": version, "kind": kind, "metadata": {"name": "box"}, "spec": spec}
@@ -125,15 +123,13 @@ def test_the_pods_of_a_workload_get_them_and_its_template_stays_as_written(
         assert all("envFrom" not in one for one in workload["spec"]["template"]["spec"][kind_of])
 
 
-def test_the_author_of_a_deployment_reads_the_refusal_in_its_replicasets_events(
-    controlplane: ControlPlane, namespace: str
-) -> None:
+def test_a_rejection_is_an_event_of_the_deployments_replicaset(controlplane: ControlPlane, namespace: str) -> None:
     wrong = next(case for case in REFUSED if case.name == "a misspelled annotation")
     template = TEMPLATE | {"metadata": TEMPLATE["metadata"] | {"annotations": wrong.annotations}}
     spec = {"selector": SELECTOR, "template": template}
     manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "box"}, "spec": spec}
     created(controlplane, manifest, namespace)
     events = ("events", f"--namespace={namespace}", "--field-selector=involvedObject.kind=ReplicaSet")
-    told = until("the ReplicaSet has an Event", lambda: get(controlplane, *events)["items"])
-    assert told[0]["reason"] == "FailedCreate"
-    assert told[0]["message"].endswith(f" denied request: {wrong.sentence}")
+    found = until("the ReplicaSet has an Event", lambda: get(controlplane, *events)["items"])
+    assert found[0]["reason"] == "FailedCreate"
+    assert found[0]["message"].endswith(f" denied request: {wrong.sentence}")

@@ -1,4 +1,4 @@
-"""A pod that another policy makes a devbox: too late for its secrets, which its author is told."""
+"""A pod is rejected with a message if another policy makes it a devbox too late for injection."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from integration.support.chart import DEVBOX, Json, container, created, dry_run,
 from integration.support.pod_cases import ENV, FILES_BY_HAND, INJECT, MOUNT, PATH, SECRET, VOLUME_BY_HAND
 
 LATE = {"late": "true"}
-SENTENCE = (
+MESSAGE = (
     "the pod has no secrets, because another policy or webhook added the label that makes it a devbox; set the label"
     " in the pod's own manifest (in the pod template of a workload), or set the annotation devbox-secrets.dev/inject:"
     ' "false" to get no secrets'
@@ -17,7 +17,7 @@ SENTENCE = (
 
 
 def labels_devboxes(name: str) -> list[Json]:
-    """Return a policy, and its binding, that adds the devbox's label to pods with the label late."""
+    """Return a policy that adds the devbox label to pods with the label `late`, and its binding."""
     (label, value), *_ = DEVBOX.items()
     path = "/metadata/labels/" + label.replace("/", "~1")
     patch = f'[JSONPatch{{op: "add", path: "{path}", value: "{value}"}}]'
@@ -60,14 +60,12 @@ def _labelling(request: pytest.FixtureRequest, controlplane: ControlPlane) -> It
 @pytest.mark.parametrize(
     "annotations", [{}, {ENV: "TOKEN"}, {MOUNT: PATH}, {ENV: "", MOUNT: PATH}], ids=lambda it: ", ".join(it) or "none"
 )
-def test_a_label_that_comes_too_late_is_refused_with_what_to_do(
-    annotations: dict[str, str], labelling: ControlPlane
-) -> None:
+def test_a_late_label_is_rejected_with_instructions(annotations: dict[str, str], labelling: ControlPlane) -> None:
     box = pod({"containers": [container("a")]}, LATE, annotations)
-    assert refused(labelling, box, "default").endswith(f" denied request: {SENTENCE}")
+    assert refused(labelling, box, "default").endswith(f" denied request: {MESSAGE}")
 
 
-def test_a_pod_that_has_its_secrets_by_hand_needs_none(labelling: ControlPlane) -> None:
+def test_a_pod_that_references_the_secret_itself_is_admitted(labelling: ControlPlane) -> None:
     by_hand = container("a", envFrom=[{"secretRef": {"name": SECRET}}])
     assert dry_run(labelling, pod({"containers": [container("b"), by_hand]}, LATE), "default")["spec"]
     files = {"containers": [container("a", volumeMounts=[FILES_BY_HAND])], "volumes": [VOLUME_BY_HAND]}
