@@ -25,7 +25,7 @@ from typing import Any
 from uuid import uuid4
 
 from e2e.accounts import Account
-from e2e.gateway import CERTIFICATE, NAME, PODS, Door, key_of, publish, replicas
+from e2e.gateway import CERTIFICATE, NAME, PODS, Endpoint, key_of, publish, replicas
 from e2e.steady import CLIENTS, Tally, steady
 from harness import kind, release
 from harness.kind import Cluster
@@ -44,9 +44,9 @@ _STEADY_SECONDS = 3
 
 @dataclass(frozen=True)
 class Run:
-    """The action on the pods, how often, and with which scheme."""
+    """An action on the pods, how often it is repeated, and the gateway's endpoint."""
 
-    door: Door
+    endpoint: Endpoint
     action: str
     times: int
     act: Callable[[Cluster], None]
@@ -63,52 +63,52 @@ def main() -> None:
         for trusted in (None, file):
             publish(cluster, authority)
             release.install(cluster, _GATEWAY, *([_TLS] if trusted else []))
-            door = Door.at_a_node(cluster, trusted)
+            endpoint = Endpoint.at_node_port(cluster, trusted)
             for run in (
-                Run(door, "deletions", it.deletions, delete_the_oldest),
-                Run(door, "rollouts", it.rollouts, roll_out),
+                Run(endpoint, "deletions", it.deletions, delete_the_oldest),
+                Run(endpoint, "rollouts", it.rollouts, roll_out),
             ):
                 say(f"{run.times} {run.action}, {'with' if trusted else 'without'} TLS")
-                rows += measured(run, program, Path(folder))
+                rows += measure(run, program, Path(folder))
     header = (
         "",
         "client",
         "protocol",
         "calls",
         "failed",
-        "left",
+        "remaining",
         "longest s",
         "served s",
         "5xx",
         "retried",
         "deletions",
     )
-    table("Calls while the gateway's pods come and go", header, rows)
+    table("Calls while the gateway's pods are replaced", header, rows)
 
 
-def measured(run: Run, program: TypeScript, folder: Path) -> Iterator[list[str]]:
+def measure(run: Run, program: TypeScript, folder: Path) -> Iterator[list[str]]:
     """Repeat the action under steady calls, and return a row for each client."""
-    cluster = run.door.cluster
+    cluster = run.endpoint.cluster
     accounts = {client: new_account(cluster) for client in CLIENTS}
     keys = {client: key_of(account) for client, account in accounts.items()}
-    with audited(cluster, folder) as lines, steady(run.door, keys, program) as tallies:
+    with audited(cluster, folder) as lines, steady(run.endpoint, keys, program) as tallies:
         time.sleep(_STEADY_SECONDS)
         for _ in range(run.times):
             run.act(cluster)
-            whole(cluster)
+            wait_until_ready(cluster)
         while len(cluster.get("pods", *PODS)["items"]) > len(replicas(cluster)):
             time.sleep(_POLL_SECONDS)
         time.sleep(_STEADY_SECONDS)
     entries = lines()
     for client, account in accounts.items():
-        left = len(account.cluster.get("accountsecrets", f"-n{account.name}")["items"])
+        remaining = len(account.cluster.get("accountsecrets", f"-n{account.name}")["items"])
         mine = [each for each in entries if each["account"] == account.name]
-        title = f"{run.times} {run.action}, {'TLS' if run.door.authority else 'no TLS'}"
-        yield row(title, client, tallies[client], left, mine)
+        title = f"{run.times} {run.action}, {'TLS' if run.endpoint.authority else 'no TLS'}"
+        yield row(title, client, tallies[client], remaining, mine)
         cluster.kubectl("delete", "namespace", account.name, "--wait=false")
 
 
-def row(title: str, client: str, tally: Tally, left: int, entries: list[dict[str, Any]]) -> list[str]:
+def row(title: str, client: str, tally: Tally, remaining: int, entries: list[dict[str, Any]]) -> list[str]:
     """Return a client's row of the table."""
     served = max(each["duration_ms"] for each in entries) / 1000
     errors = sum((each["status"] or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR for each in entries)
@@ -117,8 +117,8 @@ def row(title: str, client: str, tally: Tally, left: int, entries: list[dict[str
     deletions = sum("/delete" in request for request in retried)
     protocols = "+".join(sorted({each["protocol"] for each in entries}))
     failed = ", ".join(f"{times} {what}" for what, times in tally.failures.items()) or "0"
-    outside = (str(tally.calls), failed, str(left), f"{tally.longest_seconds:.1f}")
-    return [title, client, protocols, *outside, f"{served:.1f}", str(errors), str(len(retried)), str(deletions)]
+    columns = (str(tally.calls), failed, str(remaining), f"{tally.longest_seconds:.1f}")
+    return [title, client, protocols, *columns, f"{served:.1f}", str(errors), str(len(retried)), str(deletions)]
 
 
 def new_account(cluster: Cluster) -> Account:
@@ -129,7 +129,7 @@ def new_account(cluster: Cluster) -> Account:
 
 
 def delete_the_oldest(cluster: Cluster) -> None:
-    """Delete the pod with the most connections."""
+    """Delete the oldest pod, which has the most connections."""
     pods = [pod for pod in cluster.get("pods", *PODS)["items"] if "deletionTimestamp" not in pod["metadata"]]
     oldest = min(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]["name"]
     cluster.kubectl("delete", f"pod/{oldest}", f"-n{NAMESPACE}", "--wait=false")
@@ -140,7 +140,7 @@ def roll_out(cluster: Cluster) -> None:
     cluster.kubectl("rollout", "restart", f"deployment/{NAME}", f"-n{NAMESPACE}")
 
 
-def whole(cluster: Cluster) -> None:
+def wait_until_ready(cluster: Cluster) -> None:
     """Wait until all replicas are ready and updated; the previous ones may still be terminating."""
     cluster.kubectl("rollout", "status", f"deployment/{NAME}", f"-n{NAMESPACE}", "--timeout=120s")
 

@@ -1,1 +1,1 @@
-"""The tests on a kind cluster; a package, so that the cluster is deleted after them."""
+"""Tests on a kind cluster; a package, so that the fixture deletes the cluster after its last test."""

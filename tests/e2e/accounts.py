@@ -1,4 +1,4 @@
-"""An account as its developers use it: with the CLI, kubectl and pods."""
+"""An account in tests on a real cluster."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
 COMMAND = Path(sys.executable).with_name("devbox-secrets")
 #: The most verbose log level of the operator, because tests search its log for values.
-TALKATIVE = "--set=logLevel=DEBUG"
+DEBUG_LOG = "--set=logLevel=DEBUG"
 #: As process 1, a shell exits on SIGTERM, unlike sleep.
 IDLE = ["sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"]
 PRINT = 'echo "$NAME: ${TOKEN-not set}"'
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Account:
-    """An account, as its developers use it: with the CLI, kubectl and pods."""
+    """An account, used as its developers do: with the CLI, kubectl and pods."""
 
     cluster: Cluster
     name: str
@@ -77,20 +77,20 @@ class Account:
 
 
 @contextmanager
-def meanwhile(account: Account, *works: Callable[[Account, int], None]) -> Iterator[list[int]]:
-    """Repeat each of these functions with a counter during the context, and return the counts."""
+def repeatedly(account: Account, *actions: Callable[[Account, int], None]) -> Iterator[list[int]]:
+    """Repeat each function with a counter during the context, and yield a list that has the counts afterwards."""
     stop = Event()
     calls: list[int] = []
 
-    def repeat(work: Callable[[Account, int], None]) -> int:
+    def repeat(action: Callable[[Account, int], None]) -> int:
         number = 0
         while not stop.is_set():
-            work(account, number)
+            action(account, number)
             number += 1
         return number
 
     with ThreadPoolExecutor() as threads:
-        running = [threads.submit(repeat, work) for work in works]
+        running = [threads.submit(repeat, action) for action in actions]
         try:
             yield calls
         finally:
@@ -99,7 +99,7 @@ def meanwhile(account: Account, *works: Callable[[Account, int], None]) -> Itera
 
 
 def try_devbox(account: Account, _: int) -> None:
-    """Let the API server inject a devbox in a dry run."""
+    """Create a devbox in a dry run, and check that it gets secrets."""
     box = ("run", "another", f"--labels={release.DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     assert "envFrom" in account.kubectl(*box)
 

@@ -5,20 +5,20 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.accounts import TALKATIVE, Account
+from e2e.accounts import DEBUG_LOG, Account
 from harness import image, kind, release
 from harness.kind import Cluster
 
 
 @pytest.fixture(scope="package", name="cluster")
 def _cluster() -> Iterator[Cluster]:
-    """One cluster for all tests, with this tree's operator at its most verbose log level."""
+    """A cluster for all tests, with the operator of this checkout at its most verbose log level."""
     with kind.cluster() as it:
         theirs = it.engine is None
         if theirs and (found := release.traces(it)):
             pytest.fail(f"this cluster has {' and '.join(found)}, which the tests would delete: use another cluster")
         try:
-            release.install(it, TALKATIVE)
+            release.install(it, DEBUG_LOG)
             yield it
         finally:
             if theirs:
@@ -33,7 +33,7 @@ def devbox_image(cluster: Cluster) -> str:
 
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
-    """A new namespace in which pods can be created; its deletion is not waited for."""
+    """A new namespace in which pods can be created; it is deleted in the background."""
     name = f"test-{uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
     cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
@@ -43,5 +43,5 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def account(cluster: Cluster, namespace: str, devbox_image: str) -> Account:
-    """A new account: its home has no label and no secrets yet."""
+    """A new account whose home has no label and no secrets."""
     return Account(cluster, namespace, devbox_image)

@@ -1,4 +1,4 @@
-"""The gateway on a real cluster, as its clients reach it: through a node's port, or a single replica."""
+"""Access to the gateway on a real cluster: through a NodePort, or to a single replica."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ _REACHED_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """The gateway's address, and the CA of its certificate, if it has one."""
 
     cluster: Cluster
@@ -39,18 +39,18 @@ class Door:
     authority: Path | None = None
 
     @classmethod
-    def at_a_node(cls, cluster: Cluster, authority: Path | None) -> "Door":
-        """Find its NodePort, and wait until it responds there."""
+    def at_node_port(cls, cluster: Cluster, authority: Path | None) -> "Endpoint":
+        """Return the gateway's NodePort once it responds."""
         ports = cluster.get("service", NAME, f"-n{NAMESPACE}")["spec"]["ports"]
         addresses = cluster.get("nodes")["items"][0]["status"]["addresses"]
         (host,) = [it["address"] for it in addresses if it["type"] == "InternalIP"][:1]
         it = cls(cluster, f"{'https' if authority else 'http'}://{host}:{ports[0]['nodePort']}", authority)
         started = time.monotonic()
-        while not it.answers():
+        while not it.is_ready():
             if time.monotonic() - started > _REACHED_SECONDS:
                 if cluster.engine is None:
                     pytest.skip(f"{it.url} can't be reached from here")
-                pytest.fail(f"{it.url} doesn't answer")
+                pytest.fail(f"{it.url} doesn't respond")
         return it
 
     @property
@@ -58,8 +58,8 @@ class Door:
         """The trusted CA; one context per client, because httpcore configures HTTP/2 in it."""
         return ssl.create_default_context(cafile=self.authority) if self.authority else True
 
-    def answers(self) -> bool:
-        """Return whether it responds, over a new connection."""
+    def is_ready(self) -> bool:
+        """Return whether the gateway is ready, over a new connection."""
         try:
             return httpx.get(f"{self.url}/readyz", verify=self.verify, trust_env=False, timeout=5).is_success
         except httpx.TransportError:
@@ -107,11 +107,11 @@ def replicas(cluster: Cluster) -> list[str]:
 
 
 @contextmanager
-def one_replica(door: Door, pod: str) -> Iterator[Door]:
-    """Reach a single replica."""
+def one_replica(endpoint: Endpoint, pod: str) -> Iterator[Endpoint]:
+    """Forward a port to a single replica."""
     command: list[str | Path] = [
         tool("kubectl"),
-        f"--kubeconfig={door.cluster.kubeconfig}",
+        f"--kubeconfig={endpoint.cluster.kubeconfig}",
         "port-forward",
         f"-n{NAMESPACE}",
         pod,
@@ -122,6 +122,6 @@ def one_replica(door: Door, pod: str) -> Iterator[Door]:
             assert process.stdout is not None
             found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
             assert found, f"{pod} can't be reached"
-            yield replace(door, url=re.sub(r"//.*", f"//127.0.0.1:{found[1]}", door.url))
+            yield replace(endpoint, url=re.sub(r"//.*", f"//127.0.0.1:{found[1]}", endpoint.url))
         finally:
             process.terminate()

@@ -14,12 +14,12 @@ from threading import Event
 from runloop_api_client import APIStatusError, AsyncRunloop, Runloop, RunloopError
 from runloop_api_client.types import SecretView
 
-from e2e.gateway import Door
+from e2e.gateway import Endpoint
 from runloop.typescript import TypeScript
 
-#: The longest that a call may take, including its SDK's retries, which pause for seconds.
+#: The maximum duration of a call, including its SDK's retries, which pause for seconds.
 CALL_SECONDS = 20
-#: The number of loops of a client that can have several.
+#: The number of concurrent loops of a client that supports it.
 _LOOPS = 3
 SYNC, SYNC_HTTP1, ASYNC, TYPESCRIPT = CLIENTS = (
     "Python",
@@ -51,34 +51,36 @@ class Tally:
             self.calls += 1
             self.longest_seconds = max(self.longest_seconds, seconds)
             if seconds > CALL_SECONDS:
-                self.failures[f"{what}: no answer within {CALL_SECONDS} s"] += 1
+                self.failures[f"{what}: no response within {CALL_SECONDS} s"] += 1
 
 
 @contextmanager
-def steady(door: Door, keys: Mapping[str, str], typescript: TypeScript) -> Iterator[Mapping[str, Tally]]:
-    """Let each client, with its key, create, change, read and delete secrets; complete after the context.
+def steady(endpoint: Endpoint, keys: Mapping[str, str], typescript: TypeScript) -> Iterator[Mapping[str, Tally]]:
+    """Have each client create, update, read and delete secrets during the context; its tallies are complete afterwards.
 
     The Python SDK negotiates HTTP/2 with TLS, so one of its clients is limited to HTTP/1.1.
     """
     stop, tallies = Event(), {client: Tally() for client in CLIENTS}
     node = typescript.start(
-        "steady", str(CALL_SECONDS), str(_LOOPS), url=door.url, key=keys[TYPESCRIPT], authority=door.authority
+        "steady", str(CALL_SECONDS), str(_LOOPS), url=endpoint.url, key=keys[TYPESCRIPT], authority=endpoint.authority
     )
     with node, ThreadPoolExecutor() as threads:
         running = [
-            threads.submit(_synchronous, door.runloop(keys[SYNC]), tallies[SYNC], stop),
-            threads.submit(_synchronous, door.runloop(keys[SYNC_HTTP1], http2=False), tallies[SYNC_HTTP1], stop, "H1"),
-            threads.submit(asyncio.run, _asynchronous(door.asynchronous(keys[ASYNC]), tallies[ASYNC], stop)),
+            threads.submit(_synchronous, endpoint.runloop(keys[SYNC]), tallies[SYNC], stop),
+            threads.submit(
+                _synchronous, endpoint.runloop(keys[SYNC_HTTP1], http2=False), tallies[SYNC_HTTP1], stop, "H1"
+            ),
+            threads.submit(asyncio.run, _asynchronous(endpoint.asynchronous(keys[ASYNC]), tallies[ASYNC], stop)),
         ]
         try:
             yield tallies
         finally:
             stop.set()
-            shown, said = node.communicate(timeout=2 * CALL_SECONDS)
+            stdout, stderr = node.communicate(timeout=2 * CALL_SECONDS)
         for each in running:
             each.result()
-    assert node.returncode == 0, f"{node.returncode}: {said}"
-    it = json.loads(shown)
+    assert node.returncode == 0, f"{node.returncode}: {stderr}"
+    it = json.loads(stdout)
     tallies[TYPESCRIPT] = Tally(it["calls"], it["longest"], Counter(it["failures"]))
 
 
@@ -93,11 +95,11 @@ def _synchronous(client: Runloop, tally: Tally, stop: Event, prefix: str = "SYNC
                     made = api.secrets.create(name=name, value="v")
                     assert made.name == name
                 with tally.call("update"):
-                    assert _is_same(api.secrets.update(name, value="w"), made)
+                    assert _is_same_secret(api.secrets.update(name, value="w"), made)
                 with tally.call("list"):
                     assert made.id in {it.id for it in api.secrets.list(limit=5000).secrets}
                 with tally.call("delete"):
-                    assert _is_same(api.secrets.delete(name), made)
+                    assert _is_same_secret(api.secrets.delete(name), made)
 
 
 async def _asynchronous(client: AsyncRunloop, tally: Tally, stop: Event) -> None:
@@ -113,19 +115,19 @@ async def _asynchronous(client: AsyncRunloop, tally: Tally, stop: Event) -> None
                     assert made.name == name
                 with tally.call("update by id"):
                     async with asyncio.timeout(CALL_SECONDS):
-                        assert _is_same(await api.secrets.update_by_id(made.id, value="w"), made)
+                        assert _is_same_secret(await api.secrets.update_by_id(made.id, value="w"), made)
                 with tally.call("retrieve by id"):
                     async with asyncio.timeout(CALL_SECONDS):
-                        assert _is_same(await api.secrets.retrieve_by_id(made.id), made)
+                        assert _is_same_secret(await api.secrets.retrieve_by_id(made.id), made)
                 with tally.call("delete by id"):
                     async with asyncio.timeout(CALL_SECONDS):
-                        assert _is_same(await api.secrets.delete_by_id(made.id), made)
+                        assert _is_same_secret(await api.secrets.delete_by_id(made.id), made)
 
     async with client as api:
         await asyncio.gather(*[loop(f"ASYNC_{number}") for number in range(_LOOPS)])
 
 
-def _is_same(secret: SecretView, made: SecretView) -> bool:
+def _is_same_secret(secret: SecretView, made: SecretView) -> bool:
     return (secret.id, secret.name) == (made.id, made.name)
 
 
@@ -136,5 +138,5 @@ def _kind(error: Exception) -> str:
     if isinstance(error, AssertionError):
         return "another secret"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     return f"{type(error).__name__} {error.__cause__!r}"

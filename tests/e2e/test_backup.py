@@ -1,4 +1,4 @@
-"""The nightly backup of the sealing keys in examples/keys-backup.yaml, with the product's own image."""
+"""examples/keys-backup.yaml, the nightly backup of the sealing keys, works with the operator's image."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ NAME = "keys-backup"
 
 @pytest.fixture(name="example")
 def _example(cluster: Cluster, devbox_image: str) -> Iterator[None]:
-    """The example applied, with the image under test, and a volume that a second container can read."""
+    """The applied example, with the image under test and a volume that a second container can read."""
     objects: list[dict[str, Any]] = list(yaml.safe_load_all(EXAMPLE.read_text()))
     pod = objects[-1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (backup,) = pod["containers"]
@@ -44,21 +44,21 @@ def _example(cluster: Cluster, devbox_image: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("example")
-def test_the_cronjob_writes_a_backup_of_every_key(cluster: Cluster) -> None:
+def test_the_cronjob_backs_up_every_key(cluster: Cluster) -> None:
     cluster.kubectl("create", "job", NAME, f"--from=cronjob/{NAME}", f"-n{NAMESPACE}")
     selected = ("pods", f"-ljob-name={NAME}", f"-n{NAMESPACE}")
 
-    def ended() -> dict[str, Any]:
+    def terminated() -> dict[str, Any]:
         for pod in cluster.get(*selected)["items"]:
             states = {it["name"]: it["state"] for it in pod["status"].get("containerStatuses", ())}
             if "terminated" in states.get("backup", {}):
                 return {"pod": pod["metadata"]["name"], **states["backup"]["terminated"]}
         return {}
 
-    until("the backup has ended", ended, seconds=60)
-    pod = ended()["pod"]
+    until("the backup has terminated", terminated, seconds=60)
+    pod = terminated()["pod"]
     log = cluster.kubectl("logs", pod, "-cbackup", f"-n{NAMESPACE}")
-    assert ended()["exitCode"] == 0, log
+    assert terminated()["exitCode"] == 0, log
     text = cluster.kubectl("exec", pod, "-creader", f"-n{NAMESPACE}", "--", "cat", f"/backup/{pod}.json")
     keys = Backup.parse(text.encode()).decrypt(passphrase_from(PASSPHRASE))
     assert {key.public.id for key in keys} == set(

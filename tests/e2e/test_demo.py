@@ -1,4 +1,4 @@
-"""What `make demo` shows, on the cluster that is there."""
+"""`make demo` works, on the cluster of the tests."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from harness import demo
 from harness.kind import Cluster
 
 
-def test_the_demo_shows_the_main_job(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_shows_the_main_use_case(cluster: Cluster, capfd: pytest.CaptureFixture[str]) -> None:
     demo.run(cluster, namespace="devbox-secrets-demo")
-    shown = capfd.readouterr().out
-    assert "GITHUB_TOKEN is not set" in shown
-    assert "ghp_pasted-as-it-is" not in shown
+    output = capfd.readouterr().out
+    assert "GITHUB_TOKEN is not set" in output
+    assert "ghp_pasted-as-it-is" not in output

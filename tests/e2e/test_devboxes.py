@@ -1,4 +1,4 @@
-"""The main use case on a real cluster: a real API server, a real kubelet, real containers."""
+"""The main use case on a real cluster: containers of devboxes have the account's values."""
 
 import json
 import time
@@ -13,19 +13,19 @@ from harness.release import NAMESPACE
 from harness.run import ClusterError
 
 
-def test_a_devbox_started_a_second_after_the_apply_has_the_value(account: Account) -> None:
+def test_a_devbox_created_a_second_after_the_apply_has_the_value(account: Account) -> None:
     account.apply(account.seal("TOKEN", "just-applied"))
-    time.sleep(1)  # the promise is about time: one second
+    time.sleep(1)  # the product promises one second
     assert account.run("box") == "main: just-applied\n"
 
 
-def test_every_container_and_init_container_has_it(account: Account) -> None:
+def test_every_container_and_init_container_has_the_variable(account: Account) -> None:
     account.sync("TOKEN", "for-all")
     pod = account.spec(account.container("one"), account.container("two"), initContainers=[account.container("before")])
     assert sorted(account.run("box", pod).splitlines()) == ["before: for-all", "one: for-all", "two: for-all"]
 
 
-def test_a_new_devbox_follows_an_update_and_a_deletion(account: Account) -> None:
+def test_new_devboxes_reflect_an_update_and_a_deletion(account: Account) -> None:
     account.sync("TOKEN", "first")
     assert account.run("box-1") == "main: first\n"
     account.apply(account.seal("TOKEN", "second"))
@@ -42,17 +42,17 @@ def test_the_pods_own_env_wins(account: Account) -> None:
     assert account.run("box", account.spec(account.container("main", env=own))) == "main: the pod's\n"
 
 
-def test_a_pod_that_is_no_devbox_gets_nothing(account: Account) -> None:
+def test_a_pod_that_is_not_a_devbox_gets_nothing(account: Account) -> None:
     account.sync("TOKEN", "x")
     assert account.run("other", labels={"app": "other"}) == "main: not set\n"
 
 
-def test_a_value_of_several_lines_arrives_whole(account: Account) -> None:
+def test_a_value_of_several_lines_arrives_unchanged(account: Account) -> None:
     account.sync("TOKEN", "-----BEGIN-----\nzwei: ü\n-----END-----\n")
     assert account.run("box") == "main: -----BEGIN-----\nzwei: ü\n-----END-----\n\n"
 
 
-def test_jobs_deployments_and_statefulsets_make_devboxes(account: Account) -> None:
+def test_pods_of_jobs_deployments_and_statefulsets_are_devboxes(account: Account) -> None:
     account.sync("TOKEN", "x")
     stay = account.container("main", command=["sh", "-c", f"{PRINT}; sleep infinity"])
     for kind in ("Deployment", "StatefulSet"):
@@ -68,12 +68,12 @@ def test_jobs_deployments_and_statefulsets_make_devboxes(account: Account) -> No
         assert account.kubectl("logs", what) == "main: x\n"
 
 
-def test_with_the_operator_scaled_to_zero_devboxes_start_with_what_was_synced(account: Account) -> None:
+def test_devboxes_start_with_the_synced_values_while_the_operator_is_scaled_to_zero(account: Account) -> None:
     account.sync("TOKEN", "synced before")
     account.cluster.kubectl("scale", "deployment/devbox-secrets", f"-n{NAMESPACE}", "--replicas=0")
     try:
         pods = ("get", "pods", f"-n{NAMESPACE}", "-o=name")
-        until("the operator's pod is gone", lambda: account.cluster.kubectl(*pods) == "", seconds=40)
+        until("the operator's pods are gone", lambda: account.cluster.kubectl(*pods) == "", seconds=40)
         assert account.run("box") == "main: synced before\n"
         account.kubectl("delete", "accountsecret", "token", "--timeout=5s")
     finally:
@@ -82,10 +82,10 @@ def test_with_the_operator_scaled_to_zero_devboxes_start_with_what_was_synced(ac
     account.kubectl("wait", "--for=delete", f"secret/{SECRET}", "--timeout=10s")
 
 
-def test_the_account_secret_is_back_within_two_seconds(account: Account) -> None:
+def test_the_account_secret_is_restored_within_two_seconds(account: Account) -> None:
     account.sync("TOKEN", "x")
 
-    def as_it_should() -> bool:
+    def is_restored() -> bool:
         try:
             found = account.kubectl("get", "secret", SECRET, "-o", "jsonpath={.data}")
         except ClusterError:
@@ -93,12 +93,12 @@ def test_the_account_secret_is_back_within_two_seconds(account: Account) -> None
         return found == '{"TOKEN":"eA=="}'
 
     account.kubectl("patch", "secret", SECRET, "--type=merge", "-p", '{"data": {"TOKEN": "eQ==", "STRAY": "eQ=="}}')
-    assert until("the edit is undone", as_it_should) < 2
+    assert until("the edit is undone", is_restored) < 2
     account.kubectl("delete", "secret", SECRET)
-    assert until("the deletion is undone", as_it_should) < 2
+    assert until("the deletion is undone", is_restored) < 2
 
 
-def test_a_broken_secret_holds_nothing_back_and_says_what_to_do(account: Account) -> None:
+def test_an_invalid_value_does_not_block_others_and_its_status_says_what_to_do(account: Account) -> None:
     foreign = account.seal("COPIED", "x", account="another-account").replace("another-account", account.name)
     account.apply(foreign)
     account.sync("TOKEN", "x")
@@ -108,7 +108,7 @@ def test_a_broken_secret_holds_nothing_back_and_says_what_to_do(account: Account
     assert account.run("box") == "main: x\n"
 
 
-def test_a_secret_that_is_not_ours_is_left_as_it_is(account: Account) -> None:
+def test_a_foreign_secret_is_not_touched(account: Account) -> None:
     account.kubectl("create", "secret", "generic", SECRET, "--from-literal=TOKEN=theirs")
     before = account.kubectl("get", "secret", SECRET, "-o", "yaml")
     account.apply(account.seal("TOKEN", "ours"))
@@ -118,7 +118,7 @@ def test_a_secret_that_is_not_ours_is_left_as_it_is(account: Account) -> None:
     assert account.kubectl("get", "secret", SECRET, "-o", "yaml") == before
 
 
-def test_a_quota_bounds_an_account_and_the_refusal_says_so(account: Account) -> None:
+def test_a_quota_limits_an_account_with_a_clear_error(account: Account) -> None:
     text = (Path(__file__).parents[2] / "docs" / "operations" / "availability.md").read_text()
     (block,) = [block for block in text.split("```yaml\n")[1:] if "kind: ResourceQuota" in block]
     quota = yaml.safe_load(block.partition("```")[0])
@@ -133,11 +133,11 @@ def test_a_quota_bounds_an_account_and_the_refusal_says_so(account: Account) -> 
     account.kubectl("delete", "accountsecret", "token")
     nothing = '{"count/accountsecrets.devbox-secrets.dev":"0"}'
     status = ("get", "resourcequota", "accountsecrets", "-o=jsonpath={.status.used}")
-    until("there is room again", lambda: account.kubectl(*status) == nothing)
+    until("the quota is unused again", lambda: account.kubectl(*status) == nothing)
     account.sync("OTHER", "fits now")
 
 
-def test_a_value_is_in_no_log_event_status_or_metric(account: Account) -> None:
+def test_logs_events_statuses_and_metrics_contain_no_values(account: Account) -> None:
     canaries = ["canary-one-sings", "canary-two-sings"]
     account.sync("TOKEN", canaries[0])
     account.apply(account.seal("TOKEN", canaries[1]))
@@ -161,7 +161,7 @@ def test_a_value_is_in_no_log_event_status_or_metric(account: Account) -> None:
         assert [where for where, text in written.items() if canary in text] == []
 
 
-def test_the_operator_runs_with_next_to_nothing(cluster: Cluster) -> None:
+def test_the_operator_runs_with_minimal_rights(cluster: Cluster) -> None:
     pods = cluster.get("pods", f"-n{NAMESPACE}")["items"]
     assert len(pods) == 2
     for pod in pods:

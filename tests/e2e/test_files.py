@@ -1,10 +1,10 @@
-"""Files instead of environment variables on a real cluster: `injection.as` is `files`."""
+"""With `injection.as: files`, devboxes on a real cluster get files instead of environment variables."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from e2e.accounts import TALKATIVE, Account
+from e2e.accounts import DEBUG_LOG, Account
 from harness import release
 from harness.kind import Cluster
 
@@ -14,9 +14,9 @@ SHOW = ["sh", "-c", f'echo "file: $(cat {DIRECTORY}/TOKEN), variable: ${{TOKEN-n
 
 @pytest.fixture(scope="module", autouse=True)
 def _as_files(cluster: Cluster) -> Iterator[None]:
-    release.install(cluster, TALKATIVE, "--set=injection.as=files", gets=DIRECTORY)
+    release.install(cluster, DEBUG_LOG, "--set=injection.as=files", gets=DIRECTORY)
     yield
-    release.install(cluster, TALKATIVE)
+    release.install(cluster, DEBUG_LOG)
 
 
 def test_every_container_has_the_file_and_not_the_variable(account: Account) -> None:
@@ -27,7 +27,7 @@ def test_every_container_has_the_file_and_not_the_variable(account: Account) -> 
     assert account.run("box", spec) == "file: x, variable: not set\n" * 2
 
 
-def test_any_user_reads_it_under_the_restricted_pod_security_level(account: Account) -> None:
+def test_any_user_can_read_the_file_under_the_restricted_pod_security_level(account: Account) -> None:
     account.cluster.kubectl("label", "namespace", account.name, "pod-security.kubernetes.io/enforce=restricted")
     account.sync("TOKEN", "x")
     context = {

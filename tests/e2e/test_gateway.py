@@ -1,4 +1,4 @@
-"""The gateway on a real cluster: real Services, real pods behind it, and devboxes that get the values."""
+"""The gateway on a real cluster, from Runloop's SDKs to the values in devboxes."""
 
 import base64
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from runloop_api_client import APIConnectionError, BadRequestError, NotFoundError
 
-from e2e.accounts import COMMAND, SECRET, TALKATIVE, Account, until
-from e2e.gateway import CERTIFICATE, HOST, NAME, PODS, Door, key_of, one_replica, publish, replicas
+from e2e.accounts import COMMAND, DEBUG_LOG, SECRET, Account, until
+from e2e.gateway import CERTIFICATE, HOST, NAME, PODS, Endpoint, key_of, one_replica, publish, replicas
 from e2e.steady import CLIENTS, steady
 from harness import release
 from harness.components import reserved_port
@@ -24,7 +24,7 @@ from runloop import typescript
 from runloop.typescript import TypeScript
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations" / "gateway.md"
-OPTIONS = (TALKATIVE, "--set=gateway.enabled=true,gateway.service.type=NodePort")
+OPTIONS = (DEBUG_LOG, "--set=gateway.enabled=true,gateway.service.type=NodePort")
 TLS = f"--set=gateway.tls.secretName={CERTIFICATE},gateway.service.port=443"
 VALUE = "canary-through-the-gateway"
 #: The program of a pod that uses its own ServiceAccount as its API key.
@@ -40,9 +40,9 @@ print(urllib.request.urlopen(asked, context=trust, timeout=20).read().decode())
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _without_it_afterwards(cluster: Cluster) -> Iterator[None]:
+def _uninstall_afterwards(cluster: Cluster) -> Iterator[None]:
     yield
-    release.install(cluster, TALKATIVE)
+    release.install(cluster, DEBUG_LOG)
     cluster.kubectl("delete", "secret", CERTIFICATE, f"-n{NAMESPACE}", "--ignore-not-found")
 
 
@@ -57,28 +57,28 @@ def authority() -> Authority:
 
 
 @pytest.fixture(scope="module", params=["without TLS", "with TLS"])
-def door(
+def endpoint(
     request: pytest.FixtureRequest, cluster: Cluster, authority: Authority, tmp_path_factory: pytest.TempPathFactory
-) -> Door:
-    """The gateway from the chart: two replicas behind a Service with a node's port."""
+) -> Endpoint:
+    """The chart's gateway: two replicas behind a Service with a NodePort."""
     if request.param == "without TLS":
         release.install(cluster, *OPTIONS)
-        return Door.at_a_node(cluster, None)
+        return Endpoint.at_node_port(cluster, None)
     file = tmp_path_factory.mktemp("authority") / "ca.crt"
     file.write_bytes(authority.pem)
     publish(cluster, authority)
     release.install(cluster, *OPTIONS, TLS)
-    return Door.at_a_node(cluster, file)
+    return Endpoint.at_node_port(cluster, file)
 
 
-def test_check_says_nothing_of_a_gateway_that_is_not_installed(cluster: Cluster) -> None:
-    assert checked(cluster) is None
+def test_check_ignores_a_gateway_that_is_not_installed(cluster: Cluster) -> None:
+    assert check(cluster) is None
 
 
-# --- As the document tells it.
+# --- The documentation
 
 
-def test_the_session_of_the_document_prints_what_it_says(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_the_documented_commands_print_what_the_page_shows(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
     (tmp_path / "charts").symlink_to(DOCUMENT.parents[2] / "charts")
     (tmp_path / "secret.json").write_text(json.dumps({"name": "GITHUB_TOKEN", "value": VALUE}))
     steps = sessions(DOCUMENT.read_text())[0]
@@ -89,35 +89,35 @@ def test_the_session_of_the_document_prints_what_it_says(cluster: Cluster, names
         "get accountsecrets": f"kubectl wait --for condition=Ready accountsecret --all -n {namespace} > ready && ",
     }
 
-    def here(text: str) -> str:
-        """Replace the document's namespace and port with this test's namespace and a free port."""
+    def adapt(text: str) -> str:
+        """Replace the page's namespace and port with the test's namespace and a free port, and wait where needed."""
         text = text.replace("team-a", namespace).replace("8080", str(port)).removesuffix(" &")
         text += wait["port-forward"] if "port-forward" in text else ""
         return wait["get accountsecrets"] + text if "get accountsecrets" in text else text
 
     quiet = 'helm() { command helm "$@" > helm; }; curl() { command curl --silent --show-error "$@"; }'
-    commands = [quiet, *[here(step.command) for step in steps]]
+    commands = [quiet, *[adapt(step.command) for step in steps]]
     _, *shown = run(commands, tmp_path, environment(tmp_path, cluster.kubeconfig))
     for step, ran in zip(steps, shown, strict=True):
         assert ran.code == 0, f"{step.command}: {ran.output}"
-        assert not step.shown or same(ran.output) == same(step.shown.replace("team-a", namespace))
+        assert not step.shown or normalize(ran.output) == normalize(step.shown.replace("team-a", namespace))
 
 
-def same(text: str) -> list[str]:
-    """Return the words of a text without its varying parts: ids, times, keys, ages."""
+def normalize(text: str) -> list[str]:
+    """Return the words of a text, with its varying parts masked: ids, times, keys and ages."""
     return re.sub(r"sec_\w+…?|\b\d{13}\b|\b[0-9T:-]{19}Z|\b[0-9a-f]{16}\b|\b\d+s\b", "…", text).split()
 
 
-# --- Clients, with and without TLS.
+# --- Clients, with and without TLS
 
 
-def test_the_typescript_sdk_does_all_that_it_can(door: Door, program: TypeScript, account: Account) -> None:
-    program.session(door.url, key_of(account), door.authority)
+def test_the_typescript_sdk_manages_secrets(endpoint: Endpoint, program: TypeScript, account: Account) -> None:
+    program.session(endpoint.url, key_of(account), endpoint.authority)
 
 
-async def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, account: Account) -> None:
+async def test_each_sdk_can_follow_pages(endpoint: Endpoint, program: TypeScript, account: Account) -> None:
     key = key_of(account)
-    with door.runloop(key) as api:
+    with endpoint.runloop(key) as api:
         made = [api.secrets.create(name=f"S{number}", value="v").id for number in range(5)][::-1]
         found: list[str] = []
         more = True
@@ -127,39 +127,39 @@ async def test_pages_are_followed_by_each_sdk(door: Door, program: TypeScript, a
     assert found == made
 
     async def after(last: str) -> list[str]:
-        async with door.asynchronous(key) as api:
+        async with endpoint.asynchronous(key) as api:
             return [it.id for it in (await api.secrets.list(extra_query={"starting_after": last})).secrets]
 
     assert await after(made[1]) == made[2:]
-    listed = json.loads(program.run("rli", "list", url=door.url, key=key, authority=door.authority))
+    listed = json.loads(program.run("rli", "list", url=endpoint.url, key=key, authority=endpoint.authority))
     assert [it["id"] for it in listed] == made
 
 
-@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
-async def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_deleted(
-    door: Door, program: TypeScript, account: Account
+@pytest.mark.parametrize("endpoint", ["with TLS"], indirect=True)
+async def test_devboxes_get_the_values_that_each_client_creates_updates_and_deletes(
+    endpoint: Endpoint, program: TypeScript, account: Account
 ) -> None:
     key = key_of(account)
     names = ("BY_NAME", "BY_ID", "BY_RLI")
 
     def rli(verb: str, stdin: str = "") -> dict[str, str]:
         it: dict[str, str] = json.loads(
-            program.run("rli", verb, "BY_RLI", url=door.url, key=key, authority=door.authority, stdin=stdin)
+            program.run("rli", verb, "BY_RLI", url=endpoint.url, key=key, authority=endpoint.authority, stdin=stdin)
         )
         return it
 
     async def by_id(call: str, **fields: str) -> str:
-        async with door.asynchronous(key) as api:
+        async with endpoint.asynchronous(key) as api:
             return (await getattr(api.secrets, call)(**fields)).id  # type: ignore[no-any-return]
 
     def devbox(name: str, *values: str) -> None:
-        """A devbox that starts now prints these values."""
-        until("the account's Secret is written", lambda: written(account) == dict(zip(names, values, strict=False)))
+        """Start a devbox and check that it prints these values."""
+        until("the account Secret is written", lambda: account_data(account) == dict(zip(names, values, strict=False)))
         show = 'echo "${BY_NAME-none} ${BY_ID-none} ${BY_RLI-none}"'
         printed = account.run(name, account.spec(account.container("main", command=["sh", "-c", show])))
         assert printed.split() == list(values or ["none"] * 3)
 
-    with door.runloop(key) as api:
+    with endpoint.runloop(key) as api:
         api.secrets.create(name="BY_NAME", value=f"{VALUE}-1")
         made = await by_id("create", name="BY_ID", value=f"{VALUE}-2")
         assert rli("create", f"{VALUE}-3") == rli("get")
@@ -175,21 +175,21 @@ async def test_a_devbox_has_what_each_client_made_and_changed_and_not_what_it_de
         devbox("gone")
 
 
-def written(account: Account) -> dict[str, str]:
-    """Return the data of the account Secret; empty if it doesn't exist."""
+def account_data(account: Account) -> dict[str, str]:
+    """Return the data of the account Secret, or an empty dict if it doesn't exist."""
     listed = account.cluster.get("secrets", f"-n{account.name}", f"--field-selector=metadata.name={SECRET}")["items"]
     data: dict[str, str] = listed[0].get("data", {}) if listed else {}
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
 
-def test_a_pod_reaches_it_by_the_services_name_with_its_own_service_account(
-    door: Door, authority: Authority, account: Account
+def test_a_pod_can_use_the_service_with_its_own_service_account(
+    endpoint: Endpoint, authority: Authority, account: Account
 ) -> None:
     key_of(account)
     deployment = account.cluster.get("deployment", NAME, f"-n{NAMESPACE}")
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     secure = {"URL": f"https://{HOST}", "CA": authority.pem.decode()}
-    env = {"VALUE": VALUE, **(secure if door.authority else {"URL": f"http://{HOST}"})}
+    env = {"VALUE": VALUE, **(secure if endpoint.authority else {"URL": f"http://{HOST}"})}
     container = {
         "name": "main",
         "image": image,
@@ -198,24 +198,24 @@ def test_a_pod_reaches_it_by_the_services_name_with_its_own_service_account(
     }
     made = json.loads(account.run("client", account.spec(container, serviceAccountName="ci"), labels={}))
     assert made["name"] == "FROM_A_POD"
-    until("the account's Secret holds it", lambda: written(account) == {"FROM_A_POD": VALUE})
+    until("the account Secret has the value", lambda: account_data(account) == {"FROM_A_POD": VALUE})
 
 
-@pytest.mark.parametrize("door", ["with TLS"], indirect=True)
-def test_who_doesn_t_trust_its_authority_sends_nothing(door: Door) -> None:
-    with replace(door, authority=None).runloop("none", max_retries=0) as api, pytest.raises(APIConnectionError):
+@pytest.mark.parametrize("endpoint", ["with TLS"], indirect=True)
+def test_a_client_that_does_not_trust_the_ca_sends_nothing(endpoint: Endpoint) -> None:
+    with replace(endpoint, authority=None).runloop("none", max_retries=0) as api, pytest.raises(APIConnectionError):
         api.secrets.list()
 
 
-@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
-def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: Account) -> None:
-    with door.runloop(key_of(account)) as api:
+@pytest.mark.parametrize("endpoint", ["without TLS"], indirect=True)
+def test_logs_events_and_objects_contain_no_values(endpoint: Endpoint, account: Account) -> None:
+    with endpoint.runloop(key_of(account)) as api:
         api.secrets.create(name="TOKEN", value=VALUE)
         api.secrets.update("TOKEN", value=f"{VALUE}-2")
         for body in ({"name": "OTHER", "value": [VALUE]}, {VALUE: VALUE}):
             with pytest.raises(BadRequestError):
                 api.post("/v1/secrets", body=body, cast_to=object)
-        until("the account's Secret holds it", lambda: written(account) == {"TOKEN": f"{VALUE}-2"})
+        until("the account Secret has the value", lambda: account_data(account) == {"TOKEN": f"{VALUE}-2"})
         api.secrets.delete("TOKEN")
     logs = ("logs", "--all-containers", "--prefix", "--tail=-1")
     texts = {
@@ -231,26 +231,29 @@ def test_no_log_and_no_event_of_the_cluster_holds_a_value(door: Door, account: A
     assert "h2corn" in texts["the gateway"]
 
 
-# --- The result of `check`.
+# --- The result of `check`
 
 
-@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
-def test_check_tells_whether_it_serves(door: Door) -> None:
-    assert checked(door.cluster) == ["ok", "2 of 2 replicas are ready"]
+@pytest.mark.parametrize("endpoint", ["without TLS"], indirect=True)
+def test_check_reports_whether_the_gateway_is_ready(endpoint: Endpoint) -> None:
+    assert check(endpoint.cluster) == ["ok", "2 of 2 replicas are ready"]
     quota = ("quota", "no-pods", f"-n{NAMESPACE}")
-    door.cluster.kubectl("create", *quota, "--hard=pods=0")
+    endpoint.cluster.kubectl("create", *quota, "--hard=pods=0")
     try:
-        door.cluster.kubectl("delete", *replicas(door.cluster), f"-n{NAMESPACE}", "--wait=false")
+        endpoint.cluster.kubectl("delete", *replicas(endpoint.cluster), f"-n{NAMESPACE}", "--wait=false")
         deployment = (f"deployment/{NAME}", f"-n{NAMESPACE}")
-        door.cluster.kubectl("wait", *deployment, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
-        assert checked(door.cluster) == ["error", f"0 of 2 replicas are ready; check: kubectl get pods -n {NAMESPACE}"]
+        endpoint.cluster.kubectl("wait", *deployment, "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=30s")
+        assert check(endpoint.cluster) == [
+            "error",
+            f"0 of 2 replicas are ready; check: kubectl get pods -n {NAMESPACE}",
+        ]
     finally:
-        door.cluster.kubectl("delete", *quota)
-    door.cluster.kubectl("rollout", "status", *deployment, "--timeout=60s")
+        endpoint.cluster.kubectl("delete", *quota)
+    endpoint.cluster.kubectl("rollout", "status", *deployment, "--timeout=60s")
 
 
-def checked(cluster: Cluster) -> list[str] | None:
-    """Return the level and the text of the gateway's line, if there is one."""
+def check(cluster: Cluster) -> list[str] | None:
+    """Return the level and the text of `check` for the gateway, or None."""
     command: list[str | Path] = [COMMAND, "check", "--kubeconfig", cluster.kubeconfig, "-o", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = {each["check"]: [each["level"], each["text"]] for each in json.loads(done.stdout)}
@@ -258,18 +261,18 @@ def checked(cluster: Cluster) -> list[str] | None:
     return lines.get("gateway")
 
 
-# --- Two replicas.
+# --- Two replicas
 
 
-@pytest.mark.parametrize("door", ["without TLS"], indirect=True)
-def test_a_retry_that_comes_to_the_other_replica_is_known_there(door: Door, account: Account) -> None:
+@pytest.mark.parametrize("endpoint", ["without TLS"], indirect=True)
+def test_the_other_replica_recognizes_a_retry(endpoint: Endpoint, account: Account) -> None:
     key = key_of(account)
     first, second = replicas(account.cluster)
     with (
-        one_replica(door, first) as here,
-        one_replica(door, second) as there,
-        here.runloop(key) as one,
-        there.runloop(key) as other,
+        one_replica(endpoint, first) as near,
+        one_replica(endpoint, second) as far,
+        near.runloop(key) as one,
+        far.runloop(key) as other,
     ):
 
         def both(call: Callable[..., object], request_id: str) -> list[object]:
@@ -285,21 +288,21 @@ def test_a_retry_that_comes_to_the_other_replica_is_known_there(door: Door, acco
         assert one.secrets.delete("TOKEN") == newer
         with pytest.raises(NotFoundError):
             other.secrets.retrieve("TOKEN")
-    assert written(account) == {}
+    assert account_data(account) == {}
 
 
-def test_no_call_fails_while_a_replica_is_deleted_and_helm_replaces_both(
-    door: Door, program: TypeScript, account: Account
+def test_no_call_fails_while_replicas_are_deleted_and_replaced(
+    endpoint: Endpoint, program: TypeScript, account: Account
 ) -> None:
     before, key = replicas(account.cluster), key_of(account)
-    options = (*OPTIONS, TLS) if door.authority else OPTIONS
-    with steady(door, dict.fromkeys(CLIENTS, key), program) as tallies:
-        until("the clients are at it", lambda: tallies[CLIENTS[0]].calls > 20)
+    options = (*OPTIONS, TLS) if endpoint.authority else OPTIONS
+    with steady(endpoint, dict.fromkeys(CLIENTS, key), program) as tallies:
+        until("the clients send calls", lambda: tallies[CLIENTS[0]].calls > 20)
         account.cluster.kubectl("delete", before[0], f"-n{NAMESPACE}", "--wait=false")
         release.install(account.cluster, *options, "--set=gateway.resources.requests.cpu=60m")
         account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
         since = tallies[CLIENTS[0]].calls
-        until("they go on", lambda: tallies[CLIENTS[0]].calls > since + 20)
+        until("the clients continue", lambda: tallies[CLIENTS[0]].calls > since + 20)
     assert {client: dict(it.failures) for client, it in tallies.items() if it.failures} == {}
     assert min(it.calls for it in tallies.values()) > 20
     assert account.cluster.get("accountsecrets", f"-n{account.name}")["items"] == []

@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies, enforced on a real cluster: which connections work with a policy and without it."""
+"""The chart's NetworkPolicies allow only the connections that are needed, enforced on a real cluster."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from e2e.accounts import TALKATIVE, Json, until
+from e2e.accounts import DEBUG_LOG, Json, until
 from harness import addons, release
 from harness.kind import Cluster
 from harness.release import NAMESPACE
@@ -96,9 +96,9 @@ def client(cluster: Cluster, namespace: str) -> Pod:
 
 @pytest.fixture(scope="module")
 def clients(cluster: Cluster) -> Iterator[list[Pod]]:
-    """Two pods in other namespaces, one of which may scrape metrics; the chart's policies are enforced."""
+    """Two pods in other namespaces, of which the first is allowed to scrape metrics; the policies are enforced."""
     if cluster.engine is None:
-        pytest.skip("what enforces the policies can't be loaded into an existing cluster")
+        pytest.skip("the image that enforces the policies can't be loaded into an existing cluster")
     suffix = uuid4().hex[:8]
     pods = [client(cluster, f"{role}-{suffix}") for role in ("monitoring", "stranger")]
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": pods[0].namespace}}}
@@ -113,12 +113,12 @@ def clients(cluster: Cluster) -> Iterator[list[Pod]]:
     }
     try:
         with addons.network_policies(cluster):
-            release.install(cluster, TALKATIVE, *(f"--set-json={name}={json.dumps(it)}" for name, it in values.items()))
+            release.install(cluster, DEBUG_LOG, *(f"--set-json={name}={json.dumps(it)}" for name, it in values.items()))
             for pod in pods:
                 cluster.kubectl("wait", "--for=condition=Ready", "pod/client", f"-n{pod.namespace}", "--timeout=60s")
             yield pods
     finally:
-        release.install(cluster, TALKATIVE)
+        release.install(cluster, DEBUG_LOG)
         cluster.kubectl("delete", "namespace", *(pod.namespace for pod in pods), "--wait=false")
 
 
@@ -156,5 +156,5 @@ def test_a_policy_allows_what_its_component_needs_and_blocks_the_rest(
     assert list(found) == [component.reaches, component.public, component.public | {"metrics"}]
 
     cluster.kubectl("delete", "networkpolicy", component.name, f"-n{NAMESPACE}")
-    until("it reaches everything", lambda: pod.reaches(outside) == set(outside))
-    until("everybody reaches it", lambda: stranger.reaches(ports) == set(ports))
+    until("the component reaches everything", lambda: pod.reaches(outside) == set(outside))
+    until("everyone reaches the component", lambda: stranger.reaches(ports) == set(ports))

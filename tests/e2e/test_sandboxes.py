@@ -1,4 +1,4 @@
-"""kubernetes-sigs/agent-sandbox on a real cluster: the values of its pods, and since when."""
+"""Pods of kubernetes-sigs/agent-sandbox on a real cluster are devboxes, also in a warm pool."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def apply(account: Account, *examples: str) -> None:
 
 
 def pods(account: Account) -> dict[str, Json]:
-    """The namespace's pods that are ready and aren't being deleted, by name."""
+    """Return the namespace's pods that are ready and aren't terminating, by name."""
     found = account.cluster.get("pods", f"-n{account.name}")["items"]
     return {
         pod["metadata"]["name"]: pod
@@ -38,13 +38,13 @@ def pods(account: Account) -> dict[str, Json]:
     }
 
 
-def pool_of_two(account: Account) -> dict[str, Json]:
+def create_pool_of_two(account: Account) -> dict[str, Json]:
     apply(account, "sandbox-template.yaml", "sandbox-warm-pool.yaml")
     until("the pool has two pods", lambda: len(pods(account)) == 2, seconds=60)
     return pods(account)
 
 
-def claimed(account: Account) -> str:
+def claim(account: Account) -> str:
     """Claim a Sandbox, and return the name of its pod."""
     apply(account, "sandbox-claim.yaml")
     account.kubectl("wait", "--for=condition=Ready", "sandboxclaim/agent", "--timeout=60s")
@@ -64,10 +64,10 @@ def test_the_pod_of_a_sandbox_has_the_variables(account: Account) -> None:
 
 def test_warm_pods_and_the_claimed_one_have_the_variables(account: Account) -> None:
     account.sync("TOKEN", "x")
-    warm = pool_of_two(account)
+    warm = create_pool_of_two(account)
     assert {token(account, pod) for pod in warm} == {"x"}
     assert all(LABEL in pod["metadata"]["labels"] for pod in warm.values())
-    pod = claimed(account)
+    pod = claim(account)
     assert pod in warm
     until("the pool is full again", lambda: len(pods(account)) == 3, seconds=60)
     now = pods(account)
@@ -76,10 +76,10 @@ def test_warm_pods_and_the_claimed_one_have_the_variables(account: Account) -> N
     assert LABEL in now[pod]["metadata"]["labels"]
 
 
-def test_a_warm_pod_keeps_its_environment_when_it_is_claimed_and_its_files_follow(account: Account) -> None:
-    warm = pool_of_two(account)
+def test_a_claimed_warm_pod_keeps_its_environment_and_its_files_are_updated(account: Account) -> None:
+    warm = create_pool_of_two(account)
     account.sync("TOKEN", "later")
-    pod = claimed(account)
+    pod = claim(account)
     assert pod in warm
     assert token(account, pod) == "not set"
     read = ("exec", pod, "--", "sh", "-c", f"cat {FILE} || true")
@@ -89,14 +89,18 @@ def test_a_warm_pod_keeps_its_environment_when_it_is_claimed_and_its_files_follo
     assert token(account, new) == "later"
 
 
-def test_a_pod_that_is_deleted_comes_back_with_the_current_variables(account: Account) -> None:
-    pool_of_two(account)
-    claimed(account)
+def test_a_replaced_pod_has_the_current_variables(account: Account) -> None:
+    create_pool_of_two(account)
+    claim(account)
     until("the pool is full again", lambda: len(pods(account)) == 3, seconds=60)
     old = pods(account)
     account.sync("TOKEN", "later")
     assert {token(account, name) for name in old} == {"not set"}
     account.kubectl("delete", "pods", "--all", "--now", "--wait=false")
     uids = {pod["metadata"]["uid"] for pod in old.values()}
-    until("all are new", lambda: [pod["metadata"]["uid"] in uids for pod in pods(account).values()] == [False] * 3, 60)
+    until(
+        "all pods are new",
+        lambda: [pod["metadata"]["uid"] in uids for pod in pods(account).values()] == [False] * 3,
+        60,
+    )
     assert {name: token(account, name) for name in pods(account)} == dict.fromkeys(old, "later")

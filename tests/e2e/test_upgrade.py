@@ -1,4 +1,4 @@
-"""An upgrade from the last release while the cluster is in use: nothing is lost, rejected or restarted."""
+"""An upgrade from the last release while the cluster is in use loses, rejects and restarts nothing."""
 
 import base64
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.accounts import DEVBOX, IDLE, SECRET, TALKATIVE, Account, meanwhile, try_devbox, until
+from e2e.accounts import DEBUG_LOG, DEVBOX, IDLE, SECRET, Account, repeatedly, try_devbox, until
 from harness import release
 from harness.kind import Cluster
 from harness.release import NAMESPACE
@@ -33,7 +33,7 @@ def last_release() -> str:
 
 @pytest.fixture(scope="module", name="last")
 def _last(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The last release's chart, and its image on the cluster's node."""
+    """The last release's chart and the name of its image, which is loaded into the cluster's node."""
     if cluster.engine is None:
         pytest.skip("an existing cluster may not be able to pull the last release's image")
     folder = tmp_path_factory.mktemp("last")
@@ -44,7 +44,7 @@ def _last(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     image = run(sys.executable, "-m", "harness", "image", env=env, cwd=folder).strip()
     cluster.load(image)
     yield folder / "charts/devbox-secrets", image
-    release.install(cluster, TALKATIVE)
+    release.install(cluster, DEBUG_LOG)
 
 
 @pytest.mark.parametrize("method", ["policy", "webhook"])
@@ -53,7 +53,7 @@ def test_an_upgrade_loses_no_secret_and_disturbs_no_devbox(
 ) -> None:
     chart, image = last
     injection = f"--set=injection.method={method}"
-    release.install(account.cluster, TALKATIVE, injection, chart=chart, image=image)
+    release.install(account.cluster, DEBUG_LOG, injection, chart=chart, image=image)
     for variable, value in LASTING.items():
         account.sync(variable, value)
     for name in ("one", "two"):
@@ -61,13 +61,13 @@ def test_an_upgrade_loses_no_secret_and_disturbs_no_devbox(
     account.kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
     boxes, keys = devboxes(account), sealing_keys(account)
 
-    with meanwhile(account, try_devbox, reads, changes) as calls:
-        release.install(account.cluster, TALKATIVE, injection)
+    with repeatedly(account, try_devbox, check_lasting_values, change_values) as calls:
+        release.install(account.cluster, DEBUG_LOG, injection)
     assert min(calls) > 0
 
     assert devboxes(account) == boxes
     assert sealing_keys(account) == keys
-    until("the account Secret holds what is sealed", lambda: values(account) == LASTING)
+    until("the account Secret has the lasting values", lambda: values(account) == LASTING)
     account.sync("LATER", "canary-later")
     assert account.run("box", account.spec(account.container("main", command=["printenv", "LATER", "LASTING_9"])))
 
@@ -88,11 +88,11 @@ def values(account: Account) -> dict[str, str]:
     return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
 
-def reads(account: Account, _: int) -> None:
+def check_lasting_values(account: Account, _: int) -> None:
     assert LASTING.items() <= values(account).items()
 
 
-def changes(account: Account, number: int) -> None:
+def change_values(account: Account, number: int) -> None:
     variable = f"PASSING_{number}"
     for value in ("canary-first", "canary-second"):
         account.apply(account.seal(variable, value))

@@ -1,10 +1,10 @@
-"""Injection by the webhook on a real cluster: real Services, real endpoints, real terminations of pods."""
+"""Injection by the webhook on a real cluster, also while its pods are replaced."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from e2e.accounts import TALKATIVE, Account, meanwhile, try_devbox
+from e2e.accounts import DEBUG_LOG, Account, repeatedly, try_devbox
 from harness import release
 from harness.kind import Cluster
 from harness.release import NAMESPACE
@@ -15,9 +15,9 @@ VALUE = "canary-by-webhook"
 
 @pytest.fixture(scope="module", autouse=True)
 def _by_webhook(cluster: Cluster) -> Iterator[None]:
-    release.install(cluster, TALKATIVE, "--set=injection.method=webhook")
+    release.install(cluster, DEBUG_LOG, "--set=injection.method=webhook")
     yield
-    release.install(cluster, TALKATIVE)
+    release.install(cluster, DEBUG_LOG)
 
 
 def test_a_devbox_has_its_variables(account: Account) -> None:
@@ -30,10 +30,10 @@ def test_a_devbox_has_its_variables(account: Account) -> None:
     assert VALUE not in log
 
 
-def test_while_its_replicas_are_replaced_no_devbox_is_refused(account: Account) -> None:
+def test_no_devbox_is_rejected_while_the_replicas_are_replaced(account: Account) -> None:
     replicas = ("get", "pods", f"-n{NAMESPACE}", "-lapp.kubernetes.io/name=devbox-secrets-webhook", "--output=name")
     before = account.cluster.kubectl(*replicas).split()
-    with meanwhile(account, try_devbox) as calls:
+    with repeatedly(account, try_devbox) as calls:
         account.cluster.kubectl("rollout", "restart", WEBHOOK, f"-n{NAMESPACE}")
         account.cluster.kubectl("rollout", "status", WEBHOOK, f"-n{NAMESPACE}", "--timeout=60s")
         account.cluster.kubectl("wait", "--for=delete", *before, f"-n{NAMESPACE}", "--timeout=60s")
