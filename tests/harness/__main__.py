@@ -1,4 +1,4 @@
-"""`python -m harness`: a cluster to try things in, kept until it is taken down."""
+"""`python -m harness`: a cluster for development, which is kept until it is taken down."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from harness.tools import ToolError
 
 
 def _up() -> None:
-    """Start the kept cluster, or find it again; prints the path of its kubeconfig."""
+    """Start or reuse the kept cluster, and print the path of its kubeconfig."""
     with kind.cluster(kind.KEPT, keep=True) as it:
         print(it.kubeconfig)
 
@@ -26,7 +26,7 @@ def _demo() -> None:
 
 
 def _down() -> None:
-    """Delete the kept cluster and what killed runs left, and stop our container engine; live runs stay."""
+    """Delete the kept cluster and the leftovers of killed runs, and stop our container engine if no run uses it."""
     if is_absent():
         say("nothing to take down")
         return
@@ -59,7 +59,7 @@ _COMMANDS: Mapping[str, Callable[[], None]] = {
 
 
 def main() -> int:
-    """Run one command; returns the exit code."""
+    """Run a command and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in _COMMANDS.items():

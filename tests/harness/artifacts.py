@@ -147,8 +147,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.artifacts", description=__doc__)
     parser.add_argument("what", choices=["image", "release"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("images", type=Path, nargs="*", help="images for other processors")
-    parser.add_argument("--fresh", action="store_true", help="use no layer of an earlier build")
+    parser.add_argument("images", type=Path, nargs="*", help="images for other architectures")
+    parser.add_argument("--fresh", action="store_true", help="use no cached layers")
     options = parser.parse_args()
     try:
         if options.what == "image":

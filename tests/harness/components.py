@@ -157,7 +157,7 @@ def compact(folder: Path) -> int:
 
 
 def set_alarm(folder: Path, *, active: bool) -> None:
-    """Raise or clear the alarm by which etcd tells that its quota is used up, and refuses writes."""
+    """Raise or clear the alarm with which etcd reports that its quota is used up and rejects writes."""
     body = {"action": "ACTIVATE" if active else "DEACTIVATE", "alarm": "NOSPACE"}
     _etcd_call(folder, "POST", "/v3/maintenance/alarm", body)
 

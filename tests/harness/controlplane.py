@@ -171,10 +171,10 @@ class ControlPlane:
         return found
 
     def stream(self, path: str) -> Iterator[str]:
-        """Give the lines of a watch, as they come.
+        """Yield the lines of a watch as they arrive.
 
         Raises:
-            httpx.HTTPError: the API server refused it, or its response ended early.
+            httpx.HTTPError: the API server rejected the request, or its response ended early.
         """
         with self._client.stream("GET", path) as answer:
             yield from answer.raise_for_status().iter_lines()
@@ -217,7 +217,7 @@ class ControlPlane:
 
     @contextmanager
     def out_of_space(self) -> Iterator[None]:
-        """Have etcd refuse every write, as when its quota is used up."""
+        """Make etcd reject every write, as when its quota is used up."""
         components.set_alarm(self.folder, active=True)
         try:
             yield
@@ -225,12 +225,12 @@ class ControlPlane:
             components.set_alarm(self.folder, active=False)
 
     def renew_certificate(self) -> None:
-        """Replace the API server's certificate, which it reads again by itself."""
+        """Replace the API server's certificate, which it reloads automatically."""
         components.write_serving_certificate(self.folder, self.authority)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Restore the current state afterwards, as from a snapshot of etcd."""
+        """Restore the current state after the context, as from a snapshot of etcd."""
         snapshot = self.folder / "snapshot"
         self.etcd.stop()
         shutil.copytree(self.folder / "etcd", snapshot)

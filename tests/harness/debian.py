@@ -15,7 +15,7 @@ from harness.run import CACHE, ClusterError, lock, run, step
 # The last Debian release whose systemd starts on cgroup v1.
 _SUITE = "bookworm"
 _FOLDER = CACHE / "debian"
-_USELESS = ("var/cache/apt", "var/lib/apt/lists", "usr/share/locale", "usr/share/man")
+_UNNEEDED = ("var/cache/apt", "var/lib/apt/lists", "usr/share/locale", "usr/share/man")
 # Licenses are kept, because they must accompany the packages.
 _DOCUMENTS = "usr/share/doc"
 _LICENSE = "copyright"
@@ -23,7 +23,7 @@ _LICENSE = "copyright"
 
 def tree_of(*packages: str) -> Path:
     """Return the cached archive of a minimal Debian with these packages, and create it on first use."""
-    key = hashlib.sha256(json.dumps([_SUITE, *_USELESS, _LICENSE, *packages]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_SUITE, *_UNNEEDED, _LICENSE, *packages]).encode()).hexdigest()[:16]
     archive = _FOLDER / f"{_SUITE}-{key}.tar"
     with lock(_FOLDER / ".lock"):
         if not archive.exists():
@@ -77,8 +77,8 @@ def _bootstrap(packages: tuple[str, ...], archive: Path) -> None:
             *("unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(packages)}"),
             *(f"--cache-dir={downloads}", _SUITE, folder / "tree", _mirror()),
         )
-        for useless in _USELESS:
-            shutil.rmtree(folder / "tree" / useless)
+        for unneeded in _UNNEEDED:
+            shutil.rmtree(folder / "tree" / unneeded)
         for document in (folder / "tree" / _DOCUMENTS).glob("*/*"):
             if document.is_dir() and not document.is_symlink():
                 shutil.rmtree(document)

@@ -1,4 +1,4 @@
-"""The demo: a shell runs each command as it is printed."""
+"""The demo: prints each command and runs it in a shell."""
 
 import subprocess
 import tempfile
@@ -18,18 +18,18 @@ _RUN = "--labels devbox-secrets.dev/devbox=true --command -- sleep infinity"
 
 @dataclass(frozen=True)
 class _Step:
-    """A command, a heading, and a part of the output that is required."""
+    """A heading, a command, and text that its output must contain."""
 
-    says: str
+    heading: str
     command: str
-    prints: str = ""
+    expected: str = ""
 
 
-def _devbox(name: str, says: str, command: str, prints: str) -> list[_Step]:
+def _devbox(name: str, heading: str, command: str, expected: str) -> list[_Step]:
     return [
-        _Step(says, f"kubectl run {name} --image $DEVBOX_IMAGE {_RUN}", "created"),
+        _Step(heading, f"kubectl run {name} --image $DEVBOX_IMAGE {_RUN}", "created"),
         _Step("", f"kubectl wait --for condition=Ready pod/{name}", "condition met"),
-        _Step("", f"kubectl exec {name} -- {command}", prints),
+        _Step("", f"kubectl exec {name} -- {command}", expected),
     ]
 
 
@@ -75,7 +75,7 @@ def run(cluster: Cluster, namespace: str = "demo") -> None:
     """Run the demo on a cluster where the product is installed.
 
     Raises:
-        ClusterError: a step didn't print what it must.
+        ClusterError: a step failed or didn't print the expected text.
     """
     devbox = image.devbox_image(cluster)
     with tempfile.TemporaryDirectory(prefix="devbox-secrets-") as folder:
@@ -93,8 +93,8 @@ def run(cluster: Cluster, namespace: str = "demo") -> None:
 
 
 def _show(step: _Step, folder: str, env: dict[str, str]) -> None:
-    if step.says:
-        print(f"\n# {step.says}")
+    if step.heading:
+        print(f"\n# {step.heading}")
     print(f"$ {step.command}", flush=True)
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", step.command],
@@ -107,7 +107,7 @@ def _show(step: _Step, folder: str, env: dict[str, str]) -> None:
         check=False,
     )
     print(done.stdout, end="", flush=True)
-    refused = "mistake" in step.command
-    if step.prints not in done.stdout or (done.returncode != 0) is not refused:
-        message = f"unexpected result: exit status {done.returncode}; the output must contain {step.prints!r}"
+    rejected = "mistake" in step.command
+    if step.expected not in done.stdout or (done.returncode != 0) is not rejected:
+        message = f"unexpected result: exit status {done.returncode}; the output must contain {step.expected!r}"
         raise ClusterError(message)

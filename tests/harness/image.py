@@ -1,4 +1,4 @@
-"""The images that tests and the demo run in a cluster: the operator's, built from the wheel, and a devbox's."""
+"""The images that tests and the demo run in a cluster: the operator's, built from the wheel, and one for devboxes."""
 
 import hashlib
 import importlib.util
@@ -35,7 +35,7 @@ _ASK_PYTHON = (
 
 @dataclass(frozen=True)
 class _Python:
-    """The interpreter of a base image, as far as it matters for the choice of wheels."""
+    """The properties of a base image's interpreter that determine the choice of wheels."""
 
     version: tuple[int, int]
     glibc: tuple[int, int]
@@ -78,9 +78,9 @@ def devbox_image(cluster: Cluster) -> str:
 
 
 def packages(folder: Path, *targets: str) -> Path:
-    """Build the product's wheel, and other targets of hatchling, in a folder, and return the wheel's path.
+    """Build the product's wheel and other targets of hatchling in a folder, and return the wheel's path.
 
-    It contains fixed times, so that a commit doesn't change the image by itself.
+    The wheel contains fixed times, so that a commit that changes no packaged file doesn't change the image.
     """
     env = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
     options = [word for target in ("wheel", *targets) for word in ("--target", target)]
@@ -153,7 +153,7 @@ def _base(engine: Engine) -> str:
     official = found[1]
     if engine.pull(official):
         return official
-    say("Debian's Python takes its place")
+    say("using Debian's Python instead")
     tree = debian.tree_of("python3", "python3-venv", "ca-certificates")
     name = f"devbox-secrets-base:{tree.stem}"
     if not engine.has_image(name):

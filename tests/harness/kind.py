@@ -125,10 +125,10 @@ def _find(it: Engine, name: str) -> Cluster | None:
     try:
         version = json.loads(found.kubectl("version", "--output=json", timeout=15))["serverVersion"]["gitVersion"]
     except (ClusterError, KeyError):
-        version = "none that answers"
+        version = "of an unknown version"
     if _minor(version) == _minor(KUBERNETES_VERSION) or (users() and version.startswith("v")):
         return found
-    say(f"{name} runs Kubernetes {version}; a new one is made")
+    say(f"{name} runs Kubernetes {version}; creating a new cluster")
     _delete(it, name)
     return None
 

@@ -90,11 +90,11 @@ def node_image(engine: Engine) -> str:
 
 
 def _kind_default() -> str | None:
-    """Return kind's default image with its digest, unless it is of another Kubernetes minor."""
+    """Return kind's default image with its digest, or None if it has another minor version of Kubernetes."""
     text = (source("kind") / "pkg/apis/config/defaults/image.go").read_text()
     found = re.search(r'const Image = "(kindest/node:(v\d+\.\d+)\.\d+@sha256:[0-9a-f]{64})"', text)
     if found is None:
-        message = "kind's source no longer names its default image where cluster/nodeimage.py looks for it"
+        message = "kind's source no longer names its default image where harness/nodeimage.py looks for it"
         raise ClusterError(message)
     return found[1] if KUBERNETES_VERSION.startswith(f"{found[2]}.") else None
 
@@ -144,7 +144,7 @@ def _add_programs(tree: Path, programs: dict[str, Path]) -> None:
     edited = text.replace("restrict_oom_score_adj = false", "restrict_oom_score_adj = true")
     if edited == text:
         message = (
-            "kind's containerd configuration no longer has restrict_oom_score_adj, which cluster/nodeimage.py sets"
+            "kind's containerd configuration no longer has restrict_oom_score_adj, which harness/nodeimage.py sets"
         )
         raise ClusterError(message)
     config.write_text(edited)
@@ -163,7 +163,7 @@ def _add_images(tree: Path, programs: dict[str, Path]) -> None:
             _write(folder, _kube_proxy(tree, image, programs[name]))
     sandbox = re.search(r'sandbox_image = "(.+)"', (tree / "etc/containerd/config.toml").read_text())
     if sandbox is None:
-        message = "kind's containerd configuration no longer names the sandbox image where cluster/nodeimage.py looks"
+        message = "kind's containerd configuration no longer names the sandbox image where harness/nodeimage.py looks"
         raise ClusterError(message)
     busybox = {"/bin/busybox": tree / "bin/busybox"}
     _write(folder, archive.Image(sandbox[1], entrypoint=["/bin/busybox", "sleep", "infinity"], files=busybox))

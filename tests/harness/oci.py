@@ -149,6 +149,6 @@ def _read_json(tar: tarfile.TarFile, name: str) -> Any:  # noqa: ANN401 - the co
 def _open(tar: tarfile.TarFile, name: str) -> IO[bytes]:
     content = tar.extractfile(name)
     if content is None:
-        message = f"{name} is no file in {tar.name!r}"
+        message = f"{name} isn't a file in {tar.name!r}"
         raise ValueError(message)
     return content

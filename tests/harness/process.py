@@ -117,8 +117,8 @@ def workspace() -> Iterator[Path]:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (base / ".lock").open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
-        for left in base.glob("*/"):
-            _remove_if_free(left)
+        for leftover in base.glob("*/"):
+            _remove_if_free(leftover)
         folder = Path(tempfile.mkdtemp(dir=base))
         # Only this process holds the lock, so the kernel releases it however the process exits.
         held = _lock(folder)

@@ -55,7 +55,7 @@ class Prometheus:
         """Return the data of a response of its API.
 
         Raises:
-            AssertionError: the request failed; the message has the reason.
+            AssertionError: the request failed; the message contains the reason.
         """
         answer: Json = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, trust_env=False).json()
         assert answer["status"] == "success", answer["error"]
@@ -72,7 +72,7 @@ def prometheus(folder: Path, config: Json) -> Iterator[Prometheus]:
     """Run a server with a configuration."""
     (folder / "prometheus.json").write_text(json.dumps(config))
     with reserved_port() as port:
-        pass  # a free port; only the server binds it
+        pass  # the port is free again, so that the server can bind it
     url = f"http://127.0.0.1:{port}"
     arguments = [
         "--config.file=prometheus.json",

@@ -36,15 +36,15 @@ def install(
                 f"--set-string=image.repository={repository},image.tag={tag}",
             )
         except ClusterError as error:
-            pods = _shown(cluster, "get", "pods")
-            log = _shown(cluster, "logs", "deployment/devbox-secrets", "--tail=20")
+            pods = _output_of(cluster, "get", "pods")
+            log = _output_of(cluster, "logs", "deployment/devbox-secrets", "--tail=20")
             message = f"{error}\n\n{pods}\nThe operator's log ends:\n{log}"
             raise ClusterError(message) from None
         _wait_for_injection(cluster, gets)
 
 
 def traces(cluster: Cluster) -> list[str]:
-    """Return the product's objects in the cluster, however it was installed. An uninstalled release leaves its keys."""
+    """Return the product's objects in the cluster, however it was installed; an uninstalled release leaves its keys."""
     kinds = (f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}")
     return cluster.kubectl("get", *kinds, "--ignore-not-found", "--output=name").split()
 
@@ -59,8 +59,8 @@ def uninstall(cluster: Cluster) -> None:
         cluster.kubectl("delete", f"namespace/{NAMESPACE}", f"customresourcedefinition/{_CRD}", "--ignore-not-found")
 
 
-def _shown(cluster: Cluster, *arguments: str) -> str:
-    """Return the output of kubectl, even on failure, because it explains another failure."""
+def _output_of(cluster: Cluster, *arguments: str) -> str:
+    """Return the output of kubectl or its error, which is part of another error's message."""
     try:
         return cluster.kubectl(*arguments, f"--namespace={NAMESPACE}")
     except ClusterError as error:
@@ -75,8 +75,8 @@ def _wait_for_injection(cluster: Cluster, gets: str) -> None:
     """
     box = ("run", "probe", f"--labels={DEVBOX}", "--image=none", "--dry-run=server", "--output=json")
     deadline = time.monotonic() + _SECONDS
-    while gets not in (said := _shown(cluster, *box)):
+    while gets not in (output := _output_of(cluster, *box)):
         if time.monotonic() > deadline:
-            message = f"a pod labelled {DEVBOX} gets no secrets: {said}"
+            message = f"a pod with the label {DEVBOX} gets no secrets: {output}"
             raise ClusterError(message)
         time.sleep(0.1)

@@ -1,7 +1,7 @@
-"""The shell in which the commands of documents and of the demo are run as they are printed; imports components, tools.
+"""Runs the commands of documents and of the demo in a shell, exactly as printed.
 
-In Markdown they are blocks of the language console: a line that begins with `$ ` is a command, which goes on after a
-backslash; the lines below it are what it prints.
+In Markdown, commands are in blocks of the language `console`: a line that begins with `$ ` is a command, which
+continues on the next line after a backslash; the lines below it are its output.
 """
 
 import os
@@ -21,7 +21,7 @@ _WAIT_SECONDS = 300
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and what a document shows below it."""
+    """A command, and the output that a document shows below it."""
 
     command: str
     shown: str
@@ -29,14 +29,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command printed, and its exit status."""
+    """The output of a command, and its exit code."""
 
     output: str
     code: int
 
 
 def environment(folder: Path, kubeconfig: Path, **variables: str) -> dict[str, str]:
-    """Give what a developer's shell has: our command, kubectl and helm; a home, and there a kubeconfig of its own."""
+    """Return the environment of a developer's shell, with our CLI, kubectl, helm, and a home with a kubeconfig."""
     own = write_private(folder / "kubeconfig", kubeconfig.read_bytes())
     programs = [Path(sys.executable).parent, tool("kubectl").parent, tool("helm").parent]
     path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
@@ -45,7 +45,7 @@ def environment(folder: Path, kubeconfig: Path, **variables: str) -> dict[str, s
 
 
 def sessions(markdown: str) -> list[list[Step]]:
-    """Give the steps of each block of commands."""
+    """Return the steps of each block of commands."""
     return [steps(block) for block in re.findall(r"^```console\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)]
 
 
@@ -59,7 +59,7 @@ def steps(block: str) -> list[Step]:
 
 
 def run(commands: Iterable[str], folder: Path, env: Mapping[str, str]) -> list[Ran]:
-    """Run commands one after the other in one shell, which ends what it left in the background."""
+    """Run commands in sequence in one shell, which kills its background jobs when it exits."""
     steps = [f"{{ {command}\n}}; code=$?; echo; echo '{_END}'$code; (exit $code)" for command in commands]
     done = subprocess.run(
         ["bash", "-o", "pipefail"],

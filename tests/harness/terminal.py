@@ -19,7 +19,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """The program in its own terminal; its standard output is a pipe."""
+    """A program in its own terminal; its standard output is a pipe."""
 
     def __init__(
         self, command: Sequence[str | Path], folder: Path | None = None, env: Mapping[str, str] | None = None

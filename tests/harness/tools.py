@@ -114,7 +114,7 @@ def _downloaded(folder: Path, module: str) -> Path:
 
 @cache
 def users() -> dict[str, Path]:
-    """Return the user's own programs if they are to be used, otherwise nothing, so that all are built."""
+    """Return the user's own programs if they should be used, otherwise an empty dict, so that all are built."""
     found = {name: Path(path) for name in _USERS if (path := shutil.which(name))}
     wanted = os.environ.get("DEVBOX_SECRETS_TOOLS") == "path"
     return found if wanted and len(found) == len(_USERS) else {}

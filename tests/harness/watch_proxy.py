@@ -1,4 +1,4 @@
-"""A proxy for an API server that cuts and freezes watches, and delays, refuses and holds requests."""
+"""A proxy for an API server that cuts and freezes watches, and delays, rejects and holds requests."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class WatchProxy:
     delay_seconds: float = 0.0
     """The delay of each response that isn't a watch."""
     refusals: Sequence[int] = ()
-    """The statuses with which half of the requests are refused."""
+    """The statuses with which half of the requests are rejected."""
 
     @classmethod
     @contextmanager
@@ -115,8 +115,8 @@ class WatchProxy:
         if is_watch and path in self._expired:
             self._expired.discard(path)
             return web.Response(text=json.dumps({"type": "ERROR", "object": _EXPIRED}) + "\n")
-        if self.refusals and random.random() < 0.5:  # noqa: S311 - any half of them
-            return _refused(random.choice(self.refusals))  # noqa: S311
+        if self.refusals and random.random() < 0.5:  # noqa: S311 - not for cryptography
+            return _rejection(random.choice(self.refusals))  # noqa: S311
         if not is_watch:
             await asyncio.sleep(self.delay_seconds)
         await self._open.wait()
@@ -155,7 +155,7 @@ def _is_of(path: str, kind: str) -> bool:
     return not kind or path.endswith(f"/{kind}")
 
 
-def _refused(status: int) -> web.Response:
+def _rejection(status: int) -> web.Response:
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Refused", "code": status}
     return web.json_response(body | {"message": "refused"}, status=status, headers={"Retry-After": "1"})
 
