@@ -1,4 +1,4 @@
-"""What a release publishes: the same files from equal checkouts, and in them what their users count on."""
+"""The files of a release are reproducible and complete, and the image in them is minimal."""
 
 import gzip
 import hashlib
@@ -39,7 +39,7 @@ def _files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Image:
-    """The image of a release for one processor, as it is in its archive."""
+    """A release's image for one architecture, read from its archive."""
 
     def __init__(self, archive: tarfile.TarFile) -> None:
         self._tar = archive
@@ -78,7 +78,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_second_build_from_nothing_in_another_folder_gives_the_same_files(files: Path, tmp_path: Path) -> None:
+def test_a_fresh_build_in_another_folder_gives_the_same_files(files: Path, tmp_path: Path) -> None:
     names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0")
     for name in filter(None, names):
         target = tmp_path / "checkout" / name
@@ -89,20 +89,20 @@ def test_a_second_build_from_nothing_in_another_folder_gives_the_same_files(file
     assert digests(tmp_path / "release") == digests(files)
 
 
-def test_the_checksums_are_right_and_name_every_file(files: Path) -> None:
+def test_the_checksums_are_correct_and_cover_every_file(files: Path) -> None:
     lines = (files / "SHA256SUMS").read_text().splitlines()
-    told = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    assert told == {name: digest for name, digest in digests(files).items() if name != "SHA256SUMS"}
+    listed = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    assert listed == {name: digest for name, digest in digests(files).items() if name != "SHA256SUMS"}
 
 
-def test_a_release_has_no_file_that_is_not_explained(files: Path) -> None:
+def test_every_file_of_a_release_is_documented(files: Path) -> None:
     text = (ROOT / "docs/reference/versions.md").read_text().partition("## Release files")[2].partition("```")[0]
     documented = [name.replace("VERSION", RELEASE.version) for name in re.findall(r"`([^` ]+)`", text)]
     for path in files.iterdir():
         assert any(path.match(pattern) for pattern in documented), path.name
 
 
-def test_the_image_is_nobody_s_and_runs_as_nobody(released: Image) -> None:
+def test_the_image_is_owned_by_root_and_runs_as_another_user(released: Image) -> None:
     assert released.config["config"]["User"] == "65532:65532"
     assert released.config["config"]["Entrypoint"] == ["devbox-secrets"]
     for entry, _ in released.entries():
@@ -111,7 +111,7 @@ def test_the_image_is_nobody_s_and_runs_as_nobody(released: Image) -> None:
         assert not entry.mode & 0o002 or entry.issym() or entry.name == "tmp", entry.name
 
 
-def test_the_image_has_no_shell_no_package_manager_and_no_tests(released: Image) -> None:
+def test_the_image_has_no_shell_package_manager_or_tests(released: Image) -> None:
     programs = {"sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "pip", "pip3", "perl", "env"}
     names = [entry.name for entry, _ in released.entries() if not entry.isdir()]
     assert [name for name in names if Path(name).name in programs] == []
@@ -120,12 +120,12 @@ def test_the_image_has_no_shell_no_package_manager_and_no_tests(released: Image)
     assert [Path(name).name for name in executable if "python" not in name] == ["devbox-secrets"]
 
 
-def test_the_image_s_bytecode_is_used_whatever_the_time_of_its_source(released: Image) -> None:
+def test_the_images_bytecode_is_valid_for_any_modification_time(released: Image) -> None:
     flags = {content[4:8] for entry, content in released.entries() if entry.name.endswith(".pyc")}
-    assert flags == {b"\x01\0\0\0"}  # by hash, and unchecked
+    assert flags == {b"\x01\0\0\0"}  # hash-based, unchecked
 
 
-def test_the_image_has_users_for_those_who_ask(released: Image) -> None:
+def test_the_image_has_a_passwd_file_without_login_shells(released: Image) -> None:
     (users,) = (content.decode() for entry, content in released.entries() if entry.name == "etc/passwd")
     assert [line.split(":")[0] for line in users.splitlines()] == ["root", "devbox-secrets"]
     assert not re.search(r"/bin/|sh$", users, re.MULTILINE)
@@ -136,7 +136,7 @@ def test_the_image_stays_small(released: Image) -> None:
     assert sum(entry.size for entry, _ in released.entries()) < 150 * MEGABYTE
 
 
-def test_the_image_runs_without_rights_network_or_a_file_system_to_write_to() -> None:
+def test_the_image_runs_without_capabilities_network_or_a_writable_file_system() -> None:
     confined = ("run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
     servers = [f"devbox_secrets.{name}" for name in ("controller.process", "gateway.process", "webhook.server")]
     authorities = "len(ssl.create_default_context().get_ca_certs()) > 99"
@@ -160,7 +160,7 @@ def pinned(name: str) -> set[tuple[str, str]]:
     return {(it.name, str(it.specifier).removeprefix("==")) for it in wanted}
 
 
-def test_the_image_s_bill_of_materials_names_each_pinned_package_and_those_of_debian(files: Path) -> None:
+def test_the_images_bill_of_materials_lists_each_pinned_package_and_debians_packages(files: Path) -> None:
     (document,) = files.glob("*-image-*.spdx.json")
     assert pinned("operator.txt") | {("devbox-secrets", RELEASE.version)} <= packages(document)
     names = {name for name, _ in packages(document)}
@@ -168,7 +168,7 @@ def test_the_image_s_bill_of_materials_names_each_pinned_package_and_those_of_de
     assert any(name.startswith("libssl3") for name in names)
 
 
-def test_the_wheel_s_bill_of_materials_names_each_pinned_package(files: Path) -> None:
+def test_the_wheels_bill_of_materials_lists_each_pinned_package(files: Path) -> None:
     (document,) = files.glob("*.whl.spdx.json")
     assert pinned("command.txt") | {("devbox-secrets", RELEASE.version)} <= packages(document)
 
@@ -185,7 +185,7 @@ def _containers(value: object) -> Iterator[Json]:
         yield from _containers(part)
 
 
-def test_the_chart_and_install_yaml_name_the_image_by_its_digest(files: Path, released: Image) -> None:
+def test_the_chart_and_install_yaml_reference_the_image_by_digest(files: Path, released: Image) -> None:
     chart = files / f"devbox-secrets-{RELEASE.version}.tgz"
     everything = ("--set=gateway.enabled=true", "--set=injection.method=webhook")
     rendered = run(tool("helm"), "template", "devbox-secrets", chart, "--namespace=devbox-secrets", *everything)
@@ -194,7 +194,7 @@ def test_the_chart_and_install_yaml_name_the_image_by_its_digest(files: Path, re
     assert images_of((files / "install.yaml").read_text()) == expected
 
 
-def test_install_yaml_is_else_the_one_in_the_checkout(files: Path) -> None:
+def test_install_yaml_differs_from_the_checkouts_only_in_the_image_and_the_first_line(files: Path) -> None:
     ours = (ROOT / "deploy/install.yaml").read_text().splitlines()
     theirs = (files / "install.yaml").read_text().splitlines()
     assert {a.split(":")[0].strip() for a, b in zip(ours, theirs, strict=True) if a != b} == {
@@ -203,8 +203,8 @@ def test_install_yaml_is_else_the_one_in_the_checkout(files: Path) -> None:
     }
 
 
-def test_the_kubectl_plugin_is_as_krew_asks(files: Path) -> None:
-    """By https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/."""
+def test_the_kubectl_plugins_manifest_meets_krews_requirements(files: Path) -> None:
+    """See https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/."""
     plugin = yaml.safe_load((files / "devbox-secrets.yaml").read_text())
     assert (plugin["apiVersion"], plugin["kind"]) == ("krew.googlecontainertools.github.com/v1alpha2", "Plugin")
     assert plugin["metadata"] == {"name": "devbox-secrets"}
@@ -221,14 +221,14 @@ def test_the_kubectl_plugin_is_as_krew_asks(files: Path) -> None:
         assert "LICENSE" in tar.getnames()
 
 
-def test_the_kubectl_plugin_installs_what_it_needs_and_runs(files: Path, tmp_path: Path) -> None:
+def test_the_kubectl_plugin_installs_its_dependencies_once_and_runs(files: Path, tmp_path: Path) -> None:
     (archive,) = files.glob("*-krew.tar.gz")
     shutil.unpack_archive(archive, tmp_path / "store", filter="data")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin/kubectl-devbox_secrets"
     program.symlink_to(tmp_path / "store/kubectl-devbox_secrets")
-    for said in ("installing Python packages", ""):
+    for expected in ("installing Python packages", ""):
         done = subprocess.run([sys.executable, program, "--version"], capture_output=True, text=True, check=True)
         assert done.stdout == f"{RELEASE.version}\n"
-        assert said in done.stderr
-        assert said or not done.stderr
+        assert expected in done.stderr
+        assert expected or not done.stderr

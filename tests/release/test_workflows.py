@@ -1,4 +1,4 @@
-"""The workflows of GitHub: valid, and with nothing in them that can change behind our back."""
+"""The GitHub workflows are valid, pin their actions and have minimal rights."""
 
 import re
 from collections.abc import Iterator
@@ -23,28 +23,28 @@ def steps(path: Path) -> Iterator[dict[str, Any]]:
         yield from job.get("steps", [])
 
 
-def test_there_are_checks_and_releases() -> None:
+def test_the_workflows_are_checks_and_release() -> None:
     assert [path.name for path in WORKFLOWS] == ["checks.yaml", "release.yaml"]
 
 
-def test_actionlint_finds_nothing() -> None:
+def test_actionlint_reports_nothing() -> None:
     assert run(tool("actionlint"), "-no-color", *WORKFLOWS) == ""
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_every_action_is_pinned_by_a_digest_with_its_version(path: Path) -> None:
+def test_every_action_is_pinned_by_digest_with_its_version(path: Path) -> None:
     pinned = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+|\./\.github/workflows/[a-z]+\.yaml")
     assert uses(path)
     assert [used for used in uses(path) if not pinned.fullmatch(used)] == []
 
 
-def test_an_action_has_one_digest_everywhere() -> None:
+def test_an_action_has_the_same_digest_everywhere() -> None:
     pins = {used for path in WORKFLOWS for used in uses(path)}
     assert len(pins) == len({pin.partition("@")[0] for pin in pins})
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_no_job_has_rights_that_it_was_not_given_and_no_secret_is_used(path: Path) -> None:
+def test_workflows_have_no_default_write_rights_and_use_no_secrets(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] in ({}, {"contents": "read"})
     assert "secrets." not in path.read_text()
@@ -52,11 +52,11 @@ def test_no_job_has_rights_that_it_was_not_given_and_no_secret_is_used(path: Pat
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_no_checkout_leaves_a_token_behind(path: Path) -> None:
+def test_no_checkout_persists_credentials(path: Path) -> None:
     checkouts = [step for step in steps(path) if step.get("uses", "").startswith("actions/checkout@")]
     assert all(step["with"] == {"persist-credentials": False} for step in checkouts)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_no_script_has_an_expression_that_an_outsider_could_fill(path: Path) -> None:
+def test_no_script_contains_an_expression(path: Path) -> None:
     assert [step["run"] for step in steps(path) if "${{" in step.get("run", "")] == []
