@@ -1,5 +1,5 @@
-// Creates a secret with a value of so many bytes, without the SDK's retries unless their number is given too; prints
-// the status of the error, or "none" where it has none, or the secret's name.
+// Creates a secret with a value of the given number of bytes. Prints the secret's name, or the status of the error, or
+// "none" if it has no status. The second argument is the number of retries; the default is none.
 import Runloop from "@runloop/api-client";
 
 const [bytes, maxRetries = "0"] = process.argv.slice(2);

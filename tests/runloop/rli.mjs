@@ -1,5 +1,5 @@
-// The calls of Runloop's command, `rli secret create|list|get|update|delete [NAME]`, as it makes them through its SDK:
-// two retries, a value from standard input, get by a list of 5,000, pages by the last id. Prints JSON.
+// Makes the SDK calls of Runloop's command line, `rli secret create|list|get|update|delete [NAME]`: with two retries, the
+// value from standard input, `get` as a list of 5,000 secrets, and pages by the last id. Prints JSON.
 import { text } from "node:stream/consumers";
 import Runloop from "@runloop/api-client";
 

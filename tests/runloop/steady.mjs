@@ -1,5 +1,5 @@
-// Makes, reads, changes and deletes secrets until standard input ends, with the SDK's own retries; each call must do
-// what it says, and be answered within a number of seconds. Prints what became of the calls, as JSON.
+// Creates, updates, reads and deletes secrets until standard input ends, with the SDK's own retries. Each call must
+// return the right secret within the given number of seconds. Prints a tally of the calls as JSON.
 import Runloop from "@runloop/api-client";
 
 const seconds = Number(process.argv[2]);
@@ -13,7 +13,7 @@ const call = async (what, made, expected) => {
   const started = performance.now();
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${seconds} s`)), seconds * 1000);
+    timer = setTimeout(() => reject(new Error(`no response within ${seconds} s`)), seconds * 1000);
   });
   try {
     const secret = await Promise.race([made(), late]);
@@ -39,10 +39,10 @@ const loop = async (number) => {
       await call("retrieve", () => api.secrets.retrieve(name), made);
       await call("delete", () => api.secrets.delete(name), made);
     } catch {
-      continue; // it is counted
+      continue; // the failure was counted
     }
   }
 };
 await Promise.all(Array.from({ length: loops }, (_, number) => loop(number)));
 console.log(JSON.stringify(tally));
-process.exit(); // the SDK's connections would keep it
+process.exit(); // the SDK's open connections would keep the process running

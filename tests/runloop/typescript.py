@@ -1,4 +1,4 @@
-"""Runloop's TypeScript SDK, and the programs beside this file that use it, unchanged. Imports cluster."""
+"""Runs the Node.js programs in this folder, which use Runloop's unchanged TypeScript SDK."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ _PACKAGES = ("package.json", "package-lock.json")
 
 @dataclass(frozen=True)
 class TypeScript:
-    """A folder from which the programs find the SDK."""
+    """A folder with the programs and the SDK."""
 
     folder: Path
 
     def start(
         self, program: str, *arguments: str, url: str, key: str, authority: Path | None = None
     ) -> subprocess.Popen[str]:
-        """Start a program for a gateway; `authority` is the file of who vouches for its certificate."""
+        """Start a program with a gateway's address and a key; `authority` is the file of a CA certificate to trust."""
         env = {**os.environ, "RUNLOOP_BASE_URL": url, "RUNLOOP_API_KEY": key}
         if authority:
             env["NODE_EXTRA_CA_CERTS"] = str(authority)
@@ -36,14 +36,14 @@ class TypeScript:
     def run(
         self, program: str, *arguments: str, url: str, key: str, authority: Path | None = None, stdin: str = ""
     ) -> str:
-        """Give what a program prints; it must end well."""
+        """Run a program, check that it succeeds, and return its standard output."""
         with self.start(program, *arguments, url=url, key=key, authority=authority) as process:
-            shown, said = process.communicate(stdin, timeout=60)
-        assert process.returncode == 0, said
-        return shown
+            stdout, stderr = process.communicate(stdin, timeout=60)
+        assert process.returncode == 0, stderr
+        return stdout
 
     def session(self, url: str, key: str, authority: Path | None = None) -> None:
-        """Do all that the SDK can with secrets, in an account that has none, and check what it got."""
+        """Call everything that the SDK offers for secrets, in an empty account, and check the results."""
         it = json.loads(self.run("session", url=url, key=key, authority=authority))
         first, second, third = it["made"]
         assert it["pages"] == [["THIRD", "SECOND"], ["FIRST"]]
@@ -51,17 +51,17 @@ class TypeScript:
         assert it["updated"] == second | {"update_time_ms": it["updated"]["update_time_ms"]}
         assert it["updated"]["update_time_ms"] > second["update_time_ms"]
         assert it["updatedById"] == it["updated"] | {"update_time_ms": it["updatedById"]["update_time_ms"]}
-        status, error = it["refused"]
+        status, error = it["rejected"]
         assert (status, error["code"]) == (400, "BadRequest")
         assert it["deleted"] == [first, it["updatedById"], third]
         assert it["missing"] == 404
-        assert it["left"] == {"secrets": [], "has_more": False, "total_count": 0}
+        assert it["remaining"] == {"secrets": [], "has_more": False, "total_count": 0}
 
 
 def installed(folder: Path) -> TypeScript:
-    """Put the programs into a folder, and there the SDK, which is installed once for each lock file."""
+    """Copy the programs into a folder and link the SDK there, which is installed once for each lock file."""
     if shutil.which("npm") is None:
-        pytest.skip("needs Node.js with npm")
+        pytest.skip("requires Node.js with npm")
     digest = hashlib.sha256(b"".join((_HERE / name).read_bytes() for name in _PACKAGES)).hexdigest()[:16]
     it = CACHE / "npm" / digest
     with lock(CACHE / "npm" / ".lock"):
