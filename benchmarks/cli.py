@@ -1,4 +1,4 @@
-"""The time and memory of the CLI: to start, and for `status` and `usage` in an account with many devboxes.
+"""The time and memory that the CLI needs to start, and for `status` and `usage` in an account with many devboxes.
 
     PYTHONPATH=tests python benchmarks/cli.py
 
@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from integration.support.account import Account
 from integration.support.chart import DEVBOX, Json, container, pod
 from integration.support.processes import COMMAND
-from support import APPLY, BenchmarkError, Client, Ground, Request, Server, arguments, ground, say, table
+from support import APPLY, BenchmarkError, Client, Environment, Request, Server, arguments, environment, say, table
 
 _NAMESPACE = "default"
 _PODS = f"/api/v1/namespaces/{_NAMESPACE}/pods"
@@ -38,17 +38,17 @@ def main() -> None:
     """Create the pods in steps, and run both commands after each step."""
     sizes = arguments(__doc__, {"pods": 5_000, "secrets": 20})
     rows = [_row("help", ["--help"])]
-    with ground() as at, at.operator():
-        _make_secrets(at, sizes.secrets)
+    with environment() as at, at.operator():
+        _create_secrets(at, sizes.secrets)
         key = at.controlplane.folder / "public-key"
         key.write_text(str(at.key.public))
         rows.append(_row("seal with a key file", ["seal", "TOKEN", "-n", "team", "--public-key", str(key)]))
         made = 0
         for count in (sizes.pods // 10, sizes.pods):
-            say(f"making {count - made:,} pods")
+            say(f"creating {count - made:,} pods")
             # In a separate process, because a child's peak memory starts with its parent's.
             with ProcessPoolExecutor(1, get_context("spawn")) as maker:
-                maker.submit(_make_pods, at.server, range(made, count)).result()
+                maker.submit(_create_pods, at.server, range(made, count)).result()
             made = count
             for command in ("status", "usage"):
                 words = [command, "-n", _NAMESPACE, "--kubeconfig", str(at.controlplane.kubeconfig)]
@@ -56,8 +56,8 @@ def main() -> None:
     table(f"Best of {_ROUNDS}, {sizes.secrets} secrets", ["command", "seconds", "CPU s", "MiB"], rows)
 
 
-def _make_secrets(at: Ground, count: int) -> None:
-    say(f"making {count} secrets")
+def _create_secrets(at: Environment, count: int) -> None:
+    say(f"creating {count} secrets")
     account = Account.of(at.controlplane, _NAMESPACE)
     for number in range(count):
         account.put(f"TOKEN_{number}", b"value")
@@ -65,7 +65,7 @@ def _make_secrets(at: Ground, count: int) -> None:
         account.is_ready(f"token-{number}")
 
 
-def _make_pods(to: Server, numbers: range) -> None:
+def _create_pods(to: Server, numbers: range) -> None:
     asyncio.run(_send_pods(to, numbers))
 
 
@@ -139,7 +139,7 @@ def _run(words: list[str]) -> Run:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise BenchmarkError(f"{words[0]} ended with {process.returncode}")
+        raise BenchmarkError(f"{words[0]} exited with {process.returncode}")
     return Run(time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 

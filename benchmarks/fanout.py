@@ -1,4 +1,4 @@
-"""How fast a changed value reaches all namespaces of a large account, and how other accounts fare meanwhile.
+"""How fast a changed value reaches all namespaces of a large account, and how this affects other accounts.
 
     PYTHONPATH=tests python benchmarks/fanout.py [--namespaces 5000]
 
@@ -17,7 +17,20 @@ from devbox_secrets.api.manifest import manifest
 from devbox_secrets.api.models import AccountSecretSpec
 from devbox_secrets.api.names import ACCOUNT_LABEL
 from latency import applies, measure
-from support import APPLY, MERGE, Ground, Request, Usage, arguments, ground, milliseconds, say, table, wait, wait_idle
+from support import (
+    APPLY,
+    MERGE,
+    Environment,
+    Request,
+    Usage,
+    arguments,
+    environment,
+    milliseconds,
+    say,
+    table,
+    wait,
+    wait_idle,
+)
 from workload import make_accounts, path, send_all, sync
 
 _VARIABLE = "TOKEN"
@@ -27,7 +40,7 @@ _PROBE_SECRETS = 100
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"namespaces": 1_000, "seconds": 1800})
-    with ground() as here:
+    with environment() as here:
         (home,), (probe,) = (make_accounts(here.server, name, 1) for name in ("home", "probe"))
         members = make_accounts(here.server, "member", it.namespaces)
         say(f"the floor: {it.namespaces:,} Secrets applied by a plain client")
@@ -51,11 +64,11 @@ def main() -> None:
     p50, p99, longest = milliseconds(times)
     table(
         f"One value changed in an account of {it.namespaces:,} namespaces",
-        ("", "seconds", "a second"),
+        ("", "seconds", "per second"),
         [
             ("floor: a plain client's applies", f"{alone:.1f}", f"{it.namespaces / alone:.0f}"),
             ("operator", f"{seconds:.1f}", f"{it.namespaces / seconds:.0f}"),
-            ("of the floor's rate", "", f"{alone / seconds:.0%}"),
+            ("share of the floor's rate", "", f"{alone / seconds:.0%}"),
             ("operator's CPU", f"{after.cpu_seconds - before.cpu_seconds:.1f}", ""),
             ("operator's peak memory, MiB", "", f"{after.peak_mib:.0f}"),
             (f"another account's {len(times)} applies: p50 ms", "", p50),
@@ -65,21 +78,21 @@ def main() -> None:
     )
 
 
-def _apply(here: Ground, account: str, value: bytes) -> None:
+def _apply(here: Environment, account: str, value: bytes) -> None:
     sealed = here.key.public.seal(SecretBytes(value), account=account, name=_VARIABLE)
     body = manifest(account, AccountSecretSpec(name=_VARIABLE, sealed=sealed))
     where = f"{path(account, body['metadata']['name'])}?fieldManager=benchmark"
     send_all(here.server, [Request("PATCH", where, json.dumps(body).encode(), APPLY)])
 
 
-def _is_reported(here: Ground, account: str) -> bool:
-    """Tell whether the status speaks of the newest value: it's written after all Secrets."""
+def _is_reported(here: Environment, account: str) -> bool:
+    """Return whether the status reflects the newest value; it is written after all Secrets."""
     (found,) = (here.controlplane.read(path(account)) or {})["items"]
     return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
 
 
 def _secrets(namespaces: Sequence[str], value: bytes) -> Iterator[Request]:
-    """Make the requests that apply a Secret as the operator's would be, under another name."""
+    """Yield requests that apply a Secret like the operator's, with another name."""
     metadata = {"name": "floor", "labels": {"app": "floor"}}
     data = {_VARIABLE: base64.b64encode(value).decode()}
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}

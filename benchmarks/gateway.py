@@ -28,10 +28,10 @@ from devbox_secrets.crypto.envelope import PublicKey
 from devbox_secrets.gateway.backend.record import creation_annotations
 from devbox_secrets.gateway.backend.upstream import TABLE
 from integration.support.gateway import bind, gateway, new_account, publish_key, token
-from support import MERGE, BenchmarkError, Request, Usage, arguments, ground, milliseconds, say, table
+from support import MERGE, BenchmarkError, Request, Usage, arguments, environment, milliseconds, say, table
 from workload import VALUE, path, restart, variables
 
-_UNDER_WAY = 16
+_IN_FLIGHT = 16
 _PAGE = 20
 _SYNC_SECONDS = 120
 
@@ -53,7 +53,7 @@ class Call:
     ours: Sequence[Request]
     theirs: Sequence[Request]
     headers: Mapping[str, str] = field(default_factory=dict)
-    """The body of each request to the API server."""
+    """The headers of each request to the API server."""
     once: bool = False
     """Whether a request can be sent only once."""
 
@@ -74,7 +74,7 @@ class Measured:
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"secrets": 1_000, "seconds": 5})
-    with ground() as here, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with environment() as here, ProcessPoolExecutor(1, get_context("spawn")) as pool:
         publish_key(here.controlplane)
         account, other = new_account(here.controlplane), new_account(here.controlplane)
         bind(here.controlplane, other, f"{account}:editor", "edit")
@@ -102,12 +102,12 @@ def main() -> None:
                         f"{ours.rate / theirs.rate:.0%}",
                     )
                 )
-    header = ("", "a second", "p50 ms", "p99 ms", "CPU ms", "MiB", "API server", "p50 ms", "p99 ms", "part")
-    table(f"One gateway, compared with the API server, {_UNDER_WAY} requests under way", header, rows)
+    header = ("", "per second", "p50 ms", "p99 ms", "CPU ms", "MiB", "API server", "p50 ms", "p99 ms", "share")
+    table(f"One gateway, compared with the API server, {_IN_FLIGHT} requests in flight", header, rows)
 
 
 def calls(key: PublicKey, account: str, other: str, count: int) -> Iterator[Call]:
-    """Run the calls in an account that the first one fills."""
+    """Yield the calls, for an account that the first of them fills."""
     names = variables(count)
     own = [path(account, object_names(name)[0]) for name in names]
     value = {"value": VALUE.decode()}
@@ -147,7 +147,7 @@ async def _load(to: Target, requests: Sequence[Request], headers: Mapping[str, s
     start = time.perf_counter()
     async with aiohttp.ClientSession(
         to.url,
-        connector=aiohttp.TCPConnector(limit=_UNDER_WAY, ssl=context),
+        connector=aiohttp.TCPConnector(limit=_IN_FLIGHT, ssl=context),
         headers={"Authorization": f"Bearer {to.token}", **headers},
     ) as session:
 
@@ -160,7 +160,7 @@ async def _load(to: Target, requests: Sequence[Request], headers: Mapping[str, s
                 times.append(time.perf_counter() - begun)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(_UNDER_WAY):
+            for _ in range(_IN_FLIGHT):
                 group.create_task(sender())
     return Measured(times, time.perf_counter() - start)
 

@@ -5,7 +5,7 @@
 Each size has its own control plane and operator.
 """
 
-from support import Usage, arguments, ground, table
+from support import Usage, arguments, environment, table
 from workload import Synced, make_accounts, sync
 
 _SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
@@ -16,13 +16,22 @@ def main() -> None:
     it = arguments(__doc__, {"largest": 10_000, "each": 100, "seconds": 1800})
     sizes = [size for size in _SIZES if size <= it.largest]
     rows = [_row(size, size // it.each, *measure(size, size // it.each, it.seconds)) for size in sizes]
-    header = ("AccountSecrets", "accounts", "seconds", "per 1,000", "CPU s", "per 1,000", "peak MiB", "grown per 1,000")
-    table("From the first create to the last Ready, as it grows", header, rows)
+    header = (
+        "AccountSecrets",
+        "accounts",
+        "seconds",
+        "per 1,000",
+        "CPU s",
+        "per 1,000",
+        "peak MiB",
+        "growth per 1,000",
+    )
+    table("From the first create to the last Ready, by number", header, rows)
 
 
 def measure(size: int, accounts: int, seconds: float) -> tuple[Synced, float]:
     """Sync this many on a new cluster, and return the results and the idle operator's peak memory in MiB."""
-    with ground() as here:
+    with environment() as here:
         names = make_accounts(here.server, "account", accounts)
         with here.operator() as running:
             idle = Usage.of(running.component.pid).peak_mib

@@ -8,7 +8,7 @@ the table shows their means. The values are sealed with the newest key.
 
 from statistics import mean
 
-from support import arguments, ground, say, table
+from support import arguments, environment, say, table
 from workload import Restarted, Synced, make_accounts, restart, sync
 
 _EACH = 100
@@ -19,11 +19,11 @@ def main() -> None:
     it = arguments(__doc__, {"older": 200, "count": 5_000, "seconds": 600})
     runs: dict[int, list[list[float]]] = {0: [], it.older: []}
     for older in (0, it.older, it.older, 0):
-        say(f"a run; sealing keys: {1 + older}")
+        say(f"a run with {1 + older} sealing keys")
         runs[older].append(_figures(*measure(older, it.count, it.seconds)))
     one, many = ([mean(column) for column in zip(*runs[older], strict=True)] for older in (0, it.older))
     table(
-        f"{it.count:,} AccountSecrets at {_EACH} in an account",
+        f"{it.count:,} AccountSecrets, {_EACH} in each account",
         ("", "1 key", f"{1 + it.older} keys", "ratio"),
         [(name, f"{a:.1f}", f"{b:.1f}", f"{b / a:.2f}") for name, a, b in zip(_NAMES, one, many, strict=True)],
     )
@@ -31,7 +31,7 @@ def main() -> None:
 
 def measure(older: int, count: int, seconds: float) -> tuple[Synced, Restarted]:
     """Sync AccountSecrets on a new cluster with this many older keys, and restart the operator there."""
-    with ground(older) as here:
+    with environment(older) as here:
         accounts = make_accounts(here.server, "account", count // _EACH)
         with here.operator() as running:
             synced = sync(here, running, count, accounts, seconds)

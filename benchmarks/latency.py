@@ -32,7 +32,7 @@ from support import (
     Server,
     Usage,
     arguments,
-    ground,
+    environment,
     milliseconds,
     say,
     table,
@@ -58,14 +58,14 @@ class Apply:
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"applies": 200, "count": 10_000, "accounts": 100, "seconds": 600})
-    with ground() as here:
+    with environment() as here:
         accounts = make_accounts(here.server, "account", it.accounts)
         (account,) = make_accounts(here.server, "probe", 1)
         with here.operator() as running:
             sync(here, running, _EACH, [account], it.seconds)
             pid = running.component.pid
             wait_idle(pid, it.seconds)
-            say(f"applying {it.applies} values, all else idle")
+            say(f"applying {it.applies} values on an idle cluster")
             values = applies(here.key.public, account)
             idle = asyncio.run(measure(here.server, account, islice(values, it.applies), lambda: True))
             before = Usage.of(pid)
@@ -73,10 +73,10 @@ def main() -> None:
             load = creates(here.key.public, accounts, it.count // it.accounts)
             busy = measure_under_load(here.server, running, load, account, values)
             after = Usage.of(pid)
-    header = ("all else", "applies", "p50 ms", "p99 ms", "max ms", "peak memory, MiB")
+    header = ("other load", "applies", "p50 ms", "p99 ms", "max ms", "peak memory, MiB")
     rows = [
-        ("idle", f"{len(idle)}", *milliseconds(idle), f"{before.peak_mib:.0f}"),
-        (f"{it.count:,} being synced", f"{len(busy)}", *milliseconds(busy), f"{after.peak_mib:.0f}"),
+        ("none", f"{len(idle)}", *milliseconds(idle), f"{before.peak_mib:.0f}"),
+        (f"{it.count:,} values being synced", f"{len(busy)}", *milliseconds(busy), f"{after.peak_mib:.0f}"),
     ]
     table(f"From one apply in an account of {_EACH} to its account Secret", header, rows)
 
@@ -92,7 +92,9 @@ def applies(key: PublicKey, account: str) -> Iterator[Apply]:
         yield Apply(variable, value, Request("PATCH", where, json.dumps(body).encode(), APPLY))
 
 
-async def measure(server: Server, account: str, values: Iterable[Apply], goes_on: Callable[[], bool]) -> list[float]:
+async def measure(
+    server: Server, account: str, values: Iterable[Apply], should_continue: Callable[[], bool]
+) -> list[float]:
     """Apply values in sequence, wait for each in the account Secret, and return the durations in seconds."""
     times: list[float] = []
     async with Client.connect(server) as client, asyncio.TaskGroup() as group:
@@ -100,11 +102,11 @@ async def measure(server: Server, account: str, values: Iterable[Apply], goes_on
             f"/api/v1/namespaces/{account}/secrets?watch=1&fieldSelector=metadata.name={ACCOUNT_SECRET}"
         )
         await anext(secrets)
-        for it in takewhile(lambda _: goes_on(), values):
+        for it in takewhile(lambda _: should_continue(), values):
             start = time.perf_counter()
             group.create_task(client.send(it.request))
             async with asyncio.timeout(_LONGEST_SECONDS):
-                while not _holds(await anext(secrets), it):
+                while not _has_value(await anext(secrets), it):
                     pass
             times.append(time.perf_counter() - start)
             await asyncio.sleep(_SECONDS_BETWEEN)
@@ -118,14 +120,14 @@ def measure_under_load(
     total = running.metric(SYNCED) + len(load)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         creating = pool.submit(send_all, server, load)
-        wait("the load has begun", _LONGEST_SECONDS, lambda: running.metric(SYNCED) > total - len(load))
-        goes_on = lambda: not creating.done() or running.metric(SYNCED) < total  # noqa: E731
-        times = asyncio.run(measure(server, account, values, goes_on))
+        wait("the load has started", _LONGEST_SECONDS, lambda: running.metric(SYNCED) > total - len(load))
+        should_continue = lambda: not creating.done() or running.metric(SYNCED) < total  # noqa: E731
+        times = asyncio.run(measure(server, account, values, should_continue))
         creating.result()
     return times
 
 
-def _holds(secret: Json, it: Apply) -> bool:
+def _has_value(secret: Json, it: Apply) -> bool:
     return base64.b64decode(secret["data"].get(it.variable, "")) == it.value
 
 

@@ -17,7 +17,7 @@ from devbox_secrets.api.models import AccountSecretSpec
 from devbox_secrets.api.names import ACCOUNT_LABEL
 from devbox_secrets.api.validation import SECRET_MAX_BYTES, VARIABLE_MAX_BYTES
 from devbox_secrets.crypto.envelope import PublicKey
-from support import Client, Ground, Request, arguments, ground, say, table
+from support import Client, Environment, Request, arguments, environment, say, table
 from workload import Restarted, make_accounts, path, restart, variables
 
 #: 172 kB when sealed.
@@ -34,7 +34,7 @@ def main() -> None:
         _row(f"1 MiB in {it.namespaces} namespaces", *measure(_full_account(), it.namespaces, it.seconds)),
     ]
     header = ("", "first start: s", "peak MiB", "restart: ready s", "queue empty s", "peak MiB", "writes")
-    table("The operator with the largest objects there can be", header, rows)
+    table("The operator with objects of the maximum size", header, rows)
 
 
 def _full_account() -> int:
@@ -42,8 +42,8 @@ def _full_account() -> int:
 
 
 def measure(count: int, members: int, seconds: float) -> tuple[Restarted, Restarted]:
-    """Fill an account while no operator runs, start one, and start another one when it is done."""
-    with ground() as here:
+    """Fill an account while no operator runs, start the operator, and restart it when it is done."""
+    with environment() as here:
         make_accounts(here.server, "account", 1)
         boxes = make_accounts(here.server, "box", members)
         for box in boxes:
@@ -53,10 +53,10 @@ def measure(count: int, members: int, seconds: float) -> tuple[Restarted, Restar
         return restart(here, 1, seconds), restart(here, 1, seconds)
 
 
-async def _create(here: Ground, count: int) -> None:
+async def _create(here: Environment, count: int) -> None:
     async with Client.connect(here.server) as client:
         names = variables(count)
-        for first in range(0, count, _AT_ONCE):  # all of them in parallel would take a gigabyte here
+        for first in range(0, count, _AT_ONCE):  # all requests at the same time would need a gigabyte in this process
             await client.send_all(list(_creates(here.key.public, names[first : first + _AT_ONCE])))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from support import BenchmarkError, Client, Ground, Request, arguments, ground, say, table
+from support import BenchmarkError, Client, Environment, Request, arguments, environment, say, table
 from workload import creates, make_accounts, path
 
 _VALUES = 10
@@ -38,7 +38,7 @@ class Result:
 class Runs:
     """The control plane and operations on it."""
 
-    def __init__(self, here: Ground, chance: random.Random) -> None:
+    def __init__(self, here: Environment, chance: random.Random) -> None:
         self.here = here
         self.chance = chance
 
@@ -47,7 +47,7 @@ class Runs:
         requests = creates(self.here.key.public, ["account-0"], _VALUES)
         await client.send_all(requests)
         names = [f"variable-{number}" for number in range(_VALUES)]
-        await self.until("the values are there", lambda: self.count(client, "account-0", _VALUES))
+        await self.until("the values are in the account Secret", lambda: self.count(client, "account-0", _VALUES))
         cut = self.chance.randrange(_VALUES + 1)
 
         async def delete(some: list[str]) -> None:
@@ -67,7 +67,7 @@ class Runs:
         """Delete a namespace and create it again while the API server crashes: the new one must not get old values."""
         requests = creates(self.here.key.public, ["account-1"], 1)
         await client.send_all(requests)
-        await self.until("the value is there", lambda: self.count(client, "account-1", 1))
+        await self.until("the value is in the account Secret", lambda: self.count(client, "account-1", 1))
         crash = asyncio.create_task(self.crash_after(self.chance.random() * 2, outage))
         await self.insist(client, Request("DELETE", "/api/v1/namespaces/account-1"))
         body = b'{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"account-1"}}'
@@ -115,7 +115,7 @@ class Runs:
             else:
                 return
             await asyncio.sleep(_POLL_SECONDS)
-        raise BenchmarkError(f"{request.method} {request.path} was never answered well")
+        raise BenchmarkError(f"{request.method} {request.path} never succeeded")
 
     async def until(self, awaited: str, ask: Callable[[], Awaitable[bool]]) -> None:
         """Wait until it is true."""
@@ -126,8 +126,8 @@ class Runs:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def run(here: Ground, runs: int, seed: int) -> dict[str, Result]:
-    """Run this many: most with a short outage, a third with a recreated namespace."""
+async def run(here: Environment, runs: int, seed: int) -> dict[str, Result]:
+    """Do this many runs: most with a short outage, a third with a recreated namespace."""
     chance = random.Random(seed)  # noqa: S311 - reproducible
     it = Runs(here, chance)
     results: dict[str, Result] = defaultdict(Result)
@@ -136,8 +136,8 @@ async def run(here: Ground, runs: int, seed: int) -> dict[str, Result]:
             what, seconds = chance.choices(
                 [("deleted", 3.0), ("deleted", 25.0), ("deleted", 45.0), ("created again", 3.0)], [12, 1, 1, 6]
             )[0]
-            say(f"{number + 1} of {runs}: {what}, away for {seconds:.0f} s")
-            result = results[f"{what}, away for {seconds:.0f} s"]
+            say(f"{number + 1} of {runs}: {what}, API server down for {seconds:.0f} s")
+            result = results[f"{what}, API server down for {seconds:.0f} s"]
             result.runs += 1
             await (it.deletions if what == "deleted" else it.recreation)(client, seconds, result)
     return results
@@ -146,7 +146,7 @@ async def run(here: Ground, runs: int, seed: int) -> dict[str, Result]:
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"runs": 100, "seed": 1})
-    with ground() as here:
+    with environment() as here:
         make_accounts(here.server, "account", 2)
         (here.controlplane.folder / "second").mkdir()
         with here.operator(resync_seconds="36000"), here.operator(folder="second", resync_seconds="36000"):

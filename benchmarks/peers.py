@@ -1,11 +1,11 @@
-"""How devbox-secrets compares with sealed-secrets: rate, CPU and memory of a sync, and a new secret behind a restart.
+"""Compares devbox-secrets with sealed-secrets: rate, CPU and memory of a sync, and a new secret after a restart.
 
     PYTHONPATH=tests python benchmarks/peers.py
 
-Both controllers run as processes on one control plane, one after the other, with the same number of secrets in the same
-number of namespaces. A plain client that makes as many AccountSecrets, with one status write for each, shows what the
-API server itself can take. sealed-secrets is built from its Go module. It runs with its limit on requests switched off;
-the last row is a restart with that limit, which is its default. Its probes have the fixed ports 8080 and 8081.
+Both controllers run as processes on the same control plane, in sequence, with the same number of secrets in the same
+number of namespaces. A plain client that creates as many AccountSecrets, with one status write for each, shows the API
+server's own rate. sealed-secrets is built from its Go module. It runs without its limit on requests; the last row is a
+restart with that limit, which is the default. Its probes use the fixed ports 8080 and 8081.
 """
 
 import base64
@@ -32,7 +32,19 @@ from harness.controlplane import ControlPlane
 from harness.process import Component
 from harness.tools import source, tool
 from integration.support.processes import Process, is_ready
-from support import SYNCED, BenchmarkError, Ground, Request, Usage, arguments, ground, say, table, wait, wait_idle
+from support import (
+    SYNCED,
+    BenchmarkError,
+    Environment,
+    Request,
+    Usage,
+    arguments,
+    environment,
+    say,
+    table,
+    wait,
+    wait_idle,
+)
 from sync import floor, serve_copy
 from workload import VALUE, creates, make_accounts, send_all, variables
 
@@ -41,9 +53,9 @@ _UNLIMITED = "--kubeclient-qps=-1"
 _SERVER, _METRICS = "http://127.0.0.1:8080", "http://127.0.0.1:8081"
 _CERTIFICATE = "v1/cert.pem"
 _KEY = "value"
-#: It writes a secret that it has unsealed before it unseals the next.
+#: sealed-secrets writes an unsealed secret before it unseals the next one.
 _UNSEALED = "sealed_secrets_controller_unseal_requests_total"
-#: client-go reads a pod's service account from there; a mount namespace gives the program a /run of its own.
+#: client-go reads a pod's service account from this path; a mount namespace gives the program its own /run.
 _AS_IN_A_POD = """
 mount -t tmpfs none /run
 mkdir -p /run/secrets/kubernetes.io/serviceaccount
@@ -54,25 +66,25 @@ exec "$@"
 
 @dataclass(frozen=True)
 class Contender:
-    """A controller, and what is asked of it."""
+    """A controller and its work."""
 
     name: str
     start: Callable[[], AbstractContextManager[Process]]
     synced: str
-    """The metric that counts the synced secrets."""
+    """The metric with the number of synced secrets."""
     secrets: Sequence[Request]
     new: Request
     """One more secret."""
     path: str
-    """The Secret that has its value afterwards."""
+    """The Secret that gets the new secret's value."""
     key: str
 
 
 def main() -> None:
     """Run the benchmark and print its table."""
-    it = arguments(__doc__, {"count": 2_000, "accounts": 100, "seconds": 1800, "patience": 90})
+    it = arguments(__doc__, {"count": 2_000, "accounts": 100, "seconds": 1800, "timeout": 90})
     each = it.count // it.accounts
-    with ground() as here:
+    with environment() as here:
         serve_copy(here.controlplane)
         plain, account, peer = (make_accounts(here.server, name, it.accounts) for name in ("plain", "account", "peer"))
         alone = floor(here, plain, each)
@@ -82,12 +94,12 @@ def main() -> None:
         prepare(here.controlplane)
         rows.append(_row(here, sealed_secrets(here.controlplane, peer, each, _UNLIMITED), rate, it))
         limited = sealed_secrets(here.controlplane, peer, each + 1)
-        rows.append((limited.name, "", "", "", "", _restart(here, limited, it.patience)))
-    header = ("", "a second", "of the client's", "CPU ms each", "peak MiB", "new one after a restart, s")
+        rows.append((limited.name, "", "", "", "", _restart(here, limited, it.timeout)))
+    header = ("", "per second", "share of the client's", "CPU ms each", "peak MiB", "new secret after a restart, s")
     table(f"{it.count:,} secrets in {it.accounts} namespaces", header, rows)
 
 
-def _row(here: Ground, contender: Contender, rate: float, it: Namespace) -> Sequence[str]:
+def _row(here: Environment, contender: Contender, rate: float, it: Namespace) -> Sequence[str]:
     count = len(contender.secrets)
     with contender.start() as running:
         pid = running.component.pid
@@ -105,28 +117,28 @@ def _row(here: Ground, contender: Contender, rate: float, it: Namespace) -> Sequ
         f"{count / seconds / rate:.0%}",
         f"{(after.cpu_seconds - before.cpu_seconds) / count * 1e3:.1f}",
         f"{after.peak_mib:.0f}",
-        _restart(here, contender, it.patience),
+        _restart(here, contender, it.timeout),
     )
 
 
-def _restart(here: Ground, contender: Contender, patience: float) -> str:
-    """Create one secret while the controller is down, then say how long after its start the value is there."""
-    say(f"{contender.name}: a restart behind a new secret")
+def _restart(here: Environment, contender: Contender, timeout: float) -> str:
+    """Create a secret while the controller is down, and return the seconds from its start to the value."""
+    say(f"{contender.name}: a restart with a new secret")
     send_all(here.server, [contender.new])
     start = time.perf_counter()
     with contender.start(), suppress(BenchmarkError):
-        wait("the new secret is there", patience, lambda: _is_there(here.controlplane, contender))
+        wait("the new secret is written", timeout, lambda: _is_written(here.controlplane, contender))
         return f"{time.perf_counter() - start:.1f}"
-    return f"over {patience:.0f}"
+    return f"over {timeout:.0f}"
 
 
-def _is_there(controlplane: ControlPlane, contender: Contender) -> bool:
+def _is_written(controlplane: ControlPlane, contender: Contender) -> bool:
     found = controlplane.read(contender.path)
     return found is not None and contender.key in (found.get("data") or {})
 
 
-def devbox_secrets(here: Ground, accounts: Sequence[str], each: int) -> Contender:
-    """Give our operator, and AccountSecrets for it."""
+def devbox_secrets(here: Environment, accounts: Sequence[str], each: int) -> Contender:
+    """Return our operator and AccountSecrets for it."""
     requests = creates(here.key.public, accounts, each + 1)
     count = each * len(accounts)
     path = f"/api/v1/namespaces/{accounts[0]}/secrets/{ACCOUNT_SECRET}"
@@ -135,7 +147,7 @@ def devbox_secrets(here: Ground, accounts: Sequence[str], each: int) -> Contende
 
 
 def prepare(controlplane: ControlPlane) -> None:
-    """Install sealed-secrets' CRD, and a service account whose files lie where its process starts."""
+    """Install sealed-secrets' CRD and a service account, whose files are in the working directory of its process."""
     crd = source(_PEER) / "helm/sealed-secrets/crds/bitnami.com_sealedsecrets.yaml"
     controlplane.kubectl("create", f"--filename={crd}")
     controlplane.kubectl("wait", "--for=condition=Established", f"--filename={crd}")
@@ -149,7 +161,7 @@ def prepare(controlplane: ControlPlane) -> None:
 
 
 def sealed_secrets(controlplane: ControlPlane, namespaces: Sequence[str], each: int, *flags: str) -> Contender:
-    """Give sealed-secrets' controller, and SealedSecrets for it."""
+    """Return sealed-secrets' controller and SealedSecrets for it."""
     host = urlsplit(controlplane.url)
     env = {**os.environ, "KUBERNETES_SERVICE_HOST": host.hostname or "", "KUBERNETES_SERVICE_PORT": str(host.port)}
     arguments = ["--mount", "--", "sh", "-euc", _AS_IN_A_POD, "sh", str(tool(_PEER)), *flags]
@@ -176,7 +188,7 @@ def sealed_secrets(controlplane: ControlPlane, namespaces: Sequence[str], each: 
 
 
 def _sealed_secret(key: rsa.RSAPublicKey, namespace: str, name: str) -> Request:
-    """Make the request that creates a SealedSecret of the strict scope, encrypted as kubeseal does it."""
+    """Return the request that creates a SealedSecret with the strict scope, encrypted as by kubeseal."""
     session = secrets.token_bytes(32)
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), f"{namespace}/{name}".encode())
     wrapped = key.encrypt(session, oaep)
@@ -196,7 +208,7 @@ def _sealed_secret(key: rsa.RSAPublicKey, namespace: str, name: str) -> Request:
 def _public_key(it: Process) -> rsa.RSAPublicKey:
     key = load_pem_x509_certificate(it.get(f"/{_CERTIFICATE}").encode()).public_key()
     if not isinstance(key, rsa.RSAPublicKey):
-        raise BenchmarkError(f"{_PEER} has a key of another kind than RSA")
+        raise BenchmarkError(f"the key of {_PEER} isn't an RSA key")
     return key
 
 

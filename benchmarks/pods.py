@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from harness.controlplane import ControlPlane
 from integration.support.chart import DEVBOX, container, pod
 from integration.support.webhook import without_policy
-from support import Client, Request, Server, Usage, arguments, ground, milliseconds, say, server, table
+from support import Client, Request, Server, Usage, arguments, environment, milliseconds, say, server, table
 
 _PATH = "/api/v1/namespaces/default/pods?dryRun=All"
 _WARM_UP = 200
@@ -26,11 +26,11 @@ def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"count": 2_000})
     with (
-        ground() as here,
+        environment() as here,
         ControlPlane.start() as bare,
         without_policy(log_level="INFO", certificate_refresh_seconds="10") as fallback,
     ):
-        controlplanes = {"nothing": bare, "policy": here.controlplane, "webhook": fallback.controlplane}
+        controlplanes = {"no chart": bare, "policy": here.controlplane, "webhook": fallback.controlplane}
         say(f"creating {it.count:,} pods of each kind")
         before = Usage.of(fallback.webhook.component.pid).cpu_seconds
         times = asyncio.run(measure({name: server(each) for name, each in controlplanes.items()}, it.count))
@@ -38,7 +38,7 @@ def main() -> None:
         webhook = Usage.of(fallback.webhook.component.pid)
     rows = []
     for kind in _PODS:
-        least = milliseconds(times["nothing", kind])
+        least = milliseconds(times["no chart", kind])
         for name in controlplanes:
             p50, p99, _ = figures = milliseconds(times[name, kind])
             added = [f"{float(with_it) - float(without):+.1f}" for with_it, without in zip(figures, least, strict=True)]
@@ -46,7 +46,7 @@ def main() -> None:
     header = ("", "p50", "p99", "added: p50", "p99", "API server's peak, MiB")
     table(f"Creation of a pod, milliseconds, {it.count:,} of each", header, rows)
     each = (webhook.cpu_seconds - before) / (_WARM_UP + it.count)
-    print(f"The webhook took {each * 1e3:.1f} ms of CPU for a devbox, and {webhook.peak_mib:.0f} MiB of memory.\n")
+    print(f"The webhook used {each * 1e3:.1f} ms of CPU for each devbox, and {webhook.peak_mib:.0f} MiB of memory.\n")
 
 
 async def measure(servers: dict[str, Server], count: int) -> dict[tuple[str, str], list[float]]:

@@ -4,8 +4,8 @@
 
 Each pod is created as a dry run, with and without the label that makes it a devbox; the difference is the cost of the
 policies. The unit is the cost of a plain pod. Each pod is either admitted or rejected with a message; any other
-response stops the benchmark. The last pod shows a cost that isn't due to our policies: the API server encodes and
-decodes every pod that a policy may change as JSON once.
+response stops the benchmark. The last pod shows a cost that isn't due to our policies: the API server encodes
+each pod that a policy may change as JSON and decodes it again.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from integration.support.chart import DEVBOX, Json, container, pod
-from support import BenchmarkError, Client, Request, Server, arguments, ground, say, table
+from support import BenchmarkError, Client, Request, Server, arguments, environment, say, table
 
 _PATH = "/api/v1/namespaces/default/pods?dryRun=All"
 _ENV, _MOUNT = "devbox-secrets.dev/env", "devbox-secrets.dev/mount"
@@ -31,7 +31,7 @@ class Case:
     name: str
     spec: Json
     annotations: Mapping[str, str]
-    refusal: str = ""
+    rejection: str = ""
 
     def request(self, labels: dict[str, str]) -> Request:
         """Return the request that creates it."""
@@ -41,14 +41,14 @@ class Case:
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"count": 20})
-    with ground() as here:
+    with environment() as here:
         times = asyncio.run(measure(here.server, it.count))
     unit = times[PLAIN.name, False]
     rows = []
     for case in CASES:
         other, devbox = times[case.name, False], times[case.name, True]
         ratios = (f"{seconds / unit:.1f}" for seconds in (other, devbox, devbox - other))
-        answer = "refused" if case.refusal else "admitted"
+        answer = "rejected" if case.rejection else "admitted"
         rows.append((case.name, *ratios, f"{(devbox - other) * 1e3:.1f}", answer))
     header = ("", "other pod", "devbox", "added", "added, ms", "")
     table(f"Creation of a pod, in units of a plain pod's ({unit * 1e3:.1f} ms), median of {it.count:,}", header, rows)
@@ -65,21 +65,21 @@ async def measure(server: Server, count: int) -> dict[tuple[str, bool], float]:
             requests = {False: case.request({}), True: case.request(DEVBOX)}
             for _ in range(_WARM_UP + count):
                 for devbox, request in requests.items():
-                    taken[devbox].append(await _seconds(client, request, case.refusal if devbox else ""))
+                    taken[devbox].append(await _seconds(client, request, case.rejection if devbox else ""))
             times |= {(case.name, devbox): median(each[_WARM_UP:]) for devbox, each in taken.items()}
     return times
 
 
-async def _seconds(client: Client, request: Request, refusal: str) -> float:
+async def _seconds(client: Client, request: Request, rejection: str) -> float:
     start = time.perf_counter()
     try:
         await client.send(request)
-        said = ""
+        message = ""
     except BenchmarkError as error:
-        said = str(error)
+        message = str(error)
     seconds = time.perf_counter() - start
-    if bool(said) != bool(refusal) or refusal not in said:
-        raise BenchmarkError(f"expected {refusal or 'no refusal'}, got {said or 'none'}")
+    if bool(message) != bool(rejection) or rejection not in message:
+        raise BenchmarkError(f"expected {rejection or 'no rejection'}, got {message or 'none'}")
     return seconds
 
 

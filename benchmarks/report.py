@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"([\d,]+(?:\.\d+)?)(%?)")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark of the page: its program with arguments, and what its table shows."""
+    """A benchmark of the page: its program, arguments, heading and introduction."""
 
     name: str
     heading: str
@@ -50,7 +50,7 @@ class Table:
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Sequence[str]]]
-    """By row and column, a cell of each round."""
+    """The cells of all rounds, by row and column."""
 
     def numbers(self, row: str, column: str) -> list[float]:
         """Return a cell's number in each round."""
@@ -83,45 +83,45 @@ BENCHMARKS = (
     Benchmark(
         "fanout",
         "One account, many namespaces",
-        "One value of a large account changes. The floor is a plain client that applies as many Secrets. Another"
-        " account's values are applied meanwhile.",
+        "One value of a large account changes. The floor is a plain client that applies the same number of Secrets."
+        " Meanwhile, values of another account are applied.",
     ),
     Benchmark(
         "gateway",
         "Gateway",
-        "One gateway process, next to the same requests sent to the API server directly.",
+        "One gateway process, compared with equivalent requests to the API server.",
     ),
     Benchmark(
         "peers",
-        "Next to sealed-secrets",
-        "Both controllers sync as many secrets on the same control plane. sealed-secrets v0.40.0 runs with its request"
-        " limit switched off, and with its defaults for one restart. Each restarts while one new secret waits.",
+        "Comparison with sealed-secrets",
+        "Both controllers sync the same number of secrets on the same control plane. sealed-secrets v0.40.0 runs"
+        " without its request limit, and with its defaults for one restart. Each restarts while one new secret waits.",
     ),
 )
 
 PLOTS: Mapping[str, tuple[str, str, Sequence[tuple[str, str, str, str]]]] = {
     "benchmarks-peers.svg": (
-        "Secrets synced a second",
-        "a second",
+        "Secrets synced per second",
+        "per second",
         [
-            ("API server, plain client", "peers", "plain client", "a second"),
-            ("devbox-secrets", "peers", "devbox-secrets", "a second"),
-            ("sealed-secrets, no limit", "peers", "sealed-secrets, no limit", "a second"),
+            ("API server, plain client", "peers", "plain client", "per second"),
+            ("devbox-secrets", "peers", "devbox-secrets", "per second"),
+            ("sealed-secrets, no limit", "peers", "sealed-secrets, no limit", "per second"),
         ],
     ),
     "benchmarks-rates.svg": (
         "Share of the API server's own rate",
         "%",
         [
-            ("sync", "sync", "of the floor's rate", "a second"),
-            ("one value, many namespaces", "fanout", "of the floor's rate", "a second"),
-            ("gateway: create", "gateway", "create", "part"),
-            ("gateway: update", "gateway", "update", "part"),
-            ("gateway: get", "gateway", "get", "part"),
+            ("sync", "sync", "share of the floor's rate", "per second"),
+            ("one value, many namespaces", "fanout", "share of the floor's rate", "per second"),
+            ("gateway: create", "gateway", "create", "share"),
+            ("gateway: update", "gateway", "update", "share"),
+            ("gateway: get", "gateway", "get", "share"),
         ],
     ),
 }
-"""By file: the title, the unit, and bars: a label, a benchmark, and its table's row and column."""
+"""By file: the title, the unit and the bars; a bar is a label, a benchmark, and a row and a column of its table."""
 
 
 def main() -> None:
@@ -160,7 +160,7 @@ def _number(cell: str) -> float | None:
 
 
 def _cell(cells: Sequence[str]) -> str:
-    """Return the median of a cell's rounds, with the least and the greatest where they differ."""
+    """Return the median of a cell's rounds, with the minimum and the maximum if they differ."""
     numbers = [number for cell in cells if (number := _number(cell)) is not None]
     if len(set(cells)) == 1 or len(numbers) < len(cells):
         return cells[0]
@@ -172,10 +172,10 @@ def _cell(cells: Sequence[str]) -> str:
 def _page(tables: Mapping[str, Table], rounds: int) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
-    spread = f"the median of {rounds} runs, with the least and the greatest in parentheses"
+    spread = f"the median of {rounds} runs, with the minimum and the maximum in parentheses"
     yield (
         f"Each figure is {spread if rounds > 1 else 'from one run'}. The API server, etcd, the clients and the operator"
-        " share one machine, so the ratios within a run say more than the rates."
+        " share one machine, so compare the ratios within a run, not the rates."
     )
     yield ""
     yield f"Machine: {_machine()}. Kubernetes {KUBERNETES_VERSION}, {datetime.now(UTC):%B %Y}."
@@ -203,7 +203,7 @@ def _machine() -> str:
 
 
 def _plot(file: Path, title: str, unit: str, bars: Mapping[str, Sequence[float]]) -> None:
-    """Draw horizontal bars of medians, with lines from the least to the greatest."""
+    """Draw horizontal bars of medians, with lines from the minimum to the maximum."""
     middles = [median(numbers) for numbers in bars.values()]
     below = [middle - min(numbers) for middle, numbers in zip(middles, bars.values(), strict=True)]
     above = [max(numbers) - middle for middle, numbers in zip(middles, bars.values(), strict=True)]

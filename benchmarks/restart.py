@@ -3,14 +3,14 @@
 PYTHONPATH=tests python benchmarks/restart.py
 """
 
-from support import arguments, ground, table
+from support import arguments, environment, table
 from workload import make_accounts, restart, sync
 
 
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"count": 10_000, "accounts": 100, "seconds": 600})
-    with ground() as here:
+    with environment() as here:
         accounts = make_accounts(here.server, "account", it.accounts)
         with here.operator() as first:
             result = sync(here, first, it.count, accounts, it.seconds)
@@ -18,7 +18,7 @@ def main() -> None:
         again = restart(here, it.accounts, it.seconds)
     table(
         f"A restart at {it.count:,} AccountSecrets in {it.accounts} accounts",
-        ("", "restarted", "while syncing them"),
+        ("", "restart", "first sync"),
         [
             ("seconds until ready", f"{again.ready_seconds:.1f}", ""),
             ("seconds until the queue is empty", f"{again.empty_seconds:.1f}", f"{result.seconds:.1f}"),

@@ -1,4 +1,4 @@
-"""The base of all benchmarks: a control plane with the chart, a plain client, a table.
+"""What all benchmarks use: a control plane with the chart, a plain client, and tables.
 
 Everything runs on one machine and shares its cores, so only the ratios within a run are meaningful.
 """
@@ -67,7 +67,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Environment:
     """A control plane with the chart installed, and the sealing key of its operator."""
 
     controlplane: ControlPlane
@@ -75,7 +75,7 @@ class Ground:
 
     @property
     def server(self) -> Server:
-        """The API server, for a plain client."""
+        """The API server's address and credentials, for a plain client."""
         return server(self.controlplane)
 
     @contextmanager
@@ -144,7 +144,7 @@ class Client:
 
 
 @contextmanager
-def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
+def environment(older_keys: int = 0, *values: str) -> Iterator[Environment]:
     """Start a control plane with the chart, and a key so that values can be sealed immediately.
 
     `values` are arguments for the chart, such as --set.
@@ -159,11 +159,11 @@ def ground(older_keys: int = 0, *values: str) -> Iterator[Ground]:
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "devbox-secrets-keys"}, "data": data}
         create = ("create", f"--namespace={NAMESPACE}", "--filename=-")
         controlplane.kubectl(*create, input=json.dumps(secret))
-        yield Ground(controlplane, key)
+        yield Environment(controlplane, key)
 
 
 def server(controlplane: ControlPlane) -> Server:
-    """Return a plain client for a control plane's API server."""
+    """Return the address and credentials of a control plane's API server."""
     pair = controlplane.authority.client("benchmark", "system:masters")
     path = write_private(controlplane.folder / "benchmark.pem", pair.certificate + pair.key)
     return Server(controlplane.url, controlplane.folder / "ca.crt", path)
@@ -178,7 +178,7 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> "Usage":
-        """Read it from /proc (proc(5): utime and stime; VmHWM)."""
+        """Read the usage from /proc (proc(5): utime and stime; VmHWM)."""
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = Path(f"/proc/{pid}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]
@@ -186,7 +186,7 @@ class Usage:
 
 
 def wait(awaited: str, seconds: float, ask: Callable[[], bool], every: float = _POLL_SECONDS) -> None:
-    """Poll until it is true.
+    """Poll until `ask` returns true.
 
     Raises:
         BenchmarkError: it took longer than the timeout.
@@ -213,7 +213,7 @@ def wait_idle(pid: int, seconds: float) -> None:
 def milliseconds(times: Sequence[float]) -> tuple[str, str, str]:
     """Return the p50, p99 and maximum of durations in seconds, for a table."""
     if not times:
-        raise BenchmarkError("there was nothing to measure; try larger sizes")
+        raise BenchmarkError("nothing was measured; try larger sizes")
     ordered = sorted(times)
     quantiles = (ordered[ceil(len(times) * part) - 1] for part in (0.50, 0.99, 1))
     p50, p99, longest = (f"{seconds * 1e3:.1f}" for seconds in quantiles)
@@ -240,5 +240,5 @@ def arguments(text: str | None, sizes: Mapping[str, int]) -> argparse.Namespace:
     """Parse a benchmark's sizes from the command line: --NAME NUMBER, each with a default."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{default:,} unless given")
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"default: {default:,}")
     return parser.parse_args()

@@ -1,8 +1,8 @@
-"""How fast AccountSecrets become Ready, compared with the API server's own rate.
+"""How fast AccountSecrets become Ready, compared with the API server's own rate, the floor.
 
     PYTHONPATH=tests python benchmarks/sync.py
 
-The baseline is the same writes by a plain client: the same number of objects of the same size, of a copy of the CRD
+The floor is the same writes by a plain client: the same number of objects of the same size, of a copy of the CRD
 that the operator doesn't watch, each with one status write. Half of them run before the operator and half afterwards.
 """
 
@@ -21,7 +21,7 @@ from devbox_secrets.controller.rules.status import next_status
 from devbox_secrets.crypto.envelope import PublicKey
 from harness.controlplane import ControlPlane
 from integration.support.chart import get
-from support import MERGE, Client, Ground, Request, Server, arguments, ground, say, table
+from support import MERGE, Client, Environment, Request, Server, arguments, environment, say, table
 from workload import VALUE, creates, make_accounts, path, sync
 
 _FLOOR = "floor.devbox-secrets.dev"
@@ -38,7 +38,7 @@ class Floor:
 def main() -> None:
     """Run the benchmark and print its table."""
     it = arguments(__doc__, {"count": 10_000, "accounts": 100, "seconds": 600})
-    with ground() as here:
+    with environment() as here:
         accounts = make_accounts(here.server, "account", it.accounts)
         serve_copy(here.controlplane)
         halves = [accounts[::2], accounts[1::2]]
@@ -47,18 +47,18 @@ def main() -> None:
         with here.operator() as running:
             result = sync(here, running, it.count, accounts, it.seconds)
         last = floor(here, halves[1], each)
-    beside = result.create_seconds
+    while_running = result.create_seconds
     create, status = first.creates + last.creates, first.statuses + last.statuses
     table(
         f"{it.count:,} AccountSecrets in {it.accounts} accounts, from the first create to the last Ready",
-        ("", "seconds", "a second"),
+        ("", "seconds", "per second"),
         [
             ("only creates", f"{create:.1f}", f"{it.count / create:.0f}"),
             ("only status writes", f"{status:.1f}", f"{it.count / status:.0f}"),
             ("floor: both", f"{create + status:.1f}", f"{it.count / (create + status):.0f}"),
-            ("creates beside the operator", f"{beside:.1f}", f"{it.count / beside:.0f}"),
+            ("creates while the operator runs", f"{while_running:.1f}", f"{it.count / while_running:.0f}"),
             ("operator", f"{result.seconds:.1f}", f"{it.count / result.seconds:.0f}"),
-            ("of the floor's rate", "", f"{(create + status) / result.seconds:.0%}"),
+            ("share of the floor's rate", "", f"{(create + status) / result.seconds:.0%}"),
             ("account Secrets written", "", f"{result.secret_writes:.0f}"),
             ("operator's CPU", f"{result.cpu_seconds:.1f}", ""),
             ("operator's peak memory, MiB", "", f"{result.peak_mib:.0f}"),
@@ -81,7 +81,7 @@ def serve_copy(controlplane: ControlPlane) -> None:
     controlplane.kubectl("wait", "--for=condition=Established", f"crd/{name}")
 
 
-def floor(here: Ground, accounts: Sequence[str], each: int) -> Floor:
+def floor(here: Environment, accounts: Sequence[str], each: int) -> Floor:
     """Create this many AccountSecrets in each account with a plain client, then write their statuses."""
     say(f"the floor: {each * len(accounts):,} creates and as many status writes by a plain client")
     return asyncio.run(_floor(here.server, here.key.public, accounts, each))

@@ -22,7 +22,7 @@ from support import (
     SYNCED,
     BenchmarkError,
     Client,
-    Ground,
+    Environment,
     Request,
     Server,
     Usage,
@@ -49,7 +49,7 @@ class Synced:
 
 @dataclass(frozen=True)
 class Restarted:
-    """The results of starting on a cluster where nothing has to be done."""
+    """The results of starting the operator on a cluster with AccountSecrets."""
 
     ready_seconds: float
     empty_seconds: float
@@ -95,7 +95,7 @@ def make_accounts(server: Server, prefix: str, count: int) -> list[str]:
 
 
 async def _set_up(server: Server) -> set[str]:
-    """Return the namespaces that have a service account and a ConfigMap, as new namespaces get."""
+    """Return the namespaces that already have their default service account and ConfigMap."""
     async with Client.connect(server) as client:
         lists = [(await client.get(f"/api/v1/{kind}"))["items"] for kind in ("serviceaccounts", "configmaps")]
     accounts, configs = ({item["metadata"]["namespace"] for item in items} for items in lists)
@@ -114,30 +114,30 @@ async def _send_all(server: Server, requests: Sequence[Request]) -> float:
         return time.perf_counter() - start
 
 
-def sync(ground: Ground, it: Operator, count: int, accounts: Sequence[str], seconds: float) -> Synced:
+def sync(environment: Environment, it: Operator, count: int, accounts: Sequence[str], seconds: float) -> Synced:
     """Create AccountSecrets while the operator runs, and wait until all are Ready."""
     say(f"sealing {count:,} values")
-    requests = creates(ground.key.public, accounts, count // len(accounts))
+    requests = creates(environment.key.public, accounts, count // len(accounts))
     before = Usage.of(it.component.pid)
     say(f"creating {len(requests):,} AccountSecrets in {len(accounts)} accounts")
     start = time.perf_counter()
-    created = send_all(ground.server, requests)
-    # Rarely, because the operator examines every AccountSecret for each response.
+    created = send_all(environment.server, requests)
+    # Poll rarely, because the operator examines every AccountSecret for each response.
     wait("every AccountSecret is Ready", seconds, lambda: it.metric(SYNCED) >= len(requests), every=0.5)
     took = time.perf_counter() - start
     after = Usage.of(it.component.pid)
-    ready = asyncio.run(_count_ready(ground.server))
+    ready = asyncio.run(_count_ready(environment.server))
     if ready != len(requests):
         raise BenchmarkError(f"the operator counts {len(requests):,} that are Ready, the API server {ready:,}")
     cpu = after.cpu_seconds - before.cpu_seconds
     return Synced(created, took, cpu, after.peak_mib, it.metric(SECRET_WRITES))
 
 
-def restart(ground: Ground, accounts: int, seconds: float, **settings: str) -> Restarted:
+def restart(environment: Environment, accounts: int, seconds: float, **settings: str) -> Restarted:
     """Start the operator, and wait until everything is reconciled and it is idle."""
     say("restarting the operator")
     start = time.perf_counter()
-    with ground.operator(**settings) as it:
+    with environment.operator(**settings) as it:
         ready = time.perf_counter() - start
         wait(
             "the queue is empty",
