@@ -165,7 +165,7 @@ def test_every_alert_is_evaluated_and_has_the_right_namespace(monitored: Monitor
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
 
 
-def test_metrics_have_the_namespace_that_they_are_about_or_the_operators(monitored: Monitored) -> None:
+def test_each_metric_has_the_right_namespace_label(monitored: Monitored) -> None:
     query = f'devbox_secrets_accountsecrets_not_ready{{namespace="{monitored.account}",reason="CannotOpen"}}'
     (own,) = until("the metric is scraped", lambda: monitored.prometheus.query(query))
     assert own["value"][1] == "1"

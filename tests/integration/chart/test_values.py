@@ -284,7 +284,7 @@ def test_global_values_apply_to_components_without_their_own() -> None:
         ("force", (), False),
     ],
 )
-def test_on_openshift_pods_set_no_users_and_groups(adapt: str, options: tuple[str, ...], assigned: bool) -> None:
+def test_pods_set_no_users_or_groups_on_openshift(adapt: str, options: tuple[str, ...], assigned: bool) -> None:
     given = {"global": {"compatibility": {"openshift": {"adaptSecurityContext": adapt}}}}
     given |= for_each_component({"securityContext": {"runAsUser": 65532}})
     for spec in specs(*options, **given):

@@ -276,9 +276,7 @@ def test_the_operators_own_writes_do_not_change_the_update_time(api: httpx.Clien
     assert api.get("/v1/secrets/TOKEN").json() == made
 
 
-def test_of_two_objects_with_the_same_variable_the_owner_is_returned_and_deleted(
-    api: httpx.Client, account: Account
-) -> None:
+def test_the_owner_is_used_if_two_objects_have_the_same_variable(api: httpx.Client, account: Account) -> None:
     account.put("TOKEN", b"a", "one")
     account.put("TOKEN", b"b", "two")
     owner = min(objects(account), key=lambda it: (it["metadata"]["creationTimestamp"], it["metadata"]["uid"]))
