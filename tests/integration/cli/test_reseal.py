@@ -136,7 +136,9 @@ def test_a_value_that_cannot_be_resealed_is_listed_and_does_not_affect_others(
     assert results.pop("lost.yaml:4")[1].startswith(
         f"the value is sealed with the key {LOST.public.id}, which this clus"
     )
-    assert results.pop("moved.yaml:4")[1].startswith("cannot decrypt the sealed value for the account team and the name T")
+    assert results.pop("moved.yaml:4")[1].startswith(
+        "cannot decrypt the sealed value for the account team and the name T"
+    )
     problems = {
         "plain.yaml:4": "not a sealed value: it doesn't start with dbs1. and a key id",
         "broken.yaml:4": (

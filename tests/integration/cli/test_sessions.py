@@ -1,4 +1,4 @@
-"""docs/sessions.md as it says: its commands are run, and print what stands below them."""
+"""Runs the commands of docs/sessions.md and compares their output with the page."""
 
 import re
 import time
@@ -31,32 +31,32 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Where a developer sits: a folder, a context, and the commands."""
+class Shell:
+    """A developer's shell: a folder and an environment with a kubeconfig."""
 
     controlplane: ControlPlane
     folder: Path
     env: dict[str, str]
 
     def run(self, commands: list[str]) -> list[str]:
-        """Run commands one after the other in one shell, and give what each prints."""
+        """Run commands in sequence in one shell and return what each prints."""
         return [ran.output for ran in shell.run(commands, self.folder, self.env)]
 
 
 def sessions() -> dict[str, list[shell.Step]]:
-    """Give the commands of each section, with what stands below each."""
+    """Return the commands of each section with the output that the page shows."""
     sections = (section.partition("\n") for section in SESSIONS.read_text().split("\n## ")[1:])
     return {title: [step for block in shell.sessions(text) for step in block] for title, _, text in sections}
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A control plane of its own, since `check` looks at all of it."""
+def developer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A control plane of its own, because `check` examines all of it."""
     with ControlPlane.start() as controlplane:
         install(controlplane)
         controlplane.kubectl("create", "namespace", "team-a")
         controlplane.kubectl("wait", "--for=create", "serviceaccount/default", "--namespace=team-a")
-        folder = tmp_path_factory.mktemp("desk")
+        folder = tmp_path_factory.mktemp("developer")
         env = shell.environment(folder, controlplane.kubeconfig)
         shell.run(["kubectl config set-context --current --namespace team-a"], folder, env)
         for name, text in FILES.items():
@@ -64,32 +64,36 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             (folder / name).chmod(0o600)
         with operator(controlplane, keys_refresh_seconds="0.5"):
             make_ready(controlplane, NAMESPACE, NAMESPACE)
-            yield Desk(controlplane, folder, env)
+            yield Shell(controlplane, folder, env)
 
 
-def _devboxes_around_the_update(desk: Desk) -> None:
-    body = get(desk.controlplane, "accountsecret", "github-token", "-n", "team-a")
+def _devboxes_around_the_update(developer: Shell) -> None:
+    body = get(developer.controlplane, "accountsecret", "github-token", "-n", "team-a")
     created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
-    until("a devbox can start after that", lambda: datetime.now(UTC) > created + timedelta(seconds=2))
-    run_devbox(desk.controlplane, "team-a", "agent-1", timedelta(0))
+    until("a devbox can start later than that", lambda: datetime.now(UTC) > created + timedelta(seconds=2))
+    run_devbox(developer.controlplane, "team-a", "agent-1", timedelta(0))
     since = time.monotonic()
     until("the value changes later than that", lambda: time.monotonic() > since + 2)
     run_devbox(
-        desk.controlplane, "team-a", "agent-2", timedelta(hours=1), {"devbox-secrets.dev/env": "TOKEN=GITHUB_TOKEN"}
+        developer.controlplane,
+        "team-a",
+        "agent-2",
+        timedelta(hours=1),
+        {"devbox-secrets.dev/env": "TOKEN=GITHUB_TOKEN"},
     )
 
 
-#: What happens before a session, besides its commands.
-BEFORE: dict[str, Callable[[Desk], None]] = {"Change a value": _devboxes_around_the_update}
+#: Preparations for a session besides its commands.
+BEFORE: dict[str, Callable[[Shell], None]] = {"Change a value": _devboxes_around_the_update}
 
 
-def test_the_sessions_print_what_they_show(desk: Desk) -> None:
-    # One test: each session goes on where the one before it ended.
+def test_the_output_is_as_shown(developer: Shell) -> None:
+    # One test: each session continues where the previous one ended.
     for title, steps in sessions().items():
         assert steps, title
         if title in BEFORE:
-            BEFORE[title](desk)
-        shown = desk.run([step.command for step in steps])
+            BEFORE[title](developer)
+        shown = developer.run([step.command for step in steps])
         for step, output in zip(steps, shown, strict=True):
             assert "canary" not in output, step.command
             assert (title, step.command, normalize(output)) == (title, step.command, normalize(step.shown))

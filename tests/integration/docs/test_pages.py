@@ -13,7 +13,7 @@ from integration.docs.pages import PAGES, Desk, Page, blocks, documents
 from integration.support.chart import CHART, DEVBOX, NAMESPACE, container, dry_run, helm, pod, release, render, settle
 from integration.support.kubelet import make_ready
 from integration.support.processes import operator, seal
-from integration.support.sealing_keys import made, store
+from integration.support.sealing_keys import new_key, store
 
 CRDS = {
     "cert-manager": "deploy/crds/cert-manager.io_certificates.yaml",
@@ -38,7 +38,7 @@ def cluster() -> Iterator[ControlPlane]:
             it.kubectl("apply", "--server-side", f"--filename={files(project) / crd}")
         release(it, "install", str(CHART), "--create-namespace")
         settle(it)
-        store(it, made(days=1), made(days=2))
+        store(it, new_key(days=1), new_key(days=2))
         with operator(it):
             make_ready(it, NAMESPACE, NAMESPACE)
             yield it
