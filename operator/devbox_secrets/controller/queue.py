@@ -3,8 +3,8 @@
 Newest first, so that what a user just applied doesn't wait behind the backlog after a start. But an
 account with more changes than its fair share moves back, so that a flood of changes in one account
 doesn't delay the others (weighted fair queueing; Demers, Keshav and Shenker 1989). One worker takes only
-accounts within their fair share, so it stays available while all others work on large accounts. An
-account that failed is retried with exponential backoff, which delays no other account.
+accounts with few changes, so a single change never waits until all others have worked on large accounts.
+An account that failed is retried with exponential backoff, which delays no other account.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from heapq import heappop, heappush
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 60.0
-#: Changes beyond its fair share that don't move a name back.
-_FREE_CHANGES = 3
+#: So many changes beyond its fair share don't move a name back. A worker for small accounts takes names with so many.
+_FEW_CHANGES = 3
 
 
 class WorkQueue:
@@ -25,6 +25,7 @@ class WorkQueue:
         self._waiting: dict[str, float] = {}
         # Ordered by place, then newest first. A name is in it once for each change; only its last ticket counts.
         self._row: list[tuple[float, int, str]] = []
+        self._small_row: list[tuple[float, int, str]] = []
         self._tickets: dict[str, int] = {}
         self._last_ticket = 0
         # Counted in changes: those waiting, those of each name since the queue was last empty, and the fair share.
@@ -57,19 +58,17 @@ class WorkQueue:
     async def get(self, *, small: bool = False) -> tuple[str, float]:
         """Wait for the first name and take it; return it and how long it waited, in seconds.
 
-        With `small`, take only a name within its fair share.
+        With `small`, take only a name with few changes.
         """
-        wake = self._wake_for_small if small else self._wake
-        while not (self._waiting and (not small or self._first_is_small())):
+        row, wake = (self._small_row, self._wake_for_small) if small else (self._row, self._wake)
+        while not self._has_next(row):
             if not self._waiting:
                 # The queue is empty, so no name was held back by another.
-                self._row.clear()
                 self._had.clear()
                 self._share = 0.0
             wake.clear()
             await wake.wait()
-        self._drop_former_tickets()
-        name = heappop(self._row)[2]
+        name = heappop(row)[2]
         changes = self._changes.pop(name)
         self._had[name] += changes
         self._share += changes / (len(self._waiting) + len(self._working))
@@ -106,13 +105,11 @@ class WorkQueue:
         oldest = min(self._waiting.values())
         return asyncio.get_running_loop().time() - max(oldest, self._moved)
 
-    def _first_is_small(self) -> bool:
-        self._drop_former_tickets()
-        return self._row[0][0] == 0
-
-    def _drop_former_tickets(self) -> None:
-        while self._tickets.get(self._row[0][2]) != self._row[0][1]:
-            heappop(self._row)
+    def _has_next(self, row: list[tuple[float, int, str]]) -> bool:
+        """Return whether a name waits in a row, after removing its invalid tickets."""
+        while row and self._tickets.get(row[0][2]) != row[0][1]:
+            heappop(row)
+        return bool(row)
 
     def _return(self, name: str) -> None:
         self._later.pop(name, None)
@@ -131,7 +128,8 @@ class WorkQueue:
         place = self._had[name] + self._changes[name]
         self._last_ticket -= 1
         self._tickets[name] = self._last_ticket
-        small = place <= self._share + _FREE_CHANGES
-        heappush(self._row, (0 if small else place, self._last_ticket, name))
-        if small:
+        ticket = (0 if place <= self._share + _FEW_CHANGES else place, self._last_ticket, name)
+        heappush(self._row, ticket)
+        if self._changes[name] <= _FEW_CHANGES:
+            heappush(self._small_row, ticket)
             self._wake_for_small.set()

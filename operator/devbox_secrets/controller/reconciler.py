@@ -37,9 +37,12 @@ from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-#: Concurrent requests per account: a large account leaves connections free for others, and no request
-#: times out while it waits for a connection.
-_CONCURRENCY = 6
+#: Account Secrets that are written at once, in all accounts and in one: a large account leaves room for others. Both
+#: limits keep the requests below the client's number of connections, so that none times out while it waits for one.
+_SECRET_WRITES = 32
+_SECRET_WRITES_OF_ONE = 24
+#: Statuses that are written at once, in all accounts: more would only delay the account Secrets.
+_STATUS_WRITES = 8
 #: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
 _OPENED_AT_ONCE = 20
 
@@ -63,6 +66,8 @@ class Reconciler:
         self._record = record
         self._reserved = reserved
         self._clock = clock
+        self._secret_writes = asyncio.Semaphore(_SECRET_WRITES)
+        self._status_writes = asyncio.Semaphore(_STATUS_WRITES)
         # By uid: the value devboxes had before a change that the status doesn't report yet, and whether they have had
         # another value since. When the report is retried, the account Secret already holds the new value.
         self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
@@ -95,7 +100,9 @@ class Reconciler:
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
         now = timestamp(self._clock())
         writes = report(state, plan, outcomes, failures, now)
-        written = await _each(lambda write: self._write_status(secrets[write.uid], write), writes)
+        written = await _each(
+            lambda write: self._write_status(secrets[write.uid], write), writes, self._status_writes, _STATUS_WRITES
+        )
         _raise_worst([*outcomes.values(), *written])
 
     def forget(self) -> None:
@@ -206,7 +213,7 @@ class Reconciler:
         async def act(member: Member) -> None:
             await self._write_secret(state.account, member, plan, values)
 
-        failures = await _each(act, state.members)
+        failures = await _each(act, state.members, self._secret_writes, _SECRET_WRITES_OF_ONE)
         return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
 
     def _note_given(self, plan: AccountPlan, outcomes: Outcomes) -> None:
@@ -306,8 +313,10 @@ def _note(namespace: str, what: str) -> None:
     LOG.info("namespace %s: %s", namespace, what)
 
 
-async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T]) -> list[Exception | None]:
-    """Run a job for each item, a few at a time; return each item's error, or None where it succeeded."""
+async def _each(
+    job: Callable[[T], Awaitable[None]], items: Sequence[T], slots: asyncio.Semaphore, at_once: int
+) -> list[Exception | None]:
+    """Run a job for each item, so many at a time and as slots are free; return each item's error, or None."""
     failures: dict[int, Exception | None] = {}
     todo = iter(enumerate(items))
 
@@ -315,11 +324,12 @@ async def _each(job: Callable[[T], Awaitable[None]], items: Sequence[T]) -> list
         for number, item in todo:
             failures[number] = None
             try:
-                await job(item)
+                async with slots:
+                    await job(item)
             except Exception as error:  # noqa: BLE001 - the caller decides when all are done
                 failures[number] = error
 
-    await asyncio.gather(*(work() for _ in range(min(_CONCURRENCY, len(items)))))
+    await asyncio.gather(*(work() for _ in range(min(at_once, len(items)))))
     return [failures[number] for number in range(len(items))]
 
 

@@ -23,7 +23,7 @@ from devbox_secrets.kube.kubeconfig_file import ExecPlugin, User
 from devbox_secrets.kube.proxies import proxy_for
 from devbox_secrets.kube.tls import read_certificate, tls_context
 
-_CONNECTIONS = 32
+_CONNECTIONS = 64
 _TIMEOUT_SECONDS = 30
 #: How often a token file is read again, since a ServiceAccount's token changes.
 _TOKEN_SECONDS = 60

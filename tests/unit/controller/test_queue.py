@@ -92,6 +92,49 @@ def test_a_worker_for_small_accounts_takes_the_small_rest_of_a_flood() -> None:
     run(main())
 
 
+def test_a_worker_for_small_accounts_takes_a_single_change_of_one_that_had_more_than_its_share() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(f"flood {number}" for number in range(100))
+        for _ in range(50):
+            queue.add(["single"])
+            assert (await queue.get(small=True))[0] == "single"
+            queue.done("single")
+
+    run(main())
+
+
+def test_of_small_accounts_the_one_that_had_fewer_changes_comes_first() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(["flood"])
+        for _ in range(10):
+            queue.add(["often"])
+            queue.done((await queue.get(small=True))[0])
+        queue.add(["seldom"])
+        queue.add(["often"])
+        assert (await queue.get(small=True))[0] == "seldom"
+
+    run(main())
+
+
+def test_a_worker_for_small_accounts_leaves_one_that_has_got_more_changes_meanwhile() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        for _ in range(10):
+            queue.add(["a"])
+        small = asyncio.create_task(queue.get(small=True))
+        await asyncio.sleep(1)
+        assert not small.done()
+        assert await take(queue) == "a"
+        small.cancel()
+
+    run(main())
+
+
 def test_continuous_single_changes_do_not_delay_a_flood_forever() -> None:
     async def main() -> None:
         queue = WorkQueue()

@@ -1,6 +1,7 @@
 """What is written for an account, in which order, and what is reported if a write fails."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -11,10 +12,11 @@ from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.opener import Opener, Values
-from devbox_secrets.controller.reconciler import Reconciler, _each
+from devbox_secrets.controller.reconciler import _SECRET_WRITES, _STATUS_WRITES, Reconciler, _each
 from devbox_secrets.controller.rules.events import Event
 from devbox_secrets.crypto.envelope import Keyring
 from devbox_secrets.errors import APIError, Conflict, Forbidden, NotFound, ServerError, Unreachable
+from devbox_secrets.kube.connection import _CONNECTIONS
 from unit.controller.fake_writer import FakeWriter
 from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, at, edited, namespace, seal, secret
 
@@ -748,18 +750,23 @@ async def test_no_value_is_in_the_log(cluster: Cluster, caplog: pytest.LogCaptur
     assert "canary" not in caplog.text
 
 
-async def test_an_account_of_any_size_uses_at_most_six_connections() -> None:
-    busy, most = 0, 0
+async def test_a_large_account_uses_only_a_part_of_the_slots() -> None:
+    busy, most = Counter[str](), Counter[str]()
 
-    async def job(_: int) -> None:
-        nonlocal busy, most
-        busy += 1
-        most = max(most, busy)
+    async def job(account: str) -> None:
+        for each in (account, "all"):
+            busy[each] += 1
+            most[each] = max(most[each], busy[each])
         await asyncio.sleep(0)
-        busy -= 1
+        busy.subtract([account, "all"])
 
-    await _each(job, range(1000))
-    assert most == 6
+    slots = asyncio.Semaphore(6)
+    await asyncio.gather(*(_each(job, [account] * 100, slots, at_once=4) for account in ("a", "b")))
+    assert most == {"a": 4, "b": 4, "all": 6}
+
+
+def test_no_write_waits_for_a_connection() -> None:
+    assert _SECRET_WRITES + _STATUS_WRITES < _CONNECTIONS
 
 
 async def test_a_failed_job_does_not_affect_others_and_results_are_in_order() -> None:
@@ -770,7 +777,9 @@ async def test_a_failed_job_does_not_affect_others_and_results_are_in_order() ->
         if number == 3:
             raise failure
 
-    assert await _each(job, range(20)) == [failure if number == 3 else None for number in range(20)]
+    assert await _each(job, range(20), asyncio.Semaphore(3), at_once=4) == [
+        failure if number == 3 else None for number in range(20)
+    ]
 
 
 async def test_a_namespace_that_was_created_again_unnoticed_gets_nothing() -> None:
