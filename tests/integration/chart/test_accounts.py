@@ -16,11 +16,11 @@ from integration.support.users import (
     SHARE,
     Person,
     Role,
+    create_namespace,
+    create_role,
+    denial_message,
     denied,
     labels_of,
-    make,
-    make_role,
-    sentence,
 )
 
 # The home of the account, another home, and a namespace that joins the account.
@@ -58,9 +58,9 @@ OWN_ACCOUNT = ["", "{}"]
 @pytest.fixture(scope="module", autouse=True)
 def _installed(controlplane: ControlPlane) -> Iterator[None]:
     install(controlplane)
-    make_role(controlplane)
+    create_role(controlplane)
     for name in (HOME, OTHER, MEMBER):
-        make(controlplane, {}, name)
+        create_namespace(controlplane, {}, name)
     yield
     controlplane.kubectl("delete", "namespace", HOME, OTHER, MEMBER, "--wait=false")
 
@@ -80,7 +80,7 @@ def sharer(controlplane: ControlPlane, _installed: None) -> Person:
 @pytest.fixture
 def box(controlplane: ControlPlane) -> Iterator[str]:
     """A namespace without labels."""
-    name = make(controlplane, {})
+    name = create_namespace(controlplane, {})
     yield name
     controlplane.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
@@ -107,14 +107,14 @@ def test_joining_needs_the_right_to_share_in_the_home(row: Row, controlplane: Co
     if row.allowed:
         assert (done.returncode, labels_of(controlplane, MEMBER)) == (0, {ACCOUNT: HOME})
     else:
-        assert (sentence(done), labels_of(controlplane, MEMBER)) == (denied(person.user, HOME), {})
+        assert (denial_message(done), labels_of(controlplane, MEMBER)) == (denied(person.user, HOME), {})
 
 
 @pytest.mark.parametrize("way", CHANGES)
 def test_a_user_without_the_right_cannot_add_a_namespace(
     way: str, controlplane: ControlPlane, stranger: Person, box: str
 ) -> None:
-    assert sentence(CHANGES[way](stranger, box, {ACCOUNT: HOME})) == denied(stranger.user, HOME)
+    assert denial_message(CHANGES[way](stranger, box, {ACCOUNT: HOME})) == denied(stranger.user, HOME)
     assert labels_of(controlplane, box) == {}
 
 
@@ -130,7 +130,7 @@ def test_a_user_with_the_right_can_add_a_namespace(
 def test_a_user_without_the_right_cannot_create_a_member_namespace(
     way: str, controlplane: ControlPlane, stranger: Person, new: str
 ) -> None:
-    assert sentence(CREATIONS[way](stranger, new, {ACCOUNT: HOME})) == denied(stranger.user, HOME)
+    assert denial_message(CREATIONS[way](stranger, new, {ACCOUNT: HOME})) == denied(stranger.user, HOME)
     assert "NotFound" in controlplane.kubectl("get", "namespace", new, check=False).stderr
 
 
@@ -146,7 +146,7 @@ def test_a_member_namespace_with_a_generated_name_needs_the_right(stranger: Pers
     body = namespace("", {ACCOUNT: HOME})
     body["metadata"]["generateName"] = "test-"
     create = ("create", "--dry-run=server", "--filename=-")
-    assert sentence(stranger(*create, body=body)) == denied(stranger.user, HOME)
+    assert denial_message(stranger(*create, body=body)) == denied(stranger.user, HOME)
     assert sharer(*create, body=body).returncode == 0
 
 
@@ -169,7 +169,7 @@ def test_a_label_added_by_another_policy_needs_the_right_of_the_user(
     create = ("create", "--dry-run=server", "--output=json", "--filename=-")
     body = namespace(new, requested)
     until("the label is added", lambda: HOME in sharer(*create, body=body).stdout)
-    assert sentence(stranger(*create, body=body)) == denied(stranger.user, HOME)
+    assert denial_message(stranger(*create, body=body)) == denied(stranger.user, HOME)
     for kind in kinds:
         controlplane.kubectl("delete", kind, new)
 
@@ -183,7 +183,7 @@ def test_kubectl_prints_the_policys_message(stranger: Person, box: str) -> None:
 
 def test_an_admin_of_the_home_can_grant_the_right_as_the_message_says(controlplane: ControlPlane, box: str) -> None:
     admin, person = Person.new(controlplane, Role("admin", HOME, "share")), Person.new(controlplane)
-    assert sentence(person.labels(box, HOME)) == denied(person.user, HOME)
+    assert denial_message(person.labels(box, HOME)) == denied(person.user, HOME)
     role = ("create", "rolebinding", person.user, f"--clusterrole={SHARE}", f"--user={person.user}")
     done = admin(*role, f"--namespace={HOME}")
     assert done.returncode == 0, done.stderr
@@ -199,7 +199,7 @@ def test_an_editor_of_the_home_cannot_grant_the_right(controlplane: ControlPlane
 
 def test_a_service_account_needs_the_right_too(controlplane: ControlPlane, box: str) -> None:
     without = Person.service_account(controlplane, OTHER, Role(SHARE, OTHER, "share"))
-    assert sentence(without.labels(box, HOME)) == denied(without.user, HOME)
+    assert denial_message(without.labels(box, HOME)) == denied(without.user, HOME)
     assert Person.service_account(controlplane, OTHER, Role(SHARE, HOME, "share")).labels(box, HOME).returncode == 0
 
 
@@ -208,7 +208,7 @@ def test_an_impersonated_user_needs_the_right(
 ) -> None:
     label = ("label", "namespace", box, f"{ACCOUNT}={HOME}")
     done = controlplane.kubectl(*label, f"--as={stranger.user}", check=False)
-    assert sentence(done) == denied(stranger.user, HOME)
+    assert denial_message(done) == denied(stranger.user, HOME)
     controlplane.kubectl(*label, f"--as={sharer.user}")
 
 
@@ -223,7 +223,7 @@ def test_a_group_can_have_the_right(controlplane: ControlPlane, stranger: Person
 def test_joining_a_missing_home_needs_the_right_in_all_namespaces(
     stranger: Person, sharer: Person, box: str, new: str
 ) -> None:
-    assert sentence(stranger.labels(box, new)) == denied(stranger.user, new)
+    assert denial_message(stranger.labels(box, new)) == denied(stranger.user, new)
     assert sharer.labels(box, new).returncode == 0
 
 
@@ -231,7 +231,7 @@ def test_moving_to_another_account_needs_the_right_only_in_the_new_home(controlp
     of_home = Person.new(controlplane, Role(SHARE, HOME, "share"))
     of_other = Person.new(controlplane, Role(SHARE, OTHER, "share"))
     assert of_home.labels(box, HOME).returncode == 0
-    assert sentence(of_home.labels(box, OTHER)) == denied(of_home.user, OTHER)
+    assert denial_message(of_home.labels(box, OTHER)) == denied(of_home.user, OTHER)
     assert of_other.labels(box, OTHER).returncode == 0
 
 
@@ -259,7 +259,7 @@ def test_removing_the_label_needs_no_right_but_restoring_it_does(
     before = get(controlplane, "namespace", box)
     del before["metadata"]["resourceVersion"]
     assert stranger("label", "namespace", box, f"{ACCOUNT}-").returncode == 0
-    assert sentence(stranger("replace", "--filename=-", body=before)) == denied(stranger.user, HOME)
+    assert denial_message(stranger("replace", "--filename=-", body=before)) == denied(stranger.user, HOME)
     assert labels_of(controlplane, box) == {}
 
 
@@ -267,7 +267,7 @@ def test_recreating_a_deleted_member_needs_the_right(controlplane: ControlPlane,
     controlplane.kubectl("label", "namespace", box, f"{ACCOUNT}={HOME}")
     delete_and_wait(stranger, box)
     done = stranger("create", "--filename=-", body=namespace(box, {ACCOUNT: HOME}))
-    assert sentence(done) == denied(stranger.user, HOME)
+    assert denial_message(done) == denied(stranger.user, HOME)
 
 
 @pytest.mark.parametrize("way", CHANGES)
@@ -287,7 +287,7 @@ def test_an_invalid_namespace_name_is_denied_to_everyone(
         f"label {ACCOUNT}: \"{account}\" isn't a valid namespace name; use the name of the account's home namespace:"
         ' lowercase letters, digits and "-"'
     )
-    assert [sentence(person.labels(box, account)) for person in (stranger, sharer)] == [message, message]
+    assert [denial_message(person.labels(box, account)) for person in (stranger, sharer)] == [message, message]
 
 
 def test_the_longest_valid_name_is_accepted(sharer: Person, box: str) -> None:
@@ -298,9 +298,9 @@ def test_namespaces_labeled_before_the_installation_can_still_be_changed() -> No
     with ControlPlane.start() as it:
         before = {"joined": HOME, "invalid": "Team_A"}
         for name, account in before.items():
-            make(it, {ACCOUNT: account}, name)
+            create_namespace(it, {ACCOUNT: account}, name)
         install(it)
-        make_role(it)
+        create_role(it)
         stranger = Person.new(it)
         for name, account in before.items():
             for way in CHANGES.values():

@@ -9,7 +9,7 @@ import pytest
 
 from harness.controlplane import ControlPlane
 from integration.support.account import SECRET, Account
-from integration.support.chart import ACCOUNT, Json, closed_to, get, install, until
+from integration.support.chart import ACCOUNT, Json, deny_policy, get, install, until
 from integration.support.processes import Operator, operator
 from integration.support.sealing_keys import ensure_key
 
@@ -71,7 +71,7 @@ def test_a_first_success_creates_no_event(account: Account) -> None:
 
 def test_a_rejected_event_blocks_nothing(account: Account, running: Operator) -> None:
     kubectl = account.controlplane.kubectl
-    for body in closed_to("events.k8s.io", "events"):
+    for body in deny_policy("events.k8s.io", "events"):
         kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
     kubectl("label", "namespace", account.name, "closed=events")
     event = json.dumps(

@@ -14,7 +14,7 @@ from pydantic import SecretBytes
 from devbox_secrets.crypto.envelope import KeyPair
 from harness.controlplane import ControlPlane
 from integration.support.account import SECRET, Account
-from integration.support.chart import ACCOUNT, NAMESPACE, Json, closed_to, get, until
+from integration.support.chart import ACCOUNT, NAMESPACE, Json, deny_policy, get, until
 from integration.support.processes import Operator, seal
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -249,7 +249,7 @@ def test_a_member_with_someone_elses_secret_blocks_no_other(account: Account) ->
 
 def test_a_member_whose_policy_rejects_the_secret_is_reported_and_blocks_no_other(account: Account) -> None:
     closed = account.member(closed="secrets")
-    for body in closed_to("", "secrets"):
+    for body in deny_policy("", "secrets"):
         account.controlplane.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(body))
     create = ("create", "secret", "generic", "any", "-n", closed.name, "--dry-run=server")
     until("the policy is in force", lambda: account.controlplane.kubectl(*create, check=False).returncode == 1)

@@ -12,7 +12,7 @@ import pytest
 
 from harness.controlplane import ControlPlane
 from integration.support.account import Account
-from integration.support.chart import Json, closed_to, get, until
+from integration.support.chart import Json, deny_policy, get, until
 from integration.support.gateway import ENDPOINTS, Gateway, bind, endpoints, gateway, new_account, token
 from integration.support.gateway_requests import create, error_message
 
@@ -245,7 +245,7 @@ def closed(controlplane: ControlPlane) -> Iterator[str]:
     """An account in which a policy denies new AccountSecrets."""
     name = new_account(controlplane)
     policy = json.dumps(
-        {"apiVersion": "v1", "kind": "List", "items": closed_to("devbox-secrets.dev", "accountsecrets")}
+        {"apiVersion": "v1", "kind": "List", "items": deny_policy("devbox-secrets.dev", "accountsecrets")}
     )
     controlplane.kubectl("create", "-f", "-", input=policy)
     controlplane.kubectl("label", "namespace", name, "closed=accountsecrets")

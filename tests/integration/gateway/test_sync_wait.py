@@ -11,7 +11,7 @@ from runloop_api_client import Runloop, UnprocessableEntityError
 
 from harness.controlplane import ControlPlane
 from integration.support.account import SECRET, Account
-from integration.support.chart import ACCOUNT, closed_to, until
+from integration.support.chart import ACCOUNT, deny_policy, until
 from integration.support.gateway import Gateway, gateway, new_account, token
 from integration.support.gateway_requests import WAIT, create, create_and_wait, error_message, in_background, objects
 from integration.support.processes import Operator
@@ -149,7 +149,7 @@ def test_the_response_for_a_namespace_that_joined_another_account_names_its_home
 def test_the_wait_continues_while_the_secret_temporarily_cannot_be_written(
     controlplane: ControlPlane, running: Operator, account: Account, api: httpx.Client
 ) -> None:
-    policy = json.dumps({"apiVersion": "v1", "kind": "List", "items": closed_to("", "secrets")})
+    policy = json.dumps({"apiVersion": "v1", "kind": "List", "items": deny_policy("", "secrets")})
     controlplane.kubectl("apply", "--server-side", "-f", "-", input=policy)
     controlplane.kubectl("label", "namespace", account.name, "closed=secrets")
     create_secret = ("create", "secret", "generic", "another", "-n", account.name, "--dry-run=server")

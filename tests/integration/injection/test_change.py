@@ -22,7 +22,7 @@ def test_every_devbox_gets_its_secrets_while_injection_as_changes(controlplane: 
         creating = threads.submit(create)
         try:
             for how, field in (("files", "volumeMounts"), ("env", "envFrom")) * 2:
-                install(controlplane, f"--set=injection.as={how}", gets=field)
+                install(controlplane, f"--set=injection.as={how}", field=field)
         finally:
             stop.set()
         assert {"envFrom", "volumeMounts"} == set(creating.result())

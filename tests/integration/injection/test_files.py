@@ -11,22 +11,22 @@ from integration.support.chart import (
     CHART,
     DEVBOX,
     SANDBOX,
-    closed_to,
     container,
     created,
+    deny_policy,
     dry_run,
     first_container,
     install,
+    is_rejected,
     namespace,
     pod,
-    refused,
-    refuses,
+    rejection_message,
     release,
     settle,
     until,
 )
 from integration.support.pod_cases import FILES_CASES, SECRET, TWO, Case, pods
-from integration.support.pod_rejections import FILES_REFUSED, Refusal, sentence
+from integration.support.pod_rejections import FILES_REJECTED, Rejection, denial_message
 from integration.support.webhook import Fallback
 
 BOX = {"kind": "box", "size": "m"}
@@ -65,7 +65,7 @@ LABELS = [
 def _by_method(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
     """Every test of this module runs with the policy and with the webhook."""
     if request.param == "policy":
-        install(controlplane, *AS_FILES, gets="volumeMounts")
+        install(controlplane, *AS_FILES, field="volumeMounts")
         wait_for_rejections(controlplane)
         yield controlplane
         bindings = "mutatingadmissionpolicybindings,validatingadmissionpolicybindings"
@@ -83,7 +83,7 @@ def _by_method(request: pytest.FixtureRequest, controlplane: ControlPlane) -> It
 
 def wait_for_rejections(controlplane: ControlPlane) -> None:
     wrong = pod({"containers": [container("a")], "volumes": [{"name": SECRET, "emptyDir": {}}]}, DEVBOX)
-    until("a pod that can't get files is rejected", lambda: refuses(controlplane, wrong))
+    until("a pod that can't get files is rejected", lambda: is_rejected(controlplane, wrong))
 
 
 @pytest.mark.parametrize("case", FILES_CASES, ids=lambda case: case.name)
@@ -100,10 +100,10 @@ def test_secrets_are_required_in_a_namespace_with_an_account_label(
     assert devbox["spec"] == case.applied_to(stranger["spec"], optional=False)
 
 
-@pytest.mark.parametrize("case", FILES_REFUSED, ids=lambda case: case.name)
-def test_a_pod_that_cannot_get_files_is_rejected_with_a_message(case: Refusal, controlplane: ControlPlane) -> None:
+@pytest.mark.parametrize("case", FILES_REJECTED, ids=lambda case: case.name)
+def test_a_pod_that_cannot_get_files_is_rejected_with_a_message(case: Rejection, controlplane: ControlPlane) -> None:
     manifest = pod(case.spec, case.labels, case.annotations)
-    assert sentence(refused(controlplane, manifest, "default")) == case.sentence
+    assert denial_message(rejection_message(controlplane, manifest, "default")) == case.message
 
 
 @pytest.mark.parametrize(("labels", "field"), LABELS, ids=lambda it: it if isinstance(it, str) else json.dumps(it))
@@ -129,10 +129,10 @@ BY_HAND = container("a", envFrom=[{"secretRef": {"name": SECRET}}])
 def strict(controlplane: ControlPlane) -> Iterator[str]:
     """A namespace that forbids Secrets in environment variables."""
     name = "strict"
-    objects = [namespace(name, {"closed": "pods"}), *closed_to("", "pods", unless=FROM_FILES)]
+    objects = [namespace(name, {"closed": "pods"}), *deny_policy("", "pods", unless=FROM_FILES)]
     for each in objects:
         created(controlplane, each)
-    until("the policy takes effect", lambda: refuses(controlplane, pod({"containers": [BY_HAND]}, {}), name))
+    until("the policy takes effect", lambda: is_rejected(controlplane, pod({"containers": [BY_HAND]}, {}), name))
     yield name
     for each in objects:
         controlplane.kubectl("delete", each["kind"], each["metadata"]["name"], "--wait=false")
@@ -148,5 +148,5 @@ def test_a_devbox_with_files_is_admitted(labels: dict[str, str], controlplane: C
 def test_a_devbox_with_variables_is_rejected(
     labels: dict[str, str], annotations: dict[str, str], controlplane: ControlPlane, strict: str
 ) -> None:
-    message = refused(controlplane, pod({"containers": [container("a")]}, labels, annotations), strict)
+    message = rejection_message(controlplane, pod({"containers": [container("a")]}, labels, annotations), strict)
     assert message.endswith(" denied request: no pods here")

@@ -16,11 +16,11 @@ from integration.support.chart import (
     get,
     install,
     pod,
-    refused,
+    rejection_message,
     until,
 )
 from integration.support.pod_cases import CASES, OURS, OWN, OWN_ENV, Case, pods
-from integration.support.pod_rejections import REFUSED, Refusal, sentence
+from integration.support.pod_rejections import REJECTED, Rejection, denial_message
 from integration.support.webhook import Fallback
 
 NOT_DEVBOXES = [
@@ -67,18 +67,18 @@ def test_secrets_are_required_in_a_namespace_with_an_account_label(
     assert devbox["spec"] == case.applied_to(stranger["spec"], optional=False)
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_a_malformed_annotation_is_rejected_with_a_message(case: Refusal, controlplane: ControlPlane) -> None:
+@pytest.mark.parametrize("case", REJECTED, ids=lambda case: case.name)
+def test_a_malformed_annotation_is_rejected_with_a_message(case: Rejection, controlplane: ControlPlane) -> None:
     manifest = pod(case.spec, case.labels, case.annotations)
-    assert sentence(refused(controlplane, manifest, "default")) == case.sentence
+    assert denial_message(rejection_message(controlplane, manifest, "default")) == case.message
 
 
 def test_malformed_annotations_of_other_pods_are_ignored(controlplane: ControlPlane) -> None:
-    boxes = [pod(case.spec, {}, case.annotations) for case in REFUSED]
+    boxes = [pod(case.spec, {}, case.annotations) for case in REJECTED]
     named = [each | {"metadata": each["metadata"] | {"name": f"box-{n}"}} for n, each in enumerate(boxes)]
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": named})
     done = controlplane.kubectl("create", "--dry-run=server", "--output=name", "--filename=-", input=manifest)
-    assert done.stdout.split() == [f"pod/box-{n}" for n in range(len(REFUSED))]
+    assert done.stdout.split() == [f"pod/box-{n}" for n in range(len(REJECTED))]
 
 
 def test_secrets_are_required_even_with_an_empty_account_label(controlplane: ControlPlane, namespace: str) -> None:
@@ -124,7 +124,7 @@ def test_the_pods_of_a_workload_get_secrets_and_its_template_is_unchanged(
 
 
 def test_a_rejection_is_an_event_of_the_deployments_replicaset(controlplane: ControlPlane, namespace: str) -> None:
-    wrong = next(case for case in REFUSED if case.name == "a misspelled annotation")
+    wrong = next(case for case in REJECTED if case.name == "a misspelled annotation")
     template = TEMPLATE | {"metadata": TEMPLATE["metadata"] | {"annotations": wrong.annotations}}
     spec = {"selector": SELECTOR, "template": template}
     manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "box"}, "spec": spec}
@@ -132,4 +132,4 @@ def test_a_rejection_is_an_event_of_the_deployments_replicaset(controlplane: Con
     events = ("events", f"--namespace={namespace}", "--field-selector=involvedObject.kind=ReplicaSet")
     found = until("the ReplicaSet has an Event", lambda: get(controlplane, *events)["items"])
     assert found[0]["reason"] == "FailedCreate"
-    assert found[0]["message"].endswith(f" denied request: {wrong.sentence}")
+    assert found[0]["message"].endswith(f" denied request: {wrong.message}")

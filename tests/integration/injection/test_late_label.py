@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.controlplane import ControlPlane
-from integration.support.chart import DEVBOX, Json, container, created, dry_run, install, pod, refused, until
+from integration.support.chart import DEVBOX, Json, container, created, dry_run, install, pod, rejection_message, until
 from integration.support.pod_cases import ENV, FILES_BY_HAND, INJECT, MOUNT, PATH, SECRET, VOLUME_BY_HAND
 
 LATE = {"late": "true"}
@@ -44,7 +44,7 @@ def labels_devboxes(name: str) -> list[Json]:
 )
 def _labelling(request: pytest.FixtureRequest, controlplane: ControlPlane) -> Iterator[ControlPlane]:
     name, how = request.param
-    install(controlplane, f"--set=injection.as={how}", gets={"env": "envFrom", "files": "volumeMounts"}[how])
+    install(controlplane, f"--set=injection.as={how}", field={"env": "envFrom", "files": "volumeMounts"}[how])
     for body in labels_devboxes(name):
         created(controlplane, body)
     opted_out = pod({"containers": [container("a")]}, LATE, {INJECT: "false"})
@@ -62,7 +62,7 @@ def _labelling(request: pytest.FixtureRequest, controlplane: ControlPlane) -> It
 )
 def test_a_late_label_is_rejected_with_instructions(annotations: dict[str, str], labelling: ControlPlane) -> None:
     box = pod({"containers": [container("a")]}, LATE, annotations)
-    assert refused(labelling, box, "default").endswith(f" denied request: {MESSAGE}")
+    assert rejection_message(labelling, box, "default").endswith(f" denied request: {MESSAGE}")
 
 
 def test_a_pod_that_references_the_secret_itself_is_admitted(labelling: ControlPlane) -> None:

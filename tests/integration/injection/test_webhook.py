@@ -24,7 +24,7 @@ from integration.support.chart import (
     dry_run,
     get,
     pod,
-    refused,
+    rejection_message,
     release,
     render,
     until,
@@ -196,7 +196,7 @@ def test_the_webhook_is_called_only_for_devboxes(fallback: Fallback) -> None:
 
 def test_while_it_is_down_only_devboxes_are_rejected(fallback: Fallback) -> None:
     with fallback.webhook.down():
-        message = refused(fallback.controlplane, pod(OTHER["spec"], DEVBOX), "default")
+        message = rejection_message(fallback.controlplane, pod(OTHER["spec"], DEVBOX), "default")
         assert re.search(
             r'failed calling webhook "optional-[0-9a-f]{8}.devbox-secrets.dev": .*connection refused', message
         )

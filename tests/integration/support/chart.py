@@ -52,28 +52,28 @@ def release(controlplane: ControlPlane, command: str, *arguments: str) -> str:
     return done.stdout
 
 
-def install(controlplane: ControlPlane, *arguments: str, gets: str = "envFrom") -> None:
+def install(controlplane: ControlPlane, *arguments: str, field: str = "envFrom") -> None:
     """Apply install.yaml, or the chart rendered with arguments such as --set, and wait until the policies apply.
 
-    `gets` is the field of a container that gives a devbox its secrets.
+    `field` is the field of a container that gives a devbox its secrets.
     """
     controlplane.kubectl("apply", f"--filename={MANIFEST}")
     if arguments:
         controlplane.kubectl("apply", "--filename=-", input=render(*arguments).stdout)
-    settle(controlplane, gets)
+    settle(controlplane, field)
 
 
-def settle(controlplane: ControlPlane, gets: str = "envFrom") -> None:
+def settle(controlplane: ControlPlane, field: str = "envFrom") -> None:
     """Wait until AccountSecrets are served, devboxes get their secrets, and invalid annotations are rejected."""
     # The first requests for a new kind may get 429 while its storage is initialized; kubectl retries them.
     controlplane.kubectl("get", "accountsecrets", "--all-namespaces", "--field-selector=spec.name=NONE")
     for labels in (DEVBOX, SANDBOX):
-        injects = partial(_gets_secrets, controlplane, labels, gets)
+        injects = partial(_gets_secrets, controlplane, labels, field)
         until(f"a pod with the labels {labels} gets its secrets", injects)
-        refuses = partial(_is_refused, controlplane, labels)
-        until(f"a pod with the labels {labels} and a malformed annotation is rejected", refuses)
-    refuses = partial(_account_is_refused, controlplane)
-    until("a namespace with an invalid account label is rejected", refuses)
+        rejects = partial(_is_annotation_rejected, controlplane, labels)
+        until(f"a pod with the labels {labels} and a malformed annotation is rejected", rejects)
+    rejects = partial(_is_account_rejected, controlplane)
+    until("a namespace with an invalid account label is rejected", rejects)
 
 
 def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str], field: str) -> bool:
@@ -83,16 +83,16 @@ def _gets_secrets(controlplane: ControlPlane, labels: dict[str, str], field: str
         return False
 
 
-def _is_refused(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
+def _is_annotation_rejected(controlplane: ControlPlane, labels: dict[str, str]) -> bool:
     wrong = pod({"containers": [container("a")]}, labels, {"devbox-secrets.dev/inject": "maybe"})
-    return refuses(controlplane, wrong)
+    return is_rejected(controlplane, wrong)
 
 
-def _account_is_refused(controlplane: ControlPlane) -> bool:
-    return refuses(controlplane, namespace("box", {ACCOUNT: "No_Name"}))
+def _is_account_rejected(controlplane: ControlPlane) -> bool:
+    return is_rejected(controlplane, namespace("box", {ACCOUNT: "No_Name"}))
 
 
-def refuses(controlplane: ControlPlane, manifest: Json, namespace: str = "default") -> bool:
+def is_rejected(controlplane: ControlPlane, manifest: Json, namespace: str = "default") -> bool:
     """Return whether a policy rejects an object."""
     try:
         dry_run(controlplane, manifest, namespace)
@@ -132,7 +132,7 @@ def dry_run(controlplane: ControlPlane, manifest: Json, namespace: str) -> Json:
     return created(controlplane, manifest, namespace, "&dryRun=All")
 
 
-def refused(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
+def rejection_message(controlplane: ControlPlane, manifest: Json, namespace: str) -> str:
     """Return the API server's message for an object that it rejects."""
     try:
         found = dry_run(controlplane, manifest, namespace)
@@ -150,7 +150,7 @@ def created(controlplane: ControlPlane, manifest: Json, namespace: str = "defaul
     return controlplane.request("POST", f"{base}{within}/{plural}?fieldValidation=Strict{query}", manifest)
 
 
-def closed_to(group: str, resource: str, unless: str = "false") -> list[Json]:
+def deny_policy(group: str, resource: str, unless: str = "false") -> list[Json]:
     """Return a policy and its binding that reject new objects in namespaces with the label closed=RESOURCE.
 
     `unless` is a CEL expression for the objects that are allowed.

@@ -27,12 +27,12 @@ from integration.support.pod_cases import (
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """A rejected pod, and the message for its author."""
 
     name: str
     annotations: dict[str, str]
-    sentence: str
+    message: str
     containers: Sequence[Json] = (container("a"),)
     init: Sequence[Json] = ()
     volumes: Sequence[Json] = ()
@@ -67,12 +67,12 @@ _ADDED = (
 )
 
 
-def sentence(said: str) -> str:
+def denial_message(text: str) -> str:
     """Return the API server's message after the names of the policy and of its binding."""
     policy = "devbox-secrets-annotations"
     start = rf"pods \"box\" is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}-[0-9a-f]{{8}}'"
-    found = re.fullmatch(rf"{start} denied request: (.*)", said)
-    assert found, said
+    found = re.fullmatch(rf"{start} denied request: (.*)", text)
+    assert found, text
     return found[1]
 
 
@@ -102,26 +102,26 @@ def _taken(name: str, path: str) -> str:
     return f'annotation {MOUNT}: container "{name}" already has a mount at {path} or below it; choose another path'
 
 
-REFUSED = [
-    Refusal("a misspelled annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
-    Refusal("a capital letter", {"devbox-secrets.dev/Env": "A"}, _unknown("devbox-secrets.dev/Env")),
-    Refusal("the name of our label", {"devbox-secrets.dev/devbox": "true"}, _unknown("devbox-secrets.dev/devbox")),
-    Refusal(
+REJECTED = [
+    Rejection("a misspelled annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
+    Rejection("a capital letter", {"devbox-secrets.dev/Env": "A"}, _unknown("devbox-secrets.dev/Env")),
+    Rejection("the name of our label", {"devbox-secrets.dev/devbox": "true"}, _unknown("devbox-secrets.dev/devbox")),
+    Rejection(
         "a misspelled annotation beside a correct one",
         {"devbox-secrets.dev/mounts": "/a", **TWO},
         _unknown("devbox-secrets.dev/mounts"),
     ),
     *(
-        Refusal(f"inject: {value!r}", {INJECT: value}, _INJECT)
+        Rejection(f"inject: {value!r}", {INJECT: value}, _INJECT)
         for value in ("", "no", "False", "TRUE", "0", " true", "false\n")
     ),
-    *(Refusal(f"env: {value!r}", {ENV: value}, _EMPTY) for value in ("", "  ", "\n")),
+    *(Rejection(f"env: {value!r}", {ENV: value}, _EMPTY) for value in ("", "  ", "\n")),
     *(
-        Refusal(f"env: {value!r}", {ENV: value}, _blank(place))
+        Rejection(f"env: {value!r}", {ENV: value}, _blank(place))
         for value, place in {",": 1, "A,": 2, ",A": 1, "A,,B": 2, "A, \n,B": 2}.items()
     ),
     *(
-        Refusal(f"env: {value!r}", {ENV: value}, _malformed(place))
+        Rejection(f"env: {value!r}", {ENV: value}, _malformed(place))
         for value, place in {
             "1A": 1,
             "A-B": 1,
@@ -144,33 +144,33 @@ REFUSED = [
             "=" * 60_000: 1,
         }.items()
     ),
-    Refusal("env: a hundred and one entries", {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])}, _MANY),
-    Refusal("env: a hundred commas", {ENV: "A" + "," * 100}, _MANY),
-    Refusal("env: 25,000 commas", {ENV: "," * 25_000}, _MANY),
-    Refusal("env: 30,000 entries", {ENV: ",".join("A" * 30_000)}, _MANY),
+    Rejection("env: a hundred and one entries", {ENV: ",".join([*A_HUNDRED, "ONE_MORE"])}, _MANY),
+    Rejection("env: a hundred commas", {ENV: "A" + "," * 100}, _MANY),
+    Rejection("env: 25,000 commas", {ENV: "," * 25_000}, _MANY),
+    Rejection("env: 30,000 entries", {ENV: ",".join("A" * 30_000)}, _MANY),
     *(
-        Refusal(f"env: a quarter of a megabyte of {character!r}", {ENV: character * 250_000}, _LONG)
+        Rejection(f"env: a quarter of a megabyte of {character!r}", {ENV: character * 250_000}, _LONG)
         for character in ", A="
     ),
-    Refusal("env: one space more than the maximum", {ENV: "A" + " " * 60_000}, _LONG),
-    Refusal(
+    Rejection("env: one space more than the maximum", {ENV: "A" + " " * 60_000}, _LONG),
+    Rejection(
         "env: a hundred entries for four containers",
         {ENV: ",".join(A_HUNDRED)},
         _ADDED.format(4),
         [container(f"c{number}") for number in range(3)],
         [container("setup", env=OWN_ENV)],
     ),
-    Refusal(
+    Rejection(
         "env: a hundred entries for a hundred containers with fifty each",
         {ENV: ",".join(A_HUNDRED)},
         _LARGE,
         [container(f"c{number}", env=TOO_MUCH_ENV[:50]) for number in range(100)],
     ),
-    Refusal("env: a repeated name", {ENV: "A, B, A"}, _twice("A")),
-    Refusal("env: a repeated new name", {ENV: "A=B,A = C"}, _twice("A")),
-    Refusal("env: a new name that another entry has", {ENV: "B, B=C"}, _twice("B")),
+    Rejection("env: a repeated name", {ENV: "A, B, A"}, _twice("A")),
+    Rejection("env: a repeated new name", {ENV: "A=B,A = C"}, _twice("A")),
+    Rejection("env: a new name that another entry has", {ENV: "B, B=C"}, _twice("B")),
     *(
-        Refusal(f"mount: {value!r}", {MOUNT: value}, _PATH)
+        Rejection(f"mount: {value!r}", {MOUNT: value}, _PATH)
         for value in (
             "",
             "/",
@@ -192,7 +192,7 @@ REFUSED = [
         )
     ),
     *(
-        Refusal(
+        Rejection(
             f"mount: {path} of {who} is in use",
             {MOUNT: "/cache"},
             _taken(who, "/cache"),
@@ -202,45 +202,45 @@ REFUSED = [
         )
         for who, path in (("b", "/cache"), ("b", "/cache/"), ("b", "/cache/pip"), ("setup", "/cache"))
     ),
-    Refusal(
+    Rejection(
         "mount: another volume with our name",
         {MOUNT: PATH},
         _VOLUME,
         volumes=[{"name": SECRET, "emptyDir": {}}],
     ),
     *(
-        Refusal(f"mount: a quarter of a megabyte of {part!r}", {MOUNT: part * (250_000 // len(part))}, _PATH)
+        Rejection(f"mount: a quarter of a megabyte of {part!r}", {MOUNT: part * (250_000 // len(part))}, _PATH)
         for part in ("/", "/a", "a")
     ),
-    Refusal("mount: one character more than the maximum", {MOUNT: f"{LONGEST_PATH}aa"}, _PATH),
-    Refusal("1,001 annotations", {**MANY_ANNOTATIONS, INJECT: "true", MOUNT: PATH}, _LARGE),
-    Refusal("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
-    Refusal("501 envFrom entries", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
-    Refusal(
+    Rejection("mount: one character more than the maximum", {MOUNT: f"{LONGEST_PATH}aa"}, _PATH),
+    Rejection("1,001 annotations", {**MANY_ANNOTATIONS, INJECT: "true", MOUNT: PATH}, _LARGE),
+    Rejection("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
+    Rejection("501 envFrom entries", {}, _LARGE, [container("a", envFrom=[*MANY_ENV_FROM, MANY_ENV_FROM[0]])]),
+    Rejection(
         "env, and 501 env entries",
         TWO,
         _LARGE,
         [container("a", env=TOO_MUCH_ENV[:250]), container("b", env=TOO_MUCH_ENV[250:])],
     ),
-    Refusal(
+    Rejection(
         "mount, and 501 mounts, volumes and envFrom entries",
         {MOUNT: PATH},
         _LARGE,
         [container("a", volumeMounts=MANY_MOUNTS, envFrom=MANY_ENV_FROM[:2])],
         volumes=[CACHE_VOLUME],
     ),
-    Refusal("a malformed annotation beside inject: false", {INJECT: "false", MOUNT: "here"}, _PATH),
-    Refusal("a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),
-    Refusal("a pod that both selectors match", {ENV: "A,"}, _blank(2), labels=DEVBOX | SANDBOX),
+    Rejection("a malformed annotation beside inject: false", {INJECT: "false", MOUNT: "here"}, _PATH),
+    Rejection("a pod of agent-sandbox", {ENV: "A,"}, _blank(2), labels=SANDBOX),
+    Rejection("a pod that both selectors match", {ENV: "A,"}, _blank(2), labels=DEVBOX | SANDBOX),
 ]
 """With `injection.as: env`."""
 
-FILES_REFUSED = [
-    Refusal("a misspelled annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
-    Refusal("an empty env", {ENV: ""}, _EMPTY),
-    Refusal("a malformed path", {MOUNT: "here"}, _PATH),
+FILES_REJECTED = [
+    Rejection("a misspelled annotation", {"devbox-secrets.dev/envs": "A"}, _unknown("devbox-secrets.dev/envs")),
+    Rejection("an empty env", {ENV: ""}, _EMPTY),
+    Rejection("a malformed path", {MOUNT: "here"}, _PATH),
     *(
-        Refusal(
+        Rejection(
             f"{path} is in use",
             {},
             _taken("a", DEFAULT_PATH),
@@ -249,8 +249,8 @@ FILES_REFUSED = [
         )
         for path in (DEFAULT_PATH, f"{DEFAULT_PATH}/", f"{DEFAULT_PATH}/pip")
     ),
-    Refusal("another volume with our name", {}, _VOLUME, volumes=[{"name": SECRET, "emptyDir": {}}]),
-    Refusal(
+    Rejection("another volume with our name", {}, _VOLUME, volumes=[{"name": SECRET, "emptyDir": {}}]),
+    Rejection(
         "501 mounts and volumes",
         {},
         _LARGE,
@@ -258,6 +258,6 @@ FILES_REFUSED = [
         [container("setup", volumeMounts=[CACHE, CACHE | {"mountPath": "/other"}])],
         [CACHE_VOLUME],
     ),
-    Refusal("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
+    Rejection("101 containers", {}, _LARGE, [container(f"c{n}") for n in range(100)], [container("setup")]),
 ]
 """With `injection.as: files`."""

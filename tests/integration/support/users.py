@@ -76,7 +76,7 @@ class Person:
         return self("label", "namespace", name, f"{ACCOUNT}={account}", "--overwrite")
 
 
-def make_role(controlplane: ControlPlane) -> None:
+def create_role(controlplane: ControlPlane) -> None:
     """Create the role that all users here have."""
     resources = ["namespaces", "namespaces/status", "namespaces/finalize"]
     rules = [{"apiGroups": [""], "resources": resources, "verbs": ["*"]}]
@@ -110,7 +110,7 @@ def denied(user: str, home: str) -> str:
     )
 
 
-def sentence(done: Done) -> str:
+def denial_message(done: Done) -> str:
     """Return kubectl's output after the names of the policy and of its binding."""
     assert done.returncode == 1, done.stdout
     start, _, message = done.stderr.rpartition(" denied request: ")
@@ -124,7 +124,7 @@ def labels_of(controlplane: ControlPlane, name: str) -> Json:
     return {key: value for key, value in found.items() if key != "kubernetes.io/metadata.name"}
 
 
-def make(controlplane: ControlPlane, labels: dict[str, str], name: str | None = None) -> str:
+def create_namespace(controlplane: ControlPlane, labels: dict[str, str], name: str | None = None) -> str:
     """Create a namespace as the administrator, and return its name."""
     name = name or f"test-{uuid4().hex[:8]}"
     created(controlplane, namespace(name, labels))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from devbox_secrets.webhook.injection import Operation, Pod, patch
 from integration.support.chart import Json, container, pod
 from integration.support.pod_cases import CASES, ENV, FILES_CASES, INJECT, MOUNT, Case
-from integration.support.pod_rejections import FILES_REFUSED, REFUSED, Refusal
+from integration.support.pod_rejections import FILES_REJECTED, REJECTED, Rejection
 
 CANARY = "canary-7d21"
 
@@ -35,7 +35,7 @@ def _add(document: Any, operation: Operation) -> None:  # noqa: ANN401 - any JSO
         document[last] = operation["value"]
 
 
-def manifest_of(case: Case | Refusal) -> Json:
+def manifest_of(case: Case | Rejection) -> Json:
     """Return the pod with lists that can be added to; as the API server, without those that are empty."""
     spec = {kind: [dict(each) for each in found] for kind, found in case.spec.items() if found}
     return pod(spec, case.labels, case.annotations)
@@ -65,9 +65,9 @@ def test_injecting_a_second_time_adds_nothing(case: Case, as_files: bool) -> Non
 #: The other rejections concern files, or only the policy makes them.
 NOTHING_FOR = [
     (case, as_files)
-    for as_files, cases in ((False, REFUSED), (True, FILES_REFUSED))
+    for as_files, cases in ((False, REJECTED), (True, FILES_REJECTED))
     for case in cases
-    if case.annotations.keys() == {ENV} or case.sentence.startswith("a devbox can have at most")
+    if case.annotations.keys() == {ENV} or case.message.startswith("a devbox can have at most")
 ]
 NO_PATHS = [
     "",
@@ -86,7 +86,7 @@ NO_PATHS = [
 
 
 @pytest.mark.parametrize(("case", "as_files"), NOTHING_FOR, ids=lambda it: getattr(it, "name", ""))
-def test_nothing_is_added_for_a_malformed_env_or_too_many_entries(case: Refusal, as_files: bool) -> None:
+def test_nothing_is_added_for_a_malformed_env_or_too_many_entries(case: Rejection, as_files: bool) -> None:
     assert patch(Pod.model_validate(manifest_of(case)), optional=True, as_files=as_files) == []
 
 
