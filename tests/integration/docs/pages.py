@@ -109,7 +109,7 @@ def blocks(path: str) -> Iterator[Block]:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Workspace:
     """A folder with what the pages mention, and the environment of a shell in it."""
 
     folder: Path

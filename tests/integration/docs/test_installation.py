@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.controlplane import ControlPlane
-from integration.docs.pages import INSTALLATION, Desk, Page, blocks
+from integration.docs.pages import INSTALLATION, Page, Workspace, blocks
 
 
 @pytest.fixture(scope="module")
@@ -20,4 +20,4 @@ def cluster() -> Iterator[ControlPlane]:
 def test_the_installation_works_as_printed(cluster: ControlPlane, tmp_path: Path, page: Page) -> None:
     (kustomization,) = (it.body for it in blocks("docs/operations/install.md") if it.body.startswith("resources:"))
     (tmp_path / "kustomization.yaml").write_text(kustomization)
-    Desk.prepare(tmp_path, cluster.kubeconfig).perform(page)
+    Workspace.prepare(tmp_path, cluster.kubeconfig).perform(page)

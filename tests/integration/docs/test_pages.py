@@ -9,7 +9,7 @@ import yaml
 
 from harness.controlplane import ControlPlane
 from harness.tools import files
-from integration.docs.pages import PAGES, Desk, Page, blocks, documents
+from integration.docs.pages import PAGES, Page, Workspace, blocks, documents
 from integration.support.chart import CHART, DEVBOX, NAMESPACE, container, dry_run, helm, pod, release, render, settle
 from integration.support.kubelet import make_ready
 from integration.support.processes import operator, seal
@@ -58,9 +58,9 @@ def empty(cluster: ControlPlane) -> Iterator[ControlPlane]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda it: it.path)
 def test_the_commands_of_a_page_work_as_printed(empty: ControlPlane, tmp_path: Path, page: Page) -> None:
-    desk = Desk.prepare(tmp_path, empty.kubeconfig)
-    desk.run("kubectl config set-context --current --namespace team-a")
-    desk.perform(page)
+    workspace = Workspace.prepare(tmp_path, empty.kubeconfig)
+    workspace.run("kubectl config set-context --current --namespace team-a")
+    workspace.perform(page)
 
 
 @pytest.mark.parametrize("text", YAML)
