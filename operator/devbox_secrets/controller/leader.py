@@ -48,6 +48,8 @@ class LeaderElector:
         """Why the Lease couldn't be read or renewed the last time; None if it could."""
         self.term = 0
         """How often the Lease was acquired: within one term, no other replica has led."""
+        self.transitions = 0
+        """The Lease's leaseTransitions; if it's the same in two terms, no other replica has led between them."""
         self.leading = asyncio.Event()
         """Set while this replica leads and is prepared; the workers wait for it."""
         self._writer = writer
@@ -145,6 +147,7 @@ class LeaderElector:
         # Counted from before the request: other replicas count from when they see its result.
         asked, asked_by_wall = self._clock(), self._wall_clock()
         self._renewed = await self._write(self._claim(spec, holder), lease)
+        self.transitions = self._renewed["spec"].get("leaseTransitions", 0)
         self._extend(asked + RENEW_DEADLINE_SECONDS, asked_by_wall + RENEW_DEADLINE_SECONDS)
 
     async def _read(self) -> Body:
@@ -186,7 +189,7 @@ class LeaderElector:
         claim = {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_DURATION_SECONDS, "renewTime": now}
         if holder == self._identity:
             return claim
-        transitions = min(spec.get("leaseTransitions", 0) + 1, _MOST_TRANSITIONS)
+        transitions = spec.get("leaseTransitions", 0) % _MOST_TRANSITIONS + 1
         return {**claim, "acquireTime": now, "leaseTransitions": transitions}
 
 

@@ -153,6 +153,7 @@ class Controller:
         self._unserved: set[str] = set()
         self._stale = {kind: asyncio.Event() for kind in self._kinds}
         self._synced_in_term = -1
+        self._transitions = 0
         self._client = client
         self._settings = settings
         self._queue = WorkQueue()
@@ -254,6 +255,9 @@ class Controller:
 
     async def _start_leading(self) -> None:
         """Enqueue every account, from a list made in this term."""
+        if self._transitions != self.elector.transitions:
+            self._reconciler.start_over()
+            self._transitions = self.elector.transitions
         await self._keys.refresh(write=True)
         if self._synced_in_term != self.elector.term:
             await self._list(self._kinds)

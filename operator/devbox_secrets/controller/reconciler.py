@@ -91,10 +91,11 @@ class Reconciler:
         await self._open(account)
         secrets = {secret.uid: secret for secret in self._cache.account_secrets(account)}
         state = self._observe(account, list(secrets.values()))
+        given = self._given  # replaced if another replica leads meanwhile
         plan = plan_account(state, self._reserved)
         values = await self._values(state, plan, secrets)
         outcomes = await self._act(state, plan, values)
-        self._note_given(plan, outcomes)
+        given |= _given(plan, outcomes)
         state = replace(state, home_exists=self._cache.has_namespace(account))  # it may have been deleted meanwhile
         if any(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items()):
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
@@ -105,12 +106,17 @@ class Reconciler:
         )
         _raise_worst([*outcomes.values(), *written])
 
+    def start_over(self) -> None:
+        """Forget what this process wrote: another replica has led since, and may have given devboxes newer values."""
+        self._before, self._given, self._held = {}, {}, {}
+
     def forget(self) -> None:
         """Forget AccountSecrets and namespaces that no longer exist."""
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opener.forget_all_but(alive)
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
-        self._given = {uid: given for uid, given in self._given.items() if uid in alive}
+        for uid in self._given.keys() - alive:
+            del self._given[uid]
         namespaces = {namespace.uid for namespace in self._cache.namespaces()}
         self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
 
@@ -216,11 +222,6 @@ class Reconciler:
         failures = await _each(act, state.members, self._secret_writes, _SECRET_WRITES_OF_ONE)
         return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
 
-    def _note_given(self, plan: AccountPlan, outcomes: Outcomes) -> None:
-        reached = {namespace for namespace, failure in outcomes.items() if not failure}
-        if any(plan.actions[namespace] not in {Action.WAIT, Action.SKIP_FOREIGN} for namespace in reached):
-            self._given |= {plan.owners[variable]: value for variable, value in plan.values.items()}
-
     async def _write_secret(
         self, account: str, member: Member, plan: AccountPlan, values: Mapping[str, SecretBytes]
     ) -> None:
@@ -306,6 +307,14 @@ class Reconciler:
             log = LOG.warning if event.type == "Warning" else LOG.info
             log("AccountSecret %s/%s: %s", secret.namespace, secret.name, event.reason)
             await self._record(secret, event)
+
+
+def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, Fingerprint]:
+    """Return the values that devboxes have now, by their AccountSecrets' uids."""
+    reached = {namespace for namespace, failure in outcomes.items() if not failure}
+    if all(plan.actions[namespace] in {Action.WAIT, Action.SKIP_FOREIGN} for namespace in reached):
+        return {}
+    return {plan.owners[variable]: value for variable, value in plan.values.items()}
 
 
 def _note(namespace: str, what: str) -> None:

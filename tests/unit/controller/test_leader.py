@@ -161,10 +161,10 @@ async def test_a_released_lease_is_acquired_immediately_and_the_transition_count
 
 
 @in_virtual_time
-async def test_a_lease_with_the_maximum_number_of_transitions_is_acquired() -> None:
+async def test_the_number_of_transitions_starts_again_after_its_maximum() -> None:
     lease = Lease({"holderIdentity": "", "leaseTransitions": 2**31 - 1})
     assert await Replica(lease).tries()
-    assert lease.spec["leaseTransitions"] == 2**31 - 1
+    assert lease.spec["leaseTransitions"] == 1
 
 
 @in_virtual_time
@@ -231,10 +231,39 @@ async def test_our_own_lease_is_acquired_again_immediately_in_a_new_term() -> No
     lease = Lease()
     replica = Replica(lease)
     await replica.tries()
-    term = replica.elector.term
+    term, transitions = replica.elector.term, replica.elector.transitions
     await asyncio.sleep(RENEW_DEADLINE_SECONDS + A_MOMENT)
     assert await replica.tries()
-    assert replica.elector.term == term + 1
+    assert (replica.elector.term, replica.elector.transitions) == (term + 1, transitions)
+
+
+@in_virtual_time
+async def test_the_transitions_differ_if_another_replica_has_led_between_two_terms() -> None:
+    lease = Lease()
+    replica, other = Replica(lease), Replica(lease, "b")
+    await replica.tries()
+    transitions = replica.elector.transitions
+    assert await other.leads_within(20)
+    await other.elector.release()
+    assert await replica.tries()
+    assert replica.elector.transitions > transitions
+
+
+@in_virtual_time
+async def test_the_transitions_differ_even_if_the_response_to_the_acquisition_is_lost() -> None:
+    lease = Lease()
+    replica, other = Replica(lease), Replica(lease, "b")
+    await replica.tries()
+    transitions = replica.elector.transitions
+    assert await other.leads_within(20)
+    await other.elector.release()
+    pauses = iter([0, 0, 0, 10])  # before and after the read, and before and after the write
+    replica.writer.pause = lambda: asyncio.sleep(next(pauses))
+    assert not await replica.tries()
+    assert lease.holder == "a"
+    replica.writer.pause = no_pause
+    assert await replica.tries()
+    assert replica.elector.transitions > transitions
 
 
 @in_virtual_time

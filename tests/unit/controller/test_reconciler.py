@@ -462,6 +462,32 @@ async def test_the_last_good_value_stays_whatever_happens_to_the_home_s_secret(
     assert "devboxes keep the value of" in cluster.message("a")
 
 
+async def test_a_leader_does_not_restore_what_it_gave_before_another_replica_led(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    former = cluster.reconciler
+    cluster.restart()
+    cluster.put("A", "2", generation=2)
+    await cluster.reconcile()
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    former.start_over()
+    await former.reconcile("team", since=0)
+    assert cluster.writer.values("team") == {"A": "2"}
+
+
+async def test_a_reconciliation_that_outlasts_the_lease_is_not_remembered(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    cluster.writer.before["apply team"] = cluster.reconciler.start_over
+    await cluster.reconcile()
+    former = cluster.reconciler
+    cluster.restart()
+    cluster.put("A", "2", generation=2)
+    await cluster.reconcile()
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    await former.reconcile("team", since=0)
+    assert cluster.writer.values("team") == {"A": "2"}
+
+
 async def test_the_last_good_value_is_written_from_memory_if_every_secret_is_gone(cluster: Cluster) -> None:
     cluster.put("A", "1")
     await cluster.reconcile()

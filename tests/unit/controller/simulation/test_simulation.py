@@ -21,6 +21,11 @@ def test_the_operator_passes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_leader_does_not_restore_what_it_gave_before_another_replica_led() -> None:
+    done = simulate("--steps", "1", "--seed", "30001")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # With these seeds, a violation is found within seconds.
 @pytest.mark.parametrize(
     ("mutant", "seed", "message"),
