@@ -193,7 +193,7 @@ def test_kubectl_get_fits_into_80_columns(controlplane: ControlPlane, namespace:
     patch = ("patch", "acs", "anthropic-api-key", "-n", namespace, "--subresource=status", "--type=merge", "-p")
     controlplane.kubectl(*patch, json.dumps({"status": status}))
     head, row = controlplane.kubectl("get", "acs", "-n", namespace).stdout.splitlines()
-    assert head.split() == ["NAME", "VARIABLE", "READY", "REASON", "KEY", "AGE"]
+    assert head.split() == ["NAME", "VARIABLE", "READY", "REASON", "CHANGED", "AGE"]
     assert row.split()[:5] == ["anthropic-api-key", "ANTHROPIC_API_KEY", "True", "Synced", KEY.id]
     assert max(len(line) for line in (head, row)) <= 80
 
