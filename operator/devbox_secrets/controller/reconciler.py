@@ -76,6 +76,8 @@ class Reconciler:
         # By the namespace's uid: the content that its account Secret was last known to have. If the Secret
         # differs from it while the plan is the same, someone else changed the Secret.
         self._held: dict[str, Mapping[str, Fingerprint]] = {}
+        # By the namespace's uid: the uid of the account Secret that is known to be in it.
+        self._located: dict[str, str] = {}
 
     async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
         """Write what differs: the account Secrets first, then the AccountSecrets' statuses.
@@ -119,6 +121,7 @@ class Reconciler:
             del self._given[uid]
         namespaces = {namespace.uid for namespace in self._cache.namespaces()}
         self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
+        self._located = {uid: secret for uid, secret in self._located.items() if uid in namespaces}
 
     async def _open(self, account: str) -> None:
         """Open all values of an account, including those that arrive meanwhile, so that a plan sees one state."""
@@ -238,6 +241,9 @@ class Reconciler:
         if action in {Action.APPLY, Action.REPLACE}:
             if not version:
                 uid, version = await self._create(account, member)
+            elif self._located.get(member.uid) != uid:
+                await self._insist_on_namespace(member)
+            self._located[member.uid] = uid
             await self._apply(account, namespace, values, uid, version)
             if self._held.get(member.uid) == plan.values:
                 metrics.DRIFT_REPAIRS.inc()
@@ -249,8 +255,7 @@ class Reconciler:
     async def _create(self, account: str, member: Member) -> tuple[str, str]:
         """Create an empty account Secret; return its uid and resourceVersion.
 
-        The namespace is checked before and after, since one of the same name may belong to another team by now. An
-        existing Secret needs no such check: it is deleted with its namespace, and a write names its uid and version.
+        The namespace is checked before and after: the creation may have taken long, and no value has been written yet.
         """
         namespace = member.namespace
         await self._insist_on_namespace(member)
@@ -258,10 +263,14 @@ class Reconciler:
         if not new:
             self._learn(account, body)
             raise Conflict(f"namespace {namespace}: the account Secret was created meanwhile")
-        await self._insist_on_namespace(member)  # the creation may have taken long; no value has been written yet
+        await self._insist_on_namespace(member)
         return body["metadata"]["uid"], body["metadata"]["resourceVersion"]
 
     async def _insist_on_namespace(self, member: Member) -> None:
+        """Make sure that the namespace is still the same: one of the same name may belong to another team by now.
+
+        Later writes to the same account Secret need no check: it is deleted with its namespace, and they name its uid.
+        """
         if not await self._writer.has_namespace(member.namespace, member.uid):
             raise Conflict(f"namespace {member.namespace}: the namespace was deleted or recreated")
 

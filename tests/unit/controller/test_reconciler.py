@@ -829,3 +829,6 @@ async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_
     cluster.writer.before["create box"] = lambda: cluster.writer.former_namespaces.add(("box", "uid-box"))
     assert await cluster.failing_calls(Conflict) == ["create box", "create team", "apply team"]
     assert cluster.writer.values("box") == {}
+    cluster.notify_secret("box")
+    await cluster.failing_calls(Conflict)
+    assert cluster.writer.values("box") == {}
