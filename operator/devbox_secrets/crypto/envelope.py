@@ -265,7 +265,7 @@ def _decode(text: str) -> bytes:
     Raises:
         ValueError: it's another text; the caller says what was damaged.
     """
-    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    raw = base64.urlsafe_b64decode(text + "==")  # more padding than needed is ignored
     if _encode(raw) != text:
         raise ValueError
     return raw
