@@ -94,7 +94,7 @@ def _structural(schema: Schema, definitions: Schema | None = None) -> Schema:
     if "anyOf" in schema:  # `X | None`: an optional field
         (kind,) = (option for option in schema["anyOf"] if option != {"type": "null"})
         schema = {**kind, **{key: value for key, value in schema.items() if key != "anyOf"}}
-    result = {key: value for key, value in schema.items() if key not in {"$defs", "title", "additionalProperties"}}
+    result = {key: value for key, value in schema.items() if key not in {"$defs", "title"}}
     if result.get("default", ...) is None:  # an optional field's
         del result["default"]
     if "properties" in result:

@@ -314,9 +314,9 @@ def _read_spec(raw: object) -> tuple[AccountSecretSpec, tuple[str, ...]]:
         fields = {name: value for name, value in readable if f"spec.{name}" not in damaged}
         spec = AccountSecretSpec.model_validate({"name": "", "sealed": "", **fields})
     # These are rules of the spec in the CRD.
-    if not re.fullmatch(VARIABLE_PATTERN, spec.name, re.ASCII):
+    if not re.fullmatch(VARIABLE_PATTERN, spec.name):
         spec, damaged = spec.model_copy(update={"name": ""}), (*damaged, "spec.name")
-    if spec.rotate_after is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, spec.rotate_after, re.ASCII):
+    if spec.rotate_after is not None and not re.fullmatch(ROTATE_AFTER_PATTERN, spec.rotate_after):
         spec, damaged = spec.model_copy(update={"rotate_after": None}), (*damaged, "spec.rotateAfter")
     return spec, tuple(sorted(set(damaged)))
 

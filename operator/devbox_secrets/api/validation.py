@@ -126,7 +126,7 @@ def check_variable(name: str) -> None:
     Raises:
         InvalidName: it isn't letters, digits and `_`, starts with a digit, or is longer than 253.
     """
-    if not re.fullmatch(VARIABLE_PATTERN, name, re.ASCII):
+    if not re.fullmatch(VARIABLE_PATTERN, name):
         # The input isn't repeated, since it may be a value.
         raise InvalidName(
             "invalid name of an environment variable: use letters, digits and _,"
@@ -142,7 +142,7 @@ def check_account(name: str) -> None:
     Raises:
         InvalidAccount: it isn't lowercase letters, digits and `-`, or is longer than 63.
     """
-    if not re.fullmatch(ACCOUNT_PATTERN, name, re.ASCII):
+    if not re.fullmatch(ACCOUNT_PATTERN, name):
         raise InvalidAccount(
             f"{name!r} isn't a valid account: an account is a namespace, so use up to 63 lowercase letters, digits"
             " and -, such as team-a"

@@ -106,7 +106,7 @@ class Table(Generic[T]):
         row = self._rows.get(key[0], {}).get(key[1])
         if row is not None and row[0] > version:
             return False
-        self._gone[key] = max(version, self._gone.get(key, 0))
+        self._gone[key] = max(version, self._gone.get(key, version))
         if row is None:
             return False
         del self._rows[key[0]][key[1]]
@@ -230,8 +230,7 @@ class Cache:
         if not self._account_secrets.is_newer(key, version):
             return set()
         item = read_account_secret(body)
-        if not self._account_secrets.upsert(key, version, item):
-            return set()
+        self._account_secrets.upsert(key, version, item)
         self._tell_damage(item)
         return {item.namespace}
 
@@ -242,11 +241,12 @@ class Cache:
 
     def upsert_secret(self, body: Body) -> set[str]:
         """Store an account Secret's state."""
-        if not self._secrets.is_newer((body["metadata"]["namespace"], ""), _version(body)):
+        version = _version(body)
+        if not self._secrets.is_newer((body["metadata"]["namespace"], ""), version):
             return set()
         namespace, item = read_secret(body)
-        changed = self._secrets.upsert((namespace, ""), _version(body), item)
-        return {self.home_account(namespace)} if changed else set()
+        self._secrets.upsert((namespace, ""), version, item)
+        return {self.home_account(namespace)}
 
     def delete_secret(self, body: Body) -> set[str]:
         """Record an account Secret's deletion; `body` is its last state."""

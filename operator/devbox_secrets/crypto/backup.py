@@ -77,7 +77,7 @@ class Header(_Model):
 
     def associated(self) -> bytes:
         """Return the associated data: the header as JSON with sorted names and without spaces."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(self.model_dump(by_alias=True), sort_keys=True, separators=(",", ":")).encode()
 
 
 class Backup(_Model):
@@ -97,19 +97,13 @@ class Backup(_Model):
         Raises:
             InvalidBackup: it isn't a backup, or needs more time or memory than is reasonable.
         """
+        if len(raw) > MAX_BYTES:
+            raise _not_a_backup()
         try:
-            if len(raw) > MAX_BYTES:
-                raise ValueError("too large")  # noqa: TRY301 - handled like any other invalid file
             return cls.model_validate_json(raw)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
-        except ValueError:
-            where = ""
-        raise InvalidBackup(
-            "the file isn't a backup that this version of devbox-secrets can read"
-            + (f" (invalid field: {where})" if where else "")
-            + "; use one created by `devbox-secrets keys backup`"
-        )
+        raise _not_a_backup(where)
 
     @classmethod
     def encrypt(cls, keys: Sequence[KeyPair], passphrase: SecretBytes, created: datetime) -> "Backup":
@@ -143,11 +137,19 @@ class Backup(_Model):
             aead = AESGCM(header.kdf.key(passphrase))
             plain = aead.decrypt(bytes.fromhex(header.nonce), base64.b64decode(self.ciphertext), header.associated())
             keys = [KeyPair.load(line) for line in plain.split(b"\n")]
-            if tuple(key.public.id for key in keys) != header.keys:
-                raise InvalidKey("the keys don't match the header")  # noqa: TRY301 - handled like any other damage
         except (InvalidTag, InvalidKey):
-            raise BackupLocked("cannot decrypt the backup: the passphrase is wrong, or the file is damaged") from None
+            keys = []
+        if tuple(key.public.id for key in keys) != header.keys:
+            raise BackupLocked("cannot decrypt the backup: the passphrase is wrong, or the file is damaged")
         return keys
+
+
+def _not_a_backup(where: str = "") -> InvalidBackup:
+    return InvalidBackup(
+        "the file isn't a backup that this version of devbox-secrets can read"
+        + (f" (invalid field: {where})" if where else "")
+        + "; use one created by `devbox-secrets keys backup`"
+    )
 
 
 def passphrase_from(text: str) -> SecretBytes:

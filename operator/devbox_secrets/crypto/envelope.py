@@ -8,7 +8,6 @@ tests/vectors is the specification of the format.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -94,7 +93,7 @@ class PublicKey:
             raise InvalidKey("the public sealing key is damaged: its id doesn't match its bytes")
         try:
             # X25519 keys of small order fail only when something is sealed.
-            _SUITE.encrypt(b"", key.hpke, b"")
+            _SUITE.encrypt(b"", key.hpke)
         except ValueError:
             raise InvalidKey("the public sealing key is invalid: its ML-KEM-768 or X25519 half can't be used") from None
         return key
@@ -121,6 +120,8 @@ class KeyPair:
     def __post_init__(self) -> None:
         if len(self.seed) != _SEED_BYTES:
             raise InvalidKey(f"a sealing key's seed has {_SEED_BYTES} bytes, not {len(self.seed)}")
+        if self.created.tzinfo is None:
+            raise InvalidKey("a sealing key's creation time has no time zone")
 
     @classmethod
     def generate(cls, created: datetime) -> "KeyPair":
@@ -164,10 +165,7 @@ class KeyPair:
         """
         try:
             fields = json.loads(raw)
-            created = datetime.fromisoformat(fields["created"])
-            if created.tzinfo is None:
-                raise ValueError("no time zone")  # noqa: TRY301 - handled like any other damage
-            return cls(SecretBytes(_decode(fields["seed"])), created)
+            return cls(SecretBytes(_decode(fields["seed"])), datetime.fromisoformat(fields["created"]))
         except (ValueError, TypeError, KeyError, RecursionError):
             # From None: the original exception may contain the seed.
             raise InvalidKey("not a sealing key written by devbox-secrets") from None
@@ -262,11 +260,12 @@ def _encode(raw: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """Decode base64url without padding (RFC 4648, section 5); only the canonical text is accepted."""
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
-        raise ValueError("not base64url") from None
+    """Decode base64url without padding (RFC 4648, section 5); only the canonical text is accepted.
+
+    Raises:
+        ValueError: it's another text; the caller says what was damaged.
+    """
+    raw = base64.urlsafe_b64decode(text + "==")  # more padding than needed is ignored
     if _encode(raw) != text:
-        raise ValueError("not canonical base64url")
+        raise ValueError
     return raw

@@ -121,6 +121,23 @@ def test_a_table_does_not_contain_unknown_objects() -> None:
     assert not table.delete(KEY, 1)
 
 
+def test_a_table_returns_an_object_at_its_known_version_only() -> None:
+    table: Table[str] = Table()
+    assert table.at(KEY, 5) is None
+    table.upsert(KEY, 5, "known")
+    assert table.at(KEY, 5) == "known"
+    assert [table.at(key, 5) for key in (("team", "b"), ("other", "a"))] == [None, None]
+    assert [table.at(KEY, version) for version in (4, 6)] == [None, None]
+
+
+def test_a_version_that_was_seen_before_is_not_newer() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 5, "known")
+    assert [table.is_newer(KEY, version) for version in (4, 5, 6)] == [False, False, True]
+    table.delete(KEY, 7)
+    assert [table.is_newer(KEY, version) for version in (6, 7, 8)] == [False, False, True]
+
+
 def test_an_equal_state_is_not_a_change_but_counts_as_the_newest() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "same")
@@ -151,6 +168,13 @@ def test_a_deletion_from_before_a_state_does_not_remove_it() -> None:
     assert table.get(KEY) == "created again"
 
 
+def test_a_deletion_at_the_version_of_the_last_state_removes_it() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 7, "its last state")
+    assert table.delete(KEY, 7)
+    assert table.get(KEY) is None
+
+
 def test_clearing_a_table_also_forgets_the_versions() -> None:
     table: Table[str] = Table()
     table.upsert(KEY, 5, "known")
@@ -175,6 +199,12 @@ def test_a_list_removes_objects_that_it_does_not_contain() -> None:
     table.upsert(KEY, 5, "missed its deletion")
     assert table.replace({("team", "b"): (6, "listed")}, 9) == [("team", "b"), KEY]
     assert dict(table) == {("team", "b"): "listed"}
+
+
+def test_a_list_removes_objects_of_its_own_version_that_it_does_not_contain() -> None:
+    table: Table[str] = Table()
+    table.upsert(KEY, 9, "not in the list")
+    assert table.replace({}, 9) == [KEY]
 
 
 def test_a_list_does_not_remove_newer_objects() -> None:
@@ -385,6 +415,21 @@ def test_an_account_falls_due_if_a_value_is_too_old_and_not_yet_overdue() -> Non
     assert cache.falling_due("2026-01-02T00:00:00Z") == {"team"}
 
 
+def test_an_accountsecret_is_known_at_its_version_only() -> None:
+    cache = cache_with_home()
+    cache.upsert_account_secret(account_secret(5))
+    assert cache.known_account_secret(account_secret(5)) == read_account_secret(account_secret(5))
+    for other in (account_secret(6), account_secret(5, name="b"), account_secret(5, "elsewhere")):
+        assert cache.known_account_secret(other) is None
+
+
+def test_an_account_secret_is_known_at_its_version_only() -> None:
+    cache = Cache()
+    cache.upsert_secret(secret(5, "box", {"A": b"1"}))
+    assert cache.known_secret(secret(5, "box")) == read_secret(secret(5, "box", {"A": b"1"}))
+    assert [cache.known_secret(other) for other in (secret(6, "box"), secret(5, "elsewhere"))] == [None, None]
+
+
 def test_a_list_of_secrets_replaces_the_known_ones() -> None:
     cache = cache_with_home()
     assert cache.replace_secrets([read_secret(secret(2, "team", {"A": b"1"}))], 3) == {"team"}
@@ -516,6 +561,7 @@ def test_an_account_secret_affects_the_account_of_its_namespace() -> None:
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box", "team"))
     assert cache.upsert_secret(secret(2, "box")) == {"team"}
+    assert cache.upsert_secret(secret(2, "box")) == set()
     assert cache.delete_secret(secret(3, "box")) == {"team"}
     assert cache.delete_secret(secret(3, "box")) == set()
     # An unknown namespace is its own account.

@@ -64,7 +64,9 @@ def test_the_keys_of_a_backup_are_read_back_in_order(backup: Backup) -> None:
     assert Backup.parse(backup.dump().encode()).decrypt(PASSPHRASE) == KEYS
 
 
-def test_a_backup_describes_itself_and_shows_no_seed(backup: Backup) -> None:
+@pytest.mark.usefixtures("_in_tokyo")
+def test_a_backup_describes_itself_and_shows_no_seed() -> None:
+    backup = Backup.encrypt(KEYS, PASSPHRASE, NOW)
     body = json.loads(backup.dump())
     assert body["header"] == {
         "format": "devbox-secrets-backup-1",
@@ -78,6 +80,10 @@ def test_a_backup_describes_itself_and_shows_no_seed(backup: Backup) -> None:
         for form in (key.seed.get_secret_value().hex(), json.loads(key.dump())["seed"]):
             assert form not in backup.dump()
             assert form not in repr(backup)
+
+
+def test_a_backup_is_written_as_indented_json(backup: Backup) -> None:
+    assert backup.dump() == json.dumps(json.loads(backup.dump()), indent=2) + "\n"
 
 
 def test_two_backups_of_the_same_keys_have_nothing_in_common(backup: Backup) -> None:

@@ -73,7 +73,7 @@ def blocks(text: str) -> list[Block]:
 def _each(lines: Sequence[str]) -> Iterator[Block]:
     """Read each block separately."""
     start = 0
-    while start < len(lines):
+    while True:
         for binding in parse_stream(io.StringIO("".join(lines[start:]))):
             original = binding.original.string
             raw = original.strip()
@@ -134,7 +134,7 @@ def _damage_in_quotes(raw: str, first: int) -> str:
             )
         for marker in _MARKER.finditer(line):
             inside_markers = marker[1] == "BEGIN"
-    return _ENDS_IN_COMMENT if len(lines) > 1 and lines[-1].lstrip().startswith("#") else ""
+    return _ENDS_IN_COMMENT if lines[-1].lstrip().startswith("#") else ""
 
 
 def _unpaired(text: str) -> str:
@@ -150,7 +150,7 @@ def _unpaired(text: str) -> str:
 
 
 def _ends_with_stray_quote(text: str) -> bool:
-    end = text.rstrip()[-1:]
+    end = text[-1:]
     return end in {"'", '"'} and re.sub(r"\\.", "", text).count(end) % 2 == 1
 
 

@@ -74,6 +74,6 @@ def _refusal(value: str, *, literal: bool, allow_empty: bool) -> str:
 
 
 def _once(line: Line, last: Line) -> Line:
-    if not line.variable or line.refusal or line is last:
+    if line.refusal or line is last:
         return line
     return replace(line, refusal=f"overridden by line {last.first}")

@@ -100,7 +100,7 @@ def _composed(text: str, loader: type[yaml.SafeLoader]) -> list[yaml.Node]:
     for event in yaml.parse(text, Loader=loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH_MAX:
-            raise yaml.YAMLError("nested too deeply")
+            raise yaml.YAMLError  # find() reports each error the same way
     return list(yaml.compose_all(text, Loader=loader))
 
 
@@ -141,12 +141,11 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
 def _manifest(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, tuple[str, str | None]]]:
     """Yield the sealed value of an AccountSecret with its variable and its account."""
     fields = _fields(node)
-    version = _scalar(fields.get("apiVersion")) or ""
-    if _scalar(fields.get("kind")) != KIND or version.partition("/")[0] != GROUP:
+    if _scalar(fields.get("kind")) != KIND or not _scalar(fields.get("apiVersion")).startswith(f"{GROUP}/"):
         return
     spec = _fields(fields.get("spec"))
     if (variable := _scalar(spec.get("name"))) and "sealed" in spec:
-        yield spec["sealed"], (variable, _scalar(_fields(fields.get("metadata")).get("namespace")))
+        yield spec["sealed"], (variable, _scalar(_fields(fields.get("metadata")).get("namespace")) or None)
 
 
 def _check_keys(mappings: list[yaml.MappingNode]) -> None:
@@ -170,7 +169,7 @@ def _span(text: str, node: yaml.ScalarNode, offset: int, value: str) -> tuple[in
         start += len(content) - len(content.lstrip())
         return start, start + len(value), True
     end = first + len(text[first:last].rstrip())
-    return (end - len(value), end, True) if text.endswith(value, first, end) else (first, end, False)
+    return (end - len(value), end, True) if text[first:end].endswith(value) else (first, end, False)
 
 
 def _outside(text: str, found: list[Sealed], problem: str) -> Iterator[Sealed]:
@@ -178,7 +177,7 @@ def _outside(text: str, found: list[Sealed], problem: str) -> Iterator[Sealed]:
     position = 0
     for start, end in [*((each.start, each.end) for each in found), (len(text), len(text))]:
         for match in _KEY_ID.finditer(text, position, start):
-            line = text.count("\n", 0, match.start()) + 1
+            line = text[: match.start()].count("\n") + 1
             yield Sealed(match[0], line, match.start(), match.end(), problem=problem)
         position = end
 
@@ -189,5 +188,5 @@ def _fields(node: yaml.Node | None) -> dict[str, yaml.Node]:
     return {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
 
 
-def _scalar(node: yaml.Node | None) -> str | None:
-    return str(node.value) if isinstance(node, yaml.ScalarNode) else None
+def _scalar(node: yaml.Node | None) -> str:
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else ""

@@ -215,13 +215,13 @@ def _fill(
 ) -> tuple[dict[str, Fingerprint], dict[str, NotReady]]:
     """Replace each kept value with the owner's new one, as long as they fit into a Secret."""
 
-    def grows(owner: Entry) -> bool:
-        return not isinstance(owner.opened, NotReady) and owner.opened.size > _size(kept.get(owner.variable))
+    def shrinks(owner: Entry) -> bool:
+        return not isinstance(owner.opened, NotReady) and owner.opened.size < _size(kept.get(owner.variable))
 
     values, not_ready = dict(kept), {}
     size, names = sum(map(_size, values.values())), sum(map(_name_bytes, values))
     # Values that shrink come first, to make room for the others, and so that the next plan is the same.
-    for owner in sorted(owners.values(), key=grows):
+    for owner in sorted(owners.values(), key=shrinks, reverse=True):
         variable = owner.variable
         if isinstance(owner.opened, NotReady):
             not_ready[owner.uid] = _keeping(owner.opened, owner, values)

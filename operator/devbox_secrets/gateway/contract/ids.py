@@ -44,9 +44,9 @@ class SecretId:
     @classmethod
     def parse(cls, text: str) -> "SecretId | None":
         """Parse an id; None if it can't be one of ours."""
-        digits = text.removeprefix(_PREFIX)
-        if digits == text or len(text) > ID_MAX_LENGTH:
+        if len(text) > ID_MAX_LENGTH:
             return None
+        digits = text.removeprefix(_PREFIX)
         try:
             raw = base64.b32hexdecode(digits.upper() + "=" * (-len(digits) % 8))
         except (binascii.Error, ValueError):

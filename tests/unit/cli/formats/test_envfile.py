@@ -83,6 +83,16 @@ def test_a_line_that_cannot_be_sealed_is_rejected_without_repeating_it(
     assert "canary" not in repr(line)
 
 
+@pytest.mark.parametrize("text", ["A='canary", 'A=canary"', "A=canary\ncanary"])
+def test_a_damaged_line_has_no_value(text: str) -> None:
+    (line,) = lines_of(text)
+    assert (line.variable, line.damaged, line.value.get_secret_value()) == ("A", True, b"")
+
+
+def test_a_rejected_line_keeps_its_reason_if_it_is_also_overridden() -> None:
+    assert [line.refusal for line in lines_of("A=${B}\nA=2\n")] == [REFERS, ""]
+
+
 def test_the_last_line_of_a_variable_counts_even_if_it_is_damaged() -> None:
     assert [(line.variable, line.refusal) for line in lines_of("A=1\nB=2\nA=3\nA='\nB=4\n")] == [
         ("A", "overridden by line 4"),

@@ -75,10 +75,21 @@ MANIFEST = {
         {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "List", "items": [MANIFEST] * 2}]},
         {"extraObjects": [MANIFEST, {"kind": "ConfigMap"}, MANIFEST]},
         {"spec": {"forProvider": {"manifest": MANIFEST}, "other": {"a": MANIFEST}}},
+        [MANIFEST, "🙂", MANIFEST],
+        [MANIFEST, *([[0]] * 300), MANIFEST],
     ],
-    ids=["a list of lists", "a List in a List", "Helm values", "in another object"],
+    ids=["a list of lists", "a List in a List", "Helm values", "in another object", "an escape", "many lists"],
 )
-@pytest.mark.parametrize("dump", [yaml.safe_dump, json.dumps, lambda body: json.dumps(body, indent="\t")])
+@pytest.mark.parametrize(
+    "dump",
+    [
+        yaml.safe_dump,
+        json.dumps,
+        lambda body: json.dumps(body, indent="\t"),
+        lambda body: "\ufeff" + json.dumps(body, separators=(",", ":")),
+    ],
+    ids=["YAML", "JSON", "JSON with tabs", "compact JSON with a byte order mark"],
+)
 def test_an_accountsecret_is_found_at_any_depth(around: object, dump: Callable[[object], str]) -> None:
     text = dump(json.loads(json.dumps(around)))  # no aliases
     assert [(each.variable, each.account, each.problem) for each in find(text)] == [("TOKEN", "team", "")] * 2
@@ -105,6 +116,10 @@ SEVERAL_LINES = "the sealed value contains whitespace or a line break; write it 
         (f'a: "{OLD[:9]}\\\n  {OLD[9:]}"\n', [(1, ELSEWHERE)]),
         (f"a: >-\n  {OLD[:9]}\n  {OLD[9:]}\n", [(1, ELSEWHERE)]),
         (f"# {HEAD}#\n# {OLD}\na: 1  # {OLD}\n", [(5, COMMENT), (6, COMMENT)]),
+        (f"{HEAD}spec: {{name: [TOKEN], sealed: {OLD}}}\n", [(4, ELSEWHERE)]),
+        (f"XA: 1\nA: {OLD}\n", [(2, ELSEWHERE)]),
+        (f"{'[' * 200}{OLD}{']' * 200}", [(1, ELSEWHERE)]),
+        (f"{'[' * 201}{OLD}{']' * 201}", "the file isn't YAML"),
         (f"kind: Other\nspec: {{name: TOKEN, sealed: {OLD}}}\n", [(2, ELSEWHERE)]),
         (f"a: {{{{ .Values.b }}}}: {{\nb: {OLD}\nc: {OLD}\n", "line 1 isn't YAML"),
         (f"{'[' * 100_000}{OLD}{']' * 100_000}", "the file isn't YAML"),
@@ -117,13 +132,15 @@ SEVERAL_LINES = "the sealed value contains whitespace or a line break; write it 
     ],
     ids=[
         *("Helm values", "JSON6902", "no name", "a list", "a description", "keys", "YAML in a string", "wrapped"),
-        *("folded", "comments", "another kind", "a template", "too deep", "a control character", "no code point"),
-        *("no code point either", "several lines", "several plain lines", "a .env file"),
+        *("folded", "comments", "a name that is a list", "similar keys", "deep", "just too deep", "another kind"),
+        *("a template", "too deep", "a control character", "no code point", "no code point either", "several lines"),
+        *("several plain lines", "a .env file"),
     ],
 )
 def test_sealed_values_elsewhere_are_reported(text: str, found: list[tuple[int, str]] | str) -> None:
     reported = problems(text)
     assert reported
+    assert all(each.key_ids for each in find(text))
     if isinstance(found, list):
         assert reported == found
     else:
@@ -173,7 +190,7 @@ def test_a_key_that_is_not_a_string_is_ignored() -> None:
 
 
 def test_recursive_yaml_is_read() -> None:
-    assert problems(f"a: &a [*a, {{b: *a}}, {OLD}]\n") == [(1, ELSEWHERE)]
+    assert problems(f"a: &a [{OLD}, *a, {{b: *a}}, {OLD}]\n") == [(1, ELSEWHERE)] * 2
 
 
 def test_every_document_and_every_item_of_a_list_is_read() -> None:

@@ -7,7 +7,15 @@ import pytest
 
 from devbox_secrets.api.models import AccountSecretStatus, Reason
 from devbox_secrets.api.validation import SECRET_MAX_BYTES
-from devbox_secrets.controller.rules.conditions import NotReady
+from devbox_secrets.controller.rules.conditions import (
+    NotReady,
+    being_deleted,
+    name_conflict,
+    reserved_name,
+    too_large,
+    too_many,
+    wrong_namespace,
+)
 from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.controller.rules.plan import (
     AccountPlan,
@@ -49,11 +57,11 @@ def test_devboxes_get_every_value_that_opens() -> None:
 
 
 def test_the_older_of_two_accountsecrets_keeps_the_name() -> None:
-    newer, older = entry("A", v("new"), day=2), entry("A", v("old"), day=1)
+    newer, older = entry("A", v("new"), day=2, uid="uid-1"), entry("A", v("old"), day=1, uid="uid-2")
     result = plan(newer, older)
     assert result.values == {"A": v("old")}
-    assert reasons(result) == {newer.uid: "NameConflict"}
-    assert "a-1" in result.not_ready[newer.uid].message
+    assert result.owners == {"A": "uid-2"}
+    assert result.not_ready == {"uid-1": name_conflict("A", "a-1")}
 
 
 def test_an_unreadable_accountsecret_keeps_its_name_and_value() -> None:
@@ -92,7 +100,7 @@ def test_a_reserved_name_is_rejected_without_affecting_others() -> None:
     bad = entry("LD_PRELOAD", v("/evil.so"))
     result = plan(bad, entry("A", v("1")))
     assert result.values == {"A": v("1")}
-    assert reasons(result) == {bad.uid: "ReservedName"}
+    assert result.not_ready == {bad.uid: reserved_name("LD_PRELOAD")}
 
 
 def test_reserved_names_are_configurable() -> None:
@@ -138,7 +146,7 @@ def test_a_value_that_does_not_fit_is_rejected_and_others_stay() -> None:
     )  # fmt: skip
     result = plan(first, second, third)
     assert set(result.values) == {"A", "B"}
-    assert reasons(result) == {third.uid: "TooLarge"}
+    assert result.not_ready == {third.uid: too_large("C", SECRET_MAX_BYTES + 1)}
 
 
 def test_an_older_value_that_grows_does_not_displace_a_newer_one() -> None:
@@ -158,21 +166,37 @@ def test_an_older_value_can_use_the_space_that_a_newer_one_frees() -> None:
     assert plan(older, newer, current=dict(result.values)).values == result.values
 
 
+def named(number: int, value: Fingerprint, **fields: Any) -> Entry:  # noqa: ANN401 - the entry's own
+    """Return an entry with a name that takes 500 bytes of a Secret, so that 1,000 of them fit exactly."""
+    return entry(f"{'X' * 237}_{number:04}", value, **{"uid": f"{number:04}", **fields})
+
+
 def test_names_that_do_not_fit_into_a_secret_are_rejected_and_others_stay() -> None:
-    entries = [entry(f"{'X' * 240}_{number:04}", v("1"), day=1, uid=f"{number:04}") for number in range(1500)]
+    entries = [named(number, v("1")) for number in range(1002)]
     result = plan(*entries)
-    assert 900 < len(result.values) < 1100
-    assert set(reasons(result).values()) == {"TooLarge"}
-    assert "shorter names" in result.not_ready["1499"].message
-    assert plan(*entries, current=dict(result.values)).values == result.values
+    assert list(result.values) == [each.variable for each in entries[:1000]]
+    assert result.not_ready == {each.uid: too_many(each.variable, 1000) for each in entries[1000:]}
+
+
+def test_values_change_although_there_is_no_room_for_another_name() -> None:
+    synced = [named(number, v("2"), status=SYNCED_BEFORE) for number in range(1000)]
+    one_more = named(1000, v("1"))
+    result = plan(*synced, one_more, current={each.variable: v("1") for each in synced})
+    assert result.values == {each.variable: v("2") for each in synced}
+    assert set(result.not_ready) == {one_more.uid}
+
+
+def test_the_last_room_for_a_name_goes_to_the_older_accountsecret_even_if_the_newer_value_is_empty() -> None:
+    older, newer = named(999, v("1"), day=2), named(1000, v(""), day=3)
+    result = plan(*[named(number, v("1")) for number in range(999)], older, newer)
+    assert set(result.not_ready) == {newer.uid}
 
 
 def test_a_namespace_of_another_account_is_not_a_home() -> None:
     lost = entry("A", v("1"))
     result = plan_account(state(lost, home_account="team"))
     assert result.values == {}
-    assert reasons(result) == {lost.uid: "WrongNamespace"}
-    assert "team" in result.not_ready[lost.uid].message
+    assert result.not_ready == {lost.uid: wrong_namespace("home", "team")}
 
 
 ONE = {"A": v("1")}
@@ -233,7 +257,7 @@ def test_an_accountsecret_that_is_being_deleted_counts_as_deleted_and_frees_its_
     deleted, successor = entry("A", v("old"), day=1, deleting=True), entry("A", v("new"), day=2)
     result = plan(deleted, successor, current={"A": v("old")})
     assert result.values == {"A": v("new")}
-    assert reasons(result) == {deleted.uid: "Deleting"}
+    assert result.not_ready == {deleted.uid: being_deleted("a-1")}
     assert plan(deleted, current={"A": v("old")}).values == {}
 
 
