@@ -26,6 +26,7 @@ from harness.tools import TOOLS
 
 ROOT = Path(__file__).parents[2]
 API = ROOT / "docs" / "reference" / "api.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 CLI = ROOT / "docs" / "cli.md"
 METRICS = ROOT / "docs" / "reference" / "metrics.md"
 OPERATIONS = ROOT / "docs" / "operations"
@@ -124,6 +125,12 @@ def test_every_page_that_a_file_names_exists() -> None:
         if ROOT / name.decode() not in tracked()
     }
     assert missing == set()
+
+
+def test_the_number_in_the_readme_is_from_the_benchmarks() -> None:
+    medians = {row[0]: round(float(row[2].split()[0])) for row in rows(section(BENCHMARKS, "## One value"))}
+    quoted = [int(number) for number in re.findall(r"(\d+) ms", (ROOT / "README.md").read_text())]
+    assert quoted == list(medians.values())
 
 
 def targets() -> set[str]:
