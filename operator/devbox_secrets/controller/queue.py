@@ -3,7 +3,7 @@
 Newest first, so that what a user just applied doesn't wait behind the backlog after a start. But an
 account with more changes than its fair share moves back, so that a flood of changes in one account
 doesn't delay the others (weighted fair queueing; Demers, Keshav and Shenker 1989). One worker takes only
-accounts with few changes, so a single change never waits until all others have worked on large accounts.
+accounts with few changes, so it is usually free for a single change while all others work on large accounts.
 An account that failed is retried with exponential backoff, which delays no other account.
 """
 
