@@ -3,19 +3,21 @@
 Newest first, so that what a user just applied doesn't wait behind the backlog after a start. But an
 account with more changes than its fair share moves back, so that a flood of changes in one account
 doesn't delay the others (weighted fair queueing; Demers, Keshav and Shenker 1989). One worker takes only
-accounts with few changes, so a single change never waits until all others have worked on large accounts.
+accounts with few changes, so it is usually free for a single change while all others work on large accounts.
 An account that failed is retried with exponential backoff, which delays no other account.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 60.0
 #: So many changes beyond its fair share don't move a name back. A worker for small accounts takes names with so many.
 _FEW_CHANGES = 3
+#: So many invalid tickets may stay in a row, besides one for each name that waits.
+_INVALID_TICKETS = 100
 
 
 class WorkQueue:
@@ -107,9 +109,18 @@ class WorkQueue:
 
     def _has_next(self, row: list[tuple[float, int, str]]) -> bool:
         """Return whether a name waits in a row, after removing its invalid tickets."""
-        while row and self._tickets.get(row[0][2]) != row[0][1]:
+        while row and not self._is_valid(row[0]):
             heappop(row)
         return bool(row)
+
+    def _is_valid(self, ticket: tuple[float, int, str]) -> bool:
+        return self._tickets.get(ticket[2]) == ticket[1]
+
+    def _clean(self, row: list[tuple[float, int, str]]) -> None:
+        """Remove a row's invalid tickets if they are many: those behind a valid one don't reach the front."""
+        if len(row) > 2 * len(self._waiting) + _INVALID_TICKETS:
+            row[:] = filter(self._is_valid, row)
+            heapify(row)
 
     def _return(self, name: str) -> None:
         self._later.pop(name, None)
@@ -133,3 +144,5 @@ class WorkQueue:
         if self._changes[name] <= _FEW_CHANGES:
             heappush(self._small_row, ticket)
             self._wake_for_small.set()
+        self._clean(self._row)
+        self._clean(self._small_row)

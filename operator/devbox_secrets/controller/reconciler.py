@@ -8,7 +8,7 @@ import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -37,8 +37,9 @@ from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-#: Account Secrets that are written at once, in all accounts and in one: a large account leaves room for others. Both
-#: limits keep the requests below the client's number of connections, so that none times out while it waits for one.
+#: Account Secrets that are written at once, in all accounts and in one: a large account leaves room for others. One of
+#: each account isn't counted, so that no account waits for another. Together with the statuses they stay below the
+#: client's number of connections, so that no request times out while it waits for one.
 _SECRET_WRITES = 32
 _SECRET_WRITES_OF_ONE = 24
 #: Statuses that are written at once, in all accounts: more would only delay the account Secrets.
@@ -334,20 +335,23 @@ def _note(namespace: str, what: str) -> None:
 async def _each(
     job: Callable[[T], Awaitable[None]], items: Sequence[T], slots: asyncio.Semaphore, at_once: int
 ) -> list[Exception | None]:
-    """Run a job for each item, so many at a time and as slots are free; return each item's error, or None."""
+    """Run a job for each item, so many at a time; return each item's error, or None.
+
+    One of them needs no slot, so that no account waits for others whose requests take long.
+    """
     failures: dict[int, Exception | None] = {}
     todo = iter(enumerate(items))
 
-    async def work() -> None:
+    async def work(slot: AbstractAsyncContextManager[object]) -> None:
         for number, item in todo:
             failures[number] = None
             try:
-                async with slots:
+                async with slot:
                     await job(item)
             except Exception as error:  # noqa: BLE001 - the caller decides when all are done
                 failures[number] = error
 
-    await asyncio.gather(*(work() for _ in range(min(at_once, len(items)))))
+    await asyncio.gather(*(work(slots if number else nullcontext()) for number in range(min(at_once, len(items)))))
     return [failures[number] for number in range(len(items))]
 
 

@@ -1,6 +1,7 @@
 """The queue: each name once, newest first, fair to names with few changes, and with backoff for each name."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 from itertools import count
 
@@ -131,6 +132,37 @@ def test_a_worker_for_small_accounts_leaves_one_that_has_got_more_changes_meanwh
         assert not small.done()
         assert await take(queue) == "a"
         small.cancel()
+
+    run(main())
+
+
+def test_the_memory_does_not_grow_while_a_worker_for_small_accounts_has_none_to_wait_for() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        tracemalloc.start()
+        for _ in range(5000):
+            queue.add(["often"])
+            name = (await queue.get(small=True))[0]
+            queue.add(["other"])
+            queue.done(await take(queue))
+            queue.add(["often"])
+            queue.done(name)
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+        tracemalloc.stop()
+
+    run(main())
+
+
+def test_the_memory_does_not_grow_while_the_queue_is_never_empty() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["first"])
+        tracemalloc.start()
+        for number in range(5000):
+            queue.add([f"{number % 2}", f"{number % 2}"])
+            queue.done(await take(queue))
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+        tracemalloc.stop()
 
     run(main())
 

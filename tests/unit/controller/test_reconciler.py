@@ -14,6 +14,7 @@ from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.opener import Opener, Values
 from devbox_secrets.controller.reconciler import _SECRET_WRITES, _STATUS_WRITES, Reconciler, _each
 from devbox_secrets.controller.rules.events import Event
+from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.crypto.envelope import Keyring
 from devbox_secrets.errors import APIError, Conflict, Forbidden, NotFound, ServerError, Unreachable
 from devbox_secrets.kube.connection import _CONNECTIONS
@@ -786,13 +787,35 @@ async def test_a_large_account_uses_only_a_part_of_the_slots() -> None:
         await asyncio.sleep(0)
         busy.subtract([account, "all"])
 
-    slots = asyncio.Semaphore(6)
+    slots = asyncio.Semaphore(4)
     await asyncio.gather(*(_each(job, [account] * 100, slots, at_once=4) for account in ("a", "b")))
     assert most == {"a": 4, "b": 4, "all": 6}
 
 
+async def test_accounts_whose_requests_take_long_do_not_delay_another() -> None:
+    all_hang = asyncio.Event()
+
+    async def hang(_: int) -> None:
+        if slots.locked():
+            all_hang.set()
+        await asyncio.Event().wait()
+
+    async def succeed(_: int) -> None:
+        pass
+
+    slots = asyncio.Semaphore(6)
+    slow = [asyncio.create_task(_each(hang, range(100), slots, at_once=4)) for _ in range(3)]
+    await all_hang.wait()
+    async with asyncio.timeout(5):
+        assert await _each(succeed, range(100), slots, at_once=1) == [None] * 100
+    for task in slow:
+        task.cancel()
+    await asyncio.wait(slow)
+    assert not slots.locked()
+
+
 def test_no_write_waits_for_a_connection() -> None:
-    assert _SECRET_WRITES + _STATUS_WRITES < _CONNECTIONS
+    assert _SECRET_WRITES + _STATUS_WRITES + ControllerSettings().workers + 1 < _CONNECTIONS
 
 
 async def test_a_failed_job_does_not_affect_others_and_results_are_in_order() -> None:

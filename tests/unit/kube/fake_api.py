@@ -104,7 +104,7 @@ class FakeApi:
             if at.startswith(prefix) and at.split("/")[-2] == kind and (not name or body["metadata"]["name"] == name)
         ]
         if not {"limit", "fieldSelector"} & query.keys():
-            raise NotFound(f"GET {path}: 404 NotFound")
+            raise NotFound(f"GET {path}: 404 NotFound", details={"kind": prefix.rpartition("/")[2], "name": kind})
         return {"metadata": {"resourceVersion": str(self._version)}, "items": items}
 
 

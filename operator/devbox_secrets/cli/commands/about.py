@@ -52,8 +52,8 @@ async def _operator_version(at: ClusterOptions) -> str | None:
     try:
         async with at.connect() as client, asyncio.timeout(_SECONDS):
             metadata: dict[str, Any] = (await client.request("GET", path))["metadata"]
-    except NotFound:
-        note(str(not_installed(at.operator_namespace)))
+    except NotFound as error:
+        note(str(not_installed(at.operator_namespace, error)))
     except DevboxSecretsError as error:
         note(str(error))
     except TimeoutError:

@@ -138,7 +138,11 @@ async def lease(probe: Probe) -> list[Finding]:
 
 async def sealing_key(probe: Probe) -> list[Finding]:
     """A sealing key exists."""
-    body = await probe.get(probe.own("/api/v1", "configmaps", PUBLIC_KEYS_CONFIGMAP)) or {}
+    body = await probe.get(probe.own("/api/v1", "configmaps", PUBLIC_KEYS_CONFIGMAP))
+    if body is None:  # which says nothing about the keys
+        where = probe.operator_namespace
+        text = f"no ConfigMap {PUBLIC_KEYS_CONFIGMAP} in {where}; install the chart, or pass --operator-namespace"
+        return [Finding(Level.ERROR, "sealing key", text)]
     keys = body.get("data") or {}
     if "newest" in keys:
         with suppress(InvalidKey):

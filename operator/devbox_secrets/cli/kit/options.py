@@ -135,8 +135,10 @@ class ScopeOptions(AccountOptions):
     account: Annotated[str | None, _account("the whole cluster")] = None
 
 
-def not_installed(namespace: str) -> NotFound:
+def not_installed(namespace: str, error: NotFound) -> NotFound:
     """Return the error for an operator's namespace without the operator's objects."""
+    if not error.details:  # an API server names the object
+        return NotFound(f"{error}; check server in the kubeconfig")
     return NotFound(
         f"devbox-secrets isn't installed in the namespace {namespace}; install it, or pass --operator-namespace if it"
         " is in another one"

@@ -349,5 +349,5 @@ def _permission(verb: str, namespace: str, what: str = _SECRET) -> Iterator[None
         missing = f"you need permission to {verb} {what} in {namespace}"
         elsewhere = "if devbox-secrets is in another namespace, pass --operator-namespace"
         raise Forbidden(f"{error}; {elsewhere if what == _CONFIGMAP else missing}") from None
-    except NotFound:
-        raise not_installed(namespace) from None
+    except NotFound as error:
+        raise not_installed(namespace, error) from None

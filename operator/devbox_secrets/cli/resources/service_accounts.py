@@ -280,10 +280,13 @@ async def base_url(client: "Client", namespace: str) -> str | None:
 
 @asynccontextmanager
 async def _messages(errors: Mapping[type[APIError], Exception]) -> AsyncIterator[None]:
-    """Replace errors of these classes with errors that tell the user what to do."""
+    """Replace errors of these classes with errors that tell the user what to do.
+
+    An error with causes has another reason than these, such as a namespace that is being deleted.
+    """
     try:
         yield
     except APIError as error:
-        if replacement := errors.get(type(error)):
+        if (replacement := errors.get(type(error))) and not error.details.get("causes"):
             raise replacement from None
         raise

@@ -46,12 +46,13 @@ def test_the_versions_of_client_and_operator_are_shown(cluster: dict[str, Json |
         (Unreachable("cannot reach it"), "devbox-secrets: cannot reach it\n"),
         (ConfigError("there is no kubeconfig"), "devbox-secrets: there is no kubeconfig\n"),
         (
-            NotFound("GET /x: 404"),
+            NotFound("GET /x: 404", details={"kind": "configmaps"}),
             (
                 "devbox-secrets: devbox-secrets isn't installed in the namespace devbox-secrets; install it, or pass"
                 " --operator-namespace if it is in another one\n"
             ),
         ),
+        (NotFound("GET /x: 404"), "devbox-secrets: GET /x: 404; check server in the kubeconfig\n"),
         ({"metadata": {}}, ""),
     ],
 )

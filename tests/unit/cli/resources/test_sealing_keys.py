@@ -192,6 +192,12 @@ async def test_without_the_public_keys_the_installation_may_be_elsewhere(api: Fa
         await sealing_keys.newest_public(FakeClient(api), "ours")
 
 
+async def test_a_server_that_is_no_api_server_says_nothing_about_the_installation(api: FakeApi) -> None:
+    api.fail("GET", CONFIGMAP, NotFound("GET /x: 404 no reason given"))
+    with pytest.raises(NotFound, match=r"^GET /x: 404 no reason given; check server in the kubeconfig$"):
+        await sealing_keys.newest_public(FakeClient(api), "ours")
+
+
 async def test_keys_are_not_listed_without_the_crd(api: FakeApi) -> None:
     api.fail("GET", ALL_ACCOUNT_SECRETS_PATH, NotFound("404"))
     with pytest.raises(NotFound, match="the cluster has no AccountSecrets resource; install devbox-secrets"):

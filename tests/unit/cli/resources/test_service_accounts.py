@@ -13,6 +13,7 @@ ACCOUNTS = "/api/v1/namespaces/team/serviceaccounts"
 # As in the API server's errors: if a role doesn't exist, the kind is that of the binding.
 NO_ROLE = {"name": "devbox-secrets-edit", "group": "rbac.authorization.k8s.io", "kind": "rolebindings"}
 NO_NAMESPACE = {"name": "team", "kind": "namespaces"}
+TERMINATING = {"name": "ci", "kind": "rolebindings", "causes": [{"reason": "NamespaceTerminating"}]}
 
 
 def bindings(*items: Json) -> Json:
@@ -64,11 +65,13 @@ async def test_existing_objects_are_not_changed() -> None:
         ({"bind": NotFound("no", details=NO_NAMESPACE)}, NotFound, "the namespace team doesn't exist; create it,"),
         ({"list": Forbidden("no")}, Forbidden, "you don't have permission to read or create RoleBindings in team;"),
         ({"bind": Forbidden("no")}, Forbidden, "you don't have permission to read or create RoleBindings in team;"),
+        ({"bind": Forbidden("403 …", details=TERMINATING)}, Forbidden, "^403 …$"),
         ({"bind": Conflict("no")}, NotOurs, "the RoleBinding ci-devbox-secrets-edit in team is already in use;"),
         ({"create": APIError("something else")}, APIError, "something else"),
     ],
     ids=[
         "no role", "no role, for a caller who cannot read it", "no namespace", "cannot list", "cannot bind",
+        "the namespace is being deleted",
         "a binding of that name", "anything else",
     ],
 )  # fmt: skip
