@@ -8,7 +8,7 @@ Each size has its own control plane and operator.
 from support import Usage, arguments, environment, table
 from workload import Synced, make_accounts, sync
 
-_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
+_SIZES = (1_000, 3_000, 10_000, 30_000, 50_000)
 
 
 def main() -> None:
