@@ -97,10 +97,9 @@ async def _reported(watch: AsyncIterator[Json], start: float) -> float:
     """Wait until the status reports a changed value, which is after the last Secret; return the seconds since start."""
     changed = False
     async for found in watch:
-        is_current = found["status"]["observedGeneration"] == found["metadata"]["generation"]
-        if changed and is_current:
+        if changed and _is_current(found):
             return time.perf_counter() - start
-        changed |= not is_current
+        changed |= not _is_current(found)
     raise BenchmarkError("the API server ended the watch")
 
 
@@ -113,6 +112,10 @@ def _apply(here: Environment, account: str, value: bytes) -> Request:
 
 def _is_reported(here: Environment, account: str) -> bool:
     (found,) = (here.controlplane.read(path(account)) or {})["items"]
+    return _is_current(found)
+
+
+def _is_current(found: Json) -> bool:
     return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
 
 

@@ -14,9 +14,9 @@ from heapq import heapify, heappop, heappush
 
 _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 60.0
-#: So many changes beyond its fair share don't move a name back. A worker for small accounts takes names with so many.
+#: The number of changes beyond its fair share that don't move a name back. An account with more isn't small.
 _FEW_CHANGES = 3
-#: So many invalid tickets may stay in a row, besides one for each name that waits.
+#: The number of invalid tickets that may stay in a row, besides one for each name that waits.
 _INVALID_TICKETS = 100
 
 

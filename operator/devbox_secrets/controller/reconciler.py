@@ -118,7 +118,7 @@ class Reconciler:
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opener.forget_all_but(alive)
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
-        for uid in self._given.keys() - alive:
+        for uid in self._given.keys() - alive:  # in place, since a reconciliation may be updating it
             del self._given[uid]
         namespaces = {namespace.uid for namespace in self._cache.namespaces()}
         self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
@@ -335,7 +335,7 @@ def _note(namespace: str, what: str) -> None:
 async def _each(
     job: Callable[[T], Awaitable[None]], items: Sequence[T], slots: asyncio.Semaphore, at_once: int
 ) -> list[Exception | None]:
-    """Run a job for each item, so many at a time; return each item's error, or None.
+    """Run a job for each item, at most `at_once` at a time; return each item's error, or None.
 
     One of them needs no slot, so that no account waits for others whose requests take long.
     """

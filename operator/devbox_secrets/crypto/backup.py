@@ -23,7 +23,7 @@ from pydantic.alias_generators import to_camel
 from devbox_secrets.crypto.envelope import KeyPair
 from devbox_secrets.errors import BackupLocked, InvalidBackup, InvalidKey, InvalidPassphrase
 
-#: An attacker who has the file can try an unlimited number of passphrases.
+#: An attacker with the file can try an unlimited number of passphrases.
 PASSPHRASE_MIN_LENGTH = 12
 #: More than a backup of all keys that a Secret can hold.
 MAX_BYTES = 4 << 20
@@ -133,14 +133,15 @@ class Backup(_Model):
             BackupLocked: the passphrase is wrong, or the file was changed.
         """
         header = self.header
+        locked = BackupLocked("cannot decrypt the backup: the passphrase is wrong, or the file is damaged")
         try:
             aead = AESGCM(header.kdf.key(passphrase))
             plain = aead.decrypt(bytes.fromhex(header.nonce), base64.b64decode(self.ciphertext), header.associated())
             keys = [KeyPair.load(line) for line in plain.split(b"\n")]
         except (InvalidTag, InvalidKey):
-            keys = []
+            raise locked from None
         if tuple(key.public.id for key in keys) != header.keys:
-            raise BackupLocked("cannot decrypt the backup: the passphrase is wrong, or the file is damaged")
+            raise locked
         return keys
 
 

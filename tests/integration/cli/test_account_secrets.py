@@ -40,7 +40,7 @@ def stored(account: Account, name: str) -> Json:
 
 
 def kubeconfig_with_role(account: Account, role: str) -> Path:
-    """Return the kubeconfig of a user who has one of Kubernetes' default roles in the account's namespace."""
+    """Return the kubeconfig of a user with one of Kubernetes' default roles in the account's namespace."""
     user = f"{role}-of-{account.name}"
     binding = ("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", f"--namespace={account.name}")
     account.controlplane.kubectl(*binding)

@@ -73,7 +73,7 @@ def keys(
 
 
 def user_with_verbs(controlplane: ControlPlane, name: str, *verbs: str) -> Path:
-    """Return the kubeconfig of a new user who has only these permissions for the keys' Secret."""
+    """Return the kubeconfig of a new user with only these permissions for the keys' Secret."""
     path = controlplane.user_kubeconfig(name)
     role = ("create", "role", name, f"-n={NAMESPACE}", "--resource=secrets", "--resource-name=devbox-secrets-keys")
     if verbs:

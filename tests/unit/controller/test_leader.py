@@ -237,14 +237,19 @@ async def test_our_own_lease_is_acquired_again_immediately_in_a_new_term() -> No
     assert (replica.elector.term, replica.elector.transitions) == (term + 1, transitions)
 
 
-@in_virtual_time
-async def test_the_transitions_differ_if_another_replica_has_led_between_two_terms() -> None:
-    lease = Lease()
+async def former_leader(lease: Lease) -> Replica:
+    """Return a replica that led, and after which another one led and released the Lease."""
     replica, other = Replica(lease), Replica(lease, "b")
-    await replica.tries()
-    transitions = replica.elector.transitions
+    assert await replica.tries()
     assert await other.leads_within(20)
     await other.elector.release()
+    return replica
+
+
+@in_virtual_time
+async def test_the_transitions_differ_if_another_replica_has_led_between_two_terms() -> None:
+    replica = await former_leader(Lease())
+    transitions = replica.elector.transitions
     assert await replica.tries()
     assert replica.elector.transitions > transitions
 
@@ -252,11 +257,8 @@ async def test_the_transitions_differ_if_another_replica_has_led_between_two_ter
 @in_virtual_time
 async def test_the_transitions_differ_even_if_the_response_to_the_acquisition_is_lost() -> None:
     lease = Lease()
-    replica, other = Replica(lease), Replica(lease, "b")
-    await replica.tries()
+    replica = await former_leader(lease)
     transitions = replica.elector.transitions
-    assert await other.leads_within(20)
-    await other.elector.release()
     pauses = iter([0, 0, 0, 10])  # before and after the read, and before and after the write
     replica.writer.pause = lambda: asyncio.sleep(next(pauses))
     assert not await replica.tries()

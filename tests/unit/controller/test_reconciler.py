@@ -463,7 +463,8 @@ async def test_the_last_good_value_stays_whatever_happens_to_the_home_s_secret(
     assert "devboxes keep the value of" in cluster.message("a")
 
 
-async def test_a_leader_does_not_restore_what_it_gave_before_another_replica_led(cluster: Cluster) -> None:
+async def former_leader(cluster: Cluster) -> Reconciler:
+    """Give devboxes a value, and let another replica give a newer one before the next can't be opened."""
     cluster.put("A", "1")
     await cluster.reconcile()
     former = cluster.reconciler
@@ -471,20 +472,19 @@ async def test_a_leader_does_not_restore_what_it_gave_before_another_replica_led
     cluster.put("A", "2", generation=2)
     await cluster.reconcile()
     cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    return former
+
+
+async def test_a_leader_does_not_restore_what_it_gave_before_another_replica_led(cluster: Cluster) -> None:
+    former = await former_leader(cluster)
     former.start_over()
     await former.reconcile("team", since=0)
     assert cluster.writer.values("team") == {"A": "2"}
 
 
 async def test_a_reconciliation_that_outlasts_the_lease_is_not_remembered(cluster: Cluster) -> None:
-    cluster.put("A", "1")
     cluster.writer.before["apply team"] = cluster.reconciler.start_over
-    await cluster.reconcile()
-    former = cluster.reconciler
-    cluster.restart()
-    cluster.put("A", "2", generation=2)
-    await cluster.reconcile()
-    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    former = await former_leader(cluster)
     await former.reconcile("team", since=0)
     assert cluster.writer.values("team") == {"A": "2"}
 

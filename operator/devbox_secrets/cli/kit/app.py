@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from devbox_secrets.cli.kit.command import NAME, Command, Group
-from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions
+from devbox_secrets.cli.kit.options import AccountOptions, ClusterOptions, no_namespace
 from devbox_secrets.cli.kit.output import note
 from devbox_secrets.cli.kit.run import run
 from devbox_secrets.errors import DevboxSecretsError, NotFound, Unauthorized
@@ -116,7 +116,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, Unauthorized):
         return f"{error}; log in to the cluster again"
     if isinstance(error, NotFound) and error.details.get("kind") == "namespaces":
-        return f"the namespace {error.details.get('name')} doesn't exist; create it, or pass another account with -n"
+        return str(no_namespace(error.details.get("name", "")))
     return str(error)
 
 

@@ -135,6 +135,11 @@ class ScopeOptions(AccountOptions):
     account: Annotated[str | None, _account("the whole cluster")] = None
 
 
+def no_namespace(account: str) -> NotFound:
+    """Return the error for an account whose namespace doesn't exist."""
+    return NotFound(f"the namespace {account} doesn't exist; create it, or pass another account with -n")
+
+
 def not_installed(namespace: str, error: NotFound) -> NotFound:
     """Return the error for an operator's namespace without the operator's objects."""
     if not error.details:  # an API server names the object

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from devbox_secrets.api.accounts import account_of
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, MANAGED_BY_LABEL, NAMESPACES_PATH
 from devbox_secrets.api.validation import OBJECT_NAME_PATTERN
+from devbox_secrets.cli.kit.options import no_namespace
 from devbox_secrets.errors import APIError, Conflict, Forbidden, InvalidName, KeyTooWide, NotFound, NotOurs
 
 if TYPE_CHECKING:  # the options of `apikey` import this module, and most uses need no client
@@ -198,9 +199,7 @@ class ServiceAccount:
                 await self.client.request("POST", self._rolebindings, body=body, quote=True)
         except NotFound as error:
             if error.details.get("kind") == "namespaces":
-                raise NotFound(
-                    f"the namespace {self.account} doesn't exist; create it, or pass another account with -n"
-                ) from None
+                raise no_namespace(self.account) from None
             raise missing from None
 
     def _cannot_bind(self) -> Forbidden:
