@@ -84,6 +84,8 @@ class ExistingSecret:
     uid: str = ""
     created: str = ""
     """RFC 3339, UTC."""
+    applied: str = ""
+    """When we last changed it: RFC 3339, UTC, to the second."""
     deleting: bool = False
     """Whether it was deleted but has finalizers."""
     finalizers: tuple[str, ...] = ()
@@ -102,17 +104,20 @@ class AccountState:
 
 
 def current_values(account: str, members: Sequence[Member]) -> Mapping[str, Fingerprint]:
-    """Return the values in the account's Secrets that we wrote and nobody has changed since; the home's come first.
+    """Return the values in the account's Secrets that we wrote and nobody has changed since.
 
-    Values that a namespace brought along from another account don't count.
+    If a replica stopped before it had written a new value everywhere, the namespaces differ: the value that was
+    written last counts. Values that a namespace brought along from another account don't count.
     """
-    found: dict[str, Fingerprint] = {}
-    for member in sorted(members, key=lambda member: member.namespace != account):
-        secret = member.secret
-        # A Secret of an older version has no account label; only the home's is known to be the account's.
-        if secret and secret.owned and (secret.account or member.namespace) == account:
-            found = {**secret.unchanged, **found}
-    return found
+    # A Secret of an older version has no account label; only the home's is known to be the account's.
+    secrets = [
+        member.secret
+        for member in members
+        if member.secret and member.secret.owned and (member.secret.account or member.namespace) == account
+    ]
+    # Others' changes raise a resourceVersion as well, so it only decides within a second.
+    secrets.sort(key=lambda secret: (secret.applied, int(secret.resource_version)))
+    return {variable: value for secret in secrets for variable, value in secret.unchanged.items()}
 
 
 class Action(Enum):

@@ -206,7 +206,7 @@ OLD = {"A": v("2")}
 
 
 def found(data: dict[str, Fingerprint], **fields: Any) -> ExistingSecret:  # noqa: ANN401 - the Secret's own
-    return ExistingSecret("7", data, **{"account": "home", **fields})
+    return ExistingSecret(**{"resource_version": "7", "data": data, "account": "home", **fields})
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,29 @@ TWO = {"A": v("2")}
             {"home": found(TWO, owned=False), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's is someone else's"
         ),
         pytest.param(
-            {"a": found(TWO, unchanged=TWO), "home": found(ONE, unchanged=ONE)}, ONE, id="the home's takes precedence"
+            {
+                "a": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:09Z"),
+                "b": found(TWO, unchanged=TWO, applied="2026-01-01T00:00:10Z"),
+                "home": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:08Z"),
+            },
+            TWO,
+            id="the last applied",
+        ),
+        pytest.param(
+            {
+                "a": found(TWO, resource_version="10", unchanged=TWO),
+                "home": found(ONE, resource_version="9", unchanged=ONE),
+            },
+            TWO,
+            id="the last changed of the same second",
+        ),
+        pytest.param(
+            {
+                "a": found(TWO, resource_version="9", unchanged=TWO, applied="2026-01-01T00:00:10Z"),
+                "home": found(ONE, resource_version="10", unchanged=ONE, applied="2026-01-01T00:00:09Z"),
+            },
+            TWO,
+            id="the last applied, even if someone has changed another one since",
         ),
         pytest.param({"box": found(TWO, account="", unchanged=TWO)}, {}, id="a member's, written by an older version"),
         pytest.param({"box": found(TWO, account="former", unchanged=TWO)}, {}, id="of another account"),
