@@ -33,7 +33,7 @@ from devbox_secrets.controller.rules.plan import (
 from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.writes import Writer
-from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound
+from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound, ServerError, Unreachable
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,6 +44,8 @@ _SECRET_WRITES = 32
 _SECRET_WRITES_OF_ONE = 24
 #: Statuses that are written at once, in all accounts: more would only delay the account Secrets.
 _STATUS_WRITES = 8
+#: After these errors a write may have taken effect.
+_MAY_HAVE_WRITTEN = (Unreachable, ServerError)
 #: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
 _OPENED_AT_ONCE = 20
 
@@ -72,7 +74,7 @@ class Reconciler:
         # By uid: the value devboxes had before a change that the status doesn't report yet, and whether they have had
         # another value since. When the report is retried, the account Secret already holds the new value.
         self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
-        # By uid: the last value given to devboxes.
+        # By uid: the last value given to devboxes, even if it isn't known whether the write took effect.
         self._given: dict[str, Fingerprint] = {}
         # By the namespace's uid: the content that its account Secret was last known to have. If the Secret
         # differs from it while the plan is the same, someone else changed the Secret.
@@ -320,8 +322,12 @@ class Reconciler:
 
 
 def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, Fingerprint]:
-    """Return the values that devboxes have now, by their AccountSecrets' uids."""
-    reached = {namespace for namespace, failure in outcomes.items() if not failure}
+    """Return the values that devboxes have now, or may have, by their AccountSecrets' uids."""
+    reached = {
+        namespace
+        for namespace, failure in outcomes.items()
+        if failure is None or isinstance(failure, _MAY_HAVE_WRITTEN)
+    }
     if all(plan.actions[namespace] in {Action.WAIT, Action.SKIP_FOREIGN} for namespace in reached):
         return {}
     return {plan.owners[variable]: value for variable, value in plan.values.items()}

@@ -134,6 +134,7 @@ def test_field_managers_are_listed_with_their_fields() -> None:
     assert owned_fields({}, ["sealed"]) == {}
 
 
+APPLY = {"manager": FIELD_MANAGER, "operation": "Apply", "time": "2026-01-02T00:00:00Z"}
 UPDATE = {"manager": FIELD_MANAGER, "operation": "Update", "time": "2026-01-03T00:00:00Z"}
 OTHER = {"manager": "kubectl", "operation": "Apply", "time": "2026-01-04T00:00:00Z"}
 
@@ -141,12 +142,12 @@ OTHER = {"manager": "kubectl", "operation": "Apply", "time": "2026-01-04T00:00:0
 @pytest.mark.parametrize(
     ("managed_fields", "time"),
     [
-        ([OTHER, {"manager": FIELD_MANAGER, "operation": "Apply", "time": "2026-01-02T00:00:00Z"}, UPDATE], "2026-01-02T00:00:00Z"),
-        ([{"manager": FIELD_MANAGER, "operation": "Apply", "time": None}], ""),
+        ([OTHER, APPLY, UPDATE], "2026-01-02T00:00:00Z"),
+        ([{**APPLY, "time": None}], ""),
         ([OTHER, UPDATE], ""),
         (None, ""),
     ],
-)  # fmt: skip
+)
 def test_the_time_of_the_last_apply_is_the_operators(managed_fields: object, time: str) -> None:
     assert applied_at({"managedFields": managed_fields}) == time
 

@@ -489,6 +489,32 @@ async def test_a_reconciliation_that_outlasts_the_lease_is_not_remembered(cluste
     assert cluster.writer.values("team") == {"A": "2"}
 
 
+@pytest.mark.parametrize("error", [Unreachable("no response"), ServerError("504")])
+async def test_a_value_whose_write_may_have_taken_effect_is_the_last_good_one(
+    error: APIError, cluster: Cluster
+) -> None:
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put("A", "2", generation=2)
+    cluster.writer.before["apply team"] = lambda: cluster.put_secret(secret("team", {"A": "2"}))
+    cluster.writer.fail_once("apply team", error)
+    await cluster.failing_calls(type(error))
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "2"}
+
+
+async def test_a_value_whose_write_was_rejected_is_not_the_last_good_one(cluster: Cluster) -> None:
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put("A", "2", generation=2)
+    cluster.writer.fail_once("apply team", REFUSED)
+    await cluster.failing_calls(Forbidden)
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "1"}
+
+
 async def test_the_last_good_value_is_written_from_memory_if_every_secret_is_gone(cluster: Cluster) -> None:
     cluster.put("A", "1")
     await cluster.reconcile()

@@ -21,9 +21,9 @@ def test_the_operator_passes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# In these, another replica led meanwhile, a namespace was recreated between two requests, and a leader ended between
-# two namespaces.
-@pytest.mark.parametrize("seed", [30001, 40044, 70056])
+# In these, another replica led meanwhile, a namespace was recreated between two requests, a leader ended between two
+# namespaces, and a write took effect without a response.
+@pytest.mark.parametrize("seed", [30001, 40044, 70056, 80109])
 def test_a_fault_that_a_seed_found_is_fixed(seed: int) -> None:
     done = simulate("--steps", "1", "--seed", str(seed))
     assert (done.returncode, done.stderr) == (0, "")
