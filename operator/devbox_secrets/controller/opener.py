@@ -63,7 +63,7 @@ class Opened:
     invalid_spec: str | None
     """What is wrong with the rest of the spec."""
     keys: frozenset[str]
-    """The ids of the keys at that time; with other keys it may open."""
+    """If the value isn't available, the ids of the keys at that time; with other keys it may open."""
 
 
 class Opener:
@@ -130,7 +130,8 @@ class Opener:
             outcome = NotReady(Reason.INVALID_SPEC, secret.invalid_spec)
         elif value is not None:
             outcome = self.values.add(value)
-        self._opened[secret.uid] = Opened(secret.spec.sealed, key_id, outcome, secret.invalid_spec, frozenset(keyring))
+        keys = frozenset(keyring) if value is None else frozenset()
+        self._opened[secret.uid] = Opened(secret.spec.sealed, key_id, outcome, secret.invalid_spec, keys)
         return value
 
     async def _sealed(self, secret: AccountSecret) -> str:

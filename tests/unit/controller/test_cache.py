@@ -646,6 +646,14 @@ def test_the_unchanged_values_are_those_that_we_wrote_and_nobody_changed(
     assert known(cache).unchanged == prints(**unchanged)
 
 
+def test_a_spec_that_did_not_change_is_in_memory_once() -> None:
+    cache, specs = Cache(), []
+    for version in (1, 2):
+        cache.upsert_account_secret(account_secret(version, spec={"name": "A", "sealed": "sealed"}))
+        specs.append(next(cache.all_account_secrets()).spec)
+    assert specs[0] is specs[1]
+
+
 @pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
 def test_an_immutable_secret_must_be_recreated(immutable: bool | None, must_recreate: bool) -> None:
     cache = Cache()
