@@ -56,7 +56,9 @@ class Namespace:
 class Table(Generic[T]):
     """The newest known state of each object of one kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[T | None, T | None], None] = lambda _, __: None) -> None:
+        """Create an empty table; `changed` is called with an object's former and new state, or None."""
+        self._changed = changed
         self._rows: dict[str, dict[str, tuple[int, T]]] = defaultdict(dict)
         # Deletions since the last list, so that an older list or response can't undo them.
         self._gone: dict[Key, int] = {}
@@ -65,6 +67,8 @@ class Table(Generic[T]):
 
     def clear(self) -> None:
         """Forget every object, and the versions seen so far."""
+        for _, item in self:
+            self._changed(item, None)
         self._rows.clear()
         self._gone.clear()
         self._listed = 0
@@ -97,9 +101,10 @@ class Table(Generic[T]):
         """Store an object's state; return whether that changed anything."""
         if not self.is_newer(key, version):
             return False
-        row = self._rows[key[0]].get(key[1])
+        former = self.get(key)
         self._rows[key[0]][key[1]] = version, item
-        return row is None or row[1] != item
+        self._changed(former, item)
+        return former is None or former != item
 
     def delete(self, key: Key, version: int) -> bool:
         """Record an object's deletion; return whether that changed anything."""
@@ -110,6 +115,7 @@ class Table(Generic[T]):
         if row is None:
             return False
         del self._rows[key[0]][key[1]]
+        self._changed(row[1], None)
         return True
 
     def replace(self, listed: Mapping[Key, tuple[int, T]], version: int) -> list[Key]:
@@ -134,10 +140,13 @@ class Cache:
     def __init__(self, on_damaged: Callable[[AccountSecret], None] = lambda _: None) -> None:
         """Create an empty cache; `on_damaged` is called for each new state of an AccountSecret with invalid fields."""
         self._on_damaged = on_damaged
-        self._account_secrets: Table[AccountSecret] = Table()
+        self._account_secrets: Table[AccountSecret] = Table(self._count)
         self._namespaces: Table[Namespace] = Table()
         self._secrets: Table[ExistingSecret] = Table()
         self._members: dict[str, set[str]] = defaultdict(set)
+        # Counted with each change, since metrics are read often.
+        self._ready_reasons: Counter[tuple[str, str]] = Counter()
+        self._overdue = 0
 
     def clear(self) -> None:
         """Forget everything, including the versions seen so far."""
@@ -157,11 +166,12 @@ class Cache:
 
     def ready_reasons(self) -> Counter[tuple[str, str]]:
         """Count the AccountSecrets by namespace and reason of their Ready condition."""
-        return Counter((secret.namespace, _ready_reason(secret)) for secret in self.all_account_secrets())
+        self._ready_reasons = +self._ready_reasons  # without counts of zero
+        return self._ready_reasons.copy()
 
     def overdue(self) -> int:
         """Count the AccountSecrets whose value is older than rotateAfter allows."""
-        return sum(secret.status.overdue for secret in self.all_account_secrets())
+        return self._overdue
 
     def falling_due(self, now: str) -> set[str]:
         """Return the accounts with a value that is due by `now` (RFC 3339, UTC) while its status doesn't say so yet."""
@@ -301,6 +311,12 @@ class Cache:
             self._index(old, new)
             changed |= {key[1]} | _accounts_of(old, new)
         return changed
+
+    def _count(self, former: AccountSecret | None, new: AccountSecret | None) -> None:
+        for secret, change in ((former, -1), (new, 1)):
+            if secret is not None:
+                self._ready_reasons[secret.namespace, _ready_reason(secret)] += change
+                self._overdue += change * secret.status.overdue
 
     def _tell_damage(self, secret: AccountSecret) -> None:
         if secret.damaged:

@@ -1,6 +1,7 @@
 """The cache: in any order of events and lists, the newest state stays."""
 
 import base64
+from collections import Counter
 from collections.abc import Mapping
 from operator import methodcaller
 from typing import Any
@@ -262,10 +263,19 @@ def test_any_order_of_events_and_lists_ends_in_the_newest_state(
 
     # Each event arrives, some arrive twice, and there are some lists, in any order.
     more = data.draw(st.lists(st.sampled_from([*events, *lists]), max_size=12))
-    table: Table[str] = Table()
+    counts: Counter[str | None] = Counter()
+
+    def count(former: str | None, new: str | None) -> None:
+        counts.subtract([former])
+        counts.update([new])
+
+    table = Table(count)
     for apply in data.draw(st.permutations([*events, *more])):
         apply(table)
-    assert dict(table) == {key: content for key, (_, content) in state.items()}
+    newest = {key: content for key, (_, content) in state.items()}
+    assert dict(table) == newest
+    del counts[None]
+    assert +counts == Counter(newest.values())
 
 
 def test_an_accountsecret_affects_its_account() -> None:
@@ -404,6 +414,15 @@ def test_accountsecrets_are_counted_by_reason_and_if_overdue() -> None:
     cache.upsert_account_secret(account_secret(5, name="d", spec={"name": "D"}))
     assert cache.ready_reasons() == {("team", "Pending"): 1, ("team", "Synced"): 2, ("team", "InvalidSpec"): 1}
     assert cache.overdue() == 1
+    cache.upsert_account_secret(account_secret(6, name="b", status={"conditions": [ready]}))
+    cache.delete_account_secret(account_secret(7, name="a"))
+    cache.delete_account_secret(account_secret(7, name="a"))
+    assert dict(cache.ready_reasons()) == {("team", "Synced"): 2, ("team", "InvalidSpec"): 1}
+    assert cache.overdue() == 0
+    cache.replace_account_secrets([read_account_secret(account_secret(8, "other"))], 9)
+    assert dict(cache.ready_reasons()) == {("other", "Pending"): 1}
+    cache.clear()
+    assert dict(cache.ready_reasons()) == {}
 
 
 def test_an_account_falls_due_if_a_value_is_too_old_and_not_yet_overdue() -> None:
