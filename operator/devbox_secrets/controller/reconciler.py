@@ -102,7 +102,11 @@ class Reconciler:
         outcomes = await self._act(state, plan, values)
         given |= _given(plan, outcomes)
         state = replace(state, home_exists=self._cache.has_namespace(account))  # it may have been deleted meanwhile
-        if any(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items()):
+        changed = sum(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items())
+        if changed:
+            LOG.info(
+                "account %s: changed account Secrets (namespaces: %d, variables: %d)", account, changed, len(plan.values)
+            )
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
         now = timestamp(self._clock())
         writes = report(state, plan, outcomes, failures, now)
@@ -239,7 +243,7 @@ class Reconciler:
             version = body["metadata"]["resourceVersion"]
         if action in {Action.DELETE, Action.EMPTY, Action.REPLACE} and version:
             await self._writer.delete_account_secret(namespace, version)
-            _note(namespace, "deleted the account Secret")
+            _note("deleted the account Secret", namespace)
             version = ""
         if action in {Action.APPLY, Action.REPLACE}:
             if not version:
@@ -281,13 +285,13 @@ class Reconciler:
         self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str
     ) -> None:
         body = await self._writer.apply_account_secret(namespace, account, values, uid, version)
-        _note(namespace, f"wrote the account Secret (variables: {len(values)})")
+        _note("wrote the account Secret", namespace)
         strange = sorted(set(body.get("data") or {}) - set(values))
         if strange:
             # Server-side apply doesn't remove keys that another field manager added.
             version = body["metadata"]["resourceVersion"]
             body = await self._writer.remove_account_secret_keys(namespace, strange, version)
-            _note(namespace, f"removed unknown keys from the account Secret (keys: {len(strange)})")
+            _note("removed unknown keys from the account Secret", namespace)
         self._learn(account, body)
 
     def _learn(self, account: str, body: Mapping[str, Any]) -> None:
@@ -333,9 +337,9 @@ def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, Fingerprint]:
     return {plan.owners[variable]: value for variable, value in plan.values.items()}
 
 
-def _note(namespace: str, what: str) -> None:
+def _note(what: str, namespace: str) -> None:
     metrics.WRITES.labels("secret").inc()
-    LOG.info("namespace %s: %s", namespace, what)
+    LOG.debug("namespace %s: %s", namespace, what)  # an account may have thousands
 
 
 async def _each(

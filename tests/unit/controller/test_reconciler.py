@@ -803,6 +803,18 @@ async def test_no_value_is_in_the_log(cluster: Cluster, caplog: pytest.LogCaptur
     assert "canary" not in caplog.text
 
 
+async def test_a_change_is_one_line_in_the_log_however_many_namespaces_it_affects(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for name in ("box-1", "box-2"):
+        cluster.put_namespace(name, "team")
+    cluster.put("A", "1")
+    for _ in range(2):
+        await cluster.reconcile()
+    assert caplog.messages == ["account team: changed account Secrets (namespaces: 3, variables: 1)"]
+
+
 async def test_a_large_account_uses_only_a_part_of_the_slots() -> None:
     busy, most = Counter[str](), Counter[str]()
 
