@@ -221,6 +221,6 @@ def settings() -> kopf.OperatorSettings:
     result.posting.enabled = False
     # By default kopf keeps a whole list in memory, and a task for each of its objects.
     result.watching.chunk_size = PAGE_SIZE
-    result.queueing.idle_timeout = 0.1
+    result.queueing.idle_timeout = 0.01
     result.persistence.diffbase_storage = _NoDiffs()
     return result
