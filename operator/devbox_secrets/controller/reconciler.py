@@ -30,7 +30,7 @@ from devbox_secrets.controller.rules.plan import (
     current_values,
     plan_account,
 )
-from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
+from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, is_lasting, report
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound, ServerError, Unreachable
@@ -99,14 +99,13 @@ class Reconciler:
         given = self._given  # replaced if another replica leads meanwhile
         plan = plan_account(state, self._reserved)
         values = await self._values(state, plan, secrets)
-        outcomes = await self._act(state, plan, values)
+        outcomes = await self._act(state, plan, values, failures)
         given |= _given(plan, outcomes)
         state = replace(state, home_exists=self._cache.has_namespace(account))  # it may have been deleted meanwhile
         changed = sum(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items())
         if changed:
-            LOG.info(
-                "account %s: changed account Secrets (namespaces: %d, variables: %d)", account, changed, len(plan.values)
-            )
+            counts = f"namespaces: {changed}, variables: {len(plan.values)}"
+            LOG.info("account %s: changed account Secrets (%s)", account, counts)
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
         now = timestamp(self._clock())
         writes = report(state, plan, outcomes, failures, now)
@@ -225,12 +224,26 @@ class Reconciler:
                         return value
         return None
 
-    async def _act(self, state: AccountState, plan: AccountPlan, values: Mapping[str, SecretBytes]) -> Outcomes:
+    async def _act(
+        self, state: AccountState, plan: AccountPlan, values: Mapping[str, SecretBytes], failures: int
+    ) -> Outcomes:
+        """Write the account Secrets: the home's first, since it decides which value is the current one.
+
+        The others wait until it has succeeded, unless that isn't expected to happen soon.
+        """
+
         async def act(member: Member) -> None:
             await self._write_secret(state.account, member, plan, values)
 
-        failures = await _each(act, state.members, self._secret_writes, _SECRET_WRITES_OF_ONE)
-        return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
+        outcomes: dict[str, Exception | None] = {}
+        home = [member for member in state.members if member.namespace == state.account]
+        others = [member for member in state.members if member.namespace != state.account]
+        for members in (home, others):
+            if any(failure and not is_lasting(failure, failures) for failure in outcomes.values()):
+                break
+            done = await _each(act, members, self._secret_writes, _SECRET_WRITES_OF_ONE)
+            outcomes |= {member.namespace: failure for member, failure in zip(members, done, strict=True)}
+        return outcomes
 
     async def _write_secret(
         self, account: str, member: Member, plan: AccountPlan, values: Mapping[str, SecretBytes]

@@ -146,6 +146,35 @@ async def test_every_member_namespace_gets_the_same_values(cluster: Cluster) -> 
     assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "1", "B": "2"}
 
 
+async def test_the_home_s_secret_is_written_first(cluster: Cluster) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put("A", "2", generation=2)
+    assert await cluster.calls() == ["apply team", "apply box", "status team/a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "calls"),
+    [
+        pytest.param(Unreachable("no response"), 4, ["apply team"], id="a retry may succeed"),
+        pytest.param(Unreachable("no response"), 5, ["apply team", "apply box", "status team/a"], id="it has lasted"),
+        pytest.param(REFUSED, 0, ["apply team"], id="refused for the first time"),
+        pytest.param(REFUSED, 1, ["apply team", "apply box", "status team/a"], id="refused again"),
+    ],
+)
+async def test_the_others_wait_for_the_home_s_secret_unless_its_failure_lasts(
+    error: APIError, failures: int, calls: list[str], cluster: Cluster
+) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put("A", "2", generation=2)
+    cluster.writer.fail_once("apply team", error)
+    cluster.failures = failures
+    assert await cluster.failing_calls(type(error)) == calls
+
+
 async def test_nothing_is_written_when_nothing_differs(cluster: Cluster) -> None:
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
@@ -888,7 +917,7 @@ async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
     cluster.writer.before["create box"] = lambda: cluster.writer.former_namespaces.add(("box", "uid-box"))
-    assert await cluster.failing_calls(Conflict) == ["create box", "create team", "apply team"]
+    assert await cluster.failing_calls(Conflict) == ["create team", "apply team", "create box"]
     assert cluster.writer.values("box") == {}
     cluster.notify_secret("box")
     await cluster.failing_calls(Conflict)

@@ -6,6 +6,7 @@ A plan has only the fingerprints of values: plans are made often, and a value is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import itemgetter
 
 from devbox_secrets.api.models import AccountSecretStatus
 from devbox_secrets.api.ownership import precedence
@@ -106,18 +107,23 @@ class AccountState:
 def current_values(account: str, members: Sequence[Member]) -> Mapping[str, Fingerprint]:
     """Return the values in the account's Secrets that we wrote and nobody has changed since.
 
-    If a replica stopped before it had written a new value everywhere, the namespaces differ: the value that was
-    written last counts. Values that a namespace brought along from another account don't count.
+    If a replica stopped before it had written a new value everywhere, the namespaces differ. The home's value counts,
+    since it is written first, and a user of another namespace can't forge it; then the one that was written last.
+    Values that a namespace brought along from another account don't count.
     """
+
+    def precedence(namespace: str, secret: ExistingSecret) -> tuple[bool, str, int]:
+        # Others' changes raise a resourceVersion as well, so it only decides within a second.
+        return namespace == account and not secret.must_recreate, secret.applied, int(secret.resource_version)
+
     # A Secret of an older version has no account label; only the home's is known to be the account's.
     secrets = [
-        member.secret
+        (precedence(member.namespace, member.secret), member.secret.unchanged)
         for member in members
         if member.secret and member.secret.owned and (member.secret.account or member.namespace) == account
     ]
-    # Others' changes raise a resourceVersion as well, so it only decides within a second.
-    secrets.sort(key=lambda secret: (secret.applied, int(secret.resource_version)))
-    return {variable: value for secret in secrets for variable, value in secret.unchanged.items()}
+    secrets.sort(key=itemgetter(0))
+    return {variable: value for _, unchanged in secrets for variable, value in unchanged.items()}
 
 
 class Action(Enum):

@@ -280,17 +280,33 @@ TWO = {"A": v("2")}
         ),
         pytest.param(
             {
-                "a": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:09Z"),
-                "b": found(TWO, unchanged=TWO, applied="2026-01-01T00:00:10Z"),
-                "home": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:08Z"),
+                "a": found(TWO, resource_version="9", unchanged=TWO, applied="2026-01-01T00:00:10Z"),
+                "home": found(ONE, resource_version="8", unchanged=ONE, applied="2026-01-01T00:00:09Z"),
+            },
+            ONE,
+            id="the home's, even if another one is newer",
+        ),
+        pytest.param(
+            {
+                "a": found(TWO, unchanged=TWO, applied="2026-01-01T00:00:10Z"),
+                "home": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:09Z", must_recreate=True),
             },
             TWO,
-            id="the last applied",
+            id="the last applied if the home's can't be changed",
+        ),
+        pytest.param(
+            {
+                "a": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:09Z"),
+                "b": found(TWO, unchanged=TWO, applied="2026-01-01T00:00:10Z"),
+                "c": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:08Z"),
+            },
+            TWO,
+            id="the last applied without the home's",
         ),
         pytest.param(
             {
                 "a": found(TWO, resource_version="10", unchanged=TWO),
-                "home": found(ONE, resource_version="9", unchanged=ONE),
+                "b": found(ONE, resource_version="9", unchanged=ONE),
             },
             TWO,
             id="the last changed of the same second",
@@ -298,7 +314,7 @@ TWO = {"A": v("2")}
         pytest.param(
             {
                 "a": found(TWO, resource_version="9", unchanged=TWO, applied="2026-01-01T00:00:10Z"),
-                "home": found(ONE, resource_version="10", unchanged=ONE, applied="2026-01-01T00:00:09Z"),
+                "b": found(ONE, resource_version="10", unchanged=ONE, applied="2026-01-01T00:00:09Z"),
             },
             TWO,
             id="the last applied, even if someone has changed another one since",
