@@ -166,7 +166,6 @@ class Cache:
 
     def ready_reasons(self) -> Counter[tuple[str, str]]:
         """Count the AccountSecrets by namespace and reason of their Ready condition."""
-        self._ready_reasons = +self._ready_reasons  # without counts of zero
         return self._ready_reasons.copy()
 
     def overdue(self) -> int:
@@ -315,7 +314,10 @@ class Cache:
     def _count(self, former: AccountSecret | None, new: AccountSecret | None) -> None:
         for secret, change in ((former, -1), (new, 1)):
             if secret is not None:
-                self._ready_reasons[secret.namespace, _ready_reason(secret)] += change
+                key = secret.namespace, _ready_reason(secret)
+                self._ready_reasons[key] += change
+                if not self._ready_reasons[key]:
+                    del self._ready_reasons[key]  # its namespace may be gone for good
                 self._overdue += change * secret.status.overdue
 
     def _tell_damage(self, secret: AccountSecret) -> None:
