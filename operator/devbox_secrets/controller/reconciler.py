@@ -239,7 +239,8 @@ class Reconciler:
         home = [member for member in state.members if member.namespace == state.account]
         others = [member for member in state.members if member.namespace != state.account]
         for members in (home, others):
-            if any(failure and not is_lasting(failure, failures) for failure in outcomes.values()):
+            # An unexpected error is no reason to wait: it isn't expected to go away.
+            if any(isinstance(error, APIError) and not is_lasting(error, failures) for error in outcomes.values()):
                 break
             done = await _each(act, members, self._secret_writes, _SECRET_WRITES_OF_ONE)
             outcomes |= {member.namespace: failure for member, failure in zip(members, done, strict=True)}

@@ -175,6 +175,13 @@ async def test_the_others_wait_for_the_home_s_secret_unless_its_failure_lasts(
     assert await cluster.failing_calls(type(error)) == calls
 
 
+async def test_the_others_do_not_wait_if_the_home_s_secret_causes_an_unexpected_error(cluster: Cluster) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    cluster.writer.before["apply team"] = lambda: int("")
+    assert await cluster.failing_calls(ValueError) == ["create team", "apply team", "create box", "apply box"]
+
+
 async def test_nothing_is_written_when_nothing_differs(cluster: Cluster) -> None:
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
