@@ -251,6 +251,9 @@ class Reconciler:
     ) -> None:
         """Carry out the plan for one namespace's account Secret."""
         action, namespace = plan.actions[member.namespace], member.namespace
+        if action.writes and self._cache.home_account(namespace) != account:
+            # While another namespace's Secret was written, which may have taken long.
+            raise Conflict(f"namespace {namespace}: the namespace was deleted or moved to another account")
         uid, version = (member.secret.uid, member.secret.resource_version) if member.secret else ("", "")
         if action is Action.EMPTY and version:
             body = await self._writer.apply_account_secret(namespace, account, {}, uid, version)

@@ -782,6 +782,21 @@ async def test_the_response_to_our_write_is_cached_before_its_event_arrives(clus
     assert cluster.cache.upsert_account_secret(cluster.writer.account_secrets["team", "a"]) == set()
 
 
+@pytest.mark.parametrize("exists", [True, False])
+async def test_a_namespace_that_moves_while_the_home_s_secret_is_written_gets_no_value(
+    exists: bool, cluster: Cluster
+) -> None:
+    cluster.put_namespace("box", "team")
+    if exists:
+        cluster.put("A", "1")
+        await cluster.reconcile()
+    cluster.put("A", "2", generation=2)
+    cluster.writer.before["apply team"] = lambda: cluster.put_namespace("box", "other")
+    calls = await cluster.failing_calls(Conflict)
+    assert [call for call in calls if "box" in call] == []
+    assert (await cluster.calls())[-1] == "status team/a"
+
+
 async def test_a_response_from_a_namespace_that_moved_to_another_account_is_not_cached(
     cluster: Cluster,
 ) -> None:
