@@ -307,7 +307,10 @@ class Reconciler:
         if strange:
             # Server-side apply doesn't remove keys that another field manager added.
             version = body["metadata"]["resourceVersion"]
-            body = await self._writer.remove_account_secret_keys(namespace, strange, version)
+            try:
+                body = await self._writer.remove_account_secret_keys(namespace, strange, version)
+            except APIError as error:
+                raise ServerError(str(error)) from error  # whatever it is, the values have been written
             _note("removed unknown keys from the account Secret", namespace)
         self._learn(account, body)
 

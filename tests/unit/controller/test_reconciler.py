@@ -540,6 +540,22 @@ async def test_a_value_whose_write_may_have_taken_effect_is_the_last_good_one(
     assert cluster.writer.values("team") == {"A": "2"}
 
 
+@pytest.mark.parametrize("error", [Conflict("409"), REFUSED])
+async def test_a_value_beside_unknown_keys_that_could_not_be_removed_is_the_last_good_one(
+    error: APIError, cluster: Cluster
+) -> None:
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put_secret(edited(cluster.writer.secrets["team"], values={"_X": "theirs"}))
+    cluster.put("A", "2", generation=2)
+    cluster.writer.fail_once("remove team _X", error)
+    await cluster.failing_calls(ServerError)
+    cluster.notify_secret("team")
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "2"}
+
+
 async def test_a_value_whose_write_was_rejected_is_not_the_last_good_one(cluster: Cluster) -> None:
     cluster.put("A", "1")
     await cluster.reconcile()
