@@ -13,12 +13,13 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import SecretBytes
 
 from devbox_secrets.api.accounts import account_of
-from devbox_secrets.api.models import AccountSecret, Reason
+from devbox_secrets.api.models import AccountSecret, AccountSecretSpec, Reason
 from devbox_secrets.api.names import ACCOUNT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, SECRET_TYPE
 from devbox_secrets.api.ownership import applied_at, is_ours, unchanged_fields
 from devbox_secrets.api.validation import check_value
@@ -35,6 +36,8 @@ T = TypeVar("T")
 _SEALED_KEPT = 4096
 _KEY_PREFIX_LENGTH = len("dbs1.0123456789abcdef.")
 _ABRIDGED = "…"
+#: One set for all specs: parsing creates one for each, which takes 200 bytes.
+_SPEC_FIELDS = {"name", "sealed", "rotate_after"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,10 +374,20 @@ def read_namespace(body: Body) -> Body:
 def read_account_secret(body: Body) -> AccountSecret:
     """Parse an AccountSecret without its description, and with a long sealed text abridged."""
     item = AccountSecret.parse(body)
-    sealed = abridge(item.spec.sealed)
-    if sealed == item.spec.sealed and item.spec.description is None:
-        return item
-    return replace(item, spec=item.spec.model_copy(update={"sealed": sealed, "description": None}))
+    spec = AccountSecretSpec.model_construct(
+        _SPEC_FIELDS,
+        name=shared_text(item.spec.name),
+        sealed=abridge(item.spec.sealed),
+        rotate_after=item.spec.rotate_after,
+    )
+    namespace, name, created = map(shared_text, (item.namespace, item.name, item.created))
+    return replace(item, namespace=namespace, name=name, created=created, spec=spec)
+
+
+@lru_cache(maxsize=1024)
+def shared_text(text: str) -> str:
+    """Return the same object for equal texts: many accounts use the same names."""
+    return text
 
 
 def abridge(sealed: str) -> str:
@@ -394,7 +407,7 @@ def read_secret(body: Body) -> tuple[str, ExistingSecret]:
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
     values = {name: SecretBytes(base64.b64decode(value)) for name, value in (body.get("data") or {}).items()}
-    data = shared((name, Fingerprint.of(value)) for name, value in values.items())
+    data = shared((shared_text(name), Fingerprint.of(value)) for name, value in values.items())
     owned = is_ours(metadata)
     ours = unchanged_fields(metadata, "data") if owned else frozenset()
     kept = [name for name in values if name in ours and _is_valid(name, values[name])]

@@ -11,7 +11,7 @@ from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.controller import metrics
-from devbox_secrets.controller.cache import abridge, is_abridged
+from devbox_secrets.controller.cache import abridge, is_abridged, shared_text
 from devbox_secrets.controller.rules.conditions import NotReady, unavailable
 from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.crypto.envelope import Keyring, key_id_of
@@ -62,8 +62,8 @@ class Opened:
     """The value's fingerprint, or why it isn't available."""
     invalid_spec: str | None
     """What is wrong with the rest of the spec."""
-    keys: frozenset[str]
-    """If the value isn't available, the ids of the keys at that time; with other keys it may open."""
+    keys: frozenset[str] | None
+    """If the value isn't available, the ids of the keys at that time; with other keys it may open. Otherwise None."""
 
 
 class Opener:
@@ -120,7 +120,7 @@ class Opener:
         keyring, key_id, value = self._keyring(), None, None
         outcome: Fingerprint | NotReady
         try:
-            key_id = key_id_of(sealed)
+            key_id = shared_text(key_id_of(sealed))
             if not secret.invalid_spec:
                 value = keyring.open(sealed, account=secret.namespace, name=secret.spec.name)
                 metrics.OPENS.inc()
@@ -130,7 +130,7 @@ class Opener:
             outcome = NotReady(Reason.INVALID_SPEC, secret.invalid_spec)
         elif value is not None:
             outcome = self.values.add(value)
-        keys = frozenset(keyring) if value is None else frozenset()
+        keys = frozenset(keyring) if value is None else None
         self._opened[secret.uid] = Opened(secret.spec.sealed, key_id, outcome, secret.invalid_spec, keys)
         return value
 

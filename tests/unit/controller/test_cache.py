@@ -673,6 +673,13 @@ def test_a_spec_that_did_not_change_is_in_memory_once() -> None:
     assert specs[0] is specs[1]
 
 
+def test_names_that_many_accounts_use_are_in_memory_once() -> None:
+    first, second = (read_account_secret(account_secret(1, f"team-{number}", "token")) for number in range(2))
+    _, copy = read_secret(secret(1, "box", {first.name.upper(): b"1"}))
+    assert first.name is second.name
+    assert first.spec.name is second.spec.name is next(iter(copy.data))
+
+
 @pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
 def test_an_immutable_secret_must_be_recreated(immutable: bool | None, must_recreate: bool) -> None:
     cache = Cache()
