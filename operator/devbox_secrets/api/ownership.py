@@ -107,12 +107,6 @@ def is_ours(metadata: Mapping[str, Any]) -> bool:
     )
 
 
-def applied_at(metadata: Mapping[str, Any]) -> str:
-    """Return when the operator last changed an account Secret (RFC 3339, UTC, in seconds); empty if it never did."""
-    entries = metadata.get("managedFields") or ()
-    return max((entry.get("time") or "" for entry in entries if _is_applied(entry)), default="")
-
-
 def unchanged_fields(metadata: Mapping[str, Any], *path: str) -> frozenset[str]:
     """Return the fields below a path, such as `data`, that the operator applied and nobody else has written since."""
     ours: set[str] = set()
@@ -121,12 +115,9 @@ def unchanged_fields(metadata: Mapping[str, Any], *path: str) -> frozenset[str]:
         fields = entry.get("fieldsV1") or {}
         for name in path:
             fields = fields.get(f"f:{name}") or {}
-        (ours if _is_applied(entry) else others).update(fields)
+        is_applied = (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply")
+        (ours if is_applied else others).update(fields)
     return frozenset(name.removeprefix("f:") for name in ours - others)
-
-
-def _is_applied(entry: Mapping[str, Any]) -> bool:
-    return (entry.get("manager"), entry.get("operation")) == (FIELD_MANAGER, "Apply")
 
 
 def _is_before(time: str, created: str) -> bool:

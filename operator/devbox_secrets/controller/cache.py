@@ -21,7 +21,7 @@ from pydantic import SecretBytes
 from devbox_secrets.api.accounts import account_of
 from devbox_secrets.api.models import AccountSecret, AccountSecretSpec, Reason
 from devbox_secrets.api.names import ACCOUNT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, SECRET_TYPE
-from devbox_secrets.api.ownership import applied_at, is_ours, unchanged_fields
+from devbox_secrets.api.ownership import is_ours, unchanged_fields
 from devbox_secrets.api.validation import check_value
 from devbox_secrets.controller.rules.fingerprint import Fingerprint, shared
 from devbox_secrets.controller.rules.plan import ExistingSecret, Member
@@ -422,7 +422,6 @@ def read_secret(body: Body) -> tuple[str, ExistingSecret]:
         must_recreate=bool(body.get("immutable")) or body.get("type", SECRET_TYPE) != SECRET_TYPE,
         uid=metadata["uid"],
         created=metadata["creationTimestamp"],
-        applied=applied_at(metadata),
         deleting="deletionTimestamp" in metadata,
         finalizers=tuple(metadata.get("finalizers") or ()),
     )

@@ -30,7 +30,7 @@ from devbox_secrets.controller.rules.plan import (
     current_values,
     plan_account,
 )
-from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, is_lasting, report
+from devbox_secrets.controller.rules.report import Outcomes, StatusWrite, report
 from devbox_secrets.controller.rules.status import timestamp
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError, Conflict, Invalid, NotFound, ServerError, Unreachable
@@ -74,8 +74,9 @@ class Reconciler:
         # By uid: the value devboxes had before a change that the status doesn't report yet, and whether they have had
         # another value since. When the report is retried, the account Secret already holds the new value.
         self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
-        # By uid: the last value given to devboxes, even if it isn't known whether the write took effect.
-        self._given: dict[str, Fingerprint] = {}
+        # By uid: the last value given to devboxes, even if it isn't known whether the write took effect. And whether it
+        # was given by this process; otherwise it's one that stayed, and some namespace may have a newer one.
+        self._given: dict[str, tuple[Fingerprint, bool]] = {}
         # By the namespace's uid: the content that its account Secret was last known to have. If the Secret
         # differs from it while the plan is the same, someone else changed the Secret.
         self._held: dict[str, Mapping[str, Fingerprint]] = {}
@@ -99,7 +100,7 @@ class Reconciler:
         given = self._given  # replaced if another replica leads meanwhile
         plan = plan_account(state, self._reserved)
         values = await self._values(state, plan, secrets)
-        outcomes = await self._act(state, plan, values, failures)
+        outcomes = await self._act(state, plan, values)
         given |= _given(plan, outcomes)
         state = replace(state, home_exists=self._cache.has_namespace(account))  # it may have been deleted meanwhile
         changed = sum(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items())
@@ -150,7 +151,7 @@ class Reconciler:
         )
 
     def _entry(self, secret: AccountSecret, opened: Opened, written: Mapping[str, Fingerprint]) -> Entry:
-        current = self._current(secret, written)
+        current, remembered = self._current(secret, written)
         before, changed = self._value_before(secret, current)
         return Entry(
             uid=secret.uid,
@@ -164,17 +165,21 @@ class Reconciler:
             rotate_after=secret.spec.rotate_after,
             status=secret.status,
             current=current,
+            remembered=remembered,
             before=before,
             changed=changed,
             deleting=secret.deleting,
         )
 
-    def _current(self, secret: AccountSecret, written: Mapping[str, Fingerprint]) -> Fingerprint | None:
-        """Return the value that devboxes have: the last one given to them, or else ours in the account Secrets."""
-        in_secrets, given = written.get(secret.spec.name), self._given.get(secret.uid)
+    def _current(self, secret: AccountSecret, written: Mapping[str, Fingerprint]) -> tuple[Fingerprint | None, bool]:
+        """Return the value that devboxes have: the last one given to them, or else ours in the account Secrets.
+
+        Also return whether this process gave it to them.
+        """
+        in_secrets, (given, remembered) = written.get(secret.spec.name), self._given.get(secret.uid, (None, False))
         if given is not None and (given == in_secrets or self._opener.values.get(given)):
-            return given
-        return in_secrets
+            return given, remembered
+        return in_secrets, False
 
     def _value_before(self, secret: AccountSecret, current: Fingerprint | None) -> tuple[Fingerprint | None, bool]:
         """Return the value devboxes had when the status was last written, and whether they have had another since."""
@@ -186,15 +191,16 @@ class Reconciler:
 
     async def _values(
         self, state: AccountState, plan: AccountPlan, secrets: Mapping[str, AccountSecret]
-    ) -> Mapping[str, SecretBytes]:
+    ) -> Mapping[Fingerprint, SecretBytes]:
         """Return the values to write.
 
         This includes values that stay although their AccountSecrets can't be opened: soon nobody else may have them.
         """
         writes = any(action in {Action.APPLY, Action.REPLACE} for action in plan.actions.values())
         opened = {entry.uid: entry.opened for entry in state.entries}
+        wanted = [*plan.values.items(), *(item for own in plan.own.values() for item in own.items())]
         values = {}
-        for variable, fingerprint in plan.values.items():
+        for variable, fingerprint in wanted:
             uid = plan.owners[variable]
             opens = opened[uid] == fingerprint
             if not writes and opens:
@@ -208,7 +214,7 @@ class Reconciler:
                 self._opener.forget(uid)
                 self._given.pop(uid, None)
                 raise Conflict(f"account {state.account}: the value of {variable} was changed meanwhile")
-            values[variable] = value
+            values[fingerprint] = value
         return values
 
     async def _read_value(
@@ -224,33 +230,19 @@ class Reconciler:
                         return value
         return None
 
-    async def _act(
-        self, state: AccountState, plan: AccountPlan, values: Mapping[str, SecretBytes], failures: int
-    ) -> Outcomes:
-        """Write the account Secrets: the home's first, since it decides which value is the current one.
-
-        The others wait until it has succeeded, unless that isn't expected to happen soon.
-        """
-
+    async def _act(self, state: AccountState, plan: AccountPlan, values: Mapping[Fingerprint, SecretBytes]) -> Outcomes:
         async def act(member: Member) -> None:
             await self._write_secret(state.account, member, plan, values)
 
-        outcomes: dict[str, Exception | None] = {}
-        home = [member for member in state.members if member.namespace == state.account]
-        others = [member for member in state.members if member.namespace != state.account]
-        for members in (home, others):
-            # An unexpected error is no reason to wait: it isn't expected to go away.
-            if any(isinstance(error, APIError) and not is_lasting(error, failures) for error in outcomes.values()):
-                break
-            done = await _each(act, members, self._secret_writes, _SECRET_WRITES_OF_ONE)
-            outcomes |= {member.namespace: failure for member, failure in zip(members, done, strict=True)}
-        return outcomes
+        failures = await _each(act, state.members, self._secret_writes, _SECRET_WRITES_OF_ONE)
+        return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
 
     async def _write_secret(
-        self, account: str, member: Member, plan: AccountPlan, values: Mapping[str, SecretBytes]
+        self, account: str, member: Member, plan: AccountPlan, values: Mapping[Fingerprint, SecretBytes]
     ) -> None:
         """Carry out the plan for one namespace's account Secret."""
         action, namespace = plan.actions[member.namespace], member.namespace
+        want = plan.values_in(namespace)
         if action.writes and self._cache.home_account(namespace) != account:
             # While another namespace's Secret was written, which may have taken long.
             raise Conflict(f"namespace {namespace}: the namespace was deleted or moved to another account")
@@ -268,13 +260,14 @@ class Reconciler:
             elif self._located.get(member.uid) != uid:
                 await self._insist_on_namespace(member)
             self._located[member.uid] = uid
-            await self._apply(account, namespace, values, uid, version)
-            if self._held.get(member.uid) == plan.values:
+            data = {variable: values[fingerprint] for variable, fingerprint in want.items()}
+            await self._apply(account, namespace, data, uid, version)
+            if self._held.get(member.uid) == want:
                 metrics.DRIFT_REPAIRS.inc()
         if action in {Action.DELETE, Action.EMPTY}:
             self._held.pop(member.uid, None)
         elif action not in {Action.SKIP_FOREIGN, Action.WAIT}:
-            self._held[member.uid] = plan.values
+            self._held[member.uid] = want
 
     async def _create(self, account: str, member: Member) -> tuple[str, str]:
         """Create an empty account Secret; return its uid and resourceVersion.
@@ -345,8 +338,8 @@ class Reconciler:
             await self._record(secret, event)
 
 
-def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, Fingerprint]:
-    """Return the values that devboxes have now, or may have, by their AccountSecrets' uids."""
+def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, tuple[Fingerprint, bool]]:
+    """Return, by AccountSecret's uid, the value that devboxes have or may have now, and whether it's the newest."""
     reached = {
         namespace
         for namespace, failure in outcomes.items()
@@ -354,7 +347,7 @@ def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, Fingerprint]:
     }
     if all(plan.actions[namespace] in {Action.WAIT, Action.SKIP_FOREIGN} for namespace in reached):
         return {}
-    return {plan.owners[variable]: value for variable, value in plan.values.items()}
+    return {plan.owners[name]: (value, name not in plan.uncertain) for name, value in plan.values.items()}
 
 
 def _note(what: str, namespace: str) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from devbox_secrets.api.names import CLI_FIELD_MANAGER, FIELD_MANAGER, GATEWAY_FIELD_MANAGER
 from devbox_secrets.api.ownership import (
-    applied_at,
     is_given_up,
     is_ours,
     is_without_copy,
@@ -132,24 +131,6 @@ def test_field_managers_are_listed_with_their_fields() -> None:
         "unknown": ["spec.sealed"],
     }
     assert owned_fields({}, ["sealed"]) == {}
-
-
-APPLY = {"manager": FIELD_MANAGER, "operation": "Apply", "time": "2026-01-02T00:00:00Z"}
-UPDATE = {"manager": FIELD_MANAGER, "operation": "Update", "time": "2026-01-03T00:00:00Z"}
-OTHER = {"manager": "kubectl", "operation": "Apply", "time": "2026-01-04T00:00:00Z"}
-
-
-@pytest.mark.parametrize(
-    ("managed_fields", "time"),
-    [
-        ([OTHER, APPLY, UPDATE], "2026-01-02T00:00:00Z"),
-        ([{**APPLY, "time": None}], ""),
-        ([OTHER, UPDATE], ""),
-        (None, ""),
-    ],
-)
-def test_the_time_of_the_last_apply_is_the_operators(managed_fields: object, time: str) -> None:
-    assert applied_at({"managedFields": managed_fields}) == time
 
 
 CREATED = "2026-01-01T00:01:00Z"

@@ -463,9 +463,7 @@ def test_an_account_has_its_home_and_the_namespaces_labeled_with_it() -> None:
         cache.upsert_namespace(body)
     cache.upsert_secret(secret(5, "z", {"A": b"1"}))
     values = prints(A=b"1")
-    found = ExistingSecret(
-        "5", values, account="team", unchanged=values, uid="uid-secret-z", created=CREATED, applied=CREATED
-    )
+    found = ExistingSecret("5", values, account="team", unchanged=values, uid="uid-secret-z", created=CREATED)
     assert cache.members("team") == [
         Member("b", True, uid="uid-b"),
         Member("team", False, uid="uid-team"),
@@ -685,9 +683,7 @@ def test_an_immutable_secret_must_be_recreated(immutable: bool | None, must_recr
     cache = Cache()
     cache.upsert_namespace(namespace(1, "box"))
     cache.upsert_secret({**secret(2, "box"), "immutable": immutable, "data": None})
-    found = ExistingSecret(
-        "2", {}, account="team", uid="uid-secret-box", created=CREATED, applied=CREATED, must_recreate=must_recreate
-    )
+    found = ExistingSecret("2", {}, account="team", uid="uid-secret-box", created=CREATED, must_recreate=must_recreate)
     assert known(cache) == found
 
 

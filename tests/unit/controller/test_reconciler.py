@@ -146,42 +146,6 @@ async def test_every_member_namespace_gets_the_same_values(cluster: Cluster) -> 
     assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "1", "B": "2"}
 
 
-async def test_the_home_s_secret_is_written_first(cluster: Cluster) -> None:
-    cluster.put_namespace("box", "team")
-    cluster.put("A", "1")
-    await cluster.reconcile()
-    cluster.put("A", "2", generation=2)
-    assert await cluster.calls() == ["apply team", "apply box", "status team/a"]
-
-
-@pytest.mark.parametrize(
-    ("error", "failures", "calls"),
-    [
-        pytest.param(Unreachable("no response"), 4, ["apply team"], id="a retry may succeed"),
-        pytest.param(Unreachable("no response"), 5, ["apply team", "apply box", "status team/a"], id="it has lasted"),
-        pytest.param(REFUSED, 0, ["apply team"], id="refused for the first time"),
-        pytest.param(REFUSED, 1, ["apply team", "apply box", "status team/a"], id="refused again"),
-    ],
-)
-async def test_the_others_wait_for_the_home_s_secret_unless_its_failure_lasts(
-    error: APIError, failures: int, calls: list[str], cluster: Cluster
-) -> None:
-    cluster.put_namespace("box", "team")
-    cluster.put("A", "1")
-    await cluster.reconcile()
-    cluster.put("A", "2", generation=2)
-    cluster.writer.fail_once("apply team", error)
-    cluster.failures = failures
-    assert await cluster.failing_calls(type(error)) == calls
-
-
-async def test_the_others_do_not_wait_if_the_home_s_secret_causes_an_unexpected_error(cluster: Cluster) -> None:
-    cluster.put_namespace("box", "team")
-    cluster.put("A", "1")
-    cluster.writer.before["apply team"] = lambda: int("")
-    assert await cluster.failing_calls(ValueError) == ["create team", "apply team", "create box", "apply box"]
-
-
 async def test_nothing_is_written_when_nothing_differs(cluster: Cluster) -> None:
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
@@ -567,6 +531,59 @@ async def test_a_value_whose_write_was_rejected_is_not_the_last_good_one(cluster
     assert cluster.writer.values("team") == {"A": "1"}
 
 
+async def unequal(cluster: Cluster) -> None:
+    """Let a replica end after it has written a new value in only one namespace, and the next value can't be opened."""
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put_secret(secret("box", {"A": "2"}))
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=2)
+    cluster.restart()
+
+
+async def test_if_namespaces_differ_each_keeps_its_value_until_the_next_one_opens(cluster: Cluster) -> None:
+    await unequal(cluster)
+    for _ in range(2):
+        await cluster.reconcile()
+    assert (cluster.writer.values("team"), cluster.writer.values("box")) == ({"A": "1"}, {"A": "2"})
+    assert cluster.reason("a") == "CannotOpen"
+    assert await cluster.calls() == []
+    cluster.put("A", "4", generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "4"}
+
+
+async def test_if_namespaces_differ_each_keeps_its_value_when_another_variable_changes(cluster: Cluster) -> None:
+    await unequal(cluster)
+    cluster.put("B", "1")
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == {"A": "1", "B": "1"}
+    assert cluster.writer.values("box") == {"A": "2", "B": "1"}
+
+
+async def test_if_namespaces_differ_one_without_a_value_gets_the_home_s(cluster: Cluster) -> None:
+    await unequal(cluster)
+    await cluster.reconcile()
+    cluster.put_namespace("new", "team")
+    cluster.put_secret(edited(cluster.writer.secrets["box"], values={"A": "forged"}))
+    await cluster.reconcile()
+    assert cluster.writer.values("new") == cluster.writer.values("box") == {"A": "1"}
+
+
+async def test_a_value_that_this_process_gave_is_written_where_it_is_missing_even_if_the_next_does_not_open(
+    cluster: Cluster,
+) -> None:
+    cluster.put_namespace("box", "team")
+    cluster.put("A", "1")
+    await cluster.reconcile()
+    cluster.put("A", "2", generation=2)
+    cluster.writer.fail_once("apply box", REFUSED)
+    await cluster.failing_calls(Forbidden)
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    await cluster.reconcile()
+    assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "2"}
+
+
 async def test_the_last_good_value_is_written_from_memory_if_every_secret_is_gone(cluster: Cluster) -> None:
     cluster.put("A", "1")
     await cluster.reconcile()
@@ -799,17 +816,17 @@ async def test_the_response_to_our_write_is_cached_before_its_event_arrives(clus
 
 
 @pytest.mark.parametrize("exists", [True, False])
-async def test_a_namespace_that_moves_while_the_home_s_secret_is_written_gets_no_value(
+async def test_a_namespace_that_moves_while_another_secret_is_written_gets_no_value(
     exists: bool, cluster: Cluster
 ) -> None:
-    cluster.put_namespace("box", "team")
+    cluster.put_namespace("zone", "team")
     if exists:
         cluster.put("A", "1")
         await cluster.reconcile()
     cluster.put("A", "2", generation=2)
-    cluster.writer.before["apply team"] = lambda: cluster.put_namespace("box", "other")
+    cluster.writer.before["apply team"] = lambda: cluster.put_namespace("zone", "other")
     calls = await cluster.failing_calls(Conflict)
-    assert [call for call in calls if "box" in call] == []
+    assert [call for call in calls if "zone" in call] == []
     assert (await cluster.calls())[-1] == "status team/a"
 
 
@@ -955,7 +972,7 @@ async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
     cluster.writer.before["create box"] = lambda: cluster.writer.former_namespaces.add(("box", "uid-box"))
-    assert await cluster.failing_calls(Conflict) == ["create team", "apply team", "create box"]
+    assert await cluster.failing_calls(Conflict) == ["create box", "create team", "apply team"]
     assert cluster.writer.values("box") == {}
     cluster.notify_secret("box")
     await cluster.failing_calls(Conflict)

@@ -3,10 +3,9 @@
 A plan has only the fingerprints of values: plans are made often, and a value is needed only to write it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from operator import itemgetter
 
 from devbox_secrets.api.models import AccountSecretStatus
 from devbox_secrets.api.ownership import precedence
@@ -42,6 +41,8 @@ class Entry:
     status: AccountSecretStatus = field(default_factory=AccountSecretStatus)
     current: Fingerprint | None = None
     """The value that devboxes have now, if it's known to be ours."""
+    remembered: bool = False
+    """Whether this process gave them that value. If not, it's from a Secret, and another one may have a newer value."""
     before: Fingerprint | None = None
     """The value that devboxes had when the status was last written."""
     changed: bool = False
@@ -85,8 +86,6 @@ class ExistingSecret:
     uid: str = ""
     created: str = ""
     """RFC 3339, UTC."""
-    applied: str = ""
-    """When we last changed it: RFC 3339, UTC, to the second."""
     deleting: bool = False
     """Whether it was deleted but has finalizers."""
     finalizers: tuple[str, ...] = ()
@@ -105,25 +104,23 @@ class AccountState:
 
 
 def current_values(account: str, members: Sequence[Member]) -> Mapping[str, Fingerprint]:
-    """Return the values in the account's Secrets that we wrote and nobody has changed since.
+    """Return the values in the account's Secrets that we wrote and nobody has changed since; the home's come first.
 
-    If a replica stopped before it had written a new value everywhere, the namespaces differ. The home's value counts,
-    since it is written first, and a user of another namespace can't forge it; then the one that was written last.
     Values that a namespace brought along from another account don't count.
     """
+    found: dict[str, Fingerprint] = {}
+    for member in sorted(members, key=lambda member: member.namespace != account):
+        found = {**_written_for(account, member), **found}
+    return found
 
-    def precedence(namespace: str, secret: ExistingSecret) -> tuple[bool, str, int]:
-        # Others' changes raise a resourceVersion as well, so it only decides within a second.
-        return namespace == account and not secret.must_recreate, secret.applied, int(secret.resource_version)
 
+def _written_for(account: str, member: Member) -> Mapping[str, Fingerprint]:
+    """Return the values in a namespace's account Secret that we wrote for this account and nobody has changed since."""
+    secret = member.secret
     # A Secret of an older version has no account label; only the home's is known to be the account's.
-    secrets = [
-        (precedence(member.namespace, member.secret), member.secret.unchanged)
-        for member in members
-        if member.secret and member.secret.owned and (member.secret.account or member.namespace) == account
-    ]
-    secrets.sort(key=itemgetter(0))
-    return {variable: value for _, unchanged in secrets for variable, value in unchanged.items()}
+    if secret is None or not secret.owned or (secret.account or member.namespace) != account:
+        return {}
+    return secret.unchanged
 
 
 class Action(Enum):
@@ -158,13 +155,23 @@ class AccountPlan:
     """By namespace."""
     owners: Mapping[str, str] = field(default_factory=dict)
     """By variable, the uid of the AccountSecret that it belongs to."""
+    uncertain: frozenset[str] = frozenset()
+    """The variables for which some namespace may have a newer value than `values`."""
+    own: Mapping[str, Mapping[str, Fingerprint]] = field(default_factory=dict)
+    """By namespace, the values that it has instead of those in `values`."""
+
+    def values_in(self, namespace: str) -> Mapping[str, Fingerprint]:
+        """Return which values a namespace's devboxes should have."""
+        own = self.own.get(namespace)
+        return {**self.values, **own} if own else self.values
 
 
 def plan_account(state: AccountState, reserved: Sequence[str] = RESERVED_NAMES) -> AccountPlan:
     """Decide which values an account's devboxes get, and what to write.
 
     If a value isn't available (its key is lost, it can't be opened, it is too large), the last synced value
-    stays, so that devboxes can still start while someone fixes it.
+    stays, so that devboxes can still start while someone fixes it. If a replica stopped before it had written a value
+    everywhere, namespaces differ, and each keeps the value that it has: nobody knows which one is newer.
     """
     owners, not_ready = _owners(state, reserved)
     kept = {
@@ -173,9 +180,28 @@ def plan_account(state: AccountState, reserved: Sequence[str] = RESERVED_NAMES) 
         if owner.status.changed_at is not None and owner.current is not None
     }
     values, missing = _fill(owners, kept)
-    actions = {member.namespace: _action(values, state.account, member) for member in state.members}
+    uncertain = frozenset(
+        name for name in values if values[name] != owners[name].opened and not owners[name].remembered
+    )
+    own = {
+        member.namespace: found
+        for member in state.members
+        if (found := _own_values(values, uncertain, state.account, member))
+    }
     uids = {variable: owner.uid for variable, owner in owners.items()}
-    return AccountPlan(values, not_ready | missing, actions, uids)
+    plan = AccountPlan(values, not_ready | missing, {}, uids, uncertain, own)
+    actions = {
+        member.namespace: _action(plan.values_in(member.namespace), state.account, member) for member in state.members
+    }
+    return replace(plan, actions=actions)
+
+
+def _own_values(
+    values: Mapping[str, Fingerprint], uncertain: Collection[str], account: str, member: Member
+) -> Mapping[str, Fingerprint]:
+    """Return the values that a namespace keeps because they may be newer than the account's."""
+    found = _written_for(account, member)
+    return {name: found[name] for name in uncertain if name in found and found[name] != values[name]}
 
 
 def _owners(state: AccountState, reserved: Sequence[str]) -> tuple[dict[str, Entry], dict[str, NotReady]]:

@@ -38,7 +38,7 @@ def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures:
     """
     if not state.home_exists:
         return []  # not seen yet or being deleted, so there is nothing to report
-    if any(failure and not is_lasting(failure, failures) for failure in outcomes.values()):
+    if any(failure and not _is_reported(failure, failures) for failure in outcomes.values()):
         return []
     unreached = _unreached(state, plan, outcomes)
     writes = []
@@ -49,8 +49,8 @@ def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures:
     return writes
 
 
-def is_lasting(failure: Exception, failures: int) -> bool:
-    """Return whether to report a failed write now rather than only retry it: a retry isn't expected to succeed soon.
+def _is_reported(failure: Exception, failures: int) -> bool:
+    """Return whether to report a failed write now rather than only retry it.
 
     A refusal is normal while a namespace is being deleted and its event hasn't arrived yet.
     """

@@ -206,7 +206,7 @@ OLD = {"A": v("2")}
 
 
 def found(data: dict[str, Fingerprint], **fields: Any) -> ExistingSecret:  # noqa: ANN401 - the Secret's own
-    return ExistingSecret(**{"resource_version": "7", "data": data, "account": "home", **fields})
+    return ExistingSecret("7", data, **{"account": "home", **fields})
 
 
 @pytest.mark.parametrize(
@@ -279,45 +279,7 @@ TWO = {"A": v("2")}
             {"home": found(TWO, owned=False), "box": found(ONE, unchanged=ONE)}, ONE, id="the home's is someone else's"
         ),
         pytest.param(
-            {
-                "a": found(TWO, resource_version="9", unchanged=TWO, applied="2026-01-01T00:00:10Z"),
-                "home": found(ONE, resource_version="8", unchanged=ONE, applied="2026-01-01T00:00:09Z"),
-            },
-            ONE,
-            id="the home's, even if another one is newer",
-        ),
-        pytest.param(
-            {
-                "a": found(TWO, unchanged=TWO, applied="2026-01-01T00:00:10Z"),
-                "home": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:09Z", must_recreate=True),
-            },
-            TWO,
-            id="the last applied if the home's can't be changed",
-        ),
-        pytest.param(
-            {
-                "a": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:09Z"),
-                "b": found(TWO, unchanged=TWO, applied="2026-01-01T00:00:10Z"),
-                "c": found(ONE, unchanged=ONE, applied="2026-01-01T00:00:08Z"),
-            },
-            TWO,
-            id="the last applied without the home's",
-        ),
-        pytest.param(
-            {
-                "a": found(TWO, resource_version="10", unchanged=TWO),
-                "b": found(ONE, resource_version="9", unchanged=ONE),
-            },
-            TWO,
-            id="the last changed of the same second",
-        ),
-        pytest.param(
-            {
-                "a": found(TWO, resource_version="9", unchanged=TWO, applied="2026-01-01T00:00:10Z"),
-                "b": found(ONE, resource_version="10", unchanged=ONE, applied="2026-01-01T00:00:09Z"),
-            },
-            TWO,
-            id="the last applied, even if someone has changed another one since",
+            {"a": found(TWO, unchanged=TWO), "home": found(ONE, unchanged=ONE)}, ONE, id="the home's takes precedence"
         ),
         pytest.param({"box": found(TWO, account="", unchanged=TWO)}, {}, id="a member's, written by an older version"),
         pytest.param({"box": found(TWO, account="former", unchanged=TWO)}, {}, id="of another account"),
@@ -336,3 +298,40 @@ def test_no_plan_prints_a_value() -> None:
     printed = repr((made, result, found({"A": v("canary-value")})))
     assert "canary-value" not in printed
     assert repr(v("canary-value").digest) not in printed
+
+
+DIFFERENT = {
+    "home": found({"A": v("1"), "B": v("1")}, unchanged={"A": v("1"), "B": v("1")}),
+    "box": found({"A": v("2"), "B": v("0")}, unchanged={"A": v("2"), "B": v("0")}),
+    "edited": found({"A": v("forged"), "B": v("1")}, unchanged={"B": v("1")}),
+    "former": found({"A": v("2"), "B": v("1")}, account="elsewhere", unchanged={"A": v("2"), "B": v("1")}),
+}
+
+
+@pytest.mark.parametrize(
+    ("remembered", "box"),
+    [
+        pytest.param(False, {"A": v("2"), "B": v("1")}, id="nobody knows which value is newer"),
+        pytest.param(True, {"A": v("1"), "B": v("1")}, id="this process gave the home's value"),
+    ],
+)
+def test_each_namespace_keeps_its_value_if_nobody_knows_which_is_newer(
+    remembered: bool, box: dict[str, Fingerprint]
+) -> None:
+    kept = replace(entry("A", BROKEN, status=SYNCED_BEFORE), current=v("1"), remembered=remembered)
+    members = [Member(name, True, secret) for name, secret in {**DIFFERENT, "new": None}.items()]
+    result = plan_account(AccountState("home", "home", True, [kept, entry("B", v("1"))], members))
+    assert result.values_in("home") == result.values_in("edited") == result.values_in("new") == result.values
+    assert result.values_in("former") == result.values == {"A": v("1"), "B": v("1")}
+    assert result.values_in("box") == box
+    assert result.uncertain == (frozenset() if remembered else {"A"})
+    assert result.actions == {
+        "home": Action.NONE, "box": Action.APPLY, "edited": Action.APPLY, "former": Action.APPLY, "new": Action.APPLY
+    }  # fmt: skip
+
+
+def test_a_namespace_that_differs_only_in_the_value_it_keeps_is_not_written() -> None:
+    kept = replace(entry("A", BROKEN, status=SYNCED_BEFORE), current=v("1"))
+    box = Member("box", True, found(TWO, unchanged=TWO))
+    result = plan_account(AccountState("home", "home", True, [kept], [box]))
+    assert result.actions == {"box": Action.NONE}
