@@ -26,7 +26,14 @@ _UNITS = re.compile(r"^stat::number_of_executed_units: (\d+)$", re.MULTILINE)
 _WRITTEN = re.compile(r"Test unit written to (\S+)")
 #: The maximum time for one input, on a busy machine.
 _TIMEOUT_SECONDS = 30
-_MAX_LENGTH = {"accountsecrets": 256, "annotations": 128, "api_server": 256, "kubeconfig": 1024}
+_MAX_LENGTH = {
+    "accountsecrets": 256,
+    "annotations": 128,
+    "api_server": 256,
+    "env_files": 512,
+    "kubeconfig": 1024,
+    "yaml_edit": 1024,
+}
 _MAX_LENGTH_DEFAULT = 4096
 
 

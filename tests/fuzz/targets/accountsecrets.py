@@ -75,14 +75,13 @@ def check(data: bytes) -> None:
         "status": generated(choices, schema()["status"], odd=odd),
     }
     body = json.loads(json.dumps(body))
-    check_read(body)
+    found = check_read(body)
     if not odd:
-        found = AccountSecret.parse(body)
         assert bool(found.invalid_spec) is not follows_rules(body["spec"])
 
 
-def check_read(body: Json) -> None:
-    """Check that each field that isn't reported as damaged is read unchanged."""
+def check_read(body: Json) -> AccountSecret:
+    """Return the AccountSecret; check that each field that isn't reported as damaged is read unchanged."""
     found = AccountSecret.parse(body)
     read = {
         "spec": found.spec.model_dump(by_alias=True, exclude_none=True),
@@ -103,6 +102,7 @@ def check_read(body: Json) -> None:
     cache_of_one.upsert_account_secret(body)
     assert sum(cache_of_one.ready_reasons().values()) == 1
     cache_of_one.falling_due("2026-01-01T00:00:00Z")
+    return found
 
 
 def follows_rules(spec: Json) -> bool:

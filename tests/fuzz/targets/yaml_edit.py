@@ -48,7 +48,7 @@ def _check_text(text: str, changed: Sequence[Sealed]) -> None:
 
 def _check_meaning(text: str, changed: Sequence[Sealed]) -> None:
     """Check that only the replaced scalars have a different value."""
-    before, after = list(_scalars(text)), list(_scalars(_resealed(text, changed)))
+    before, after = _parsed(text, _resealed(text, changed))
     assert [path for path, _ in before] == [path for path, _ in after], "the nodes differ"
     pairs = [(old, new) for (_, old), (_, new) in zip(before, after, strict=True) if old != new]
     assert {new.strip() for _, new in pairs} <= {_NEW}
@@ -59,10 +59,21 @@ def _resealed(text: str, changed: Sequence[Sealed]) -> str:
     return replaced(text, {each.start: (each, _NEW) for each in changed})
 
 
-def _scalars(text: str) -> Iterator[tuple[str, str]]:
+def _parsed(before: str, after: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the scalars of two texts, both read by the loader that can read the first: tabs differ."""
+    try:
+        scalars = list(_scalars(before, yaml.CSafeLoader))
+    except yaml.YAMLError:  # JSON with tabs or surrogates
+        before, after = before.replace("\t", " "), after.replace("\t", " ")
+        return list(_scalars(before, yaml.SafeLoader)), list(_scalars(after, yaml.SafeLoader))
+    return scalars, list(_scalars(after, yaml.CSafeLoader))
+
+
+def _scalars(text: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Iterator[tuple[str, str]]:
     """Yield every scalar with its path; one with aliases only once."""
     seen: set[int] = set()
-    waiting = [(str(number), document) for number, document in enumerate(_documents(text.lstrip("\ufeff")))]
+    documents = yaml.compose_all(text.lstrip("\ufeff"), Loader=loader)
+    waiting = [(str(number), document) for number, document in enumerate(documents)]
     while waiting:
         path, node = waiting.pop()
         if id(node) in seen:
@@ -76,10 +87,3 @@ def _scalars(text: str) -> Iterator[tuple[str, str]]:
             case yaml.MappingNode():
                 for number, (key, value) in enumerate(node.value):
                     waiting += [(f"{path}/{number}:", key), (f"{path}/{number}", value)]
-
-
-def _documents(text: str) -> list[yaml.Node]:
-    try:
-        return list(yaml.compose_all(text, Loader=yaml.CSafeLoader))
-    except yaml.YAMLError:  # JSON with tabs or surrogates
-        return list(yaml.compose_all(text.replace("\t", " "), Loader=yaml.SafeLoader))

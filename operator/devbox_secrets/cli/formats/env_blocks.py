@@ -8,10 +8,10 @@ from it.
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from dotenv.parser import Binding, parse_stream
+from dotenv.parser import Binding, Reader, parse_binding
 
 _PUT_IN_QUOTES = "put multi-line values in quotes"
 _NOT_ASSIGNMENT = "not NAME=value, or a quote is missing"
@@ -34,7 +34,8 @@ _ANOTHER = re.compile(rf"\s*(?:#\s*)?(?:export\s+)?'?{_NAME.pattern}'?\s*=", re.
 _MARKER = re.compile(r"-{4,5} ?(BEGIN|END) ([A-Z0-9][A-Z0-9 ]*?) ?-{4,5}", re.ASCII)
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", re.ASCII)
 _HEX = re.compile(r"[0-9a-fA-F]+", re.ASCII)
-_STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+_LINE = re.compile(r"([^\n]*\n?)")
+_STRING = re.compile(r'\\"|"(?:\\.|[^"\\])*"')
 _QUOTES = ("'", '"')
 #: Base64 is wrapped at 64 characters (PEM) or 76 (MIME, coreutils).
 _WRAPPED = 60
@@ -67,28 +68,20 @@ class Block:
 
 def blocks(text: str) -> list[Block]:
     """Divide a text whose lines end with LF. Every line except empty ones and comments is in a block."""
-    return list(_joined(_each(re.findall(r"[^\n]*\n|[^\n]+", text))))
+    return list(_joined(_each(Reader(io.StringIO(text)))))
 
 
-def _each(lines: Sequence[str]) -> Iterator[Block]:
+def _each(reader: Reader) -> Iterator[Block]:
     """Read each block separately."""
-    start = 0
-    while True:
-        for binding in parse_stream(io.StringIO("".join(lines[start:]))):
-            original = binding.original.string
-            raw = original.strip()
-            if not raw or raw.startswith("#"):
-                continue
-            indent = original[: len(original) - len(original.lstrip())]
-            first = start + binding.original.line + indent.count("\n")
-            block = _block(first, raw, binding)
-            last = _last(block, lines)
-            yield replace(block, last=last)
-            if last > block.last:
-                start = last
-                break
-        else:
-            return
+    while reader.has_next():
+        binding = parse_binding(reader)
+        original = binding.original.string
+        raw = original.strip()
+        if not raw or raw.startswith("#"):
+            continue
+        indent = original[: len(original) - len(original.lstrip())]
+        block = _block(binding.original.line + indent.count("\n"), raw, binding)
+        yield replace(block, last=_last(block, reader))
 
 
 def _block(first: int, raw: str, binding: Binding) -> Block:
@@ -160,19 +153,16 @@ def _depth(line: str) -> int:
     return sum(map(bare.count, "{[")) - sum(map(bare.count, "}]"))
 
 
-def _last(block: Block, lines: Sequence[str]) -> int:
-    """Return the line that closes what the block leaves open, or the file's last line."""
-    after = enumerate(lines[block.last :], block.last + 1)
-    if block.damage == _BEGIN_WITHOUT_END:
-        return next((number for number, line in after if "END" in dict(_MARKER.findall(line))), len(lines))
-    if block.damage == _OPEN_BRACKET:
-        depth = _depth(block.value)
-        for number, line in after:
-            depth += _depth(line)
-            if depth <= 0:
-                return number
-        return len(lines)
-    return block.last
+def _last(block: Block, reader: Reader) -> int:
+    """Read to the line that closes what the block leaves open, or to the file's end; return the last line's number."""
+    last, depth = block.last, _depth(block.value)
+    is_open = block.damage in {_BEGIN_WITHOUT_END, _OPEN_BRACKET}
+    while is_open and reader.has_next():
+        (line,) = reader.read_regex(_LINE)
+        last += 1
+        depth += _depth(line)
+        is_open = depth > 0 if block.damage == _OPEN_BRACKET else "END" not in dict(_MARKER.findall(line))
+    return last
 
 
 def _joined(found: Iterable[Block]) -> Iterator[Block]:

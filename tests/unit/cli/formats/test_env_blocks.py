@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -109,6 +110,8 @@ WRAPPED = "QUJD" * 16
         ("canary\n\nFOO=", [(1, 1, "", NO_EQUALS), (3, 3, "", AFTER)]),
         ("canary\n\ncanary", [(1, 1, "", NO_EQUALS), (3, 3, "", NO_EQUALS)]),
         ("canary\n\n\ncanary\nFOO=", [(1, 1, "", NO_EQUALS), (4, 5, "", NO_EQUALS)]),
+        # a file that starts with a byte order mark, appended to a damaged one
+        ("A={\n}\n\ufeffB=1", [(1, 3, "A", BRACKET)]),
     ],
 )
 def test_damaged_lines_that_belong_together_are_one_block(text: str, damaged: list[tuple[int, int, str, str]]) -> None:
@@ -159,6 +162,15 @@ def test_an_empty_variable_is_not_the_end_of_base64_text() -> None:
         f"A={'0aF1' * 16}\nFOO=",
     ):
         assert [block.damage for block in blocks(text)] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("start", "repeated"), [("", "A={\n}\n"), ("", "A=-----BEGIN K-----\n-----END K-----\n"), ("A={", '\\"')]
+)
+def test_a_long_file_takes_less_than_two_seconds(start: str, repeated: str) -> None:
+    started = time.process_time()
+    blocks(start + 15_000 * repeated)
+    assert time.process_time() - started < 2
 
 
 # Properties. An undamaged file is generated from entries, and then damaged.
