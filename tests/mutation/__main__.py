@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from mutation.report import LISTED, compare, read_change, read_list, read_results, table
+from mutation.report import LISTED, Mutant, compare, read_change, read_list, read_results, table
 
 _ROOT = Path(__file__).parents[2]
 #: In this checkout's virtual environment, so that `make clean` removes it.
@@ -30,8 +30,12 @@ def main() -> int:
     _FOLDER.mkdir()
     for name, target in _LINKS.items():
         (_FOLDER / name).symlink_to(_ROOT / target)
-    _mutmut("run", "--max-children", str(options.children), *options.patterns, stdout=None)
-    mutants = [each for each in read_results(_mutmut("results", "--all", "true")) if each.status != "not checked"]
+    run = ("run", "--max-children", str(options.children))
+    _mutmut(*run, *options.patterns, stdout=None)
+    # A busy machine can be the reason for a timeout, so only the second one counts.
+    if timeouts := [each.name for each in _results() if each.status == "timeout"]:
+        _mutmut(*run, *timeouts, stdout=None)
+    mutants = [each for each in _results() if each.status != "not checked"]
     reasons = read_list(LISTED.read_text())
     survivors = [(each, read_change(each, _mutmut("show", each.name))) for each in mutants if each.survives]
     print(table(mutants, Counter(mutant.package for mutant, change in survivors if change in reasons)))
@@ -39,6 +43,10 @@ def main() -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
+
+
+def _results() -> list[Mutant]:
+    return read_results(_mutmut("results", "--all", "true"))
 
 
 def _mutmut(*arguments: str, stdout: int | None = subprocess.PIPE) -> str:

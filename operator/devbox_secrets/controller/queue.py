@@ -8,7 +8,7 @@ An account that failed is retried with exponential backoff, which delays no othe
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
@@ -16,8 +16,6 @@ _FIRST_DELAY_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 60.0
 #: The number of changes beyond its fair share that don't move a name back. An account with more isn't small.
 _FEW_CHANGES = 3
-#: The number of invalid tickets that may stay in a row, besides one for each name that waits.
-_INVALID_TICKETS = 100
 
 
 class WorkQueue:
@@ -32,7 +30,7 @@ class WorkQueue:
         self._last_ticket = 0
         # Counted in changes: those waiting, those of each name since the queue was last empty, and the fair share.
         self._changes: Counter[str] = Counter()
-        self._had: dict[str, float] = {}
+        self._had: defaultdict[str, float] = defaultdict(float)
         self._share = 0.0
         self._working: set[str] = set()
         self._again: dict[str, float] = {}
@@ -53,7 +51,7 @@ class WorkQueue:
             if name in self._working:
                 self._again.setdefault(name, now)
             else:
-                self._wait(name, self._waiting.get(name, now))  # it has been waiting since it was first added
+                self._wait(name, now)
         if self._waiting:
             self._wake.set()
 
@@ -65,9 +63,7 @@ class WorkQueue:
         row, wake = (self._small_row, self._wake_for_small) if small else (self._row, self._wake)
         while not self._has_next(row):
             if not self._waiting:
-                # The queue is empty, so no name was held back by another.
-                self._had.clear()
-                self._share = 0.0
+                self._had.clear()  # the queue is empty, so no name was held back by another
             wake.clear()
             await wake.wait()
         name = heappop(row)[2]
@@ -92,7 +88,7 @@ class WorkQueue:
         count = self._failures[name] = self._failures.get(name, 0) + 1
         delay: float = min(_FIRST_DELAY_SECONDS * 2 ** min(count - 1, 16), _LONGEST_DELAY_SECONDS)
         loop = asyncio.get_running_loop()
-        self._later[name] = loop.call_later(delay, self._return, name)
+        self._later[name] = loop.call_later(delay, self.add, [name])
         self._release(name)
         return delay
 
@@ -118,13 +114,9 @@ class WorkQueue:
 
     def _clean(self, row: list[tuple[float, int, str]]) -> None:
         """Remove a row's invalid tickets if they are many: those behind a valid one don't reach the front."""
-        if len(row) > 2 * len(self._waiting) + _INVALID_TICKETS:
+        if len(row) > 2 * len(self._waiting):
             row[:] = filter(self._is_valid, row)
             heapify(row)
-
-    def _return(self, name: str) -> None:
-        self._later.pop(name, None)
-        self.add([name])
 
     def _release(self, name: str) -> None:
         self._working.discard(name)
@@ -135,7 +127,7 @@ class WorkQueue:
     def _wait(self, name: str, since: float) -> None:
         if name not in self._waiting:
             self._waiting[name] = since
-            self._had[name] = max(self._share, self._had.get(name, 0))
+            self._had[name] = max(self._share, self._had[name])
         place = self._had[name] + self._changes[name]
         self._last_ticket -= 1
         self._tickets[name] = self._last_ticket

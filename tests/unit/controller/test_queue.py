@@ -62,6 +62,34 @@ def test_a_flood_of_changes_does_not_delay_a_single_one() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize(("changes", "first"), [(3, "several"), (4, "single")])
+def test_up_to_three_changes_do_not_move_a_name_back(small: bool, changes: int, first: str) -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["single"])
+        for _ in range(changes):
+            queue.add(["several"])
+        assert (await queue.get(small=small))[0] == first
+
+    run(main())
+
+
+def test_a_flood_of_a_new_name_is_behind_a_single_change_of_one_that_had_its_fair_share() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        for _ in range(10):
+            queue.add(["a", "b"])
+            for name in await take_all(queue):
+                queue.done(name)
+        queue.add(["a"])
+        for _ in range(5):
+            queue.add(["new"])
+        assert await take(queue) == "a"
+
+    run(main())
+
+
 def test_a_worker_for_small_accounts_leaves_a_flood_to_others() -> None:
     async def main() -> None:
         queue = WorkQueue()
@@ -163,6 +191,15 @@ def test_the_memory_does_not_grow_while_the_queue_is_never_empty() -> None:
             queue.done(await take(queue))
         assert tracemalloc.get_traced_memory()[0] < 100_000
         tracemalloc.stop()
+
+    run(main())
+
+
+def test_the_time_to_enqueue_a_name_does_not_grow_with_the_backlog() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(str(number) for number in range(30_000))  # if it grew, this would time out
+        assert len(queue) == 30_000
 
     run(main())
 
@@ -352,6 +389,16 @@ def test_an_empty_queue_is_not_stuck() -> None:
         await take(queue)
         await asyncio.sleep(100)
         assert queue.stuck_seconds() == 0
+
+    run(main())
+
+
+def test_the_queue_can_be_stuck_before_the_first_name_was_taken() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["a"])
+        await asyncio.sleep(10)
+        assert queue.stuck_seconds() == 10
 
     run(main())
 
