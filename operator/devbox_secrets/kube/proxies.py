@@ -34,6 +34,8 @@ def proxy_for(server: str, environ: Mapping[str, str] = os.environ) -> str | Non
 
 def is_http_url(text: str) -> bool:
     """Return whether a text is an http or https URL that one can connect to."""
+    if " " in text or not text.isprintable():  # urlsplit ignores some of them
+        return False
     try:
         url = urlsplit(text)
         return url.scheme in _PORTS and bool(url.hostname) and url.port != 0

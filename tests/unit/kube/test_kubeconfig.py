@@ -129,6 +129,8 @@ def test_a_user_that_cannot_be_used_is_an_error(tmp_path: Path, user: Json, prob
         ({"server": "https://[one"}, "has no valid server URL, such as https://example.com:6443"),
         ({"server": "https://one:99999"}, "has no valid server URL, such as https://example.com:6443"),
         ({"server": f"https://me:{CANARY}@one"}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": " https://one"}, "has no valid server URL, such as https://example.com:6443"),
+        ({"server": "ht\ttps://one"}, "has no valid server URL, such as https://example.com:6443"),
         ({"server": "https://one/a?b=c"}, "has no valid server URL, such as https://example.com:6443"),
         (
             {"proxy-url": f"ftp://me:{CANARY}@proxy"},

@@ -76,7 +76,9 @@ def test_no_proxy_names_hosts_domains_addresses_and_networks(
     assert proxy_for(server, {"HTTPS_PROXY": PROXY, name: no_proxy}) == (None if direct else PROXY)
 
 
-@pytest.mark.parametrize("proxy", ["socks5://user:canary@proxy", "http://[canary", "canary:99999", "://", "http://"])
+@pytest.mark.parametrize(
+    "proxy", ["socks5://user:canary@proxy", " http://canary", "http://[canary", "canary:99999", "://", "http://"]
+)
 def test_a_proxy_that_is_not_supported_is_rejected_without_showing_its_password(proxy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         proxy_for("https://a.example", {"HTTPS_PROXY": proxy})
