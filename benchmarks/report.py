@@ -65,17 +65,20 @@ BENCHMARKS = (
         "Sync",
         "Many AccountSecrets are created at once. The floor is a plain client that makes the same writes, one creation"
         " and one status each, to a copy of the CRD that no operator watches.",
+        ("--count", "4000"),
     ),
     Benchmark(
         "latency",
         "One value",
         "The time from `kubectl apply` of one value until the account Secret has it, when nothing else happens and"
         " while many other values are synced.",
+        ("--count", "4000"),
     ),
     Benchmark(
         "restart",
         "Restart",
         "The operator restarts in a cluster where nothing changed. It must write nothing.",
+        ("--count", "4000"),
     ),
     Benchmark(
         "fanout",
