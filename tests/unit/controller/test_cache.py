@@ -1,9 +1,10 @@
 """The cache: in any order of events and lists, the newest state stays."""
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Mapping
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import pytest
@@ -671,11 +672,17 @@ def test_a_spec_that_did_not_change_is_in_memory_once() -> None:
     assert specs[0] is specs[1]
 
 
-def test_names_that_many_accounts_use_are_in_memory_once() -> None:
+def test_a_variable_that_many_accounts_use_is_in_memory_once() -> None:
     first, second = (read_account_secret(account_secret(1, f"team-{number}", "token")) for number in range(2))
     _, copy = read_secret(secret(1, "box", {first.name.upper(): b"1"}))
-    assert first.name is second.name
     assert first.spec.name is second.spec.name is next(iter(copy.data))
+
+
+@pytest.mark.parametrize("field", ["namespace", "name", "created", "spec.model_fields_set"])
+def test_what_many_accountsecrets_have_in_common_is_in_memory_once(field: str) -> None:
+    body = json.dumps(account_secret(2, name="token"))
+    one, two = (attrgetter(field)(read_account_secret(json.loads(body))) for _ in range(2))
+    assert one is two
 
 
 @pytest.mark.parametrize(("immutable", "must_recreate"), [(True, True), (False, False), (None, False)])
