@@ -90,6 +90,23 @@ def test_a_flood_of_a_new_name_is_behind_a_single_change_of_one_that_had_its_fai
     run(main())
 
 
+def test_a_former_flood_does_not_count_after_the_queue_was_empty() -> None:
+    async def main() -> None:
+        queue = WorkQueue()
+        queue.add(["other"])
+        for _ in range(100):
+            queue.add(["flood"])
+        for name in await take_all(queue):
+            queue.done(name)
+        worker = asyncio.create_task(queue.get())
+        await asyncio.sleep(0)
+        for name in 5 * ["new"] + 5 * ["flood"]:
+            queue.add([name])
+        assert (await worker)[0] == "flood"  # the newest
+
+    run(main())
+
+
 def test_a_worker_for_small_accounts_leaves_a_flood_to_others() -> None:
     async def main() -> None:
         queue = WorkQueue()

@@ -110,7 +110,8 @@ def _reject_constant(_: str) -> None:
 def _sentence(error: ValidationError, model: type[Body]) -> str:
     """Describe the first mistake."""
     wrong = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    if wrong["type"] == "extra_forbidden":
+    # A field's name that contains an unpaired surrogate isn't in the error.
+    if wrong["type"] == "extra_forbidden" or not wrong["loc"]:
         fields = " and ".join(f"`{name}`" for name in model.model_fields)
         return f"the request body has an unknown field; allowed: {fields or 'none'}"
     field = wrong["loc"][0]

@@ -55,6 +55,7 @@ UNKNOWN = "the request body has an unknown field; allowed:"
         (b'{"value": 1}', Update, "the field `value` must be a Unicode string"),
         (b'{"name": "A", "value": "v", "x": 1}', Creation, f"{UNKNOWN} `name` and `value`"),
         (b'{"value": "v", "x": 1}', Update, f"{UNKNOWN} `value`"),
+        (b'{"value": "v", "\\ud800": 1}', Update, f"{UNKNOWN} `value`"),
         (b'{"x": 1}', Nothing, f"{UNKNOWN} none"),
         (b"", Update, "the request body isn't valid JSON in UTF-8"),
     ],
