@@ -97,9 +97,10 @@ async def _reported(watch: AsyncIterator[Json], start: float) -> float:
     """Wait until the status reports a changed value, which is after the last Secret; return the seconds since start."""
     changed = False
     async for found in watch:
-        if changed and _is_current(found):
+        is_current = _is_current(found)
+        if changed and is_current:
             return time.perf_counter() - start
-        changed |= not _is_current(found)
+        changed |= not is_current
     raise BenchmarkError("the API server ended the watch")
 
 

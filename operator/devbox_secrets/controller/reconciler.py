@@ -198,7 +198,7 @@ class Reconciler:
         """
         writes = any(action in {Action.APPLY, Action.REPLACE} for action in plan.actions.values())
         opened = {entry.uid: entry.opened for entry in state.entries}
-        wanted = [*plan.values.items(), *(item for own in plan.own.values() for item in own.items())]
+        wanted = dict.fromkeys(item for each in (plan.values, *plan.own.values()) for item in each.items())
         values = {}
         for variable, fingerprint in wanted:
             uid = plan.owners[variable]
@@ -252,7 +252,7 @@ class Reconciler:
             version = body["metadata"]["resourceVersion"]
         if action in {Action.DELETE, Action.EMPTY, Action.REPLACE} and version:
             await self._writer.delete_account_secret(namespace, version)
-            _note("deleted the account Secret", namespace)
+            _note(namespace, "deleted the account Secret")
             version = ""
         if action in {Action.APPLY, Action.REPLACE}:
             if not version:
@@ -295,7 +295,7 @@ class Reconciler:
         self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str
     ) -> None:
         body = await self._writer.apply_account_secret(namespace, account, values, uid, version)
-        _note("wrote the account Secret", namespace)
+        _note(namespace, "wrote the account Secret")
         strange = sorted(set(body.get("data") or {}) - set(values))
         if strange:
             # Server-side apply doesn't remove keys that another field manager added.
@@ -304,7 +304,7 @@ class Reconciler:
                 body = await self._writer.remove_account_secret_keys(namespace, strange, version)
             except APIError as error:
                 raise ServerError(str(error)) from error  # whatever it is, the values have been written
-            _note("removed unknown keys from the account Secret", namespace)
+            _note(namespace, "removed unknown keys from the account Secret")
         self._learn(account, body)
 
     def _learn(self, account: str, body: Mapping[str, Any]) -> None:
@@ -339,7 +339,7 @@ class Reconciler:
 
 
 def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, tuple[Fingerprint, bool]]:
-    """Return, by AccountSecret's uid, the value that devboxes have or may have now, and whether it's the newest."""
+    """Return, by AccountSecret's uid, the value that devboxes have or may have, and whether this process gave it."""
     reached = {
         namespace
         for namespace, failure in outcomes.items()
@@ -350,7 +350,7 @@ def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, tuple[Fingerprint
     return {plan.owners[name]: (value, name not in plan.uncertain) for name, value in plan.values.items()}
 
 
-def _note(what: str, namespace: str) -> None:
+def _note(namespace: str, what: str) -> None:
     metrics.WRITES.labels("secret").inc()
     LOG.debug("namespace %s: %s", namespace, what)  # an account may have thousands
 

@@ -25,6 +25,11 @@ async def take_all(queue: WorkQueue) -> list[str]:
     return [await take(queue) for _ in range(len(queue))]
 
 
+async def work_off(queue: WorkQueue) -> None:
+    for name in await take_all(queue):
+        queue.done(name)
+
+
 def test_the_newest_name_is_first() -> None:
     async def main() -> None:
         queue = WorkQueue()
@@ -80,8 +85,7 @@ def test_a_flood_of_a_new_name_is_behind_a_single_change_of_one_that_had_its_fai
         queue = WorkQueue()
         for _ in range(10):
             queue.add(["a", "b"])
-            for name in await take_all(queue):
-                queue.done(name)
+            await work_off(queue)
         queue.add(["a"])
         for _ in range(5):
             queue.add(["new"])
@@ -96,8 +100,7 @@ def test_a_former_flood_does_not_count_after_the_queue_was_empty() -> None:
         queue.add(["other"])
         for _ in range(100):
             queue.add(["flood"])
-        for name in await take_all(queue):
-            queue.done(name)
+        await work_off(queue)
         worker = asyncio.create_task(queue.get())
         await asyncio.sleep(0)
         for name in 5 * ["new"] + 5 * ["flood"]:

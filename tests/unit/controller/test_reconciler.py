@@ -489,18 +489,24 @@ async def test_a_reconciliation_that_outlasts_the_lease_is_not_remembered(cluste
     assert cluster.writer.values("team") == {"A": "2"}
 
 
+async def failed_update(cluster: Cluster, error: type[Exception]) -> None:
+    """Let the write of a second value fail before the third can't be opened."""
+    cluster.put("A", "2", generation=2)
+    await cluster.failing_calls(error)
+    cluster.notify_secret("team")
+    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
+    await cluster.reconcile()
+
+
 @pytest.mark.parametrize("error", [Unreachable("no response"), ServerError("504")])
 async def test_a_value_whose_write_may_have_taken_effect_is_the_last_good_one(
     error: APIError, cluster: Cluster
 ) -> None:
     cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.put("A", "2", generation=2)
     cluster.writer.before["apply team"] = lambda: cluster.put_secret(secret("team", {"A": "2"}))
     cluster.writer.fail_once("apply team", error)
-    await cluster.failing_calls(type(error))
-    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
-    await cluster.reconcile()
+    await failed_update(cluster, type(error))
     assert cluster.writer.values("team") == {"A": "2"}
 
 
@@ -511,23 +517,16 @@ async def test_a_value_beside_unknown_keys_that_could_not_be_removed_is_the_last
     cluster.put("A", "1")
     await cluster.reconcile()
     cluster.put_secret(edited(cluster.writer.secrets["team"], values={"_X": "theirs"}))
-    cluster.put("A", "2", generation=2)
     cluster.writer.fail_once("remove team _X", error)
-    await cluster.failing_calls(ServerError)
-    cluster.notify_secret("team")
-    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
-    await cluster.reconcile()
+    await failed_update(cluster, ServerError)
     assert cluster.writer.values("team") == {"A": "2"}
 
 
 async def test_a_value_whose_write_was_rejected_is_not_the_last_good_one(cluster: Cluster) -> None:
     cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.put("A", "2", generation=2)
     cluster.writer.fail_once("apply team", REFUSED)
-    await cluster.failing_calls(Forbidden)
-    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
-    await cluster.reconcile()
+    await failed_update(cluster, Forbidden)
     assert cluster.writer.values("team") == {"A": "1"}
 
 
@@ -576,11 +575,8 @@ async def test_a_value_that_this_process_gave_is_written_where_it_is_missing_eve
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
     await cluster.reconcile()
-    cluster.put("A", "2", generation=2)
     cluster.writer.fail_once("apply box", REFUSED)
-    await cluster.failing_calls(Forbidden)
-    cluster.put_sealed("A", seal("3", "OTHER"), generation=3)
-    await cluster.reconcile()
+    await failed_update(cluster, Forbidden)
     assert cluster.writer.values("team") == cluster.writer.values("box") == {"A": "2"}
 
 

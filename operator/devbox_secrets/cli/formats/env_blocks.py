@@ -155,8 +155,8 @@ def _depth(line: str) -> int:
 
 def _last(block: Block, reader: Reader) -> int:
     """Read to the line that closes what the block leaves open, or to the file's end; return the last line's number."""
-    last, depth = block.last, _depth(block.value)
     is_open = block.damage in {_BEGIN_WITHOUT_END, _OPEN_BRACKET}
+    last, depth = block.last, _depth(block.value) if is_open else 0
     while is_open and reader.has_next():
         (line,) = reader.read_regex(_LINE)
         last += 1

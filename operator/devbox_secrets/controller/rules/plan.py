@@ -4,7 +4,7 @@ A plan has only the fingerprints of values: plans are made often, and a value is
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
 from devbox_secrets.api.models import AccountSecretStatus
@@ -158,12 +158,11 @@ class AccountPlan:
     uncertain: frozenset[str] = frozenset()
     """The variables for which some namespace may have a newer value than `values`."""
     own: Mapping[str, Mapping[str, Fingerprint]] = field(default_factory=dict)
-    """By namespace, the values that it has instead of those in `values`."""
+    """By namespace, its values if they differ from `values`, since it keeps some that it has."""
 
     def values_in(self, namespace: str) -> Mapping[str, Fingerprint]:
         """Return which values a namespace's devboxes should have."""
-        own = self.own.get(namespace)
-        return {**self.values, **own} if own else self.values
+        return self.own.get(namespace, self.values)
 
 
 def plan_account(state: AccountState, reserved: Sequence[str] = RESERVED_NAMES) -> AccountPlan:
@@ -184,16 +183,15 @@ def plan_account(state: AccountState, reserved: Sequence[str] = RESERVED_NAMES) 
         name for name in values if values[name] != owners[name].opened and not owners[name].remembered
     )
     own = {
-        member.namespace: found
+        member.namespace: {**values, **found}
         for member in state.members
         if (found := _own_values(values, uncertain, state.account, member))
     }
-    uids = {variable: owner.uid for variable, owner in owners.items()}
-    plan = AccountPlan(values, not_ready | missing, {}, uids, uncertain, own)
     actions = {
-        member.namespace: _action(plan.values_in(member.namespace), state.account, member) for member in state.members
+        member.namespace: _action(own.get(member.namespace, values), state.account, member) for member in state.members
     }
-    return replace(plan, actions=actions)
+    uids = {variable: owner.uid for variable, owner in owners.items()}
+    return AccountPlan(values, not_ready | missing, actions, uids, uncertain, own)
 
 
 def _own_values(
