@@ -202,9 +202,10 @@ class Cache:
             if namespace and (secret := self._existing_secret(namespace)):
                 yield namespace, secret
 
-    def has_namespace(self, name: str) -> bool:
-        """Return whether a namespace exists and isn't being deleted."""
-        return self._namespaces.get(("", name)) is not None
+    def namespace_uid(self, name: str) -> str:
+        """Return a namespace's uid; empty if it doesn't exist or is being deleted."""
+        namespace = self._namespaces.get(("", name))
+        return namespace.uid if namespace else ""
 
     def namespaces(self) -> Iterator[Namespace]:
         """Return every namespace that isn't being deleted."""

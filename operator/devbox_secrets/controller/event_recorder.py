@@ -66,7 +66,7 @@ class EventRecorder:
     def _without_home(self) -> Iterator[tuple[Namespace, Event]]:
         for namespace in self._cache.labeled():
             home = namespace.account
-            home_account = self._cache.home_account(home) if self._cache.has_namespace(home) else None
+            home_account = self._cache.home_account(home) if self._cache.namespace_uid(home) else None
             if event := namespace_event(namespace.name, home, home_account):
                 yield namespace, event
 

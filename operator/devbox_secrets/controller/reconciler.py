@@ -80,8 +80,8 @@ class Reconciler:
         # By the namespace's uid: the content that its account Secret was last known to have. If the Secret
         # differs from it while the plan is the same, someone else changed the Secret.
         self._held: dict[str, Mapping[str, Fingerprint]] = {}
-        # By the namespace's uid: the uid of the account Secret that is known to be in it.
-        self._located: dict[str, str] = {}
+        # By the namespace's uid: the uids of its account Secret and of the home whose values may be written to it.
+        self._located: dict[str, tuple[str, str]] = {}
 
     async def reconcile(self, account: str, since: float, failures: int = 0) -> None:
         """Write what differs: the account Secrets first, then the AccountSecrets' statuses.
@@ -102,7 +102,7 @@ class Reconciler:
         values = await self._values(state, plan, secrets)
         outcomes = await self._act(state, plan, values)
         given |= _given(plan, outcomes)
-        state = replace(state, home_exists=self._cache.has_namespace(account))  # it may have been deleted meanwhile
+        state = replace(state, home_uid=self._cache.namespace_uid(account))  # it may have been deleted meanwhile
         changed = sum(plan.actions[namespace].writes and not failure for namespace, failure in outcomes.items())
         if changed:
             counts = f"namespaces: {changed}, variables: {len(plan.values)}"
@@ -145,7 +145,7 @@ class Reconciler:
         return AccountState(
             account=account,
             home_account=self._cache.home_account(account),
-            home_exists=self._cache.has_namespace(account),
+            home_uid=self._cache.namespace_uid(account),
             entries=[self._entry(*each, current) for each in zip(secrets, opened, strict=True)],
             members=members,
         )
@@ -232,16 +232,17 @@ class Reconciler:
 
     async def _act(self, state: AccountState, plan: AccountPlan, values: Mapping[Fingerprint, SecretBytes]) -> Outcomes:
         async def act(member: Member) -> None:
-            await self._write_secret(state.account, member, plan, values)
+            await self._write_secret(state, member, plan, values)
 
         failures = await _each(act, state.members, self._secret_writes, _SECRET_WRITES_OF_ONE)
         return {member.namespace: failure for member, failure in zip(state.members, failures, strict=True)}
 
     async def _write_secret(
-        self, account: str, member: Member, plan: AccountPlan, values: Mapping[Fingerprint, SecretBytes]
+        self, state: AccountState, member: Member, plan: AccountPlan, values: Mapping[Fingerprint, SecretBytes]
     ) -> None:
         """Carry out the plan for one namespace's account Secret."""
-        action, namespace = plan.actions[member.namespace], member.namespace
+        account, namespace = state.account, member.namespace
+        action = plan.actions[namespace]
         want = plan.values_in(namespace)
         if action.writes and self._cache.home_account(namespace) != account:
             # While another namespace's Secret was written, which may have taken long.
@@ -257,9 +258,7 @@ class Reconciler:
         if action in {Action.APPLY, Action.REPLACE}:
             if not version:
                 uid, version = await self._create(account, member)
-            elif self._located.get(member.uid) != uid:
-                await self._insist_on_namespace(member)
-            self._located[member.uid] = uid
+            await self._locate(state, member, uid)
             data = {variable: values[fingerprint] for variable, fingerprint in want.items()}
             await self._apply(account, namespace, data, uid, version)
             if self._held.get(member.uid) == want:
@@ -270,26 +269,31 @@ class Reconciler:
             self._held[member.uid] = want
 
     async def _create(self, account: str, member: Member) -> tuple[str, str]:
-        """Create an empty account Secret; return its uid and resourceVersion.
-
-        The namespace is checked before and after: the creation may have taken long, and no value has been written yet.
-        """
+        """Create an empty account Secret; return its uid and resourceVersion."""
         namespace = member.namespace
-        await self._insist_on_namespace(member)
+        await self._insist_on_namespace(namespace, member.uid)
         body, new = await self._writer.create_account_secret(namespace)
         if not new:
             self._learn(account, body)
             raise Conflict(f"namespace {namespace}: the account Secret was created meanwhile")
-        await self._insist_on_namespace(member)
         return body["metadata"]["uid"], body["metadata"]["resourceVersion"]
 
-    async def _insist_on_namespace(self, member: Member) -> None:
-        """Make sure that the namespace is still the same: one of the same name may belong to another team by now.
+    async def _locate(self, state: AccountState, member: Member, uid: str) -> None:
+        """Make sure that an account Secret with this uid is still in the namespace that may have the home's values.
 
-        Later writes to the same account Secret need no check: it is deleted with its namespace, and they name its uid.
+        Another team may have recreated either namespace, or labeled one after the home was deleted. Later writes to
+        the same Secret need no check: it is deleted with its namespace, and they name its uid.
         """
-        if not await self._writer.has_namespace(member.namespace, member.uid):
-            raise Conflict(f"namespace {member.namespace}: the namespace was deleted or recreated")
+        located = uid, state.home_uid
+        if self._located.get(member.uid) != located:
+            await self._insist_on_namespace(member.namespace, member.uid)
+            if state.home_uid and state.account != member.namespace:
+                await self._insist_on_namespace(state.account, state.home_uid)
+            self._located[member.uid] = located
+
+    async def _insist_on_namespace(self, name: str, uid: str) -> None:
+        if not await self._writer.has_namespace(name, uid):
+            raise Conflict(f"namespace {name}: the namespace was deleted or recreated")
 
     async def _apply(
         self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str

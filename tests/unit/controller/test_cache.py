@@ -400,9 +400,9 @@ def test_deleting_a_namespace_with_another_label_affects_both_accounts() -> None
 
 def test_a_namespace_is_known_until_it_is_being_deleted() -> None:
     cache = cache_with_home()
-    assert (cache.has_namespace("team"), cache.has_namespace("box")) == (True, False)
+    assert (cache.namespace_uid("team"), cache.namespace_uid("box")) == ("uid-team", "")
     cache.upsert_namespace(namespace(2, "team", terminating=True))
-    assert not cache.has_namespace("team")
+    assert cache.namespace_uid("team") == ""
 
 
 def test_accountsecrets_are_counted_by_reason_and_if_overdue() -> None:

@@ -973,3 +973,17 @@ async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_
     cluster.notify_secret("box")
     await cluster.failing_calls(Conflict)
     assert cluster.writer.values("box") == {}
+
+
+async def test_a_namespace_that_joins_after_the_home_was_deleted_gets_no_value() -> None:
+    cluster = Cluster()
+    for name, account in (("team", None), ("other", None), ("box", "other")):
+        cluster.put_namespace(name, account)
+    cluster.put("A", "1")
+    cluster.put("A", "2", account="other")
+    await cluster.reconcile()
+    await cluster.reconcile("other")
+    cluster.writer.former_namespaces.add(("team", "uid-team"))
+    cluster.put_namespace("box", "team")
+    assert await cluster.failing_calls(Conflict) == []
+    assert cluster.writer.values("box") == {"A": "2"}

@@ -98,7 +98,8 @@ class AccountState:
     account: str
     home_account: str
     """The account that the home belongs to: itself, unless a label names another."""
-    home_exists: bool
+    home_uid: str
+    """Empty if the home doesn't exist."""
     entries: Sequence[Entry]
     members: Sequence[Member]
 

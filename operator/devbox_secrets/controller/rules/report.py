@@ -36,7 +36,7 @@ def report(state: AccountState, plan: AccountPlan, outcomes: Outcomes, failures:
         failures: how often in a row the account has failed; failures that a retry may solve aren't reported at once.
         now: RFC 3339, UTC.
     """
-    if not state.home_exists:
+    if not state.home_uid:
         return []  # not seen yet or being deleted, so there is nothing to report
     if any(failure and not _is_reported(failure, failures) for failure in outcomes.values()):
         return []

@@ -26,7 +26,7 @@ class _MissesDeletions(Cache):
 
 class _MissesLabels(Cache):
     def upsert_namespace(self, body: Mapping[str, Any]) -> set[str]:
-        return set() if self.has_namespace(body["metadata"]["name"]) else super().upsert_namespace(body)
+        return set() if self.namespace_uid(body["metadata"]["name"]) else super().upsert_namespace(body)
 
 
 class _LeadsForever(LeaderElector):

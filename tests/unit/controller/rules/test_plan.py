@@ -39,7 +39,7 @@ HALF = SECRET_MAX_BYTES // 2
 def state(*entries: Entry, current: dict[str, Fingerprint] | None = None, home_account: str = "home") -> AccountState:
     home = Member("home", labeled=False, secret=ExistingSecret("7", current or {}, account="home"))
     known = [replace(entry, current=(current or {}).get(entry.variable)) for entry in entries]
-    return AccountState("home", home_account, home_exists=True, entries=known, members=[home])
+    return AccountState("home", home_account, home_uid="uid", entries=known, members=[home])
 
 
 def plan(*entries: Entry, current: dict[str, Fingerprint] | None = None) -> AccountPlan:
@@ -249,7 +249,7 @@ def test_the_action_depends_on_the_desired_and_the_existing_secret(
 ) -> None:
     entries = [entry(variable, value) for variable, value in want.items()]
     members = [Member("ns", labeled, found)]
-    plan = plan_account(AccountState("home", "home", home_exists=True, entries=entries, members=members))
+    plan = plan_account(AccountState("home", "home", home_uid="uid", entries=entries, members=members))
     assert plan.actions == {"ns": action}
 
 

@@ -32,8 +32,8 @@ REFUSED = Forbidden("403 quota")
 DONE: Outcomes = {"home": None, "box": None}
 
 
-def state(*entries: Entry, home_exists: bool = True) -> AccountState:
-    return AccountState("home", "home", home_exists=home_exists, entries=entries, members=[])
+def state(*entries: Entry, home_uid: str = "uid") -> AccountState:
+    return AccountState("home", "home", home_uid=home_uid, entries=entries, members=[])
 
 
 PLANNED = AccountPlan({}, {}, {"home": Action.NONE, "box": Action.NONE})
@@ -79,7 +79,7 @@ def test_a_finalizer_on_a_secret_that_need_not_be_recreated_has_no_effect() -> N
 
 
 def test_without_a_home_nothing_is_reported() -> None:
-    assert report(state(ONE, home_exists=False), plan(), DONE, 0, NOW) == []
+    assert report(state(ONE, home_uid=""), plan(), DONE, 0, NOW) == []
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ class _KeepsUnlisted(Cache):
 class _UsesFormerHome(Cache):
     def account_secrets(self, account: str) -> list[AccountSecret]:
         found = [item for item in self.all_account_secrets() if item.namespace == account]
-        return found if self.has_namespace(account) else []
+        return found if self.namespace_uid(account) else []
 
 
 class _UsesDeletedHome(Cache):
     def account_secrets(self, account: str) -> list[AccountSecret]:
         found = [item for item in self.all_account_secrets() if item.namespace == account]
-        return super().account_secrets(account) if self.has_namespace(account) else found
+        return super().account_secrets(account) if self.namespace_uid(account) else found
 
 
 class _SkipsNamespaceCheck(Writer):
