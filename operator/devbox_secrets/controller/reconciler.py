@@ -271,7 +271,7 @@ class Reconciler:
     async def _create(self, account: str, member: Member) -> tuple[str, str]:
         """Create an empty account Secret; return its uid and resourceVersion."""
         namespace = member.namespace
-        await self._insist_on_namespace(namespace, member.uid)
+        await self._insist_on_namespace(namespace, member.uid, account)
         body, new = await self._writer.create_account_secret(namespace)
         if not new:
             self._learn(account, body)
@@ -286,14 +286,14 @@ class Reconciler:
         """
         located = uid, state.home_uid
         if self._located.get(member.uid) != located:
-            await self._insist_on_namespace(member.namespace, member.uid)
+            await self._insist_on_namespace(member.namespace, member.uid, state.account)
             if state.home_uid and state.account != member.namespace:
-                await self._insist_on_namespace(state.account, state.home_uid)
+                await self._insist_on_namespace(state.account, state.home_uid, state.home_account)
             self._located[member.uid] = located
 
-    async def _insist_on_namespace(self, name: str, uid: str) -> None:
-        if not await self._writer.has_namespace(name, uid):
-            raise Conflict(f"namespace {name}: the namespace was deleted or recreated")
+    async def _insist_on_namespace(self, name: str, uid: str, account: str) -> None:
+        if not await self._writer.has_namespace(name, uid, account):
+            raise Conflict(f"namespace {name}: the namespace was deleted, recreated or moved to another account")
 
     async def _apply(
         self, account: str, namespace: str, values: Mapping[str, SecretBytes], uid: str, version: str

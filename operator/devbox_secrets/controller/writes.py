@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from pydantic import SecretBytes
 
+from devbox_secrets.api.accounts import account_of
 from devbox_secrets.api.models import AccountSecretStatus
 from devbox_secrets.api.names import (
     ACCOUNT_LABEL,
@@ -40,11 +41,16 @@ class Writer:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def has_namespace(self, name: str, uid: str) -> bool:
-        """Return whether a namespace still has this uid: it was neither deleted nor recreated."""
+    async def has_namespace(self, name: str, uid: str, account: str) -> bool:
+        """Return whether a namespace still has this uid and account: it wasn't deleted, recreated or labeled anew."""
         query = {"fieldSelector": f"metadata.name={name}"}  # the operator may list namespaces, but not get them
         found = (await self._client.request("GET", NAMESPACES_PATH, query=query))["items"]
-        return any(each["metadata"]["uid"] == uid and "deletionTimestamp" not in each["metadata"] for each in found)
+        return any(
+            metadata["uid"] == uid
+            and "deletionTimestamp" not in metadata
+            and account_of(name, metadata.get("labels") or {}) == account
+            for metadata in (each["metadata"] for each in found)
+        )
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
         """Create an empty account Secret if there is none; return the Secret, and whether it is new.

@@ -77,7 +77,7 @@ class FakeWriter(Writer):
         """Return an AccountSecret's status."""
         return AccountSecretStatus.model_validate(self.account_secrets[namespace, name].get("status") or {})
 
-    async def has_namespace(self, name: str, uid: str) -> bool:
+    async def has_namespace(self, name: str, uid: str, account: str) -> bool:
         return (name, uid) not in self.former_namespaces
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:

@@ -12,7 +12,7 @@ from devbox_secrets.controller.rules.events import Event
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import Conflict, Forbidden, NotFound
 from devbox_secrets.kube.client import APPLY, MERGE, Body, Client, Response
-from unit.controller.objects import account_secret, secret
+from unit.controller.objects import CREATED, account_secret, secret
 from unit.kube.fake_api import FakeApi, FakeClient
 
 SECRET = "/api/v1/namespaces/box/secrets/devbox-account-secrets"  # noqa: S105 - a path
@@ -56,6 +56,25 @@ def client(api: FakeApi) -> Recorder:
 @pytest.fixture
 def writer(client: Client) -> Writer:
     return Writer(client)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        ({"uid": "uid-1"}, False),
+        ({"uid": "uid-1", "labels": {"devbox-secrets.dev/account": "team"}}, True),
+        ({"uid": "uid-1", "labels": {"devbox-secrets.dev/account": "other"}}, False),
+        ({"uid": "uid-1", "labels": {"devbox-secrets.dev/account": "team"}, "deletionTimestamp": CREATED}, False),
+        ({"uid": "uid-2", "labels": {"devbox-secrets.dev/account": "team"}}, False),
+        (None, False),
+    ],
+)
+async def test_a_namespace_has_its_uid_and_account_or_is_another(
+    api: FakeApi, writer: Writer, metadata: Mapping[str, object] | None, found: bool
+) -> None:
+    if metadata is not None:
+        api.put("/api/v1/namespaces/box", {"metadata": {"name": "box", **metadata}})
+    assert await writer.has_namespace("box", "uid-1", "team") == found
 
 
 async def test_a_secret_is_created_empty_by_a_separate_field_manager(client: Recorder, writer: Writer) -> None:
