@@ -122,8 +122,7 @@ def sync(environment: Environment, it: Operator, count: int, accounts: Sequence[
     say(f"creating {len(requests):,} AccountSecrets in {len(accounts)} accounts")
     start = time.perf_counter()
     created = send_all(environment.server, requests)
-    # Poll rarely, because the operator examines every AccountSecret for each response.
-    wait("every AccountSecret is Ready", seconds, lambda: it.metric(SYNCED) >= len(requests), every=0.5)
+    wait("every AccountSecret is Ready", seconds, lambda: it.metric(SYNCED) >= len(requests))
     took = time.perf_counter() - start
     after = Usage.of(it.component.pid)
     ready = asyncio.run(_count_ready(environment.server))

@@ -5,7 +5,7 @@ The CRD is generated from these models (crd.py), so the API server enforces them
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -273,6 +273,11 @@ class AccountSecret:
             f"invalid {', '.join(fields)}, accepted by an older or modified CRD; correct it (see kubectl explain"
             " accountsecret.spec), or delete and recreate the AccountSecret"
         )
+
+    def with_status(self, status: AccountSecretStatus, resource_version: str) -> "AccountSecret":
+        """Return its state after this status was written."""
+        damaged = tuple(field for field in self.damaged if field.startswith("spec"))
+        return replace(self, status=_shared(status), resource_version=resource_version, damaged=damaged)
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> "AccountSecret":

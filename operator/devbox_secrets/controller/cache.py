@@ -249,6 +249,10 @@ class Cache:
         self._tell_damage(item)
         return {item.namespace}
 
+    def put_account_secret(self, item: AccountSecret) -> None:
+        """Store an AccountSecret's state that is the result of our own write."""
+        self._account_secrets.upsert((item.namespace, item.name), int(item.resource_version), item)
+
     def delete_account_secret(self, body: Body) -> set[str]:
         """Record an AccountSecret's deletion; `body` is its last state."""
         key = _key(body)

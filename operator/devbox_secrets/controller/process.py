@@ -117,7 +117,7 @@ class Controller:
         self.has_synced = False
         identity = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.elector = LeaderElector(Writer(client), settings.namespace, identity, reconnected=self._reconnected)
-        self._watches = Watches(self._take, self.list_again, identity)
+        self._watches = Watches(self._take, self._knows, self.list_again, identity)
         # What currently fails, and why.
         self._problems: dict[str, str] = {}
         cache = self.cache
@@ -289,6 +289,13 @@ class Controller:
             LOG.error("cannot read a watch event for %s: %s", kind, type(error).__name__)
         else:
             self.enqueue(changed)
+
+    def _knows(self, kind: str, body: Body) -> bool:
+        """Return whether the cache has this version of an object; the watches' thread calls this."""
+        try:
+            return self._kinds[kind].known(body) is not None
+        except Exception:  # noqa: BLE001 - `_take` reports it
+            return False
 
     async def _resync(self) -> None:
         while True:

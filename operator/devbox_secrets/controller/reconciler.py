@@ -322,7 +322,7 @@ class Reconciler:
     async def _write_status(self, secret: AccountSecret, write: StatusWrite) -> None:
         version = secret.resource_version
         try:
-            body = await self._writer.write_status(secret.namespace, secret.name, write.status, version)
+            written = await self._writer.write_status(secret.namespace, secret.name, write.status, version)
         except NotFound:  # deleted meanwhile; the watch event will follow
             return
         except Invalid:
@@ -333,7 +333,7 @@ class Reconciler:
                 await self._record(secret, event)
             return
         metrics.WRITES.labels("status").inc()
-        self._cache.upsert_account_secret(body)
+        self._cache.put_account_secret(secret.with_status(write.status, written))
         if write.status.ready and write.status.ready.holds:
             self._before.pop(secret.uid, None)
         for event in write.events:

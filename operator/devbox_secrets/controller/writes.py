@@ -24,7 +24,7 @@ from devbox_secrets.api.names import (
 )
 from devbox_secrets.controller.rules.events import Event
 from devbox_secrets.errors import Conflict, NotFound
-from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
+from devbox_secrets.kube.client import APPLY, MERGE, METADATA, Body, Client
 
 EVENTS_PATH = "/apis/events.k8s.io/v1"
 LEASES_PATH = "/apis/coordination.k8s.io/v1"
@@ -42,7 +42,7 @@ class Writer:
         self._client = client
 
     async def has_namespace(self, name: str, uid: str, account: str) -> bool:
-        """Return whether a namespace still has this uid and account: it wasn't deleted, recreated or labeled anew."""
+        """Return whether a namespace still has this uid and account, so that it may get the account's values."""
         query = {"fieldSelector": f"metadata.name={name}"}  # the operator may list namespaces, but not get them
         found = (await self._client.request("GET", NAMESPACES_PATH, query=query))["items"]
         return any(
@@ -123,8 +123,8 @@ class Writer:
         with suppress(NotFound):
             await self._client.request("DELETE", _account_secret_path(namespace), body=body)
 
-    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
-        """Write an AccountSecret's status, if it hasn't changed since.
+    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> str:
+        """Write an AccountSecret's status, if it hasn't changed since; return the new resourceVersion.
 
         Raises:
             Conflict: it was changed.
@@ -136,7 +136,9 @@ class Writer:
             "status": status.model_dump(by_alias=True, mode="json"),
         }
         path = f"{account_secrets_path(namespace, name)}/status"
-        return await self._client.request("PATCH", path, body=body, media_type=MERGE)
+        written = await self._client.request("PATCH", path, body=body, media_type=MERGE, accept=METADATA)
+        version: str = written["metadata"]["resourceVersion"]
+        return version
 
     async def write_sealed(self, namespace: str, name: str, sealed: str, resource_version: str) -> Body:
         """Replace an AccountSecret's sealed value, if it hasn't changed since.

@@ -24,7 +24,9 @@ T = TypeVar("T")
 _JSON = "application/json"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
-#: Only the objects' metadata.
+#: Only the object's metadata in a response; errors are as usual.
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+#: Only the objects' metadata in a list.
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE_SIZE = 500
 #: Target size of a page in bytes; a page several times as large is aborted and requested again with fewer objects.

@@ -77,7 +77,7 @@ class FakeWriter(Writer):
         """Return an AccountSecret's status."""
         return AccountSecretStatus.model_validate(self.account_secrets[namespace, name].get("status") or {})
 
-    async def has_namespace(self, name: str, uid: str, account: str) -> bool:
+    async def has_namespace(self, name: str, uid: str, account: str) -> bool:  # noqa: ARG002 - the interface's
         return (name, uid) not in self.former_namespaces
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
@@ -130,10 +130,12 @@ class FakeWriter(Writer):
         else:
             del self.secrets[namespace]
 
-    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> Body:
+    async def write_status(self, namespace: str, name: str, status: AccountSecretStatus, resource_version: str) -> str:
         self._call(f"status {namespace}/{name}")
         found = self._at_version(self.account_secrets.get((namespace, name)), resource_version)
-        return self.put_account_secret({**found, "status": status.model_dump(by_alias=True, mode="json")})
+        body = self.put_account_secret({**found, "status": status.model_dump(by_alias=True, mode="json")})
+        version: str = body["metadata"]["resourceVersion"]
+        return version
 
     async def write_sealed(self, namespace: str, name: str, sealed: str, resource_version: str) -> Body:
         self._call(f"sealed {namespace}/{name}")

@@ -37,7 +37,7 @@ from devbox_secrets.crypto.envelope import KeyPair, key_id_of
 from devbox_secrets.errors import ConfigError, Conflict, Forbidden, NotFound, Unreachable
 from devbox_secrets.kube.client import Client
 from devbox_secrets.serving import logs
-from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, namespace, seal
+from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, at, namespace, seal, secret
 from unit.controller.virtual_time import in_virtual_time, settle
 from unit.kube.fake_api import FakeApi, FakeClient
 from unit.serving.ports import free_port
@@ -586,6 +586,21 @@ async def test_an_older_lease_is_enough_to_start_over(caplog: pytest.LogCaptureF
 def test_a_malformed_event_is_logged_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
     Controller(FakeClient(FakeApi()), ControllerSettings())._take("secrets", "ADDED", {"data": "canary"})  # noqa: SLF001 - what the watches call
     assert caplog.messages == ["cannot read a watch event for secrets: KeyError"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "known"),
+    [
+        ("secrets", at(5, secret("box", {})), True),
+        ("secrets", at(6, secret("box", {})), False),
+        ("secrets", {"data": "canary"}, False),
+        ("namespaces", at(5, namespace("box")), False),
+    ],
+)
+def test_an_event_for_a_version_in_the_cache_is_not_news(kind: str, body: Body, known: bool) -> None:
+    controller = Controller(FakeClient(FakeApi()), ControllerSettings())
+    controller.cache.upsert_secret(at(5, secret("box", {})))
+    assert controller._knows(kind, body) == known  # noqa: SLF001 - what the watches call
 
 
 @in_virtual_time

@@ -38,6 +38,11 @@ def test_kopf_writes_nothing() -> None:
     storage = settings.persistence.diffbase_storage
     storage.store(body=body, patch=patch, essence=storage.build(body=body))
     assert storage.fetch(body=body) is None
+    progress, handler = settings.persistence.progress_storage, kopf.HandlerId("secrets")
+    progress.store(key=handler, record=kopf.ProgressRecord(), body=body, patch=patch)
+    progress.touch(body=body, patch=patch, value="now")
+    progress.purge(key=handler, body=body, patch=patch)
+    assert progress.fetch(key=handler, body=body) is None
     assert patch == {}
 
 
@@ -56,7 +61,9 @@ class Following:
         self.listed: list[str] = []
         self.recovers = 0
         self.recovered = asyncio.Event()
-        self.it = watch.Watches(lambda *event: self.events.append(event), self.listed.append, "replica")
+        self.it = watch.Watches(
+            lambda *event: self.events.append(event), lambda *_: False, self.listed.append, "replica"
+        )
 
     async def recover(self) -> None:
         self.recovers += 1
@@ -252,10 +259,27 @@ async def test_events_are_forwarded_and_handlers_return_nothing_that_kopf_would_
             handle: Any = following.it.handler(kind)
             # A plain function would run in a thread of its own.
             assert asyncio.iscoroutinefunction(handle)
-            # Listed objects have no type; our own list handles them.
-            for event in ("ADDED", None):
-                assert await handle(event={"type": event, "object": {"name": kind}}) is None
+            assert await handle(event={"type": "ADDED", "object": {"name": kind}}) is None
         await asyncio.sleep(0)
     assert sorted(following.events) == [
         (kind, "ADDED", {"name": kind}) for kind in ("accountsecrets", "namespaces", "secrets")
     ]
+
+
+@pytest.mark.parametrize(
+    ("event", "version", "handled"),
+    [
+        ("ADDED", 1, True),
+        ("MODIFIED", 1, True),
+        ("DELETED", 1, True),
+        ("ADDED", 2, False),
+        ("MODIFIED", 2, False),
+        ("DELETED", 2, True),
+        # Listed objects have no type; our own list handles them.
+        (None, 1, False),
+    ],
+)
+def test_known_objects_are_not_handled_again(event: str | None, version: int, handled: bool) -> None:
+    known = ("secrets", {"version": 2})
+    watches = watch.Watches(lambda *_: None, lambda *it: it == known, lambda _: None, "replica")
+    assert watches.filter("secrets")(event={"type": event, "object": {"version": version}}) == handled

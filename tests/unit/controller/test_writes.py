@@ -159,8 +159,10 @@ async def test_a_secret_that_is_gone_needs_no_deletion(client: Recorder, writer:
 async def test_fields_that_a_status_no_longer_has_are_removed(api: FakeApi, writer: Writer) -> None:
     found = api.put(ACCOUNT_SECRET, {**account_secret("A", "dbs1.…"), "status": {"keyId": "0123456789abcdef"}})
     status = AccountSecretStatus(observed_generation=2, changed_at="2026-01-01T00:00:00Z", conditions=())
-    body = await writer.write_status("team", "a", status, found["metadata"]["resourceVersion"])
-    assert body["status"] == {"observedGeneration": 2, "changedAt": "2026-01-01T00:00:00Z", "conditions": []}
+    version = await writer.write_status("team", "a", status, found["metadata"]["resourceVersion"])
+    written = api.objects[ACCOUNT_SECRET]
+    assert written["status"] == {"observedGeneration": 2, "changedAt": "2026-01-01T00:00:00Z", "conditions": []}
+    assert version == written["metadata"]["resourceVersion"]
     assert api.requests == [("PATCH", f"{ACCOUNT_SECRET}/status")]
 
 

@@ -320,7 +320,7 @@ def test_each_namespace_keeps_its_value_if_nobody_knows_which_is_newer(
 ) -> None:
     kept = replace(entry("A", BROKEN, status=SYNCED_BEFORE), current=v("1"), remembered=remembered)
     members = [Member(name, True, secret) for name, secret in {**DIFFERENT, "new": None}.items()]
-    result = plan_account(AccountState("home", "home", True, [kept, entry("B", v("1"))], members))
+    result = plan_account(AccountState("home", "home", "uid", [kept, entry("B", v("1"))], members))
     assert result.values_in("home") == result.values_in("edited") == result.values_in("new") == result.values
     assert result.values_in("former") == result.values == {"A": v("1"), "B": v("1")}
     assert result.values_in("box") == box
@@ -333,5 +333,5 @@ def test_each_namespace_keeps_its_value_if_nobody_knows_which_is_newer(
 def test_a_namespace_that_differs_only_in_the_value_it_keeps_is_not_written() -> None:
     kept = replace(entry("A", BROKEN, status=SYNCED_BEFORE), current=v("1"))
     box = Member("box", True, found(TWO, unchanged=TWO))
-    result = plan_account(AccountState("home", "home", True, [kept], [box]))
+    result = plan_account(AccountState("home", "home", "uid", [kept], [box]))
     assert result.actions == {"box": Action.NONE}

@@ -131,12 +131,14 @@ class Watches:
         self,
         replica: Replica,
         changed: Callable[[str, str, Body], None],
+        knows: Callable[[str, Body], bool],
         listing: Callable[[str], None],
         _identity: str,
     ) -> None:
         self.settings = SimpleNamespace(watching=SimpleNamespace(chunk_size=0))
         self._replica = replica
         self._changed = changed
+        self._knows = knows
         self._listing = listing
         # When the last event arrives, by kind; a kind that isn't in it isn't watched.
         self._open: dict[str, list[float]] = {}
@@ -177,7 +179,8 @@ class Watches:
                 world.later(stream[0] - world.now + world.random.uniform(0, LONGEST_DELAY_SECONDS), deliver)
 
     def _deliver(self, stream: list[float], kind: str, event: str, body: Body) -> None:
-        if self._open.get(kind) is stream:
+        # The filter runs in another thread, perhaps before the process has handled a former event or a response.
+        if self._open.get(kind) is stream and (event == "DELETED" or not self._knows(kind, body)):
             self._replica.call(partial(self._changed, kind, event, body))
 
 
