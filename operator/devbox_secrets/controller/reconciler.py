@@ -42,7 +42,8 @@ T = TypeVar("T")
 #: client's number of connections, so that no request times out while it waits for one.
 _SECRET_WRITES = 32
 _SECRET_WRITES_OF_ONE = 24
-#: Statuses that are written at once, in all accounts: more would only delay the account Secrets.
+#: Statuses that are written at once, in all accounts. With fewer, the API server needs more CPU for each; with more,
+#: account Secrets wait longer.
 _STATUS_WRITES = 8
 #: After these errors a write may have taken effect.
 _MAY_HAVE_WRITTEN = (Unreachable, ServerError)

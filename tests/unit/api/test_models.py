@@ -156,6 +156,16 @@ def test_an_accountsecret_without_a_status_gets_an_empty_one(fields: dict[str, o
     assert AccountSecret.parse(body(**fields)).status == AccountSecretStatus()
 
 
+def test_a_written_status_replaces_a_damaged_one() -> None:
+    spec = {"name": "GITHUB_TOKEN", "sealed": "dbs1.…", "rotateAfter": "soon"}
+    found = AccountSecret.parse(body(spec=spec, status={"keyId": 1}))
+    assert found.damaged == ("spec.rotateAfter", "status.keyId")
+    status = AccountSecretStatus(key_id="0123456789abcdef")
+    written = found.with_status(status, "18")
+    assert (written.status, written.resource_version, written.damaged) == (status, "18", ("spec.rotateAfter",))
+    assert written.with_status(AccountSecretStatus(key_id="0123456789abcdef"), "19").status is written.status
+
+
 def test_equal_statuses_are_one_object() -> None:
     first, second = (AccountSecret.parse(body(status={"keyId": "0123456789abcdef"})) for _ in range(2))
     assert first.status is second.status
