@@ -117,8 +117,8 @@ class Reconciler:
         _raise_worst([*outcomes.values(), *written])
 
     def start_over(self) -> None:
-        """Forget what this process wrote: another replica has led since, and may have given devboxes newer values."""
-        self._before, self._given, self._held = {}, {}, {}
+        """Forget what this process wrote: another replica has led since, and may have given devboxes other values."""
+        self._before, self._given, self._held, self._located = {}, {}, {}, {}
 
     def forget(self) -> None:
         """Forget AccountSecrets and namespaces that no longer exist."""
@@ -266,6 +266,7 @@ class Reconciler:
                 metrics.DRIFT_REPAIRS.inc()
         if action in {Action.DELETE, Action.EMPTY}:
             self._held.pop(member.uid, None)
+            self._located.pop(member.uid, None)  # a finalizer may keep the Secret, and the namespace may come back
         elif action not in {Action.SKIP_FOREIGN, Action.WAIT}:
             self._held[member.uid] = want
 
@@ -282,8 +283,8 @@ class Reconciler:
     async def _locate(self, state: AccountState, member: Member, uid: str) -> None:
         """Make sure that an account Secret with this uid is still in the namespace that may have the home's values.
 
-        Another team may have recreated either namespace, or labeled one after the home was deleted. Later writes to
-        the same Secret need no check: it is deleted with its namespace, and they name its uid.
+        Another team may have recreated either namespace, or labeled one after the home was deleted. Later writes of
+        the account to the same Secret name its uid, and it is deleted with its namespace.
         """
         located = uid, state.home_uid
         if self._located.get(member.uid) != located:

@@ -38,8 +38,8 @@ class FakeWriter(Writer):
         """By namespace."""
         self.account_secrets: dict[tuple[str, str], Body] = {}
         """By namespace and name."""
-        self.former_namespaces: set[tuple[str, str]] = set()
-        """Names and UIDs of namespaces that were deleted, and perhaps created again."""
+        self.namespaces: dict[str, tuple[str, str]] = {}
+        """The UID and the account of each namespace, by name."""
         self.events: list[RecordedEvent] = []
         self.before: dict[str, Callable[[], object]] = {}
         """Functions that run just before a call, by call."""
@@ -77,8 +77,8 @@ class FakeWriter(Writer):
         """Return an AccountSecret's status."""
         return AccountSecretStatus.model_validate(self.account_secrets[namespace, name].get("status") or {})
 
-    async def has_namespace(self, name: str, uid: str, account: str) -> bool:  # noqa: ARG002 - the interface's
-        return (name, uid) not in self.former_namespaces
+    async def has_namespace(self, name: str, uid: str, account: str) -> bool:
+        return self.namespaces.get(name) == (uid, account)
 
     async def create_account_secret(self, namespace: str) -> tuple[Body, bool]:
         self._call(f"create {namespace}")

@@ -39,8 +39,10 @@ class Cluster:
     async def record(self, secret: AccountSecret, event: Event) -> None:
         self.recorded.append((secret.name, event.reason))
 
-    def put_namespace(self, name: str, account: str | None = None) -> None:
-        self.cache.upsert_namespace(at(next(self.writer.versions), namespace(name, account)))
+    def put_namespace(self, name: str, account: str | None = None, uid: str = "") -> None:
+        body = namespace(name, account, uid=uid or f"uid-{name}")
+        self.writer.namespaces[name] = body["metadata"]["uid"], account or name
+        self.cache.upsert_namespace(at(next(self.writer.versions), body))
 
     def put_secret(self, body: Body) -> None:
         self.cache.upsert_secret(self.writer.put_secret(body))
@@ -954,10 +956,10 @@ async def test_a_namespace_that_was_created_again_unnoticed_gets_nothing() -> No
     cluster.put_namespace("team")
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
-    cluster.writer.former_namespaces.add(("box", "uid-box"))
+    cluster.writer.namespaces["box"] = "uid-new", "team"
     assert await cluster.failing_calls(Conflict) == ["create team", "apply team"]
     assert "box" not in cluster.writer.secrets
-    cluster.cache.upsert_namespace(at(next(cluster.writer.versions), namespace("box", "team", uid="uid-new")))
+    cluster.put_namespace("box", "team", "uid-new")
     await cluster.reconcile()
     assert cluster.writer.values("box") == {"A": "1"}
 
@@ -967,7 +969,7 @@ async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_
     cluster.put_namespace("team")
     cluster.put_namespace("box", "team")
     cluster.put("A", "1")
-    cluster.writer.before["create box"] = lambda: cluster.writer.former_namespaces.add(("box", "uid-box"))
+    cluster.writer.before["create box"] = lambda: cluster.writer.namespaces.pop("box")
     assert await cluster.failing_calls(Conflict) == ["create box", "create team", "apply team"]
     assert cluster.writer.values("box") == {}
     cluster.notify_secret("box")
@@ -975,7 +977,8 @@ async def test_a_namespace_that_is_created_again_just_before_its_secret_gets_no_
     assert cluster.writer.values("box") == {}
 
 
-async def test_a_namespace_that_joins_after_the_home_was_deleted_gets_no_value() -> None:
+async def member_of_another_account() -> Cluster:
+    """Return a cluster with two accounts, team and other, and a namespace of the latter."""
     cluster = Cluster()
     for name, account in (("team", None), ("other", None), ("box", "other")):
         cluster.put_namespace(name, account)
@@ -983,7 +986,46 @@ async def test_a_namespace_that_joins_after_the_home_was_deleted_gets_no_value()
     cluster.put("A", "2", account="other")
     await cluster.reconcile()
     await cluster.reconcile("other")
-    cluster.writer.former_namespaces.add(("team", "uid-team"))
+    return cluster
+
+
+async def test_a_namespace_that_joins_after_the_home_was_deleted_gets_no_value() -> None:
+    cluster = await member_of_another_account()
+    del cluster.writer.namespaces["team"]
     cluster.put_namespace("box", "team")
     assert await cluster.failing_calls(Conflict) == []
     assert cluster.writer.values("box") == {"A": "2"}
+
+
+async def test_a_namespace_that_moved_on_unnoticed_gets_no_value() -> None:
+    cluster = await member_of_another_account()
+    cluster.put_namespace("box", "team")
+    cluster.writer.namespaces["box"] = "uid-box", "third"
+    assert await cluster.failing_calls(Conflict) == []
+    assert cluster.writer.values("box") == {"A": "2"}
+
+
+async def test_a_namespace_that_rejoins_in_another_term_of_leadership_is_checked_again() -> None:
+    cluster = await member_of_another_account()
+    cluster.put_namespace("box", "team")
+    await cluster.reconcile()
+    # Another replica leads, and the namespace is in another account for a while.
+    cluster.put_secret(secret("box", {"A": "2"}, "other"))
+    cluster.reconciler.start_over()
+    del cluster.writer.namespaces["team"]
+    assert await cluster.failing_calls(Conflict) == []
+    assert cluster.writer.values("box") == {"A": "2"}
+
+
+async def test_a_namespace_that_rejoins_with_the_same_secret_is_checked_again() -> None:
+    cluster = await member_of_another_account()
+    cluster.put_namespace("box", "team")
+    await cluster.reconcile()
+    cluster.add_finalizer("box")
+    cluster.put_namespace("box")
+    assert await cluster.calls("box") == ["apply box", "delete box"]
+    cluster.notify_secret("box")
+    del cluster.writer.namespaces["team"]
+    cluster.put_namespace("box", "team")
+    assert await cluster.failing_calls(Conflict) == []
+    assert cluster.writer.values("box") == {}

@@ -53,7 +53,7 @@ class Model:
     _members: set[tuple[str, str]] = field(default_factory=set)
     """The UID and the account of each namespace."""
     _since: dict[tuple[str, str], float] = field(default_factory=dict)
-    """When each first became a member."""
+    """When each became a member, not counting short absences."""
     _until: dict[tuple[str, str], float] = field(default_factory=dict)
     """When each stopped being a member."""
     _ended: dict[str, float] = field(default_factory=dict)
@@ -71,7 +71,8 @@ class Model:
             (namespace["metadata"]["uid"], account_of(name, labels_of(namespace)))
             for name, namespace in self.api.namespaces().items()
         }
-        self._since = dict.fromkeys(members, self.world.now) | self._since
+        joined = {each for each in members - self._members if not self._left_just_now(each)}
+        self._since |= dict.fromkeys(joined, self.world.now)
         self._until |= dict.fromkeys(self._members - members, self.world.now)
         self._members = members
 
@@ -93,8 +94,11 @@ class Model:
 
     def _may_have(self, member: tuple[str, str], home: str) -> bool:
         """Return whether a namespace is or was just now a member, and became one before this home was gone."""
-        is_member = member in self._members or self._until.get(member, float("-inf")) > self.world.now - _STALE_SECONDS
+        is_member = member in self._members or self._left_just_now(member)
         return is_member and self._since[member] <= self._ended.get(home, self.world.now)
+
+    def _left_just_now(self, member: tuple[str, str]) -> bool:
+        return self._until.get(member, float("-inf")) > self.world.now - _STALE_SECONDS
 
     def _fail(self, what: str) -> None:
         self.world.violations.append(f"at {self.world.now:.3f} s: {what}")
