@@ -14,6 +14,7 @@ from typing import Any
 
 from harness import release
 from harness.kind import Cluster
+from integration.support.chart import until
 
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
@@ -70,10 +71,11 @@ class Account:
         self.cluster.kubectl("create", "-n", self.name, "-f", "-", stdin=json.dumps(body))
 
     def run(self, name: str, spec: Json | None = None, **metadata: dict[str, str]) -> str:
-        """Run a pod until it completes, and return the output; it is a devbox unless it has other labels."""
+        """Run a pod until it completes, and return what it prints; it is a devbox unless it has other labels."""
         self.create("Pod", name, spec or self.spec(self.container("main")), "v1", **{"labels": DEVBOX, **metadata})
         self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
-        return self.kubectl("logs", name, "--all-containers")
+        # The kubelet can return an empty log for a moment after the containers have terminated.
+        return until("the pod's output", lambda: self.kubectl("logs", name, "--all-containers"))
 
 
 @contextmanager

@@ -27,6 +27,8 @@ def test_the_workflows_are_checks_and_release() -> None:
     assert [path.name for path in WORKFLOWS] == ["checks.yaml", "release.yaml"]
 
 
+# It may wait while other programs are built.
+@pytest.mark.timeout(900)
 def test_actionlint_reports_nothing() -> None:
     assert run(tool("actionlint"), "-no-color", *WORKFLOWS) == ""
 
