@@ -14,7 +14,6 @@ from typing import Any
 
 from harness import release
 from harness.kind import Cluster
-from integration.support.chart import until
 
 DEVBOX = {"devbox-secrets.dev/devbox": "true"}
 SECRET = "devbox-account-secrets"  # noqa: S105 - a Secret's name
@@ -75,7 +74,8 @@ class Account:
         self.create("Pod", name, spec or self.spec(self.container("main")), "v1", **{"labels": DEVBOX, **metadata})
         self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s")
         # The kubelet can return an empty log for a moment after the containers have terminated.
-        return until("the pod's output", lambda: self.kubectl("logs", name, "--all-containers"))
+        until("the pod has an output", lambda: self.kubectl("logs", name, "--all-containers"))
+        return self.kubectl("logs", name, "--all-containers")
 
 
 @contextmanager
