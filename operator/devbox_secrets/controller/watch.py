@@ -144,22 +144,11 @@ class Watches:
         handlers = kopf.OperatorRegistry()
         for resource in RESOURCES:
             kind = resource[-1]
-            kopf.on.event(*resource, id=kind, registry=handlers, when=self.filter(kind))(self.handler(kind))
+            is_news = news_filter(kind, self._knows)
+            kopf.on.event(*resource, id=kind, registry=handlers, when=is_news)(self.handler(kind))
         # By default kopf waits for a minute after a failed login, even if a token's file was empty only for a moment.
         kopf.on.login(id="login", registry=handlers, backoff=_LOGIN_SECONDS)(self.login)
         return handlers
-
-    def filter(self, kind: str) -> Callable[..., bool]:
-        """Return the function that tells kopf whether to handle an event of a kind."""
-
-        def is_news(event: Any, **_: Any) -> bool:
-            # Events from kopf's lists have no type. We list the same objects, which also shows what was deleted.
-            if event["type"] is None:
-                return False
-            # The cache has the results of our own writes, which cause most events.
-            return event["type"] == "DELETED" or not self._knows(kind, event["object"])
-
-        return is_news
 
     def handler(self, kind: str) -> Callable[..., Coroutine[Any, Any, None]]:
         """Return the function that kopf calls with each event of a kind that its filter accepts."""
@@ -198,6 +187,19 @@ class Watches:
     def _hand_over(self, take: Callable[..., object], *what: object) -> None:
         """Call a function in the main loop."""
         self._main.call_soon_threadsafe(take, *what)
+
+
+def news_filter(kind: str, knows: Callable[[str, Body], bool]) -> Callable[..., bool]:
+    """Return the function that tells kopf whether to handle an event of a kind; `knows` is as for `Watches`."""
+
+    def is_news(event: Any, **_: Any) -> bool:
+        # Events from kopf's lists have no type. We list the same objects, which also shows what was deleted.
+        if event["type"] is None:
+            return False
+        # The cache has the results of our own writes, which cause most events.
+        return event["type"] == "DELETED" or not knows(kind, event["object"])
+
+    return is_news
 
 
 def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:

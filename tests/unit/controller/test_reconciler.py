@@ -39,8 +39,8 @@ class Cluster:
     async def record(self, secret: AccountSecret, event: Event) -> None:
         self.recorded.append((secret.name, event.reason))
 
-    def put_namespace(self, name: str, account: str | None = None, uid: str = "") -> None:
-        body = namespace(name, account, uid=uid or f"uid-{name}")
+    def put_namespace(self, name: str, account: str | None = None, **metadata: str) -> None:
+        body = namespace(name, account, **metadata)
         self.writer.namespaces[name] = body["metadata"]["uid"], account or name
         self.cache.upsert_namespace(at(next(self.writer.versions), body))
 
@@ -959,7 +959,7 @@ async def test_a_namespace_that_was_created_again_unnoticed_gets_nothing() -> No
     cluster.writer.namespaces["box"] = "uid-new", "team"
     assert await cluster.failing_calls(Conflict) == ["create team", "apply team"]
     assert "box" not in cluster.writer.secrets
-    cluster.put_namespace("box", "team", "uid-new")
+    cluster.put_namespace("box", "team", uid="uid-new")
     await cluster.reconcile()
     assert cluster.writer.values("box") == {"A": "1"}
 

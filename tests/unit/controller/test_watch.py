@@ -281,5 +281,5 @@ async def test_events_are_forwarded_and_handlers_return_nothing_that_kopf_would_
 )
 def test_known_objects_are_not_handled_again(event: str | None, version: int, handled: bool) -> None:
     known = ("secrets", {"version": 2})
-    watches = watch.Watches(lambda *_: None, lambda *it: it == known, lambda _: None, "replica")
-    assert watches.filter("secrets")(event={"type": event, "object": {"version": version}}) == handled
+    is_news = watch.news_filter("secrets", lambda *it: it == known)
+    assert is_news(event={"type": event, "object": {"version": version}}) == handled

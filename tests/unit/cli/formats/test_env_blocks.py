@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from devbox_secrets.cli.formats.env_blocks import Block, blocks
+from unit.cli.timing import growth
 
 QUOTES = "put multi-line values in quotes"
 BEGIN = f"BEGIN without END; {QUOTES}"
@@ -168,13 +168,7 @@ def test_an_empty_variable_is_not_the_end_of_base64_text() -> None:
     ("start", "repeated"), [("", "A={\n}\n"), ("", "A=-----BEGIN K-----\n-----END K-----\n"), ("A={", '\\"')]
 )
 def test_the_time_grows_with_the_length_of_a_file(start: str, repeated: str) -> None:
-    def seconds(count: int) -> float:
-        started = time.process_time()
-        blocks(start + count * repeated)
-        return time.process_time() - started
-
-    short, long = (min(seconds(count) for _ in range(3)) for count in (4_000, 16_000))
-    assert long < 8 * short  # 16 times if it grew with the square
+    assert growth(lambda count: blocks(start + count * repeated), 4_000) < 8
 
 
 # Properties. An undamaged file is generated from entries, and then damaged.

@@ -13,6 +13,7 @@ from devbox_secrets.controller import process
 from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.leader import LeaderElector
 from devbox_secrets.controller.settings import ControllerSettings
+from devbox_secrets.controller.watch import news_filter
 from devbox_secrets.controller.writes import Writer
 from devbox_secrets.errors import APIError, RequestTimeout, ServerError, Unreachable
 from devbox_secrets.kube.client import Body, Response
@@ -180,7 +181,8 @@ class Watches:
 
     def _deliver(self, stream: list[float], kind: str, event: str, body: Body) -> None:
         # The filter runs in another thread, perhaps before the process has handled a former event or a response.
-        if self._open.get(kind) is stream and (event == "DELETED" or not self._knows(kind, body)):
+        is_news = news_filter(kind, self._knows)
+        if self._open.get(kind) is stream and is_news(event={"type": event, "object": body}):
             self._replica.call(partial(self._changed, kind, event, body))
 
 
