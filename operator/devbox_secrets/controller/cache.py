@@ -226,6 +226,11 @@ class Cache:
         holders = {self.home_account(namespace) for (namespace, _), _ in self._secrets}
         return homes | holders | {item.account for item in self.labeled()}
 
+    def has_new_spec(self, body: Body) -> bool:
+        """Return whether an AccountSecret is new or its spec has changed."""
+        known = self._account_secrets.get(_key(body))
+        return known is None or known.generation < body["metadata"]["generation"]
+
     def known_account_secret(self, body: Body) -> AccountSecret | None:
         """Return the cached AccountSecret if it has the version of this body."""
         return self._account_secrets.at(_key(body), _version(body))

@@ -284,6 +284,8 @@ class Controller:
         """Handle a watch event."""
         take = self._kinds[kind].delete if event == "DELETED" else self._kinds[kind].upsert
         try:
+            if kind == PLURAL and event != "DELETED" and self.cache.has_new_spec(body):
+                self._reconciler.value_arrived()
             changed = take(body)
         except Exception as error:  # noqa: BLE001 - asyncio would log it with the object
             LOG.error("cannot read a watch event for %s: %s", kind, type(error).__name__)

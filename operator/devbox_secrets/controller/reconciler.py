@@ -42,9 +42,13 @@ T = TypeVar("T")
 #: client's number of connections, so that no request times out while it waits for one.
 _SECRET_WRITES = 32
 _SECRET_WRITES_OF_ONE = 24
-#: Statuses that are written at once, in all accounts. With fewer, the API server needs more CPU for each; with more,
-#: account Secrets wait longer.
-_STATUS_WRITES = 8
+#: Statuses that are written at once, in all accounts. While new values arrive, an account writes one at a time: values
+#: are more urgent, and each status keeps the API server busy.
+_STATUS_WRITES = 16
+#: How long after a new value others are expected to arrive.
+_ARRIVAL_SECONDS = 0.1
+#: Statuses that are written one after another before it is decided again how many are written at once.
+_STATUSES_IN_A_ROW = 16
 #: After these errors a write may have taken effect.
 _MAY_HAVE_WRITTEN = (Unreachable, ServerError)
 #: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
@@ -72,6 +76,7 @@ class Reconciler:
         self._clock = clock
         self._secret_writes = asyncio.Semaphore(_SECRET_WRITES)
         self._status_writes = asyncio.Semaphore(_STATUS_WRITES)
+        self._arriving_until = float("-inf")
         # By uid: the value devboxes had before a change that the status doesn't report yet, and whether they have had
         # another value since. When the report is retried, the account Secret already holds the new value.
         self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
@@ -110,11 +115,12 @@ class Reconciler:
             LOG.info("account %s: changed account Secrets (%s)", account, counts)
             metrics.SYNC_DURATION.observe(time.monotonic() - since)
         now = timestamp(self._clock())
-        writes = report(state, plan, outcomes, failures, now)
-        written = await _each(
-            lambda write: self._write_status(secrets[write.uid], write), writes, self._status_writes, _STATUS_WRITES
-        )
+        written = await self._write_statuses(secrets, report(state, plan, outcomes, failures, now))
         _raise_worst([*outcomes.values(), *written])
+
+    def value_arrived(self) -> None:
+        """Let statuses wait for a moment: a new value arrived, and others may follow."""
+        self._arriving_until = asyncio.get_running_loop().time() + _ARRIVAL_SECONDS
 
     def start_over(self) -> None:
         """Forget what this process wrote: another replica has led since, and may have given devboxes other values."""
@@ -320,6 +326,20 @@ class Reconciler:
         """
         if self._cache.home_account(body["metadata"]["namespace"]) == account:
             self._cache.upsert_secret(body)
+
+    async def _write_statuses(
+        self, secrets: Mapping[str, AccountSecret], writes: Sequence[StatusWrite]
+    ) -> list[Exception | None]:
+        async def write(it: StatusWrite) -> None:
+            await self._write_status(secrets[it.uid], it)
+
+        written: list[Exception | None] = []
+        while len(written) < len(writes):
+            now = asyncio.get_running_loop().time()
+            at_once = 1 if now < self._arriving_until else _STATUS_WRITES
+            some = writes[len(written) : len(written) + at_once * _STATUSES_IN_A_ROW]
+            written += await _each(write, some, self._status_writes, at_once)
+        return written
 
     async def _write_status(self, secret: AccountSecret, write: StatusWrite) -> None:
         version = secret.resource_version

@@ -727,6 +727,17 @@ def test_the_deletion_of_an_accountsecret_is_known() -> None:
     assert [item.deleting for item in cache.account_secrets("team")] == [True]
 
 
+def test_a_new_spec_is_noticed() -> None:
+    cache, body = cache_with_home(), account_secret(5)
+    assert cache.has_new_spec(body)
+    cache.upsert_account_secret(body)
+    assert not cache.has_new_spec(account_secret(6))
+    body["metadata"] |= {"generation": body["metadata"]["generation"] + 1, "resourceVersion": "7"}
+    assert cache.has_new_spec(body)
+    cache.upsert_account_secret(body)
+    assert not cache.has_new_spec(account_secret(6))
+
+
 def test_a_long_sealed_value_is_abridged() -> None:
     text = "dbs1.0123456789abcdef." + "x" * 172_000
     body = account_secret(5)

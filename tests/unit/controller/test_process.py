@@ -21,6 +21,7 @@ from devbox_secrets.api.names import (
     GATEWAY_FIELD_MANAGER,
     KEYS_SECRET,
     NAMESPACES_PATH,
+    PLURAL,
     PUBLIC_KEYS_CONFIGMAP,
     SECRETS_PATH,
     account_secrets_path,
@@ -586,6 +587,17 @@ async def test_an_older_lease_is_enough_to_start_over(caplog: pytest.LogCaptureF
 def test_a_malformed_event_is_logged_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
     Controller(FakeClient(FakeApi()), ControllerSettings())._take("secrets", "ADDED", {"data": "canary"})  # noqa: SLF001 - what the watches call
     assert caplog.messages == ["cannot read a watch event for secrets: KeyError"]
+
+
+def test_statuses_wait_while_values_arrive() -> None:
+    controller, arrived = Controller(FakeClient(FakeApi()), ControllerSettings()), []
+    body = account_secret("A", seal("1", "A"))
+    with mock.patch.object(Reconciler, "value_arrived", lambda _: arrived.append(True)):
+        for event, version, generation in (("ADDED", 5, 1), ("MODIFIED", 6, 1), ("MODIFIED", 7, 2), ("DELETED", 8, 3)):
+            body["metadata"]["generation"] = generation
+            controller._take(PLURAL, event, at(version, body))  # noqa: SLF001 - what the watches call
+            arrived.append(False)
+    assert arrived == [True, False, False, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from devbox_secrets.errors import APIError, Conflict, Forbidden, NotFound, Serve
 from devbox_secrets.kube.connection import _CONNECTIONS
 from unit.controller.fake_writer import FakeWriter
 from unit.controller.objects import KEY, OLD_KEY, Body, account_secret, at, edited, namespace, seal, secret
+from unit.controller.virtual_time import run
 
 REFUSED = Forbidden("PATCH …: 403 quota")
 
@@ -910,6 +911,37 @@ async def test_a_large_account_uses_only_a_part_of_the_slots() -> None:
     slots = asyncio.Semaphore(4)
     await asyncio.gather(*(_each(job, [account] * 100, slots, at_once=4) for account in ("a", "b")))
     assert most == {"a": 4, "b": 4, "all": 6}
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "at_once"),
+    [([], {16}), ([0.0], {1, 16}), ([0.0, 0.05], {1, 16}), ([number / 20 for number in range(100)], {1})],
+)
+def test_statuses_are_written_one_at_a_time_while_values_arrive(arrivals: list[float], at_once: set[int]) -> None:
+    running, most = 0, set[int]()
+
+    async def write_status(*_: object) -> str:
+        nonlocal running
+        running += 1
+        await asyncio.sleep(0.01)
+        most.add(running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        raise NotFound("no")
+
+    async def main() -> None:
+        cluster = Cluster()
+        cluster.put_namespace("team")
+        for number in range(80):
+            cluster.put(f"V{number}", "1")
+        cluster.writer.write_status = write_status  # type: ignore[method-assign]
+        for seconds in arrivals:
+            asyncio.get_running_loop().call_later(seconds, cluster.reconciler.value_arrived)
+        await asyncio.sleep(0.001)
+        await cluster.reconcile()
+
+    run(main())
+    assert most == at_once
 
 
 async def test_accounts_whose_requests_take_long_do_not_delay_another() -> None:
