@@ -4,8 +4,8 @@ Three sources fill the cache: lists (at the start and periodically), kopf's watc
 responses to our own writes. They can overtake one another, so of two states of an object the one with
 the higher resourceVersion wins (comparable since Kubernetes 1.35, KEP-5504).
 
-Everything here is small, however large the objects are: a value is kept as a fingerprint, and a long
-sealed text as a digest. Code that needs the full text reads it again.
+Everything here is small, however large the objects are: a value is kept as a fingerprint, and a sealed text
+that is long or was opened as a digest. Code that needs the full text reads it again.
 """
 
 import base64
@@ -32,10 +32,11 @@ Body = Mapping[str, Any]
 Key = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
 T = TypeVar("T")
-#: Longest sealed text that is kept whole, in characters; a typical token's has 1,600.
+#: Longest sealed text that is kept whole until it is opened, in characters; a typical token's has 1,600.
 _SEALED_KEPT = 4096
 _KEY_PREFIX_LENGTH = len("dbs1.0123456789abcdef.")
 _ABRIDGED = "…"
+_ABRIDGED_LENGTH = _KEY_PREFIX_LENGTH + len(_ABRIDGED) + 2 * hashlib.sha256().digest_size
 #: One set for all specs: parsing creates one for each, which takes 200 bytes.
 _SPEC_FIELDS = {"name", "sealed", "rotate_after"}
 
@@ -108,6 +109,12 @@ class Table(Generic[T]):
         self._rows[key[0]][key[1]] = version, item
         self._changed(former, item)
         return former is None or former != item
+
+    def exchange(self, key: Key, item: T, by: T) -> None:
+        """Store an object's state in another form, unless there is a newer one."""
+        row = self._rows.get(key[0], {}).get(key[1])
+        if row and row[1] is item:
+            self._rows[key[0]][key[1]] = row[0], by
 
     def delete(self, key: Key, version: int) -> bool:
         """Record an object's deletion; return whether that changed anything."""
@@ -248,7 +255,7 @@ class Cache:
         if not self._account_secrets.is_newer(key, version):
             return set()
         item, known = read_account_secret(body), self._account_secrets.get(key)
-        if known and known.spec == item.spec:
+        if known and known.spec in (item.spec, without_text(item).spec):
             item = replace(item, spec=known.spec)  # the sealed text isn't in memory twice if only the status changed
         self._account_secrets.upsert(key, version, item)
         self._tell_damage(item)
@@ -257,6 +264,10 @@ class Cache:
     def put_account_secret(self, item: AccountSecret) -> None:
         """Store an AccountSecret's state that is the result of our own write."""
         self._account_secrets.upsert((item.namespace, item.name), int(item.resource_version), item)
+
+    def abridge_account_secret(self, item: AccountSecret) -> None:
+        """Keep only a digest of an AccountSecret's sealed text, which has been opened."""
+        self._account_secrets.exchange((item.namespace, item.name), item, without_text(item))
 
     def delete_account_secret(self, body: Body) -> set[str]:
         """Record an AccountSecret's deletion; `body` is its last state."""
@@ -384,12 +395,8 @@ def read_namespace(body: Body) -> Body:
 def read_account_secret(body: Body) -> AccountSecret:
     """Parse an AccountSecret without its description, and with a long sealed text abridged."""
     item = AccountSecret.parse(body)
-    spec = AccountSecretSpec.model_construct(
-        _SPEC_FIELDS,
-        name=shared_text(item.spec.name),
-        sealed=abridge(item.spec.sealed),
-        rotate_after=item.spec.rotate_after,
-    )
+    sealed = item.spec.sealed
+    spec = _spec(item.spec, sealed if len(sealed) <= _SEALED_KEPT else abridge(sealed))
     namespace, name, created = map(shared_text, (item.namespace, item.name, item.created))
     return replace(item, namespace=namespace, name=name, created=created, spec=spec)
 
@@ -400,9 +407,20 @@ def shared_text(text: str) -> str:
     return text
 
 
+def without_text(item: AccountSecret) -> AccountSecret:
+    """Return an AccountSecret with its sealed text abridged; it isn't needed anymore once it was opened."""
+    return replace(item, spec=_spec(item.spec, abridge(item.spec.sealed)))
+
+
+def _spec(spec: AccountSecretSpec, sealed: str) -> AccountSecretSpec:
+    return AccountSecretSpec.model_construct(
+        _SPEC_FIELDS, name=shared_text(spec.name), sealed=sealed, rotate_after=spec.rotate_after
+    )
+
+
 def abridge(sealed: str) -> str:
-    """Return a sealed text unchanged, or abridge a long one to its key id and a digest."""
-    if len(sealed) <= _SEALED_KEPT:
+    """Abridge a sealed text to its key id and a digest; a text that isn't longer stays as it is."""
+    if len(sealed) <= _ABRIDGED_LENGTH:
         return sealed
     return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{hashlib.sha256(sealed.encode()).hexdigest()}"
 

@@ -17,8 +17,8 @@ from devbox_secrets.controller.rules.fingerprint import Fingerprint
 from devbox_secrets.crypto.envelope import Keyring, key_id_of
 from devbox_secrets.errors import Conflict, DevboxSecretsError
 
-#: Bytes of cached values; the largest value has 131,072.
-_KEPT_BYTES = 16 * 1024 * 1024
+#: Bytes of cached values; the largest value has 131,072. A value that isn't cached costs a request.
+_KEPT_BYTES = 32 * 1024 * 1024
 #: Overhead per cached value.
 _OVERHEAD_BYTES = 400
 
@@ -55,7 +55,7 @@ class Opened:
     """The result of opening a sealed text."""
 
     sealed: str
-    """The text, possibly abridged."""
+    """The text, abridged."""
     key_id: str | None
     """The id of the key that the value needs."""
     outcome: Fingerprint | NotReady
@@ -81,20 +81,25 @@ class Opener:
     def opened(self, secret: AccountSecret) -> Opened | None:
         """Return the result for an AccountSecret's current sealed text, or None if it has yet to be opened."""
         opened = self._opened.get(secret.uid)
-        if opened is None or (opened.sealed, opened.invalid_spec) != (secret.spec.sealed, secret.invalid_spec):
+        if opened is None or (opened.sealed, opened.invalid_spec) != (abridge(secret.spec.sealed), secret.invalid_spec):
             return None
         if isinstance(opened.outcome, NotReady) and opened.keys != frozenset(self._keyring()):
             return None
         return opened
 
-    async def open(self, secret: AccountSecret) -> None:
-        """Open an AccountSecret's value, unless that has been done.
+    def open_listed(self, secret: AccountSecret) -> bool:
+        """Open an AccountSecret's value unless its sealed text must be read; return whether that was possible."""
+        return not is_abridged(secret.spec.sealed) and self._open(secret, secret.spec.sealed) is not None
+
+    async def open(self, secret: AccountSecret) -> bool:
+        """Open an AccountSecret's value, unless that has been done; return whether that was possible.
 
         Raises:
             APIError: its sealed text can't be read or has changed.
         """
-        if self.opened(secret) is None:
-            await self._open(secret)
+        if opened := self.opened(secret):
+            return isinstance(opened.outcome, Fingerprint)
+        return self._open(secret, await self._sealed(secret)) is not None
 
     async def value(self, secret: AccountSecret) -> SecretBytes | None:
         """Return an AccountSecret's value, or None if it can't be opened.
@@ -105,7 +110,7 @@ class Opener:
         opened = self.opened(secret)
         if opened and isinstance(opened.outcome, Fingerprint) and (value := self.values.get(opened.outcome)):
             return value
-        return await self._open(secret)
+        return self._open(secret, await self._sealed(secret))
 
     def forget(self, uid: str) -> None:
         """Forget the result for an AccountSecret."""
@@ -115,8 +120,7 @@ class Opener:
         """Forget the results for all AccountSecrets except these."""
         self._opened = {uid: opened for uid, opened in self._opened.items() if uid in uids}
 
-    async def _open(self, secret: AccountSecret) -> SecretBytes | None:
-        sealed = await self._sealed(secret)
+    def _open(self, secret: AccountSecret, sealed: str) -> SecretBytes | None:
         keyring, key_id, value = self._keyring(), None, None
         outcome: Fingerprint | NotReady
         try:
@@ -131,13 +135,14 @@ class Opener:
         elif value is not None:
             outcome = self.values.add(value)
         keys = frozenset(keyring) if value is None else None
-        self._opened[secret.uid] = Opened(secret.spec.sealed, key_id, outcome, secret.invalid_spec, keys)
+        self._opened[secret.uid] = Opened(abridge(sealed), key_id, outcome, secret.invalid_spec, keys)
         return value
 
     async def _sealed(self, secret: AccountSecret) -> str:
         if not is_abridged(secret.spec.sealed):
             return secret.spec.sealed
         sealed = await self._read_sealed(secret.namespace, secret.name)
-        if sealed is None or abridge(sealed) != secret.spec.sealed:
+        # Equal if it only looks as if it were abridged.
+        if sealed is None or secret.spec.sealed not in {sealed, abridge(sealed)}:
             raise Conflict(f"AccountSecret {secret.namespace}/{secret.name}: changed or deleted meanwhile")
         return sealed

@@ -20,7 +20,7 @@ from prometheus_client import disable_created_metrics, generate_latest
 from devbox_secrets.api.models import AccountSecret
 from devbox_secrets.api.names import ACCOUNT_SECRET, ALL_ACCOUNT_SECRETS_PATH, NAMESPACES_PATH, PLURAL, SECRETS_PATH
 from devbox_secrets.controller import metrics
-from devbox_secrets.controller.cache import Cache, read_account_secret, read_namespace, read_secret
+from devbox_secrets.controller.cache import Cache, read_account_secret, read_namespace, read_secret, without_text
 from devbox_secrets.controller.event_recorder import EventRecorder
 from devbox_secrets.controller.key_manager import KeyManager
 from devbox_secrets.controller.leader import RENEW_DEADLINE_SECONDS, LeaderElector
@@ -140,7 +140,7 @@ class Controller:
             ),
             PLURAL: _Kind(
                 ALL_ACCOUNT_SECRETS_PATH,
-                read_account_secret,
+                self._read_account_secret,
                 cache.replace_account_secrets,
                 cache.upsert_account_secret,
                 cache.delete_account_secret,
@@ -279,6 +279,14 @@ class Controller:
                 LOG.log(level, "account %s: retrying in %.1fs: %s", account, delay, _reason(error))
             else:
                 self._queue.done(account)
+
+    def _read_account_secret(self, body: Body) -> AccountSecret:
+        """Read an AccountSecret of a list, and open it: a list's sealed texts are most of its memory."""
+        item = read_account_secret(body)
+        try:
+            return without_text(item) if self._opener.open_listed(item) else item
+        except Exception:  # noqa: BLE001 - the account's reconciliation reports it, and others are listed
+            return item
 
     def _take(self, kind: str, event: str, body: Body) -> None:
         """Handle a watch event."""

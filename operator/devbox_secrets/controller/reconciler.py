@@ -44,11 +44,11 @@ _SECRET_WRITES = 32
 _SECRET_WRITES_OF_ONE = 24
 #: Statuses that are written at once, in all accounts. While new values arrive, an account writes one at a time: values
 #: are more urgent, and each status keeps the API server busy.
-_STATUS_WRITES = 16
+_STATUS_WRITES = 8
 #: How long after a new value others are expected to arrive.
 _ARRIVAL_SECONDS = 0.1
-#: Statuses that are written one after another before it is decided again how many are written at once.
-_STATUSES_IN_A_ROW = 16
+#: After this many statuses of an account, it is decided again how many are written at once.
+_STATUSES_DECIDED = 200
 #: After these errors a write may have taken effect.
 _MAY_HAVE_WRITTEN = (Unreachable, ServerError)
 #: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
@@ -141,7 +141,8 @@ class Reconciler:
         """Open all values of an account, including those that arrive meanwhile, so that a plan sees one state."""
         while missing := [each for each in self._cache.account_secrets(account) if not self._opener.opened(each)]:
             for number, secret in enumerate(missing, start=1):
-                await self._opener.open(secret)
+                if await self._opener.open(secret):
+                    self._cache.abridge_account_secret(secret)
                 if number % _OPENED_AT_ONCE == 0:
                     await asyncio.sleep(0)  # let the probes and the watches run
 
@@ -337,7 +338,7 @@ class Reconciler:
         while len(written) < len(writes):
             now = asyncio.get_running_loop().time()
             at_once = 1 if now < self._arriving_until else _STATUS_WRITES
-            some = writes[len(written) : len(written) + at_once * _STATUSES_IN_A_ROW]
+            some = writes[len(written) : len(written) + _STATUSES_DECIDED]
             written += await _each(write, some, self._status_writes, at_once)
         return written
 

@@ -765,9 +765,45 @@ def test_a_long_sealed_value_without_a_description_is_abridged() -> None:
     assert is_abridged(read_account_secret(body).spec.sealed)
 
 
-def test_a_sealed_value_is_kept_up_to_4096_characters() -> None:
-    assert abridge("x" * 4096) == "x" * 4096
-    assert is_abridged(abridge("x" * 4097))
+@pytest.mark.parametrize(("length", "abridged"), [(87, False), (4096, False), (4097, True)])
+def test_a_sealed_value_is_kept_up_to_4096_characters(length: int, abridged: bool) -> None:
+    body = account_secret(2)
+    body["spec"]["sealed"] = "x" * length
+    assert is_abridged(read_account_secret(body).spec.sealed) is abridged
+
+
+@pytest.mark.parametrize(("length", "abridged"), [(0, False), (87, False), (88, True), (4097, True)])
+def test_only_a_text_that_becomes_shorter_is_abridged(length: int, abridged: bool) -> None:
+    text = abridge("x" * length)
+    assert is_abridged(text) is abridged
+    assert abridge(text) == text
+    assert len(text) == min(length, 87)
+
+
+def test_an_opened_text_is_abridged_and_stays_so_until_it_changes() -> None:
+    cache, text = cache_with_home(), "dbs1.0123456789abcdef." + "x" * 1000
+
+    def put(version: int, sealed: str) -> str:
+        body = account_secret(version)
+        body["spec"]["sealed"] = sealed
+        assert cache.upsert_account_secret(body) == {"team"}
+        return kept()
+
+    def kept() -> str:
+        (item,) = cache.account_secrets("team")
+        return item.spec.sealed
+
+    assert put(5, text) == text
+    (opened,) = cache.account_secrets("team")
+    cache.abridge_account_secret(opened)
+    assert kept() == abridge(text)
+    assert put(6, text) == abridge(text)
+    assert put(7, text + "y") == text + "y"
+    cache.abridge_account_secret(opened)
+    assert kept() == text + "y"
+    cache.delete_account_secret(account_secret(8))
+    cache.abridge_account_secret(opened)
+    assert cache.account_secrets("team") == []
 
 
 @pytest.mark.parametrize("text", ["dbs1.0123456789abcdef.x", "", "…" + "x" * 5000])

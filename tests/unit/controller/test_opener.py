@@ -6,9 +6,9 @@ from unittest import mock
 import pytest
 from pydantic import SecretBytes
 
-from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.models import AccountSecret, Reason
 from devbox_secrets.controller import metrics
-from devbox_secrets.controller.cache import read_account_secret
+from devbox_secrets.controller.cache import abridge, read_account_secret, without_text
 from devbox_secrets.controller.opener import Opener, Values
 from devbox_secrets.controller.rules.conditions import NotReady
 from devbox_secrets.controller.rules.fingerprint import Fingerprint
@@ -72,6 +72,37 @@ async def test_a_changed_sealed_value_is_opened_again(first: str, second: str, t
     changed = texts.put("A", seal(second, "A"))
     assert texts.opener.opened(changed) is None
     assert await texts.open(changed) == (KEY.public.id, v(second))
+
+
+async def test_an_opened_value_needs_its_sealed_text_only_if_it_was_evicted(texts: Texts) -> None:
+    secret = texts.put("A", seal("1", "A"))
+    assert await texts.opener.open(secret)
+    abridged = without_text(secret)
+    assert texts.opener.opened(abridged) == texts.opener.opened(secret)
+    assert await texts.opener.value(abridged) == SecretBytes(b"1")
+    assert texts.reads == 0
+    texts.opener.values = Values()
+    assert await texts.opener.value(abridged) == SecretBytes(b"1")
+    assert texts.reads == 1
+
+
+async def test_a_text_that_looks_abridged_is_not_an_envelope(texts: Texts) -> None:
+    secret = texts.put("A", abridge(seal("1", "A")))
+    assert not await texts.opener.open(secret)
+    opened = texts.opener.opened(secret)
+    assert opened is not None
+    assert isinstance(opened.outcome, NotReady)
+    assert opened.outcome.reason == Reason.CANNOT_OPEN
+
+
+@pytest.mark.parametrize(
+    ("sealed", "opens"), [(seal("1", "A"), True), (seal("1", "B"), False), (seal(LONG, "A"), False)]
+)
+def test_a_list_opens_what_needs_no_request(sealed: str, opens: bool, texts: Texts) -> None:
+    secret = texts.put("A", sealed)
+    assert texts.opener.open_listed(secret) is opens
+    assert (texts.opener.values.get(v("1")) is not None) is opens
+    assert texts.reads == 0
 
 
 @pytest.mark.parametrize("now", [None, seal(LONG + "y", "A")])

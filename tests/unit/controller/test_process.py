@@ -14,6 +14,7 @@ from unittest import mock
 
 import aiohttp
 import pytest
+from pydantic import SecretBytes
 
 from devbox_secrets.api.names import (
     ACCOUNT_SECRET,
@@ -27,14 +28,14 @@ from devbox_secrets.api.names import (
     account_secrets_path,
 )
 from devbox_secrets.controller import process
-from devbox_secrets.controller.cache import Cache
+from devbox_secrets.controller.cache import Cache, abridge, is_abridged
 from devbox_secrets.controller.leader import RENEW_DEADLINE_SECONDS, LeaderElector
 from devbox_secrets.controller.process import Controller
 from devbox_secrets.controller.reconciler import Reconciler
 from devbox_secrets.controller.resealer import Resealer
 from devbox_secrets.controller.settings import ControllerSettings
 from devbox_secrets.controller.watch import Watches
-from devbox_secrets.crypto.envelope import KeyPair, key_id_of
+from devbox_secrets.crypto.envelope import KeyPair, Keyring, key_id_of
 from devbox_secrets.errors import ConfigError, Conflict, Forbidden, NotFound, Unreachable
 from devbox_secrets.kube.client import Client
 from devbox_secrets.serving import logs
@@ -584,20 +585,60 @@ async def test_an_older_lease_is_enough_to_start_over(caplog: pytest.LogCaptureF
     assert any("older than before" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("listed", [True, False])
+@in_virtual_time
+async def test_only_the_sealed_texts_of_values_that_do_not_open_stay_in_memory(listed: bool) -> None:
+    cluster = Cluster()
+    texts = {"A": seal("1", "A"), "B": seal("2", "B", key=OLD_KEY)}
+    if listed:
+        for name, text in texts.items():
+            cluster.put_unnoticed(name, text)
+    async with cluster.running() as controller:
+        for name, text in texts.items():
+            cluster.put(name, text)
+        await settle()
+        assert cluster.values() == {"A": "1"}
+        kept = [each.spec.sealed for each in controller.cache.all_account_secrets()]
+        assert kept == [abridge(texts["A"]), texts["B"]]
+        cluster.put_keys(KEY, OLD_KEY)
+        await asyncio.sleep(60)
+        assert cluster.values() == {"A": "1", "B": "2"}
+        assert all(is_abridged(each.spec.sealed) for each in controller.cache.all_account_secrets())
+
+
+@in_virtual_time
+async def test_a_value_that_cannot_be_opened_for_an_unexpected_reason_is_listed_with_the_others() -> None:
+    cluster = Cluster()
+    cluster.put_namespace("other")
+    cluster.api.put(account_secrets_path("other", "a"), account_secret("A", seal("1", "A", "other"), "other"))
+    cluster.put_unnoticed("A", seal("2", "A"))
+
+    def open_others(keyring: Keyring, sealed: str, *, account: str, name: str) -> SecretBytes:
+        if account == "team":
+            raise RuntimeError
+        return opens(keyring, sealed, account=account, name=name)
+
+    opens = Keyring.open
+    with mock.patch.object(Keyring, "open", open_others):
+        async with cluster.running():
+            assert cluster.values("other") == {"A": "1"}
+            assert cluster.values() is None
+
+
 def test_a_malformed_event_is_logged_without_its_content(caplog: pytest.LogCaptureFixture) -> None:
     Controller(FakeClient(FakeApi()), ControllerSettings())._take("secrets", "ADDED", {"data": "canary"})  # noqa: SLF001 - what the watches call
     assert caplog.messages == ["cannot read a watch event for secrets: KeyError"]
 
 
 def test_statuses_wait_while_values_arrive() -> None:
-    controller, arrived = Controller(FakeClient(FakeApi()), ControllerSettings()), []
-    body = account_secret("A", seal("1", "A"))
-    with mock.patch.object(Reconciler, "value_arrived", lambda _: arrived.append(True)):
+    controller = Controller(FakeClient(FakeApi()), ControllerSettings())
+    body, calls = account_secret("A", seal("1", "A")), []
+    with mock.patch.object(Reconciler, "value_arrived") as arrived:
         for event, version, generation in (("ADDED", 5, 1), ("MODIFIED", 6, 1), ("MODIFIED", 7, 2), ("DELETED", 8, 3)):
             body["metadata"]["generation"] = generation
             controller._take(PLURAL, event, at(version, body))  # noqa: SLF001 - what the watches call
-            arrived.append(False)
-    assert arrived == [True, False, False, True, False, False]
+            calls.append(arrived.call_count)
+    assert calls == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
