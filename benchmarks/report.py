@@ -178,7 +178,8 @@ def _page(tables: Mapping[str, Table], rounds: int) -> Iterator[str]:
         " share one machine, so compare the ratios within a run, not the rates."
     )
     yield ""
-    yield f"Machine: {_machine()}. Kubernetes {KUBERNETES_VERSION}, {datetime.now(UTC):%B %Y}."
+    versions = f"Kubernetes {KUBERNETES_VERSION}, Python {platform.python_version()}"
+    yield f"Machine: {_machine()}. {versions}, {datetime.now(UTC):%B %Y}."
     yield ""
     yield "`make bench-report` runs them and writes this page."
     for each in BENCHMARKS:

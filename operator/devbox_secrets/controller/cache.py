@@ -10,6 +10,7 @@ that is long or was opened as a digest. Code that needs the full text reads it a
 
 import base64
 import hashlib
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -36,7 +37,10 @@ T = TypeVar("T")
 _SEALED_KEPT = 4096
 _KEY_PREFIX_LENGTH = len("dbs1.0123456789abcdef.")
 _ABRIDGED = "…"
-_ABRIDGED_LENGTH = _KEY_PREFIX_LENGTH + len(_ABRIDGED) + 2 * hashlib.sha256().digest_size
+_DIGEST_SIZE = 32
+_ABRIDGED_LENGTH = _KEY_PREFIX_LENGTH + len(_ABRIDGED) + 2 * _DIGEST_SIZE
+#: Known to this process only, so nobody else can write a text that equals another one's abridged form.
+_DIGEST_KEY = secrets.token_bytes(32)
 #: One set for all specs: parsing creates one for each, which takes 200 bytes.
 _SPEC_FIELDS = {"name", "sealed", "rotate_after"}
 
@@ -238,6 +242,10 @@ class Cache:
         known = self._account_secrets.get(_key(body))
         return known is None or known.generation < body["metadata"]["generation"]
 
+    def has_account_secret(self, body: Body) -> bool:
+        """Return whether any version of an AccountSecret is cached."""
+        return self._account_secrets.get(_key(body)) is not None
+
     def known_account_secret(self, body: Body) -> AccountSecret | None:
         """Return the cached AccountSecret if it has the version of this body."""
         return self._account_secrets.at(_key(body), _version(body))
@@ -255,8 +263,8 @@ class Cache:
         if not self._account_secrets.is_newer(key, version):
             return set()
         item, known = read_account_secret(body), self._account_secrets.get(key)
-        if known and known.spec in (item.spec, without_text(item).spec):
-            item = replace(item, spec=known.spec)  # the sealed text isn't in memory twice if only the status changed
+        if known and known.spec.sealed in (item.spec.sealed, abridge(item.spec.sealed)):
+            item = replace(item, spec=_spec(item.spec, known.spec.sealed))  # the text isn't in memory again
         self._account_secrets.upsert(key, version, item)
         self._tell_damage(item)
         return {item.namespace}
@@ -422,7 +430,8 @@ def abridge(sealed: str) -> str:
     """Abridge a sealed text to its key id and a digest; a text that isn't longer stays as it is."""
     if len(sealed) <= _ABRIDGED_LENGTH:
         return sealed
-    return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{hashlib.sha256(sealed.encode()).hexdigest()}"
+    digest = hashlib.blake2b(sealed.encode(), key=_DIGEST_KEY, digest_size=_DIGEST_SIZE)
+    return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{digest.hexdigest()}"
 
 
 def is_abridged(sealed: str) -> bool:

@@ -54,6 +54,8 @@ class Values:
 class Opened:
     """The result of opening a sealed text."""
 
+    name: str
+    """The variable's name, to which the text is bound."""
     sealed: str
     """The text, abridged."""
     key_id: str | None
@@ -81,14 +83,17 @@ class Opener:
     def opened(self, secret: AccountSecret) -> Opened | None:
         """Return the result for an AccountSecret's current sealed text, or None if it has yet to be opened."""
         opened = self._opened.get(secret.uid)
-        if opened is None or (opened.sealed, opened.invalid_spec) != (abridge(secret.spec.sealed), secret.invalid_spec):
+        current = secret.spec.name, abridge(secret.spec.sealed), secret.invalid_spec
+        if opened is None or (opened.name, opened.sealed, opened.invalid_spec) != current:
             return None
         if isinstance(opened.outcome, NotReady) and opened.keys != frozenset(self._keyring()):
             return None
         return opened
 
     def open_listed(self, secret: AccountSecret) -> bool:
-        """Open an AccountSecret's value unless its sealed text must be read; return whether that was possible."""
+        """Do the same as `open`, unless it needs a request."""
+        if opened := self.opened(secret):
+            return isinstance(opened.outcome, Fingerprint)
         return not is_abridged(secret.spec.sealed) and self._open(secret, secret.spec.sealed) is not None
 
     async def open(self, secret: AccountSecret) -> bool:
@@ -108,8 +113,10 @@ class Opener:
             APIError: its sealed text can't be read or has changed.
         """
         opened = self.opened(secret)
-        if opened and isinstance(opened.outcome, Fingerprint) and (value := self.values.get(opened.outcome)):
-            return value
+        if opened and isinstance(opened.outcome, Fingerprint):
+            value = self.values.get(opened.outcome)
+            if value is not None:
+                return value
         return self._open(secret, await self._sealed(secret))
 
     def forget(self, uid: str) -> None:
@@ -135,7 +142,7 @@ class Opener:
         elif value is not None:
             outcome = self.values.add(value)
         keys = frozenset(keyring) if value is None else None
-        self._opened[secret.uid] = Opened(abridge(sealed), key_id, outcome, secret.invalid_spec, keys)
+        self._opened[secret.uid] = Opened(secret.spec.name, abridge(sealed), key_id, outcome, secret.invalid_spec, keys)
         return value
 
     async def _sealed(self, secret: AccountSecret) -> str:

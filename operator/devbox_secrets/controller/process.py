@@ -281,8 +281,10 @@ class Controller:
                 self._queue.done(account)
 
     def _read_account_secret(self, body: Body) -> AccountSecret:
-        """Read an AccountSecret of a list, and open it: a list's sealed texts are most of its memory."""
+        """Read an AccountSecret of a list, and open it if it's new: a list's sealed texts are most of its memory."""
         item = read_account_secret(body)
+        if self.cache.has_account_secret(body):
+            return item  # if the list fails, the cached state stays, and its result is needed
         try:
             return without_text(item) if self._opener.open_listed(item) else item
         except Exception:  # noqa: BLE001 - the account's reconciliation reports it, and others are listed
@@ -292,8 +294,9 @@ class Controller:
         """Handle a watch event."""
         take = self._kinds[kind].delete if event == "DELETED" else self._kinds[kind].upsert
         try:
-            if kind == PLURAL and event != "DELETED" and self.cache.has_new_spec(body):
-                self._reconciler.value_arrived()
+            is_crowded = len(self._queue) > self._settings.workers
+            if is_crowded and kind == PLURAL and event != "DELETED" and self.cache.has_new_spec(body):
+                self._reconciler.let_statuses_wait()
             changed = take(body)
         except Exception as error:  # noqa: BLE001 - asyncio would log it with the object
             LOG.error("cannot read a watch event for %s: %s", kind, type(error).__name__)

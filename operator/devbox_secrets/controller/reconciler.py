@@ -42,13 +42,16 @@ T = TypeVar("T")
 #: client's number of connections, so that no request times out while it waits for one.
 _SECRET_WRITES = 32
 _SECRET_WRITES_OF_ONE = 24
-#: Statuses that are written at once, in all accounts. While new values arrive, an account writes one at a time: values
-#: are more urgent, and each status keeps the API server busy.
+#: Statuses that are written at once, in all accounts.
 _STATUS_WRITES = 8
-#: How long after a new value others are expected to arrive.
-_ARRIVAL_SECONDS = 0.1
-#: After this many statuses of an account, it is decided again how many are written at once.
-_STATUSES_DECIDED = 200
+#: After a new value, how long an account writes its statuses one at a time if many accounts wait: values are more
+#: urgent, and each status keeps the API server busy. But no longer than a second in a reconciliation, since the
+#: account's next value waits for the last status.
+_WAIT_SECONDS = 0.1
+_WAIT_SECONDS_MAX = 1.0
+#: Statuses of an account until it is decided again how many are written at once.
+_STATUSES_ONE_AT_A_TIME = 8
+_STATUSES_AT_ONCE = 200
 #: After these errors a write may have taken effect.
 _MAY_HAVE_WRITTEN = (Unreachable, ServerError)
 #: Values opened before the event loop may run something else: each may take a quarter of a millisecond.
@@ -76,13 +79,14 @@ class Reconciler:
         self._clock = clock
         self._secret_writes = asyncio.Semaphore(_SECRET_WRITES)
         self._status_writes = asyncio.Semaphore(_STATUS_WRITES)
-        self._arriving_until = float("-inf")
+        self._statuses_wait_until = float("-inf")
         # By uid: the value devboxes had before a change that the status doesn't report yet, and whether they have had
         # another value since. When the report is retried, the account Secret already holds the new value.
         self._before: dict[str, tuple[Fingerprint | None, bool]] = {}
-        # By uid: the last value given to devboxes, even if it isn't known whether the write took effect. And whether it
-        # was given by this process; otherwise it's one that stayed, and some namespace may have a newer one.
-        self._given: dict[str, tuple[Fingerprint, bool]] = {}
+        # By uid and variable: the last value given to devboxes, even if it isn't known whether the write took effect.
+        # And whether it was given by this process; otherwise it's one that stayed, and some namespace may have a newer
+        # one.
+        self._given: dict[tuple[str, str], tuple[Fingerprint, bool]] = {}
         # By the namespace's uid: the content that its account Secret was last known to have. If the Secret
         # differs from it while the plan is the same, someone else changed the Secret.
         self._held: dict[str, Mapping[str, Fingerprint]] = {}
@@ -118,9 +122,9 @@ class Reconciler:
         written = await self._write_statuses(secrets, report(state, plan, outcomes, failures, now))
         _raise_worst([*outcomes.values(), *written])
 
-    def value_arrived(self) -> None:
-        """Let statuses wait for a moment: a new value arrived, and others may follow."""
-        self._arriving_until = asyncio.get_running_loop().time() + _ARRIVAL_SECONDS
+    def let_statuses_wait(self) -> None:
+        """Let statuses wait for a moment: a new value arrived while many accounts wait, and others may follow."""
+        self._statuses_wait_until = asyncio.get_running_loop().time() + _WAIT_SECONDS
 
     def start_over(self) -> None:
         """Forget what this process wrote: another replica has led since, and may have given devboxes other values."""
@@ -131,8 +135,8 @@ class Reconciler:
         alive = {secret.uid for secret in self._cache.all_account_secrets()}
         self._opener.forget_all_but(alive)
         self._before = {uid: before for uid, before in self._before.items() if uid in alive}
-        for uid in self._given.keys() - alive:  # in place, since a reconciliation may be updating it
-            del self._given[uid]
+        for key in [key for key in self._given if key[0] not in alive]:
+            del self._given[key]  # in place, since a reconciliation may be updating it
         namespaces = {namespace.uid for namespace in self._cache.namespaces()}
         self._held = {uid: held for uid, held in self._held.items() if uid in namespaces}
         self._located = {uid: secret for uid, secret in self._located.items() if uid in namespaces}
@@ -184,8 +188,9 @@ class Reconciler:
 
         Also return whether this process gave it to them.
         """
-        in_secrets, (given, remembered) = written.get(secret.spec.name), self._given.get(secret.uid, (None, False))
-        if given is not None and (given == in_secrets or self._opener.values.get(given)):
+        in_secrets = written.get(secret.spec.name)
+        given, remembered = self._given.get((secret.uid, secret.spec.name), (None, False))
+        if given is not None and (given == in_secrets or self._opener.values.get(given) is not None):
             return given, remembered
         return in_secrets, False
 
@@ -214,13 +219,13 @@ class Reconciler:
             if not writes and opens:
                 continue
             value = self._opener.values.get(fingerprint)
+            if value is None:
+                value = await self._read_value(state.members, variable, fingerprint)
             if value is None and opens:
                 value = await self._opener.value(secrets[uid])
             if value is None or Fingerprint.of(value) != fingerprint:
-                value = await self._read_value(state.members, variable, fingerprint)
-            if value is None:
                 self._opener.forget(uid)
-                self._given.pop(uid, None)
+                self._given.pop((uid, variable), None)
                 raise Conflict(f"account {state.account}: the value of {variable} was changed meanwhile")
             values[fingerprint] = value
         return values
@@ -228,14 +233,19 @@ class Reconciler:
     async def _read_value(
         self, members: Sequence[Member], variable: str, fingerprint: Fingerprint
     ) -> SecretBytes | None:
-        """Read a value from an account Secret that is known to hold it; None if none does anymore."""
+        """Read a value from an account Secret that is known to hold it; None if none does anymore.
+
+        The Secret's other values are cached: usually many were evicted, and each sealed text would take a request.
+        """
         for member in members:
             if member.secret and member.secret.unchanged.get(variable) == fingerprint:
                 with suppress(NotFound):
                     body = await self._writer.read_account_secret(member.namespace)
-                    value = SecretBytes(base64.b64decode((body.get("data") or {}).get(variable, "")))
-                    if self._opener.values.add(value) == fingerprint:
-                        return value
+                    data = {name: SecretBytes(base64.b64decode(raw)) for name, raw in (body.get("data") or {}).items()}
+                    for name in data.keys() & member.secret.unchanged.keys():
+                        self._opener.values.add(data[name])
+                    if variable in data and Fingerprint.of(data[variable]) == fingerprint:
+                        return data[variable]
         return None
 
     async def _act(self, state: AccountState, plan: AccountPlan, values: Mapping[Fingerprint, SecretBytes]) -> Outcomes:
@@ -335,10 +345,12 @@ class Reconciler:
             await self._write_status(secrets[it.uid], it)
 
         written: list[Exception | None] = []
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + _WAIT_SECONDS_MAX
         while len(written) < len(writes):
-            now = asyncio.get_running_loop().time()
-            at_once = 1 if now < self._arriving_until else _STATUS_WRITES
-            some = writes[len(written) : len(written) + _STATUSES_DECIDED]
+            wait = loop.time() < min(self._statuses_wait_until, latest)
+            at_once, count = (1, _STATUSES_ONE_AT_A_TIME) if wait else (_STATUS_WRITES, _STATUSES_AT_ONCE)
+            some = writes[len(written) : len(written) + count]
             written += await _each(write, some, self._status_writes, at_once)
         return written
 
@@ -365,8 +377,8 @@ class Reconciler:
             await self._record(secret, event)
 
 
-def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, tuple[Fingerprint, bool]]:
-    """Return, by AccountSecret's uid, the value that devboxes have or may have, and whether this process gave it."""
+def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[tuple[str, str], tuple[Fingerprint, bool]]:
+    """Return the values that devboxes have or may have, as `Reconciler` keeps them."""
     reached = {
         namespace
         for namespace, failure in outcomes.items()
@@ -374,7 +386,7 @@ def _given(plan: AccountPlan, outcomes: Outcomes) -> dict[str, tuple[Fingerprint
     }
     if all(plan.actions[namespace] in {Action.WAIT, Action.SKIP_FOREIGN} for namespace in reached):
         return {}
-    return {plan.owners[name]: (value, name not in plan.uncertain) for name, value in plan.values.items()}
+    return {(plan.owners[name], name): (value, name not in plan.uncertain) for name, value in plan.values.items()}
 
 
 def _note(namespace: str, what: str) -> None:

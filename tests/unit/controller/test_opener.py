@@ -19,7 +19,7 @@ from unit.controller.objects import KEY, OLD_KEY, account_secret, at, seal
 from unit.controller.rules.entries import v
 
 
-def opens() -> float:
+def count_opens() -> float:
     return metrics.REGISTRY.get_sample_value("devbox_secrets_opens_total") or 0
 
 
@@ -58,12 +58,12 @@ LONG = "x" * 100_000
 
 @pytest.mark.parametrize(("value", "reads"), [("1", 0), (LONG, 1)])
 async def test_a_value_is_opened_once_and_has_the_id_of_its_key(value: str, reads: int, texts: Texts) -> None:
-    secret, before = texts.put("A", seal(value, "A")), opens()
+    secret, before = texts.put("A", seal(value, "A")), count_opens()
     assert texts.opener.opened(secret) is None
     assert await texts.open(secret) == (KEY.public.id, v(value))
     assert await texts.open(secret) == (KEY.public.id, v(value))
     assert await texts.opener.value(secret) == SecretBytes(value.encode())
-    assert (opens(), texts.reads) == (before + 1, reads)
+    assert (count_opens(), texts.reads) == (before + 1, reads)
 
 
 @pytest.mark.parametrize(("first", "second"), [("1", "2"), (LONG, LONG + "x")])
@@ -86,6 +86,22 @@ async def test_an_opened_value_needs_its_sealed_text_only_if_it_was_evicted(text
     assert texts.reads == 1
 
 
+async def test_an_empty_value_is_cached(texts: Texts) -> None:
+    secret = without_text(texts.put("A", seal("", "A")))
+    assert await texts.opener.open(secret)
+    reads = texts.reads
+    assert await texts.opener.value(secret) == SecretBytes(b"")
+    assert texts.reads == reads
+
+
+async def test_a_text_is_opened_again_for_another_name(texts: Texts) -> None:
+    secret = texts.put("A", seal("1", "A"))
+    assert await texts.opener.open(secret)
+    renamed = replace(secret, spec=secret.spec.model_copy(update={"name": "B"}))
+    assert texts.opener.opened(renamed) is None
+    assert not await texts.opener.open(renamed)
+
+
 async def test_a_text_that_looks_abridged_is_not_an_envelope(texts: Texts) -> None:
     secret = texts.put("A", abridge(seal("1", "A")))
     assert not await texts.opener.open(secret)
@@ -99,8 +115,10 @@ async def test_a_text_that_looks_abridged_is_not_an_envelope(texts: Texts) -> No
     ("sealed", "opens"), [(seal("1", "A"), True), (seal("1", "B"), False), (seal(LONG, "A"), False)]
 )
 def test_a_list_opens_what_needs_no_request(sealed: str, opens: bool, texts: Texts) -> None:
-    secret = texts.put("A", sealed)
-    assert texts.opener.open_listed(secret) is opens
+    secret, before = texts.put("A", sealed), count_opens()
+    for _ in range(2):
+        assert texts.opener.open_listed(secret) is opens
+    assert count_opens() == before + opens
     assert (texts.opener.values.get(v("1")) is not None) is opens
     assert texts.reads == 0
 
@@ -118,11 +136,11 @@ async def test_a_value_that_was_evicted_is_opened_again(texts: Texts) -> None:
     first, second, third = (texts.put(name, seal(LONG + name, name)) for name in "ABC")
     for secret in (first, second, third):
         await texts.open(secret)
-    before = opens()
+    before = count_opens()
     assert await texts.opener.value(third) == SecretBytes(f"{LONG}C".encode())
-    assert opens() == before
+    assert count_opens() == before
     assert await texts.opener.value(first) == SecretBytes(f"{LONG}A".encode())
-    assert opens() == before + 1
+    assert count_opens() == before + 1
 
 
 def test_the_values_used_last_are_kept() -> None:

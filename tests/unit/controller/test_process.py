@@ -630,15 +630,33 @@ def test_a_malformed_event_is_logged_without_its_content(caplog: pytest.LogCaptu
     assert caplog.messages == ["cannot read a watch event for secrets: KeyError"]
 
 
-def test_statuses_wait_while_values_arrive() -> None:
+@pytest.mark.parametrize(("waiting", "expected"), [(4, [0, 0, 0, 0]), (5, [1, 1, 2, 2])])
+@in_virtual_time
+async def test_statuses_wait_while_values_arrive_and_many_accounts_wait(waiting: int, expected: list[int]) -> None:
     controller = Controller(FakeClient(FakeApi()), ControllerSettings())
+    controller._queue.add(f"account-{number}" for number in range(waiting))  # noqa: SLF001 - no worker runs
     body, calls = account_secret("A", seal("1", "A")), []
-    with mock.patch.object(Reconciler, "value_arrived") as arrived:
+    with mock.patch.object(Reconciler, "let_statuses_wait") as wait:
         for event, version, generation in (("ADDED", 5, 1), ("MODIFIED", 6, 1), ("MODIFIED", 7, 2), ("DELETED", 8, 3)):
             body["metadata"]["generation"] = generation
             controller._take(PLURAL, event, at(version, body))  # noqa: SLF001 - what the watches call
-            calls.append(arrived.call_count)
-    assert calls == [1, 1, 2, 2]
+            calls.append(wait.call_count)
+    assert calls == expected
+
+
+@in_virtual_time
+async def test_a_list_that_fails_does_not_affect_what_is_known_of_a_cached_value() -> None:
+    cluster = Cluster()
+    cluster.put_unnoticed("A", seal("1", "A"))
+    async with cluster.running() as controller:
+        cluster.put_unnoticed("A", seal("2", "A"))
+        cluster.put_unnoticed("B", seal("3", "B"))
+        del cluster.api.objects[B]["metadata"]["generation"]  # stands for a request that fails
+        controller.list_again(PLURAL)
+        await settle()
+        controller.enqueue(controller.cache.upsert_namespace(cluster.put_namespace("box", "team")))
+        await settle()
+        assert cluster.values("box") == {"A": "1"}
 
 
 @pytest.mark.parametrize(
