@@ -935,9 +935,9 @@ async def test_a_large_account_uses_only_a_part_of_the_slots() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waits", "alone"), [([], 0), ([0.0], 8), ([0.0, 0.1], 16), ([it / 20 for it in range(200)], 56)]
+    ("waits", "single"), [([], 0), ([0.0], 8), ([0.0, 0.1], 16), ([it / 20 for it in range(200)], 56)]
 )
-def test_statuses_are_written_one_at_a_time_while_they_are_to_wait(waits: list[float], alone: int) -> None:
+def test_statuses_are_written_one_at_a_time_while_they_are_to_wait(waits: list[float], single: int) -> None:
     running, at_once = 0, Counter[int]()
 
     async def write_status(*_: object) -> str:
@@ -961,7 +961,7 @@ def test_statuses_are_written_one_at_a_time_while_they_are_to_wait(waits: list[f
             await cluster.reconcile()
 
     run(main())
-    assert at_once == Counter({1: alone, 8: 400 - alone})
+    assert at_once == Counter({1: single, 8: 400 - single})
 
 
 async def test_accounts_whose_requests_take_long_do_not_delay_another() -> None:
