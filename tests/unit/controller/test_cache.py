@@ -1,6 +1,7 @@
 """The cache: in any order of events and lists, the newest state stays."""
 
 import base64
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -730,7 +731,9 @@ def test_the_deletion_of_an_accountsecret_is_known() -> None:
 def test_a_new_spec_is_noticed() -> None:
     cache, body = cache_with_home(), account_secret(5)
     assert cache.has_new_spec(body)
+    assert not cache.has_account_secret(body)
     cache.upsert_account_secret(body)
+    assert cache.has_account_secret(account_secret(6))
     assert not cache.has_new_spec(account_secret(6))
     body["metadata"] |= {"generation": body["metadata"]["generation"] + 1, "resourceVersion": "7"}
     assert cache.has_new_spec(body)
@@ -778,6 +781,17 @@ def test_only_a_text_that_becomes_shorter_is_abridged(length: int, abridged: boo
     assert is_abridged(text) is abridged
     assert abridge(text) == text
     assert len(text) == min(length, 87)
+
+
+def test_nobody_else_can_compute_the_digest_of_a_text() -> None:
+    text = "x" * 1000
+    assert hashlib.blake2b(text.encode(), digest_size=32).hexdigest() not in abridge(text)
+
+
+def test_what_no_longer_exists_is_not_exchanged() -> None:
+    table: Table[str] = Table()
+    table.exchange(("team", "a"), "text", "digest")
+    assert list(table) == []
 
 
 def test_an_opened_text_is_abridged_and_stays_so_until_it_changes() -> None:
