@@ -8,9 +8,6 @@ Everything here is small, however large the objects are: a value is kept as a fi
 that is long or was opened as a digest. Code that needs the full text reads it again.
 """
 
-import base64
-import hashlib
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,8 +20,9 @@ from devbox_secrets.api.accounts import account_of
 from devbox_secrets.api.models import AccountSecret, AccountSecretSpec, Reason
 from devbox_secrets.api.names import ACCOUNT_LABEL, FIELD_MANAGER, MANAGED_BY_LABEL, SECRET_TYPE
 from devbox_secrets.api.ownership import is_ours, unchanged_fields
+from devbox_secrets.api.secret_data import read_data
 from devbox_secrets.api.validation import check_value
-from devbox_secrets.controller.rules.fingerprint import Fingerprint, shared
+from devbox_secrets.controller.rules.fingerprint import Fingerprint, digest, shared
 from devbox_secrets.controller.rules.plan import ExistingSecret, Member
 from devbox_secrets.controller.rules.status import falls_due
 from devbox_secrets.errors import DevboxSecretsError
@@ -39,8 +37,6 @@ _KEY_PREFIX_LENGTH = len("dbs1.0123456789abcdef.")
 _ABRIDGED = "…"
 _DIGEST_SIZE = 32
 _ABRIDGED_LENGTH = _KEY_PREFIX_LENGTH + len(_ABRIDGED) + 2 * _DIGEST_SIZE
-#: Known to this process only, so nobody else can write a text that equals another one's abridged form.
-_DIGEST_KEY = secrets.token_bytes(32)
 #: One set for all specs: parsing creates one for each, which takes 200 bytes.
 _SPEC_FIELDS = {"name", "sealed", "rotate_after"}
 
@@ -430,8 +426,8 @@ def abridge(sealed: str) -> str:
     """Abridge a sealed text to its key id and a digest; a text that isn't longer stays as it is."""
     if len(sealed) <= _ABRIDGED_LENGTH:
         return sealed
-    digest = hashlib.blake2b(sealed.encode(), key=_DIGEST_KEY, digest_size=_DIGEST_SIZE)
-    return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{digest.hexdigest()}"
+    # Only this process can compute the digest, so nobody can write a text that equals another one's abridged form.
+    return f"{sealed[:_KEY_PREFIX_LENGTH]}{_ABRIDGED}{digest(sealed.encode(), _DIGEST_SIZE).hex()}"
 
 
 def is_abridged(sealed: str) -> bool:
@@ -443,7 +439,7 @@ def read_secret(body: Body) -> tuple[str, ExistingSecret]:
     """Parse an account Secret: its namespace, and its state with fingerprints instead of values."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
-    values = {name: SecretBytes(base64.b64decode(value)) for name, value in (body.get("data") or {}).items()}
+    values = read_data(body)
     data = shared((shared_text(name), Fingerprint.of(value)) for name, value in values.items())
     owned = is_ours(metadata)
     ours = unchanged_fields(metadata, "data") if owned else frozenset()

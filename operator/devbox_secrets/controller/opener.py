@@ -83,8 +83,10 @@ class Opener:
     def opened(self, secret: AccountSecret) -> Opened | None:
         """Return the result for an AccountSecret's current sealed text, or None if it has yet to be opened."""
         opened = self._opened.get(secret.uid)
+        if opened is None:
+            return None
         current = secret.spec.name, abridge(secret.spec.sealed), secret.invalid_spec
-        if opened is None or (opened.name, opened.sealed, opened.invalid_spec) != current:
+        if (opened.name, opened.sealed, opened.invalid_spec) != current:
             return None
         if isinstance(opened.outcome, NotReady) and opened.keys != frozenset(self._keyring()):
             return None

@@ -4,7 +4,6 @@ Nothing is decided here: `rules.plan` decides what to write, and `rules.report` 
 """
 
 import asyncio
-import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import SecretBytes
 
 from devbox_secrets.api.models import AccountSecret
+from devbox_secrets.api.secret_data import read_data
 from devbox_secrets.controller import metrics
 from devbox_secrets.controller.cache import Cache
 from devbox_secrets.controller.opener import Opened, Opener
@@ -241,7 +241,7 @@ class Reconciler:
             if member.secret and member.secret.unchanged.get(variable) == fingerprint:
                 with suppress(NotFound):
                     body = await self._writer.read_account_secret(member.namespace)
-                    data = {name: SecretBytes(base64.b64decode(raw)) for name, raw in (body.get("data") or {}).items()}
+                    data = read_data(body)
                     for name in data.keys() & member.secret.unchanged.keys():
                         self._opener.values.add(data[name])
                     if variable in data and Fingerprint.of(data[variable]) == fingerprint:

@@ -20,6 +20,7 @@ from devbox_secrets.api.names import (
     ROTATE_ANNOTATION,
     SECRET_TYPE,
 )
+from devbox_secrets.api.secret_data import read_data
 from devbox_secrets.crypto.envelope import KeyPair, Keyring, PublicKey
 from devbox_secrets.errors import Conflict, InvalidKey, NotFound
 from devbox_secrets.kube.client import APPLY, MERGE, Body, Client
@@ -147,7 +148,7 @@ def usable_keys(entries: Mapping[str, SecretBytes]) -> list[KeyPair]:
 
 
 def _stored(secret: Body) -> StoredKeys:
-    entries = {name: SecretBytes(base64.b64decode(value)) for name, value in (secret.get("data") or {}).items()}
+    entries = read_data(secret)
     metadata = secret["metadata"]
     annotations = metadata.get("annotations") or {}
     pruned = frozenset(filter(None, annotations.get(PRUNED_ANNOTATION, "").split(",")))

@@ -10,6 +10,7 @@ from pydantic import SecretBytes
 
 #: Known to this process only, so nobody else can guess a value from its digest.
 _KEY = secrets.token_bytes(32)
+_DIGEST_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,12 @@ class Fingerprint:
     def of(cls, value: SecretBytes) -> "Fingerprint":
         """Return a value's fingerprint."""
         raw = value.get_secret_value()
-        return cls(len(raw), hashlib.blake2b(raw, digest_size=16, key=_KEY).digest())
+        return cls(len(raw), digest(raw, _DIGEST_SIZE))
+
+
+def digest(raw: bytes, size: int) -> bytes:
+    """Return a digest of this many bytes, which only this process can compute (BLAKE2b with a key, RFC 7693)."""
+    return hashlib.blake2b(raw, digest_size=size, key=_KEY).digest()
 
 
 def shared(fingerprints: Iterable[tuple[str, Fingerprint]]) -> Mapping[str, Fingerprint]:
